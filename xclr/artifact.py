@@ -1,0 +1,106 @@
+"""Names of artifacts: a digest of what made them, and the manifest that says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Digest(str):
+    """32 hex characters that name an artifact, and its kind; equal digests mean equal kind, config, inputs, code."""
+
+    kind: str
+
+    def __new__(cls, kind: str, hexadecimal: str) -> Digest:
+        self = super().__new__(cls, hexadecimal)
+        self.kind = kind
+        return self
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return self.kind, str(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A reference to an immutable artifact: `path` is HOME/artifacts/<kind>/<digest>, which need not exist yet."""
+
+    kind: str
+    digest: Digest
+    path: Path
+
+
+class FileEntry(BaseModel):
+    """One file of an artifact; `path` is relative to it, `rows` is set for Parquet."""
+
+    model_config = ConfigDict(frozen=True)
+    path: str
+    bytes: int
+    rows: int | None = None
+    sha256: str
+
+
+class Cost(BaseModel):
+    """What making an artifact took, summed over ranks."""
+
+    model_config = ConfigDict(frozen=True)
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
+    wall_s: float = 0.0
+
+
+class Manifest(BaseModel):
+    """Everything that is known of an artifact; its presence makes the artifact exist."""
+
+    model_config = ConfigDict(frozen=True)
+    kind: str
+    digest: str
+    generation: int = 0
+    inputs: tuple[str, ...]
+    config: dict[str, Any]
+    code: int
+    files: tuple[FileEntry, ...]
+    stats: dict[str, Any]
+    cost: Cost = Cost()
+    jobs: tuple[str, ...] = ()
+    created: str
+
+
+def canonical_json(value: object) -> str:
+    """One spelling per value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def is_runtime(model: type[BaseModel], field: str) -> bool:
+    """True for a field that never changes a value (workers, block sizes, intervals)."""
+    extra = model.model_fields[field].json_schema_extra
+    return isinstance(extra, Mapping) and bool(extra.get("runtime"))
+
+
+def identity(value: object) -> object:
+    """The JSON-able part of a config that names its output: every field but those marked `runtime`."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {name: identity(getattr(value, name)) for name in fields if not is_runtime(type(value), name)}
+    if isinstance(value, Mapping):
+        return {str(key): identity(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [identity(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def digest(kind: str, config: BaseModel, inputs: Sequence[Artifact], code: int) -> Digest:
+    """blake2b-128 of (kind, identity(config), input digests in order, code version)."""
+    spelled = canonical_json([kind, identity(config), [str(each.digest) for each in inputs], code])
+    return Digest(kind, hashlib.blake2b(spelled.encode(), digest_size=16).hexdigest())
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

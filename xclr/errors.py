@@ -1,0 +1,33 @@
+"""Errors that say what to do next."""
+
+
+class XclrError(Exception):
+    """A problem the user can mend: `message` says what is wrong, `remedy` what to do."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  -> {self.remedy}" if self.remedy else self.message
+
+
+class RecipeError(XclrError):
+    """The recipe cannot be read: unknown name or key, wrong type or value."""
+
+
+class DataError(XclrError):
+    """The input data cannot be used as they are."""
+
+
+class TextModelError(XclrError):
+    """The text model is not on this machine and cannot be fetched."""
+
+
+class StoreError(XclrError):
+    """HOME cannot be written, or an artifact is damaged."""
+
+
+class JobError(XclrError):
+    """A job ended without its result."""

@@ -1,0 +1,320 @@
+"""Recipes: frozen, checked descriptions of a run, read from YAML."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from xclr.errors import RecipeError
+
+RECIPES = Path(__file__).parent / "recipes"
+RUNTIME: Any = {"runtime": True}  # marks a field that never changes a value; it stays out of digests
+
+
+class Config(BaseModel):
+    """Base of every config: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Config):
+    """Which captioned pictures."""
+
+    source: Literal["emoji", "table"] = Field("emoji", description="emoji: the embedded set; table: a Parquet file")
+    path: Path | None = Field(None, description="the table (source: table)", json_schema_extra=RUNTIME)
+    caption_column: str = Field("caption", description="column with the caption")
+    image_column: str = Field("image", description="column with the picture as encoded bytes")
+    label_column: str | None = Field(None, description="column with the class; SupCon and the probes need it")
+    limit: int | None = Field(None, ge=1, description="use the first rows only")
+
+    @model_validator(mode="after")
+    def _table_has_a_path(self) -> DataConfig:
+        if self.source == "table" and self.path is None:
+            raise ValueError("source table needs `path`, a Parquet file")
+        return self
+
+
+class EmbedConfig(Config):
+    """How captions become unit vectors."""
+
+    model: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2", description="a sentence-transformers name or a folder with a model"
+    )
+    batch_size: int = Field(64, ge=1, json_schema_extra=RUNTIME)
+
+
+class TargetGraph(Config):
+    """Which similarities the targets come from."""
+
+    source: Literal["captions", "random_class"] = Field(
+        "captions", description="captions: cosine; random_class: the same cosines, shuffled over pairs of classes"
+    )
+    seed: int = Field(0, ge=0, description="of the shuffle (random_class)")
+
+
+class GraphConfig(TargetGraph):
+    """The similarity graph: its source, and the nearest neighbours written to Parquet."""
+
+    k: int = Field(32, ge=1, description="neighbours kept per caption")
+    cutoff: float = Field(0.6, ge=-1, le=1, description="`count` tells how many neighbours are at least this similar")
+    block: int = Field(2048, ge=1, json_schema_extra=RUNTIME)
+
+
+class SimCLRConfig(Config):
+    """One-hot target on the other view."""
+
+    name: Literal["simclr"] = "simclr"
+    temperature: float = Field(0.1, gt=0)
+
+
+class SupConConfig(Config):
+    """Uniform target on the views of the same class (L_out)."""
+
+    name: Literal["supcon"] = "supcon"
+    temperature: float = Field(0.1, gt=0)
+
+
+class XCLRConfig(Config):
+    """Target = softmax of the graph's similarities."""
+
+    name: Literal["xclr"] = "xclr"
+    temperature: float = Field(0.1, gt=0)
+    target_temperature: float = Field(0.1, gt=0)
+    graph: TargetGraph | None = Field(None, description="default: the recipe's graph")
+
+
+class CLIPConfig(Config):
+    """Image-text contrast in both directions with a learned temperature."""
+
+    name: Literal["clip"] = "clip"
+    text: Literal["scratch", "frozen"] = Field(
+        "scratch", description="scratch: a small transformer; frozen: an MLP on the caption embeddings"
+    )
+    init_temperature: float = Field(0.07, gt=0)
+    max_scale: float = Field(100.0, gt=0)
+
+
+class RandomConfig(Config):
+    """No training: the features of the initial weights, the row every table starts with."""
+
+    name: Literal["random"] = "random"
+
+
+ObjectiveConfig = Annotated[
+    SimCLRConfig | SupConConfig | XCLRConfig | CLIPConfig | RandomConfig, Field(discriminator="name")
+]
+OBJECTIVE_NAMES = ("simclr", "supcon", "clip", "xclr", "random")
+
+
+def method_name(objective: ObjectiveConfig) -> str:
+    """What a table calls an objective: its name and what differs from the defaults, the graph left out."""
+    given = objective.model_dump(exclude={"name", "graph"}, exclude_defaults=True)
+    variant = given.pop("text", None)
+    words = [objective.name if variant is None else f"{objective.name}-{variant}"]
+    return " ".join(words + [f"{key}={value}" for key, value in given.items()])
+
+
+def graph_name(objective: ObjectiveConfig) -> str:
+    """Where an objective's targets come from."""
+    if isinstance(objective, XCLRConfig) and objective.graph is not None:
+        return objective.graph.source
+    return {"simclr": "augmentation", "supcon": "class", "clip": "pairs", "random": "none"}.get(
+        objective.name, "captions"
+    )
+
+
+class TrainConfig(Config):
+    """How a backbone is pretrained."""
+
+    backbone: Literal["resnet-mini", "resnet18", "resnet34", "resnet50"] = "resnet-mini"
+    width: int = Field(24, ge=4, description="channels of the first block (resnet-mini)")
+    image_size: int = Field(32, ge=8, description="side of a training view, pixels")
+    projector_hidden: int = Field(512, ge=1)
+    projector_out: int = Field(128, ge=1)
+    epochs: int = Field(16, ge=1)
+    batch_size: int = Field(256, ge=2, description="samples per step over all ranks; each gives two views")
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising learning rate")
+    min_crop: float = Field(0.3, gt=0, le=1, description="smallest share of the picture's area in a crop")
+    background: float = Field(
+        0.8, ge=0, le=1, description="how often a transparent picture gets its group's background"
+    )
+    log_every: int = Field(5, ge=1, json_schema_extra=RUNTIME)
+    checkpoint_every: int = Field(100, ge=1, json_schema_extra=RUNTIME)
+
+
+class EvalConfig(Config):
+    """Which suites judge the frozen features."""
+
+    suites: tuple[Literal["linear", "keywords", "background"], ...] = ("linear",)
+    bootstrap: int = Field(1000, ge=100, description="resamples of the items for an interval of one seed")
+    seed: int = Field(0, ge=0)
+
+
+class Recipe(Config):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    data: DataConfig = DataConfig()
+    embed: EmbedConfig = EmbedConfig()
+    graph: GraphConfig = GraphConfig()
+    objectives: tuple[ObjectiveConfig, ...] = Field(
+        (SimCLRConfig(), SupConConfig(), CLIPConfig(), XCLRConfig()), min_length=1
+    )
+    train: TrainConfig = TrainConfig()
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    evaluate: EvalConfig = EvalConfig()
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _names_are_objectives(cls, value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, list | tuple):
+            return [{"name": entry} if isinstance(entry, str) else entry for entry in value]
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> Recipe:
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError("objectives: the same entry stands twice")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: the same seed stands twice")
+        return self
+
+
+def recipe_names() -> list[str]:
+    """The named recipes of the project."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path and apply `key.sub=value` overrides; raises RecipeError with the nearest names."""
+    path = _locate(source)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8", "save it as UTF-8") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {error}", "mend the line it names") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path} does not hold keys and values", "see xclr/recipes/emoji.yaml for one that does")
+    raw.setdefault("name", path.stem)
+    for override in overrides:
+        _override(raw, override)
+    return parse_recipe(raw, where=str(path))
+
+
+def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
+    """Check a recipe's keys and values; every fault is reported at once."""
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        faults = [dict(fault) for fault in error.errors()]
+        root = [
+            fault for fault in faults if fault["type"] != "too_short"
+        ] or faults  # a bad entry also shortens its list
+        lines = [_explain(fault) for fault in root]
+        raise RecipeError(f"{where}: " + "; ".join(lines), "mend the keys named above") from error
+    base = Path(where).parent if Path(where).suffix else Path()
+    if recipe.data.path is not None and not recipe.data.path.is_absolute():
+        data = recipe.data.model_copy(update={"path": (base / recipe.data.path).absolute()})
+        recipe = recipe.model_copy(update={"data": data})
+    return recipe
+
+
+def _locate(source: str) -> Path:
+    named = RECIPES / f"{source}.yaml"
+    if named.is_file():
+        return named
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
+        raise RecipeError(
+            f"no recipe file {source}", "give a path that exists, or one of: " + ", ".join(recipe_names())
+        )
+    near = difflib.get_close_matches(source, recipe_names(), n=2) or recipe_names()
+    raise RecipeError(f"no recipe {source!r}", "did you mean " + " or ".join(near) + "?")
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {override}: no value", "write --set train.epochs=2")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override}: {text!r} is not YAML", "quote the value") from error
+    parts = key.split(".")
+    if parts[0] == "objective":
+        _override_objectives(raw, parts[1:], value)
+    else:
+        _assign(raw, parts, value, override)
+
+
+def _override_objectives(raw: dict[str, Any], parts: list[str], value: object) -> None:
+    """Set a field on every objective that has it."""
+    models = {model.model_fields["name"].default: model for model in OBJECTIVE_MODELS}
+    known = sorted({field for model in models.values() for field in model.model_fields} - {"name"})
+    if not parts or parts[0] not in known:
+        raise RecipeError(f"no objective has the key {'.'.join(parts)!r}", _nearest(parts[0] if parts else "", known))
+    entries = raw.setdefault("objectives", [{"name": name} for name in ("simclr", "supcon", "clip", "xclr")])
+    for index, entry in enumerate(entries):
+        entry = {"name": entry} if isinstance(entry, str) else dict(entry)  # noqa: PLW2901
+        model = models.get(entry.get("name"))
+        if model is not None and parts[0] in model.model_fields:
+            _assign(entry, parts, value, "objective." + ".".join(parts))
+            entries[index] = entry
+
+
+OBJECTIVE_MODELS: tuple[type[Config], ...] = (SimCLRConfig, SupConConfig, XCLRConfig, CLIPConfig, RandomConfig)
+
+
+def _assign(raw: dict[str, Any], parts: list[str], value: object, override: str) -> None:
+    node = raw
+    for part in parts[:-1]:
+        child = node.get(part)
+        if child is None:
+            child = node[part] = {}
+        if not isinstance(child, dict):
+            raise RecipeError(f"--set {override}: {part} holds a value, not keys", "set it whole: --set key=value")
+        node = child
+    node[parts[-1]] = value
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=2)
+    return "did you mean " + " or ".join(near) + "?" if near else "known keys: " + ", ".join(known)
+
+
+def _explain(fault: dict[str, Any]) -> str:
+    place = [part for part in fault["loc"] if part not in OBJECTIVE_NAMES]
+    key = ".".join(str(part) for part in place)
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key!r} ({_nearest(str(place[-1]), _keys_at(fault['loc'][:-1]))})"
+    if fault["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        given = fault["input"].get("name") if isinstance(fault["input"], dict) else fault["input"]
+        return f"{key}: no objective {given!r} ({_nearest(str(given), OBJECTIVE_NAMES)})"
+    if fault["type"] == "literal_error":
+        return f"{key}: {fault['input']!r} is not one of {fault['ctx']['expected']}"
+    return f"{key or 'recipe'}: {fault['msg']}" + (f" (got {fault['input']!r})" if key else "")
+
+
+def _keys_at(loc: Sequence[Any]) -> list[str]:
+    """The keys the model at `loc` knows."""
+    model: type[BaseModel] = Recipe
+    parts = list(loc)
+    if parts[:1] == ["objectives"]:
+        model = next((each for each in OBJECTIVE_MODELS if each.model_fields["name"].default in parts), model)
+        parts = parts[3:]
+    for part in parts:
+        field = model.model_fields.get(str(part))
+        options = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        model = next((each for each in options if isinstance(each, type) and issubclass(each, BaseModel)), model)
+    return list(model.model_fields)

@@ -1,0 +1,128 @@
+"""The Parquet contracts: one schema a table, versioned, checked when read and when written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xclr.errors import DataError
+
+VERSION = 1
+STATUSES = (
+    "ok", "http_4xx", "http_429", "http_5xx", "redirect", "blocked", "dns", "timeout", "connection", "tls",
+    "too_large", "decode", "too_small", "robots",
+)  # fmt: skip
+
+
+def _schema(name: str, *fields: pa.Field[Any]) -> pa.Schema:
+    return pa.schema(fields, metadata={"schema": name, "version": str(VERSION)})
+
+
+def required(name: str, kind: pa.DataType) -> pa.Field[Any]:
+    """A column without nulls."""
+    return pa.field(name, kind, nullable=False)
+
+
+CAPTIONS = _schema(
+    "captions",
+    required("row_id", pa.int64()),  # dense from 0
+    required("key", pa.binary(16)),  # of the sample, stable over runs
+    required("dataset", pa.string()),
+    pa.field("url", pa.string()),
+    required("caption", pa.string()),  # NFC, single spaces
+    required("caption_key", pa.binary(16)),
+    pa.field("dup_of", pa.int64()),  # first row with this caption
+    pa.field("label", pa.int32()),  # class of the sample
+    required("split", pa.string()),
+)
+ANNOTATIONS = _schema(  # the emoji's further labels, one row for every captions row
+    "annotations",
+    required("row_id", pa.int64()),
+    required("subgroup", pa.int32()),
+    required("group", pa.int32()),
+    required("tags", pa.list_(pa.string())),
+)
+IMAGES = _schema(
+    "images",
+    required("row_id", pa.int64()),
+    required("status", pa.string()),
+    pa.field("http", pa.int16()),
+    pa.field("error", pa.string()),
+    required("attempt", pa.int8()),
+    pa.field("bytes", pa.int64()),
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("sha256", pa.string()),
+    pa.field("shard", pa.int32()),
+    pa.field("offset", pa.int64()),
+    pa.field("size", pa.int32()),
+)
+GRAPH_CLASS = _schema(
+    "graph_class", required("src", pa.int16()), required("dst", pa.int16()), required("sim", pa.float32())
+)
+SCORES = _schema(
+    "scores",
+    required("run", pa.string()),
+    required("method", pa.string()),
+    required("dataset", pa.string()),
+    required("graph", pa.string()),
+    required("seed", pa.int64()),
+    required("checkpoint", pa.string()),
+    required("step", pa.int64()),
+    required("suite", pa.string()),
+    required("split", pa.string()),
+    required("metric", pa.string()),
+    required("value", pa.float64()),
+    required("n", pa.int64()),
+    pa.field("ci95", pa.float64()),  # half width
+    required("ci_kind", pa.string()),
+)
+
+
+def embeddings(dim: int) -> pa.Schema:
+    """row_id (sorted) and its unit vector in half precision."""
+    return _schema(
+        "embeddings", required("row_id", pa.int64()), required("vec", pa.list_(pa.field("item", pa.float16()), dim))
+    )
+
+
+def graph_knn(k: int) -> pa.Schema:
+    """The k nearest neighbours of each row: descending, without self, ties by dst, padded with -1 and NaN."""
+    return _schema(
+        "graph_knn",
+        required("src", pa.int64()),
+        required("dst", pa.list_(pa.field("item", pa.int64()), k)),
+        required("sim", pa.list_(pa.field("item", pa.float32()), k)),
+        required("count", pa.int32()),
+    )
+
+
+def check(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the table if columns, types and nulls are the schema's; raises DataError naming the column."""
+    name = (schema.metadata or {}).get(b"schema", b"table").decode()
+    for field in schema:
+        if field.name not in table.column_names:
+            raise DataError(f"{name}: no column {field.name!r}", "columns there are: " + ", ".join(table.column_names))
+        column = table.column(field.name)
+        if not column.type.equals(field.type):
+            raise DataError(f"{name}: column {field.name!r} is {column.type}, not {field.type}", "write it again")
+        if not field.nullable and column.null_count:
+            raise DataError(f"{name}: column {field.name!r} has {column.null_count} nulls", "write it again")
+    return table
+
+
+def write(table: pa.Table, path: Path, schema: pa.Schema, about: Mapping[str, Any]) -> None:
+    """Write a checked table as zstd Parquet; schema name, version and `about` (digest, config) go to its metadata."""
+    check(table, schema)
+    metadata = {**(schema.metadata or {}), b"about": json.dumps(about, sort_keys=True, default=str).encode()}
+    pq.write_table(table.select(schema.names).cast(schema).replace_schema_metadata(metadata), path, compression="zstd")
+
+
+def read(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read and check a table."""
+    return check(pq.read_table(path), schema)

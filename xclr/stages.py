@@ -1,0 +1,342 @@
+"""The stages of a run and what names each one's output; imports nothing heavy, so that plans are fast."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from xclr.artifact import Artifact, Digest, Manifest, digest, identity
+from xclr.errors import DataError, RecipeError
+from xclr.recipe import (
+    RECIPES,
+    RUNTIME,
+    CLIPConfig,
+    Config,
+    DataConfig,
+    ObjectiveConfig,
+    RandomConfig,
+    Recipe,
+    SupConConfig,
+    TargetGraph,
+    TrainConfig,
+    XCLRConfig,
+    graph_name,
+    method_name,
+)
+from xclr.store import Store
+from xclr.textmodel import locate
+
+EMOJI_FILES = tuple(RECIPES / "data" / f"emoji48-{part}.parquet" for part in ("permissive", "openmoji"))
+Progress = Callable[[int, int], None]  # (done, total)
+
+
+class Produced(NamedTuple):
+    """What a stage's runner leaves in its directory: file names, and numbers worth showing."""
+
+    files: tuple[str, ...]
+    stats: dict[str, Any]
+
+
+class CaptionsConfig(Config):
+    """Source tables, named by their content."""
+
+    data: DataConfig
+    sha256: tuple[str, ...]
+
+
+class ImagesConfig(Config):
+    """The same tables, read for their pictures."""
+
+    data: DataConfig
+    sha256: tuple[str, ...]
+
+
+class EmbeddingsConfig(Config):
+    """The text model, named by the hash of its files."""
+
+    weights: str
+    model: str = Field(json_schema_extra=RUNTIME)
+    batch_size: int = Field(json_schema_extra=RUNTIME)
+
+
+class GraphKnnConfig(Config):
+    """Nearest neighbours among the distinct captions."""
+
+    k: int
+    cutoff: float
+    block: int = Field(json_schema_extra=RUNTIME)
+
+
+class ClassGraphConfig(Config):
+    """A fixed similarity for every pair of classes."""
+
+    source: str
+    seed: int
+
+
+class PretrainConfig(Config):
+    """One pretraining: objective, schedule, seed."""
+
+    objective: ObjectiveConfig
+    train: TrainConfig
+    seed: int
+    dataset: str
+
+
+class FeaturesConfig(Config):
+    """Which renderings of the pictures go through the frozen backbone."""
+
+    backgrounds: bool
+    background: float
+
+
+class SuiteConfig(Config):
+    """One suite on one checkpoint's features."""
+
+    suite: str
+    bootstrap: int
+    seed: int
+
+
+class ComparisonConfig(Config):
+    """The score table of a recipe."""
+
+    dataset: str
+
+
+KINDS: Mapping[str, tuple[type[Config], int]] = {  # config model and code version of each stage kind
+    "captions": (CaptionsConfig, 1),
+    "images": (ImagesConfig, 1),
+    "embeddings": (EmbeddingsConfig, 1),
+    "graph": (GraphKnnConfig, 1),
+    "class_graph": (ClassGraphConfig, 1),
+    "pretrain": (PretrainConfig, 1),
+    "features": (FeaturesConfig, 1),
+    "suite": (SuiteConfig, 1),
+    "comparison": (ComparisonConfig, 1),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run: its kind, config and inputs name its output."""
+
+    kind: str
+    name: str  # for people
+    config: Config
+    inputs: Mapping[str, Artifact] = field(default_factory=dict)  # by role, in order
+
+    @property
+    def code(self) -> int:
+        """Version of the code of this kind."""
+        return KINDS[self.kind][1]
+
+    @property
+    def digest(self) -> Digest:
+        """Name of the output."""
+        return digest(self.kind, self.config, tuple(self.inputs.values()), self.code)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The config as it enters the digest."""
+        return dict(identity(self.config))  # type: ignore[call-overload, no-any-return]
+
+    def to_json(self) -> str:
+        """The stage as a job reads it."""
+        inputs = {role: [str(each.digest), each.kind, str(each.path)] for role, each in self.inputs.items()}
+        config = self.config.model_dump(mode="json")
+        return json.dumps({"kind": self.kind, "name": self.name, "config": config, "inputs": inputs}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Stage:
+        """The inverse of to_json."""
+        raw = json.loads(text)
+        inputs = {
+            role: Artifact(kind, Digest(kind, name), Path(path)) for role, (name, kind, path) in raw["inputs"].items()
+        }
+        return cls(raw["kind"], raw["name"], KINDS[raw["kind"]][0].model_validate(raw["config"]), inputs)
+
+
+def source_files(data: DataConfig) -> tuple[Path, ...]:
+    """The tables of a data source; raises DataError when one is missing."""
+    files = EMOJI_FILES if data.source == "emoji" else (data.path,) if data.path else ()
+    for path in files:
+        if not path.is_file():
+            raise DataError(f"no table at {path}", "set data.path to a Parquet file that exists")
+    return files
+
+
+def has_labels(recipe: Recipe) -> bool:
+    """True when the samples have classes."""
+    return recipe.data.source == "emoji" or recipe.data.label_column is not None
+
+
+def skipped(recipe: Recipe) -> list[str]:
+    """Lines that say which objectives and suites the data cannot serve."""
+    lines = []
+    if not has_labels(recipe):
+        if any(isinstance(each, SupConConfig) for each in recipe.objectives):
+            lines.append("supcon is left out: it needs classes (data.label_column)")
+        if "linear" in recipe.evaluate.suites:
+            lines.append("suite linear is left out: it needs classes (data.label_column)")
+    if recipe.data.source != "emoji":
+        lines += [
+            f"suite {each} is left out: only the emoji have its annotations"
+            for each in recipe.evaluate.suites
+            if each in {"keywords", "background"}
+        ]
+    return lines
+
+
+def objectives(recipe: Recipe) -> list[ObjectiveConfig]:
+    """The recipe's objectives that its data can serve, their graphs filled in, after the untrained row."""
+    chosen: list[ObjectiveConfig] = [RandomConfig()]
+    default = TargetGraph(source=recipe.graph.source, seed=recipe.graph.seed)
+    for each in recipe.objectives:
+        if isinstance(each, RandomConfig) or (isinstance(each, SupConConfig) and not has_labels(recipe)):
+            continue
+        if isinstance(each, XCLRConfig):
+            chosen.append(each.model_copy(update={"graph": each.graph or default}))
+        else:
+            chosen.append(each)
+    random_class = any(isinstance(each, XCLRConfig) and graph_name(each) == "random_class" for each in chosen)
+    if random_class and not has_labels(recipe):
+        raise RecipeError("graph random_class needs classes", "set data.label_column, or graph.source: captions")
+    return chosen
+
+
+def suites(recipe: Recipe) -> list[str]:
+    """The recipe's suites that its data can serve."""
+    left_out = {line.split()[1] for line in skipped(recipe) if line.startswith("suite ")}
+    return [suite for suite in recipe.evaluate.suites if suite not in left_out]
+
+
+def captions(recipe: Recipe, store: Store) -> Stage:
+    """Read, normalise and deduplicate the captions."""
+    hashes = tuple(store.content_hash(path) for path in source_files(recipe.data))
+    return Stage("captions", "captions", CaptionsConfig(data=recipe.data, sha256=hashes))
+
+
+def images(recipe: Recipe, store: Store, captions: Artifact) -> Stage:
+    """Check every picture and pack it into shards."""
+    hashes = tuple(store.content_hash(path) for path in source_files(recipe.data))
+    return Stage("images", "images", ImagesConfig(data=recipe.data, sha256=hashes), {"captions": captions})
+
+
+def embeddings(recipe: Recipe, store: Store, captions: Artifact) -> Stage:
+    """Encode each distinct caption once."""
+    folder = locate(recipe.embed.model)
+    config = EmbeddingsConfig(weights=store.content_hash(folder), model=str(folder), batch_size=recipe.embed.batch_size)
+    return Stage("embeddings", "embeddings", config, {"captions": captions})
+
+
+def graph(recipe: Recipe, captions: Artifact, embeddings: Artifact) -> Stage:
+    """Exact nearest neighbours, as Parquet."""
+    config = GraphKnnConfig(k=recipe.graph.k, cutoff=recipe.graph.cutoff, block=recipe.graph.block)
+    return Stage("graph", "graph", config, {"captions": captions, "embeddings": embeddings})
+
+
+def class_graph(target: TargetGraph, captions: Artifact, embeddings: Artifact) -> Stage:
+    """A similarity for every pair of classes, as Parquet."""
+    config = ClassGraphConfig(source=target.source, seed=target.seed)
+    name = f"class graph {target.source} {target.seed}"
+    return Stage("class_graph", name, config, {"captions": captions, "embeddings": embeddings})
+
+
+def class_graphs(recipe: Recipe) -> list[TargetGraph]:
+    """The class graphs that the recipe's objectives need, each once."""
+    graphs = [each.graph for each in objectives(recipe) if isinstance(each, XCLRConfig) and each.graph]
+    return list(dict.fromkeys(each for each in graphs if each.source != "captions"))
+
+
+def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, inputs: Mapping[str, Artifact]) -> Stage:
+    """Pretrain one backbone; of `inputs` (captions, images, embeddings, class graphs) it takes what it needs."""
+    roles = ["captions", "images"]
+    train = recipe.train
+    if isinstance(objective, RandomConfig):  # no schedule enters the name of an untrained backbone
+        train = TrainConfig(backbone=train.backbone, width=train.width, image_size=train.image_size)
+    if isinstance(objective, CLIPConfig) and objective.text == "frozen":
+        roles.append("embeddings")
+    chosen = {role: inputs[role] for role in roles}
+    if isinstance(objective, XCLRConfig) and objective.graph is not None:
+        source = "embeddings" if objective.graph.source == "captions" else class_graph_role(objective.graph)
+        chosen["embeddings" if source == "embeddings" else "class_graph"] = inputs[source]
+    config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=recipe.data.source)
+    return Stage("pretrain", f"pretrain {label(objective)} seed {seed}", config, chosen)
+
+
+def class_graph_role(target: TargetGraph) -> str:
+    """The key of a class graph among a run's artifacts."""
+    return f"class_graph:{target.source}:{target.seed}"
+
+
+def label(objective: ObjectiveConfig) -> str:
+    """Method, and its graph where that is not the method's own."""
+    graph = graph_name(objective)
+    return method_name(objective) + (f" ({graph})" if isinstance(objective, XCLRConfig) and graph != "captions" else "")
+
+
+def features(recipe: Recipe, pretrained: Stage, checkpoint: Artifact, inputs: Mapping[str, Artifact]) -> Stage:
+    """One forward pass of the frozen backbone over every picture and rendering."""
+    config = FeaturesConfig(backgrounds=recipe.data.source == "emoji", background=recipe.train.background)
+    roles = {"checkpoint": checkpoint, "captions": inputs["captions"], "images": inputs["images"]}
+    return Stage("features", pretrained.name.replace("pretrain", "features", 1), config, roles)
+
+
+def suite(recipe: Recipe, name: str, featured: Stage, features: Artifact, captions: Artifact) -> Stage:
+    """One suite on one checkpoint's features."""
+    config = SuiteConfig(suite=name, bootstrap=recipe.evaluate.bootstrap, seed=recipe.evaluate.seed)
+    roles = {"features": features, "checkpoint": featured.inputs["checkpoint"], "captions": captions}
+    return Stage("suite", featured.name.replace("features", name, 1), config, roles)
+
+
+def comparison(recipe: Recipe, results: Sequence[Artifact]) -> Stage:
+    """All scores of a run in one table."""
+    roles = {f"scores{index}": each for index, each in enumerate(results)}
+    return Stage("comparison", "comparison", ComparisonConfig(dataset=recipe.data.source), roles)
+
+
+def pipeline(recipe: Recipe, store: Store) -> list[Stage]:
+    """Every stage of a recipe in the order in which they can run; touches nothing."""
+
+    def add(stage: Stage) -> Artifact:
+        stages.append(stage)
+        return store.reference(stage.digest)
+
+    stages: list[Stage] = []
+    made: dict[str, Artifact] = {}
+    made["captions"] = add(captions(recipe, store))
+    made["images"] = add(images(recipe, store, made["captions"]))
+    made["embeddings"] = add(embeddings(recipe, store, made["captions"]))
+    made["graph"] = add(graph(recipe, made["captions"], made["embeddings"]))
+    for target in class_graphs(recipe):
+        made[class_graph_role(target)] = add(class_graph(target, made["captions"], made["embeddings"]))
+    scores = []
+    for seed in recipe.seeds:
+        for objective in objectives(recipe):
+            pretrained = pretrain(recipe, objective, seed, made)
+            featured = features(recipe, pretrained, add(pretrained), made)
+            vectors = add(featured)
+            scores += [add(suite(recipe, name, featured, vectors, made["captions"])) for name in suites(recipe)]
+    add(comparison(recipe, scores))
+    return stages
+
+
+def check_sizes(recipe: Recipe, captions: Manifest) -> None:
+    """Raise DataError when the data are too few for the recipe, before any long work."""
+    trained, distinct = int(captions.stats["train"]), int(captions.stats["distinct"])
+    if recipe.train.batch_size > trained:
+        raise DataError(
+            f"train.batch_size {recipe.train.batch_size} is larger than the {trained} training pictures",
+            f"--set train.batch_size={max(2, trained // 2)}",
+        )
+    if recipe.graph.k >= distinct:
+        raise DataError(
+            f"graph.k {recipe.graph.k} needs more than {distinct} distinct captions",
+            f"--set graph.k={max(1, distinct - 1)}",
+        )

@@ -1,0 +1,147 @@
+"""The store of artifacts: the only module that makes outputs visible.
+
+An artifact is a directory HOME/artifacts/<kind>/<digest>/; it exists when its manifest.json does, which is
+renamed into place last. Whatever lies there without a manifest is work in progress.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from xclr.artifact import Artifact, Digest, FileEntry, Manifest, canonical_json, sha256_file
+from xclr.errors import StoreError
+
+MANIFEST = "manifest.json"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text` so that a reader, or a crash, sees the old or the new content and nothing between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(path)
+
+
+def describe(root: Path, name: str) -> FileEntry:
+    """Measure one finished file below `root`, after flushing it to disk."""
+    path = root / name
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+    rows = pq.read_metadata(path).num_rows if path.suffix == ".parquet" else None
+    return FileEntry(path=name, bytes=path.stat().st_size, rows=rows, sha256=sha256_file(path))
+
+
+class Store:
+    """Artifacts below one HOME."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = Path(home).absolute()
+        self.root = self.home / "artifacts"
+
+    def check_writable(self) -> None:
+        """Raise StoreError unless HOME can be written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to {self.home}: {error.strerror}", "choose a folder you own: --home DIR or XCLR_HOME"
+            ) from error
+
+    def reference(self, digest: Digest) -> Artifact:
+        """Where an artifact is or will be."""
+        return Artifact(digest.kind, digest, self.root / digest.kind / digest)
+
+    def manifest(self, artifact: Artifact) -> Manifest:
+        """Read an artifact's manifest; raises StoreError when there is none."""
+        try:
+            return Manifest.model_validate_json((artifact.path / MANIFEST).read_text())
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{artifact.path} has no readable {MANIFEST}", "run the recipe again") from error
+
+    def find(self, digest: Digest) -> Artifact | None:
+        """The artifact of that digest, when it exists and its files have the recorded sizes and rows."""
+        artifact = self.reference(digest)
+        if not (artifact.path / MANIFEST).exists():
+            return None
+        with suppress(StoreError):
+            self._check(artifact, self.manifest(artifact))
+            return artifact
+        return None
+
+    def begin(self, digest: Digest) -> Path:
+        """Make the directory in which an artifact is built; what an interrupted attempt left stays for resuming."""
+        path = self.reference(digest).path
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def commit(self, artifact: Artifact, manifest: Manifest) -> Artifact:
+        """Make an artifact visible, once: its files are checked, then the manifest is renamed into place."""
+        self._check(artifact, manifest)
+        if self.find(artifact.digest) is None:
+            write_atomically(artifact.path / MANIFEST, manifest.model_dump_json(indent=1))
+        return artifact
+
+    def discard(self, artifact: Artifact) -> None:
+        """Take an artifact out of sight, so that it is made again."""
+        (artifact.path / MANIFEST).unlink(missing_ok=True)
+
+    def verify(self, artifact: Artifact) -> None:
+        """Check each file's size, rows and SHA-256 against the manifest; raises StoreError naming what differs."""
+        manifest = self.manifest(artifact)
+        self._check(artifact, manifest)
+        for entry in manifest.files:
+            if sha256_file(artifact.path / entry.path) != entry.sha256:
+                raise StoreError(f"{artifact.path / entry.path} has changed", "run again with --mode force")
+
+    def content_hash(self, path: Path) -> str:
+        """SHA-256 of a file, or of a folder's files by name; each remembered by (path, size, mtime_ns)."""
+        if path.is_dir():
+            files = sorted(each for each in path.rglob("*") if each.is_file() and each.suffix not in {".md", ".pyc"})
+            listing = [[each.relative_to(path).as_posix(), self.content_hash(each)] for each in files]
+            return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
+        found = path.stat()
+        seen = [str(path.absolute()), found.st_size, found.st_mtime_ns]
+        note = self.home / "hashes" / f"{hashlib.blake2b(str(seen).encode(), digest_size=16).hexdigest()}.txt"
+        if note.exists():
+            return note.read_text()
+        sha256 = sha256_file(path)
+        if self.root.exists():  # a plan on a fresh machine touches nothing
+            write_atomically(note, sha256)
+        return sha256
+
+    def _check(self, artifact: Artifact, manifest: Manifest) -> None:
+        for entry in manifest.files:
+            path = artifact.path / entry.path
+            if not path.is_file() or path.stat().st_size != entry.bytes:
+                raise StoreError(f"{path} is missing or has another size", "run the recipe again")
+            if entry.rows is not None and pq.read_metadata(path).num_rows != entry.rows:
+                raise StoreError(f"{path} has another number of rows", "run the recipe again")
+
+
+@contextmanager
+def only_writer(directory: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a directory while writing in it; yields False when `wait` is off and another holds it.
+
+    The lock is the kernel's (flock), so that it ends with its process, however that ends.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -31,3 +31,7 @@ class StoreError(XclrError):
 
 class JobError(XclrError):
     """A job ended without its result."""
+
+
+class BusyError(JobError):
+    """Another process is writing the same artifact."""

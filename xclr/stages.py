@@ -32,14 +32,16 @@ from xclr.store import Store
 from xclr.textmodel import locate
 
 EMOJI_FILES = tuple(RECIPES / "data" / f"emoji48-{part}.parquet" for part in ("permissive", "openmoji"))
+UNTIL = ("captions", "images", "embeddings", "graph", "pretrain", "evaluate", "compare")  # where a run may stop
 Progress = Callable[[int, int], None]  # (done, total)
 
 
 class Produced(NamedTuple):
-    """What a stage's runner leaves in its directory: file names, and numbers worth showing."""
+    """What a stage's runner leaves in its directory: files, numbers worth showing, folders no longer needed."""
 
     files: tuple[str, ...]
     stats: dict[str, Any]
+    scratch: tuple[str, ...] = ()
 
 
 class CaptionsConfig(Config):
@@ -254,6 +256,11 @@ def class_graphs(recipe: Recipe) -> list[TargetGraph]:
     return list(dict.fromkeys(each for each in graphs if each.source != "captions"))
 
 
+def trainings(recipe: Recipe) -> list[tuple[str, ObjectiveConfig, int]]:
+    """Every pretraining of a recipe: title, objective, seed."""
+    return [(f"{label(each)} seed {seed}", each, seed) for seed in recipe.seeds for each in objectives(recipe)]
+
+
 def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, inputs: Mapping[str, Artifact]) -> Stage:
     """Pretrain one backbone; of `inputs` (captions, images, embeddings, class graphs) it takes what it needs."""
     roles = ["captions", "images"]
@@ -281,18 +288,18 @@ def label(objective: ObjectiveConfig) -> str:
     return method_name(objective) + (f" ({graph})" if isinstance(objective, XCLRConfig) and graph != "captions" else "")
 
 
-def features(recipe: Recipe, pretrained: Stage, checkpoint: Artifact, inputs: Mapping[str, Artifact]) -> Stage:
+def features(recipe: Recipe, title: str, checkpoint: Artifact, inputs: Mapping[str, Artifact]) -> Stage:
     """One forward pass of the frozen backbone over every picture and rendering."""
     config = FeaturesConfig(backgrounds=recipe.data.source == "emoji", background=recipe.train.background)
     roles = {"checkpoint": checkpoint, "captions": inputs["captions"], "images": inputs["images"]}
-    return Stage("features", pretrained.name.replace("pretrain", "features", 1), config, roles)
+    return Stage("features", f"features {title}", config, roles)
 
 
-def suite(recipe: Recipe, name: str, featured: Stage, features: Artifact, captions: Artifact) -> Stage:
-    """One suite on one checkpoint's features."""
+def suite(recipe: Recipe, name: str, title: str, inputs: Mapping[str, Artifact]) -> Stage:
+    """One suite on one checkpoint's features; `inputs`: features, checkpoint, captions."""
     config = SuiteConfig(suite=name, bootstrap=recipe.evaluate.bootstrap, seed=recipe.evaluate.seed)
-    roles = {"features": features, "checkpoint": featured.inputs["checkpoint"], "captions": captions}
-    return Stage("suite", featured.name.replace("features", name, 1), config, roles)
+    roles = {role: inputs[role] for role in ("features", "checkpoint", "captions")}
+    return Stage("suite", f"{name} {title}", config, roles)
 
 
 def comparison(recipe: Recipe, results: Sequence[Artifact]) -> Stage:
@@ -317,12 +324,10 @@ def pipeline(recipe: Recipe, store: Store) -> list[Stage]:
     for target in class_graphs(recipe):
         made[class_graph_role(target)] = add(class_graph(target, made["captions"], made["embeddings"]))
     scores = []
-    for seed in recipe.seeds:
-        for objective in objectives(recipe):
-            pretrained = pretrain(recipe, objective, seed, made)
-            featured = features(recipe, pretrained, add(pretrained), made)
-            vectors = add(featured)
-            scores += [add(suite(recipe, name, featured, vectors, made["captions"])) for name in suites(recipe)]
+    for title, objective, seed in trainings(recipe):
+        checkpoint = add(pretrain(recipe, objective, seed, made))
+        own = made | {"checkpoint": checkpoint, "features": add(features(recipe, title, checkpoint, made))}
+        scores += [add(suite(recipe, name, title, own)) for name in suites(recipe)]
     add(comparison(recipe, scores))
     return stages
 

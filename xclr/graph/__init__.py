@@ -1,0 +1,26 @@
+"""Captions become a similarity graph: unit vectors, nearest neighbours, class graphs, and the lookups training uses."""
+
+from xclr.graph.classes import run as run_class_graph
+from xclr.graph.embed import embed_captions
+from xclr.graph.embed import run as run_embeddings
+from xclr.graph.encoder import Encoder, SentenceEncoder
+from xclr.graph.knn import TopK, merge_topk, self_join, topk
+from xclr.graph.neighbours import run as run_graph
+from xclr.graph.similarity import ClassGraph, EmbeddingLookup, KnnGraph, SimilaritySource
+
+__all__ = [
+    "ClassGraph",
+    "EmbeddingLookup",
+    "Encoder",
+    "KnnGraph",
+    "SentenceEncoder",
+    "SimilaritySource",
+    "TopK",
+    "embed_captions",
+    "merge_topk",
+    "run_class_graph",
+    "run_embeddings",
+    "run_graph",
+    "self_join",
+    "topk",
+]

@@ -1,0 +1,59 @@
+# make demo   the whole pipeline on the embedded emoji, from nothing
+# make test   every test        make check  lint and the fast tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+FREE_GB := 12
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format bench serve clean
+
+help:
+	@echo "make demo | test | check | lint | format | bench | serve | clean"
+
+demo: $(VENV)/.run
+	$(BIN)/xclr run emoji
+
+serve: $(VENV)/.run
+	$(BIN)/xclr serve
+
+test: $(VENV)/.dev
+	$(BIN)/pytest --cov --cov-report=term:skip-covered --durations=10
+
+check: lint
+	$(BIN)/pytest -m "not slow" -q
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
+
+# What must be there before anything is installed; each failure is one line that says what to do.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or newer is needed and $(PYTHON) is not one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing: on Debian or Ubuntu, apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import shutil, sys; sys.exit(shutil.disk_usage(".").free < $(FREE_GB) * 10**9)' || \
+	  { echo "$(FREE_GB) GB of free disk are needed here: free some, or clone the project to another disk"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing (about 7 GB, some minutes)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@

@@ -1,0 +1,239 @@
+"""The command line `xclr`; imports Prefect, torch and MLflow only inside the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xclr.errors import XclrError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from rich.table import Table
+
+    from infra.plan import PlannedStage
+
+app = typer.Typer(
+    help="X-CLR end to end: captions, similarity graph, pretraining, evaluation, comparison.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="a named recipe (emoji, smoke) or a YAML file")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="override a key: --set train.epochs=2")]
+Home = Annotated[str | None, typer.Option(help="where artifacts, ledger and logs live [default: XCLR_HOME or ./.xclr]")]
+Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
+CTRL_C_GRACE_S = 5
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        from xclr import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    sets: Sets = None,
+    until: Annotated[
+        str, typer.Option(help="stop after: captions, images, embeddings, graph, pretrain, evaluate")
+    ] = "compare",
+    cluster: Annotated[str, typer.Option(help="where to run: local, or a cluster file")] = "local",
+    home: Home = None,
+    mode: Annotated[
+        str, typer.Option(help="retry, cached (earlier failures stand), force (make again), read-only")
+    ] = "retry",
+) -> None:
+    """Run a recipe: every stage, with progress, and a table at the end."""
+    from flows.context import check_choices, home_folder, prefect_settings, state_folder
+    from infra import servers
+    from infra.cluster import load_cluster
+    from xclr import stages
+    from xclr.recipe import load_recipe
+    from xclr.store import Store
+
+    loaded = load_recipe(recipe, sets or ())
+    check_choices(mode, until)
+    load_cluster(cluster)
+    place = home_folder(home)
+    Store(place).check_writable()
+    stages.pipeline(loaded, Store(place))  # what cannot be planned fails here, before any server starts
+    state = state_folder(place)
+    with prefect_settings(state) as given:
+        import contextlib
+
+        server = contextlib.nullcontext(given) if given else servers.using(servers.PREFECT, state)
+        with server as address:
+            os.environ["PREFECT_API_URL"] = address if given else f"{address}/api"
+            _run_flow(loaded.model_dump(mode="json"), cluster, str(place), mode, until)
+    if until == "compare":
+        compare(home=str(place))
+    _say_where(place, state)
+
+
+def _run_flow(recipe: dict[str, Any], cluster: str, home: str, mode: str, until: str) -> str:
+    from prefect.logging.handlers import APILogHandler
+
+    from flows.full import full
+    from xclr.recipe import Recipe
+
+    signal.signal(signal.SIGINT, _interrupted)
+    arguments: dict[str, Any] = {"cluster": cluster, "home": home, "mode": mode, "until": until}
+    try:
+        finished: str = full(Recipe.model_validate(recipe), **arguments)
+    finally:
+        APILogHandler().flush()  # while the server is still up
+    return finished
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """First Ctrl-C: stop, the jobs go on. Second: end the jobs too. Third: leave at once."""
+    from flows.context import current
+
+    if any(not each.stopping.is_set() for each in current):
+        print("\nstopping; jobs go on by themselves. Ctrl-C once more ends them too.", file=sys.stderr)
+        for each in current:
+            each.stopping.set()
+        _wait_for_second()
+    elif current:
+        ended = sum(each.cancel_jobs() for each in current)
+        print(f"\n{ended} jobs ended", file=sys.stderr)
+        current.clear()
+    else:
+        os._exit(130)
+
+
+def _wait_for_second() -> None:
+    import time
+
+    time.sleep(CTRL_C_GRACE_S)
+
+
+def _say_where(home: Path, state: Path) -> None:
+    from infra import servers
+
+    up = {
+        server.name: found.url for server in (servers.PREFECT, servers.MLFLOW) if (found := servers.find(server, state))
+    }
+    flag = "" if home == Path(".xclr").absolute() else f" --home {home}"
+    print(f"\nartifacts   {home / 'artifacts'}", file=sys.stderr)
+    if up:
+        print("".join(f"{name:<12}{url}\n" for name, url in up.items()), end="", file=sys.stderr)
+    else:
+        print(f"the UIs     xclr serve{flag}    (Prefect: flow runs, MLflow: metrics and curves)", file=sys.stderr)
+
+
+@app.command()
+def plan(
+    recipe: RecipeName,
+    sets: Sets = None,
+    cluster: Annotated[str, typer.Option(help="local, or a cluster file")] = "local",
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show every stage: hit, miss or running; touches nothing."""
+    from flows.context import home_folder
+    from infra.cluster import load_cluster
+    from infra.plan import plan as planned
+    from xclr.recipe import load_recipe
+    from xclr.stages import skipped
+    from xclr.store import Store
+
+    loaded = load_recipe(recipe, sets or ())
+    rows = planned(loaded, Store(home_folder(home)), load_cluster(cluster))
+    if as_json:
+        print(json.dumps([row.model_dump() for row in rows], indent=1))
+        return
+    for line in skipped(loaded):
+        print(line, file=sys.stderr)
+    _print(_plan_table(rows))
+
+
+def _plan_table(rows: Sequence[PlannedStage]) -> Table:
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    table = Table("stage", "state", "rows", "size", "digest", title_justify="left")
+    for row in rows:
+        colour = {"hit": "green", "miss": "yellow", "running": "cyan"}[row.state]
+        size = "" if row.bytes is None else decimal(row.bytes)
+        table.add_row(row.stage, f"[{colour}]{row.state}", str(row.rows or ""), size, row.digest[:8])
+    return table
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="runs or recipes; default: the last run")
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show the scores of runs: method by suite, mean over seeds and its interval."""
+    from flows.compare import read_scores, table_of
+    from flows.context import home_folder
+
+    scores = read_scores(home_folder(home), runs or [])
+    if as_json:
+        print(json.dumps(scores.to_pylist(), indent=1))
+        return
+    _print(table_of(scores))
+
+
+@app.command()
+def serve(
+    home: Home = None,
+    prefect_port: Annotated[int, typer.Option(help="of the Prefect UI")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="of the MLflow UI")] = 5000,
+) -> None:
+    """Start the Prefect and MLflow servers on loopback and keep them up until Ctrl-C."""
+    from flows.context import home_folder, state_folder
+    from infra import servers
+
+    state = state_folder(home_folder(home))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with (
+        servers.using(servers.PREFECT, state, prefect_port) as prefect,
+        servers.using(servers.MLFLOW, state, mlflow_port) as mlflow,
+    ):
+        print(f"Prefect  {prefect}\nMLflow   {mlflow}\n\nCtrl-C stops both.", flush=True)
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            print("stopping", file=sys.stderr)
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width to fold lines at
+        console = Console(width=200)
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point of the console script: errors a person can mend end in two lines, not in a traceback."""
+    try:
+        app()
+    except XclrError as error:
+        print(f"xclr: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Scores of finished runs, as a table to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from rich.table import Table
+
+from infra.stage import RunRecord, read_runs
+from xclr import schema
+from xclr.artifact import Digest
+from xclr.errors import StoreError
+from xclr.evaluation.score import Summary, summarise
+from xclr.store import Store
+
+COLUMNS: Sequence[tuple[str, tuple[str, str, str]]] = (  # heading, (suite, split, metric)
+    ("pictures top-1", ("linear", "pictures", "top1")),
+    ("concepts top-1", ("linear", "concepts", "top1")),
+    ("vendor top-1", ("linear", "vendor", "top1")),
+    ("keywords mAP", ("keywords", "concepts", "map")),
+    ("same bg top-1", ("background", "mixed_same", "top1")),
+    ("other bg top-1", ("background", "mixed_rand", "top1")),
+    ("bg gap", ("background", "gap", "gap")),
+)
+
+
+def read_scores(home: Path, wanted: Sequence[str]) -> pa.Table:
+    """The score rows of the named runs or recipes, or of the last run; raises StoreError when there are none."""
+    finished = [each for each in read_runs(home) if each.scores]
+    if not finished:
+        raise StoreError(f"no finished run in {home}", "xclr run emoji")
+    store = Store(home)
+    chosen = {_find(finished, name).scores for name in wanted} if wanted else {finished[-1].scores}
+    tables = []
+    for name in sorted(str(each) for each in chosen):
+        artifact = store.find(Digest("comparison", name))
+        if artifact is None:
+            raise StoreError(f"the scores {name} are gone", "run the recipe again")
+        tables.append(schema.read(artifact.path / "scores.parquet", schema.SCORES))
+    return pa.Table.from_pylist(_once(pa.concat_tables(tables).to_pylist()), schema.SCORES)
+
+
+def _once(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Each score once, though two runs share it."""
+    return list({(row["checkpoint"], row["suite"], row["split"], row["metric"]): row for row in rows}.values())
+
+
+def _find(runs: Sequence[RunRecord], name: str) -> RunRecord:
+    matching = [each for each in runs if name in {each.run, each.recipe.name}]
+    if not matching:
+        known = sorted({each.run for each in runs} | {each.recipe.name for each in runs})
+        near = difflib.get_close_matches(name, known, n=3) or known[-5:]
+        raise StoreError(f"no finished run {name!r}", "there are: " + ", ".join(near))
+    return matching[-1]
+
+
+def table_of(scores: pa.Table) -> Table:
+    """Method by suite: mean over seeds in percent and its 95% interval."""
+    summaries = summarise(scores)
+    by_row: dict[tuple[str, str], dict[tuple[str, str, str], Summary]] = {}
+    for each in summaries:
+        by_row.setdefault((each.method, each.graph), {})[(each.suite, each.split, each.metric)] = each
+    there = [column for column in COLUMNS if any(column[1] in row for row in by_row.values())]
+    kinds = sorted({each.ci_kind for each in summaries} - {"none"})
+    seeds = max((each.seeds for each in summaries), default=0)
+    note = (
+        f"percent, mean of {seeds} seed{'s' * (seeds != 1)} ± 95% half width ({', '.join(kinds) or 'no interval'}); "
+        "a smaller bg gap is better"
+    )
+    table = Table("method", "targets from", *[heading for heading, _ in there], caption=note, caption_justify="left")
+    for (method, graph), row in sorted(by_row.items(), key=lambda item: _rank(*item[0])):
+        table.add_row(method, graph, *[_cell(row, key) for _, key in there])
+    return table
+
+
+def _rank(method: str, graph: str) -> tuple[int, str, str]:
+    order = ("random", "simclr", "supcon", "clip", "xclr")
+    first = next((index for index, name in enumerate(order) if method.startswith(name)), len(order))
+    return first, method, graph
+
+
+def _cell(row: Mapping[tuple[str, str, str], Summary], key: tuple[str, str, str]) -> str:
+    if key not in row:
+        return "-"
+    found = row[key]
+    return f"{100 * found.mean:.1f}" + ("" if found.ci95 is None else f" ± {100 * found.ci95:.1f}")

@@ -1,0 +1,87 @@
+"""What a flow run needs around it: store, cluster, tracker, progress; opened before the first stage, closed after."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import get_args
+
+from infra import servers
+from infra.cluster import load_cluster
+from infra.progress import Board
+from infra.stage import Mode, Run
+from infra.tracking import Tracker, sqlite_uri
+from xclr import stages
+from xclr.errors import RecipeError
+from xclr.recipe import Recipe
+from xclr.store import Store
+
+current: list[Run] = []  # the runs of this process, for whoever must stop them
+
+
+def home_folder(home: str | None) -> Path:
+    """XCLR_HOME: artifacts, ledger and logs."""
+    return Path(home or os.environ.get("XCLR_HOME", ".xclr")).absolute()
+
+
+def state_folder(home: Path) -> Path:
+    """XCLR_STATE: databases and the servers' files, on a local disk."""
+    return Path(os.environ.get("XCLR_STATE", home / "state")).absolute()
+
+
+def tracking_uri(state: Path) -> str:
+    """The user's MLflow, else the one of `xclr serve` when it is up, else the file it would serve."""
+    running = servers.find(servers.MLFLOW, state)
+    return os.environ.get("MLFLOW_TRACKING_URI") or (running.url if running else sqlite_uri(state))
+
+
+@contextmanager
+def open_run(recipe: Recipe, cluster: str, home: str | None, mode: Mode) -> Iterator[Run]:
+    """Check what can be checked at once, then open a run; its record says how it ended."""
+    store = Store(home_folder(home))
+    planned = stages.pipeline(recipe, store)
+    store.check_writable()
+    state = state_folder(store.home)
+    state.mkdir(parents=True, exist_ok=True)
+    if mode == "force":
+        for stage in planned:
+            store.discard(store.reference(stage.digest))
+    tracker = Tracker(tracking_uri(state), recipe, servers.artifacts_of(state), _tags())
+    with Board(len(planned)) as board:
+        for line in stages.skipped(recipe):
+            board.say(line)
+        run = Run(recipe, store, load_cluster(cluster), mode, tracker, board)
+        current.append(run)
+        try:
+            yield run
+        except BaseException:
+            run.save(state="failed")
+            raise
+        finally:
+            current.remove(run)
+        run.save(state="completed")
+
+
+def _tags() -> dict[str, str]:
+    from prefect.runtime import flow_run
+
+    return {"prefect_flow_run": str(flow_run.id)} if flow_run.id else {}
+
+
+@contextmanager
+def prefect_settings(state: Path) -> Iterator[str | None]:
+    """Keep Prefect's files below STATE; yields the address of the server the user has chosen, if any.
+
+    Must come before the first import of Prefect, which reads its settings once.
+    """
+    os.environ.update(servers.prefect_environment(state))
+    yield os.environ.get("PREFECT_API_URL")
+
+
+def check_choices(mode: str, until: str) -> None:
+    """Raise RecipeError for a mode or a stage that there is not."""
+    for flag, value, choices in (("--mode", mode, get_args(Mode)), ("--until", until, stages.UNTIL)):
+        if value not in choices:
+            raise RecipeError(f"{flag} {value}: no such choice", "choose " + ", ".join(choices))

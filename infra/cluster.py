@@ -1,0 +1,68 @@
+"""Where stages run: cluster files say what each stage kind gets; nothing here enters a digest."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from xclr.errors import RecipeError
+from xclr.recipe import Config
+
+CLUSTERS = Path(__file__).parent / "clusters"
+
+
+class Resources(Config):
+    """What a job of one stage kind gets."""
+
+    executor: Literal["inline", "local"] = Field(
+        "inline", description="inline: in the orchestrator's process; local: a process of its own through submitit"
+    )
+    ranks: int = Field(1, ge=1, description="processes of one job, one a GPU where there are any")
+    threads: int | None = Field(
+        None, ge=1, description="of each rank; default: the machine's cores shared by the ranks"
+    )
+    gpus: int = Field(0, ge=0, description="of each job")
+    timeout_min: int = Field(7 * 24 * 60, ge=1, description="after which a job is ended")
+
+    @property
+    def threads_per_rank(self) -> int:
+        """Threads each rank computes with."""
+        return self.threads or max(1, cores() // self.ranks)
+
+
+class Cluster(Config):
+    """A place to run."""
+
+    name: str
+    default: Resources = Resources()
+    stages: Mapping[str, Resources] = {}
+
+    def resources(self, kind: str) -> Resources:
+        """What a stage kind gets."""
+        return self.stages.get(kind, self.default)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_cluster(source: str) -> Cluster:
+    """Read a cluster file by name or path; raises RecipeError saying what is wrong with it."""
+    named = CLUSTERS / f"{source}.yaml"
+    path = named if named.is_file() else Path(source)
+    if not path.is_file():
+        names = sorted(each.stem for each in CLUSTERS.glob("*.yaml"))
+        near = difflib.get_close_matches(source, names, n=1) or names
+        raise RecipeError(f"no cluster {source!r}", f"give a YAML file, or one of: {', '.join(near)}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Cluster.model_validate({"name": path.stem, **(raw or {})})
+    except (yaml.YAMLError, UnicodeDecodeError, ValidationError, TypeError) as error:
+        raise RecipeError(f"{path}: {error}", "see infra/clusters/local.yaml for one that works") from error

@@ -1,0 +1,215 @@
+"""The ledger of jobs: who claimed which digest, which job makes it, how that ended.
+
+HOME/ledger/<digest>/<attempt>.json. An attempt is claimed by creating its file (O_EXCL), which one process can do
+once, before the job is submitted; the job's id is written after. `reconcile` decides what follows from what is
+observed and touches nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+from xclr.artifact import Digest
+from xclr.errors import StoreError
+from xclr.store import write_atomically
+
+JobId = str  # "<host>/<pid>/<start time in ms>": a pid alone is used again
+UNSEEN_GRACE = timedelta(minutes=10)  # how long a claim from another machine may stay without a job
+
+
+class JobState(StrEnum):
+    """What is observed of a job."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    GONE = "gone"  # ended without a word
+
+
+class Entry(BaseModel):
+    """One attempt at one digest."""
+
+    model_config = ConfigDict(frozen=True)
+    digest: str
+    kind: str
+    stage: str
+    run: str
+    attempt: int
+    owner: JobId  # the process that claimed it
+    claimed: datetime
+    job: JobId | None = None  # the process that makes it
+    log: str | None = None
+    state: JobState | None = None  # the end, once known
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The latest attempt at each digest, as read."""
+
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Nobody makes this digest: claim the next attempt and submit it."""
+
+    digest: str
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Attach:
+    """A job makes it: wait for it."""
+
+    digest: str
+    job: JobId | None
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """The job is done: commit its output."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """The job says that it cannot be done."""
+
+    digest: str
+    attempt: int
+
+
+Action = Submit | Attach | Adopt | GiveUp
+
+
+def reconcile(ledger: Ledger, observed: Mapping[JobId, JobState], now: datetime) -> tuple[Action, ...]:
+    """What to do about each digest, from what is written and what is observed of jobs and claiming processes."""
+    return tuple(_decide(entry, observed, now) for entry in ledger.entries)
+
+
+def _decide(entry: Entry, observed: Mapping[JobId, JobState], now: datetime) -> Action:
+    again = Submit(entry.digest, entry.attempt + 1, "")
+    if entry.state is None and entry.job is None:
+        owner = observed.get(entry.owner)
+        waiting = owner is JobState.RUNNING or (owner is None and now - entry.claimed < UNSEEN_GRACE)
+        return Attach(entry.digest, None) if waiting else _because(again, "its claimer ended before submitting")
+    state = entry.state or observed.get(entry.job or "", JobState.GONE)
+    match state:
+        case JobState.RUNNING:
+            return Attach(entry.digest, entry.job)
+        case JobState.COMPLETED:
+            return Adopt(entry.digest)
+        case JobState.FAILED:
+            return GiveUp(entry.digest, entry.attempt)
+        case JobState.GONE:
+            return _because(again, "its job ended without a result")
+
+
+def _because(action: Submit, reason: str) -> Submit:
+    return Submit(action.digest, action.attempt, reason)
+
+
+class Book:
+    """The ledger on disk."""
+
+    def __init__(self, home: Path) -> None:
+        self.root = home / "ledger"
+
+    def latest(self, digest: Digest | str) -> Entry | None:
+        """The newest attempt at a digest."""
+        paths = sorted((self.root / digest).glob("[0-9]*.json"))
+        return _read(paths[-1]) if paths else None
+
+    def read(self) -> Ledger:
+        """The newest attempt at every digest."""
+        digests = sorted(path.name for path in self.root.glob("*")) if self.root.exists() else []
+        return Ledger(tuple(entry for digest in digests if (entry := self.latest(digest)) is not None))
+
+    def claim(self, entry: Entry) -> bool:
+        """Create the attempt's file; False when another process was first."""
+        path = self._path(entry)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.{id(entry)}")
+        write_atomically(draft, entry.model_dump_json())
+        try:
+            os.link(draft, path)  # exclusive like O_EXCL, and never seen half-written
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink()
+        return True
+
+    def update(self, entry: Entry) -> None:
+        """Write what became of an attempt."""
+        write_atomically(self._path(entry), entry.model_dump_json())
+
+    def _path(self, entry: Entry) -> Path:
+        return self.root / entry.digest / f"{entry.attempt:04d}.json"
+
+
+def _read(path: Path) -> Entry:
+    try:
+        return Entry.model_validate_json(path.read_text())
+    except ValueError as error:
+        raise StoreError(f"{path} cannot be read", "delete the file; the stage is then made again") from error
+
+
+def this_process() -> JobId:
+    """The id of the calling process."""
+    return process_id(os.getpid())
+
+
+def process_id(pid: int) -> JobId:
+    """The id of a process of this machine."""
+    return f"{socket.gethostname()}/{pid}/{int(psutil.Process(pid).create_time() * 1000)}"
+
+
+def find_process(job: JobId) -> psutil.Process | None:
+    """The live process of an id, on this machine."""
+    host, pid, created = job.rsplit("/", 2)
+    if host != socket.gethostname():
+        return None
+    try:
+        process = psutil.Process(int(pid))
+        same = abs(process.create_time() * 1000 - int(created)) < 1000
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def processes_of(job: JobId) -> Iterator[psutil.Process]:
+    """A job's process and all below it."""
+    process = find_process(job)
+    if process is not None:
+        yield from (*process.children(recursive=True), process)
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+__all__: Sequence[str] = [
+    "Action",
+    "Adopt",
+    "Attach",
+    "Book",
+    "Entry",
+    "GiveUp",
+    "JobId",
+    "JobState",
+    "Ledger",
+    "Submit",
+    "reconcile",
+]

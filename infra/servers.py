@@ -1,0 +1,206 @@
+"""The Prefect and MLflow servers on this machine: found when they are up, started when they are not.
+
+STATE/servers/<name>.json says where a server is and which processes use it; the last user to leave stops it. So a run
+that was killed leaves its Prefect server to the next run, and there is never a second one on the same database.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from infra.ledger import JobId, find_process, process_id, this_process
+from xclr.errors import JobError, RecipeError
+from xclr.store import write_atomically
+
+READY_WITHIN_S = 120
+STOP_WITHIN_S = 10
+
+
+class Server(NamedTuple):
+    """How a server is started and asked whether it is up."""
+
+    name: str
+    command: Callable[[Path, int], list[str]]
+    health: str
+    environment: Callable[[Path], Mapping[str, str]]
+
+
+class Running(BaseModel):
+    """A server that was started."""
+
+    model_config = ConfigDict(frozen=True)
+    url: str
+    process: JobId
+    users: tuple[JobId, ...]
+
+
+def prefect_environment(state: Path) -> dict[str, str]:
+    """Settings of Prefect that keep everything below STATE, and quiet."""
+    return {
+        "PREFECT_HOME": str(state.absolute() / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal is the board's; the server keeps the log
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(READY_WITHIN_S),
+    }
+
+
+PREFECT = Server(
+    "prefect",
+    lambda state, port: [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ],
+    "/api/health",
+    prefect_environment,
+)
+MLFLOW = Server(
+    "mlflow",
+    lambda state, port: [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{state.absolute()}/mlflow.db",
+        "--artifacts-destination", str(artifacts_of(state)),
+    ],
+    "/health",
+    lambda state: {"MLFLOW_DISABLE_TELEMETRY": "true"},
+)  # fmt: skip
+
+
+def artifacts_of(state: Path) -> Path:
+    """Where MLflow keeps files."""
+    return state.absolute() / "mlflow-artifacts"
+
+
+def find(server: Server, state: Path) -> Running | None:
+    """The server of this STATE, when it is up."""
+    try:
+        running = Running.model_validate_json(_note(server, state).read_text())
+    except (OSError, ValueError):
+        return None
+    return running if find_process(running.process) and _answers(running.url + server.health) else None
+
+
+@contextmanager
+def using(server: Server, state: Path, port: int = 0) -> Iterator[str]:
+    """The address of the server of this STATE, started first when it is not up, stopped after its last user."""
+    me = this_process()
+    with _locked(server, state):
+        running = find(server, state) or _start(server, state, port)
+        users = tuple(each for each in running.users if each != me and find_process(each))
+        _write(server, state, running.model_copy(update={"users": (*users, me)}))
+    try:
+        yield running.url
+    finally:
+        with _locked(server, state):
+            _leave(server, state, me)
+
+
+def check_port(port: int) -> None:
+    """Raise RecipeError when something listens on a port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise RecipeError(
+                f"port {port} is in use", "choose another port, or end the program that has it"
+            ) from error
+
+
+def _leave(server: Server, state: Path, me: JobId) -> None:
+    running = find(server, state)
+    if running is None:
+        return
+    users = tuple(each for each in running.users if each != me and find_process(each))
+    if users:
+        _write(server, state, running.model_copy(update={"users": users}))
+    else:
+        _stop(running)
+        _note(server, state).unlink(missing_ok=True)
+
+
+def _start(server: Server, state: Path, port: int) -> Running:
+    if port:
+        check_port(port)
+    else:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    log = _note(server, state).with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            server.command(state, port),
+            env={**os.environ, **server.environment(state)},
+            stdout=stream,
+            stderr=stream,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    running = Running(url=f"http://127.0.0.1:{port}", process=process_id(process.pid), users=())
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not _answers(running.url + server.health):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise JobError(f"the {server.name} server did not start", f"see {log}")
+        time.sleep(0.1)
+    return running
+
+
+def _stop(running: Running) -> None:
+    process = find_process(running.process)
+    if process is None:
+        return
+    family = [*process.children(recursive=True), process]
+    for each in family:
+        each.terminate()
+    deadline = time.monotonic() + STOP_WITHIN_S
+    while find_process(running.process) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for each in family:
+        if each.is_running():
+            each.kill()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own loopback address
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _note(server: Server, state: Path) -> Path:
+    return state / "servers" / f"{server.name}.json"
+
+
+def _write(server: Server, state: Path, running: Running) -> None:
+    write_atomically(_note(server, state), running.model_dump_json())
+
+
+@contextmanager
+def _locked(server: Server, state: Path) -> Iterator[None]:
+    path = _note(server, state).with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

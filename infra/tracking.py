@@ -1,0 +1,196 @@
+"""MLflow: one experiment a recipe, one run a pretraining; everything is logged once, however often it is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from xclr.artifact import Artifact, Manifest
+from xclr.recipe import Recipe, graph_name, method_name
+from xclr.spool import SPOOL, Entry, read_spool
+from xclr.stages import PretrainConfig, Stage
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+    from mlflow.entities import Run as MlflowRun
+
+BATCH = 1000  # metrics a request: MLflow's limit
+FOLLOW_EVERY = 20  # polls of a running job between two uploads of its metrics
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
+
+
+def sqlite_uri(state: Path) -> str:
+    """The tracking store that needs no server."""
+    return f"sqlite:///{state.absolute()}/mlflow.db"
+
+
+class Tracker:
+    """Writes stages to one experiment of an MLflow store."""
+
+    def __init__(self, uri: str, recipe: Recipe, artifacts: Path, tags: Mapping[str, str]) -> None:
+        self.uri, self.recipe, self.artifacts, self.tags = uri, recipe, artifacts, dict(tags)
+        self.lock = threading.RLock()
+        self.opened: tuple[MlflowClient, str] | None = None
+        self.runs: dict[str, MlflowRun] = {}  # by our digest, or "data"
+        self.sent: dict[str, int] = {}  # last step sent, by digest
+        self.polls = 0
+
+    def record(self, stage: Stage, artifact: Artifact, manifest: Manifest) -> None:
+        """Log a finished stage, unless it is logged already."""
+        with self.lock:
+            client = self._client()
+            owner = _checkpoint(stage)
+            run = self._pretraining(owner, stage) if owner else self._data_run()
+            if run.data.tags.get(_mark(stage)) == str(stage.digest):
+                return
+            if stage.kind == "pretrain":
+                self._send(stage, artifact.path)
+            for batch in _batches(_metrics(stage, artifact, manifest)):
+                client.log_batch(run.info.run_id, metrics=batch)
+            self._log_files(run, stage, artifact)
+            client.set_tag(run.info.run_id, _mark(stage), str(stage.digest))
+            if stage.kind == "pretrain" or owner is None:
+                client.set_terminated(run.info.run_id, "FINISHED")
+
+    def follow(self, stage: Stage, out: Path) -> None:
+        """Upload the new metrics of a running pretraining, now and then."""
+        self.polls += 1
+        if stage.kind == "pretrain" and self.polls % FOLLOW_EVERY == 0:
+            with self.lock:
+                self._pretraining(str(stage.digest), stage)
+                self._send(stage, out)
+
+    def _client(self) -> MlflowClient:
+        return self._open()[0]
+
+    def _open(self) -> tuple[MlflowClient, str]:
+        if self.opened is None:
+            from mlflow import MlflowClient
+
+            client = MlflowClient(self.uri)
+            found = client.get_experiment_by_name(self.recipe.name)
+            where = None if self.uri.startswith("http") else self.artifacts.absolute().as_uri()
+            experiment = found.experiment_id if found else client.create_experiment(self.recipe.name, where)
+            for run in client.search_runs([experiment], max_results=10_000):
+                self.runs[run.data.tags.get("digest") or run.data.tags.get("stage", "")] = run
+            self.opened = client, experiment
+        return self.opened
+
+    def _data_run(self) -> MlflowRun:
+        return self._run("data", "data", {"stage": "data", "dataset": self.recipe.data.source}, {})
+
+    def _pretraining(self, digest: str, stage: Stage) -> MlflowRun:
+        if digest in self.runs or not isinstance(stage.config, PretrainConfig):
+            self._open()
+            return self.runs[digest]
+        config = stage.config
+        method, graph = method_name(config.objective), graph_name(config.objective)
+        tags = {"method": method, "dataset": config.dataset, "graph": graph, "seed": str(config.seed), "digest": digest}
+        name = f"{method} {graph} seed {config.seed}"
+        run = self._run(digest, name, tags, dict(_flat(stage.identity)))
+        self._log_inputs(run, stage)
+        return run
+
+    def _run(self, key: str, name: str, tags: dict[str, str], params: dict[str, str]) -> MlflowRun:
+        client, experiment = self._open()
+        if key not in self.runs:
+            from mlflow.entities import Param
+
+            run = client.create_run(experiment, tags={**self.tags, **tags}, run_name=name)
+            client.log_batch(run.info.run_id, params=[Param(each, value) for each, value in params.items()])
+            self.runs[key] = run
+        self.runs[key] = client.get_run(self.runs[key].info.run_id)
+        return self.runs[key]
+
+    def _send(self, stage: Stage, out: Path) -> None:
+        """Upload the spooled metrics beyond the last step that the run has."""
+        from mlflow.entities import Metric
+
+        run_id, digest = self.runs[str(stage.digest)].info.run_id, str(stage.digest)
+        client = self._client()
+        if digest not in self.sent:
+            history = client.get_metric_history(run_id, "train/loss")
+            self.sent[digest] = max((each.step for each in history), default=0)
+        fresh = [entry for entry in read_spool(out / SPOOL) if entry.step > self.sent[digest]]
+        for batch in _batches(Metric(*each) for entry in fresh for each in _points(entry)):
+            client.log_batch(run_id, metrics=batch)
+        self.sent[digest] = max((entry.step for entry in fresh), default=self.sent[digest])
+
+    def _log_files(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> None:
+        client, folder = self._client(), stage.name.split(" seed ")[0].replace(" ", "-")
+        client.log_artifact(run.info.run_id, str(artifact.path / "manifest.json"), folder)
+        for name in ("scores.parquet", "graph_knn.parquet"):
+            if (artifact.path / name).exists():
+                client.log_artifact(run.info.run_id, str(artifact.path / name), folder)
+
+    def _log_inputs(self, run: MlflowRun, stage: Stage) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    f"{self.recipe.data.source}-{role}", str(each.digest), "local", json.dumps({"uri": str(each.path)})
+                ),
+                [InputTag("mlflow.data.context", role)],
+            )
+            for role, each in stage.inputs.items()
+        ]
+        self._client().log_inputs(run.info.run_id, inputs)
+
+
+def _checkpoint(stage: Stage) -> str | None:
+    """Digest of the pretraining that a stage belongs to; None for data stages."""
+    if stage.kind == "pretrain":
+        return str(stage.digest)
+    return str(stage.inputs["checkpoint"].digest) if "checkpoint" in stage.inputs else None
+
+
+def _mark(stage: Stage) -> str:
+    return f"artifact.{stage.name.split(' seed ')[0].split(' ')[0] if stage.kind == 'suite' else stage.kind}"
+
+
+def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[Metric]:
+    """The numbers of a stage as MLflow metrics, dated by the artifact, so that logging them again changes nothing."""
+    from mlflow.entities import Metric
+
+    when = int(datetime.fromisoformat(manifest.created).timestamp() * 1000)
+    if stage.kind == "suite":
+        for row in pq.read_table(artifact.path / "scores.parquet").to_pylist():
+            name = f"eval/{row['suite']}/{row['split']}_{row['metric']}"
+            yield Metric(name, row["value"], when, row["step"])
+        return
+    prefix = "cost" if stage.kind in {"pretrain", "features"} else "data"
+    for key, value in manifest.cost.model_dump().items():
+        yield Metric(f"{prefix}/{stage.kind}/{key}", float(value), when, 0)
+    if prefix == "data":
+        for key, value in manifest.stats.items():
+            if isinstance(value, int | float):
+                yield Metric(f"data/{stage.kind}/{key}", float(value), when, 0)
+
+
+def _points(entry: Entry) -> Iterator[tuple[str, float, int, int]]:
+    for name, value in entry.metrics.items():
+        yield name, value, entry.time_ms, entry.step
+
+
+def _batches(metrics: Iterator[Metric]) -> Iterator[list[Metric]]:
+    while batch := list(islice(metrics, BATCH)):
+        yield batch
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)

@@ -1,0 +1,157 @@
+"""Exact neighbours against brute force and faiss, ties, merging, counts."""
+
+import faiss
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xclr.graph import TopK, merge_topk, self_join, topk
+from xclr.graph.knn import RESCAN_ROWS
+
+
+def unit_rows(n, d, seed, copies=0):
+    """Half-precision unit rows; `copies` of them repeat others."""
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((n, d))
+    if copies:
+        rows[rng.integers(n, size=copies)] = rows[rng.integers(n, size=copies)]
+    return F.normalize(torch.from_numpy(rows), dim=1).half()
+
+
+def brute_force(queries, keys, k, own=False):
+    """Full sort of the exact products by (similarity descending, id ascending)."""
+    sims = (queries.double() @ keys.double().T).float().numpy()
+    if own:
+        np.fill_diagonal(sims, -np.inf)
+    ids = np.broadcast_to(np.arange(len(keys)), sims.shape)
+    order = np.lexsort((ids, -sims), axis=1)[:, :k]
+    return TopK(torch.from_numpy(order), torch.from_numpy(np.take_along_axis(sims, order, 1)))
+
+
+def same(a, b):
+    return torch.equal(a.ids, b.ids) and torch.equal(a.sims.nan_to_num(-9), b.sims.nan_to_num(-9))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(2, 90), q=st.integers(1, 40), d=st.integers(1, 12), k=st.integers(1, 12), block=st.integers(1, 100),
+    seed=st.integers(0, 2**31), copies=st.integers(0, 60),
+)  # fmt: skip
+def test_topk_is_the_sorted_truth_for_any_block(*, n, q, d, k, block, seed, copies):
+    vectors = unit_rows(n, d, seed, copies)
+    queries = unit_rows(q, d, seed + 1)
+    queries[: q // 2] = vectors[torch.randint(n, (q // 2,), generator=torch.Generator().manual_seed(seed % 1000))]
+    k = min(k, n)
+    found = topk(queries, vectors, k, block=block)
+    assert same(found, brute_force(queries, vectors, k))
+    assert found.ids.dtype == torch.int64
+    assert found.sims.dtype == torch.float32
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(2, 120), d=st.integers(1, 12), k=st.integers(1, 12), block=st.integers(1, 130),
+    seed=st.integers(0, 2**31), copies=st.integers(0, 60), cutoff=st.sampled_from([-1.0, 0.0, 0.3, 0.6, 0.95, 1.0]),
+)  # fmt: skip
+def test_self_join_is_the_sorted_truth_for_any_block(*, n, d, k, block, seed, copies, cutoff):
+    vectors = unit_rows(n, d, seed, copies)
+    k = min(k, n - 1)
+    found, count = self_join(vectors, k, block=block, cutoff=cutoff)
+    assert same(found, brute_force(vectors, vectors, k, own=True))
+    sims = (vectors.double() @ vectors.double().T).float().fill_diagonal_(-2)
+    assert torch.equal(count, (sims >= cutoff).sum(1).int())
+
+
+def test_many_copies_are_ordered_by_id():
+    vectors = unit_rows(6, 24, seed=3)[torch.arange(6).repeat_interleave(RESCAN_ROWS // 2)]
+    found, count = self_join(vectors, 5, block=100, cutoff=0.99)
+    assert same(found, brute_force(vectors, vectors, 5, own=True))
+    assert count.unique().tolist() == [RESCAN_ROWS // 2 - 1]
+    assert same(topk(vectors, vectors, 7, block=333), brute_force(vectors, vectors, 7))
+
+
+def test_agrees_with_faiss():
+    vectors = unit_rows(3000, 64, seed=1)
+    array = vectors.float().numpy()
+    index = faiss.IndexFlatIP(64)
+    index.add(array)
+    sims, ids = index.search(array, 17)
+    found = topk(vectors, vectors, 17, block=700)
+    np.testing.assert_allclose(found.sims, sims, atol=1e-6)
+    np.testing.assert_array_equal(found.ids[:, 0], np.arange(3000))
+    assert (found.ids.numpy() == ids).mean() > 0.999  # faiss breaks near-ties its own way
+    joined, _ = self_join(vectors, 16, block=512, cutoff=0.6)
+    assert torch.equal(joined.ids, found.ids[:, 1:])
+
+
+def test_block_changes_no_bit():
+    vectors = unit_rows(2500, 96, seed=2, copies=300)
+    results = [self_join(vectors, 20, block=block, cutoff=0.25) for block in (2500, 1024, 777, 64)]
+    for found, count in results[1:]:
+        assert same(found, results[0][0])
+        assert torch.equal(count, results[0][1])
+
+
+def test_rows_that_are_not_unit_and_float32():
+    generator = torch.Generator().manual_seed(0)
+    queries, keys = torch.randn(50, 8, generator=generator), 30 * torch.randn(200, 8, generator=generator)
+    assert same(topk(queries, keys, 9, block=64), brute_force(queries, keys, 9))
+
+
+def test_progress_counts_pairs_of_blocks():
+    seen = []
+    self_join(unit_rows(50, 8, seed=0), 3, block=20, cutoff=0.5, progress=lambda *x: seen.append(x))
+    assert seen == [(done, 6) for done in range(1, 7)]
+
+
+def test_no_queries():
+    found = topk(torch.empty(0, 4), torch.randn(5, 4), 3, block=2)
+    assert found.ids.shape == found.sims.shape == (0, 3)
+
+
+@pytest.mark.parametrize(("k", "block", "text"), [(0, 4, "at least 1"), (10, 4, "only 9"), (2, 0, "block is 0")])
+def test_impossible_requests(k, block, text):
+    vectors = unit_rows(10, 4, seed=0)
+    with pytest.raises(ValueError, match=text):
+        self_join(vectors, k, block=block, cutoff=0.5)
+    with pytest.raises(ValueError, match=text):
+        topk(vectors, vectors[:9], k, block=block)
+
+
+def shards(seed, parts, k):
+    """Results over disjoint parts of 30 keys, some parts smaller than k and so padded."""
+    keys, queries = unit_rows(30, 2, seed, copies=25), unit_rows(7, 2, seed + 1)
+    queries[0] = keys[0]
+    for ids in np.array_split(np.random.default_rng(seed).permutation(30), parts):
+        width = min(k, len(ids))
+        found = topk(queries, keys[np.sort(ids)], width, block=4)
+        pads = k - width
+        yield TopK(
+            F.pad(torch.from_numpy(np.sort(ids))[found.ids], (0, pads), value=-1),
+            F.pad(found.sims, (0, pads), value=torch.nan),
+        )
+    yield topk(queries, keys, k, block=30)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**31), parts=st.integers(3, 12), k=st.integers(1, 9))
+def test_merge_is_associative_and_commutative_and_gives_the_whole(seed, parts, k):
+    *found, whole = shards(seed, parts, k)
+    a, b, c = found[:3]
+    assert same(merge_topk(a, b), merge_topk(b, a))
+    assert same(merge_topk(merge_topk(a, b), c), merge_topk(a, merge_topk(b, c)))
+    result = found[-1]
+    for each in found[:-1]:
+        result = merge_topk(result, each)
+    assert same(result, whole)
+
+
+def test_merge_keeps_pads_last():
+    a = TopK(torch.tensor([[4, -1]]), torch.tensor([[-0.5, torch.nan]]))
+    b = TopK(torch.tensor([[-1, -1]]), torch.tensor([[torch.nan, torch.nan]]))
+    assert same(merge_topk(b, a), a)
+    with pytest.raises(ValueError, match="shapes"):
+        merge_topk(a, TopK(b.ids[:, :1], b.sims[:, :1]))

@@ -1,0 +1,82 @@
+"""The embedded data set: emoji of eight vendors, captioned by their Unicode names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xclr.captions.text import key, normalise, share
+from xclr.recipe import DataConfig
+from xclr.stages import source_files
+
+HELD_OUT_VENDOR = "openmoji"
+HELD_OUT_CONCEPTS = 0.15  # share of the concepts never trained on
+HELD_OUT_PICTURES = 0.10  # share of a vendor's drawings of the other concepts
+TONED_IN_TRAINING = 1500  # skin tones would be half of the pictures otherwise
+
+
+def captions(data: DataConfig) -> list[dict[str, Any]]:
+    """One record a picture, in an order that puts all drawings of a concept side by side."""
+    records = _ordered(data, columns=["vendor", "hex", "label", "concept", "group", "subgroup", "tone", "base", "tags"])
+    names = {column: _classes(records, column) for column in ("concept", "group", "subgroup")}
+    kept = _toned_in_training(records)
+    return [
+        {
+            "key": key("emoji", each["vendor"], each["hex"]),
+            "caption": normalise(each["label"]),
+            "label": names["concept"][each["concept"]],
+            "split": _split(each, kept),
+            "subgroup": names["subgroup"][each["subgroup"]],
+            "group": names["group"][each["group"]],
+            "tags": sorted(each["tags"]),
+        }
+        for each in records
+    ]
+
+
+def pictures(data: DataConfig) -> Iterator[bytes | None]:
+    """The encoded pictures in the order of `captions`."""
+    for each in _ordered(data, columns=["vendor", "hex", "concept", "image"]):
+        yield each["image"]
+
+
+def _ordered(data: DataConfig, columns: list[str]) -> list[dict[str, Any]]:
+    tables = [pq.read_table(path, columns=columns) for path in source_files(data)]
+    records: list[dict[str, Any]] = pa.concat_tables(tables).to_pylist()
+    records.sort(key=lambda each: (share("order", each["concept"]), each["hex"], each["vendor"]))
+    return records[: data.limit]
+
+
+def _classes(records: list[dict[str, Any]], column: str) -> dict[str, int]:
+    return {name: index for index, name in enumerate(sorted({each[column] for each in records}))}
+
+
+def _held_out_concept(record: dict[str, Any]) -> bool:
+    return share("concept", record["concept"]) < HELD_OUT_CONCEPTS
+
+
+def _toned_in_training(records: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    toned = [
+        each
+        for each in records
+        if each["tone"] and each["vendor"] != HELD_OUT_VENDOR and not _held_out_concept(each) and not _picture(each)
+    ]
+    toned.sort(key=lambda each: share("tone", each["vendor"], each["hex"]))
+    return {(each["vendor"], each["hex"]) for each in toned[:TONED_IN_TRAINING]}
+
+
+def _picture(record: dict[str, Any]) -> bool:
+    return share("picture", record["vendor"], record["base"]) < HELD_OUT_PICTURES
+
+
+def _split(record: dict[str, Any], toned: set[tuple[str, str]]) -> str:
+    if record["tone"]:
+        return "train" if (record["vendor"], record["hex"]) in toned else "unused"
+    if _held_out_concept(record):
+        return "unused" if record["vendor"] == HELD_OUT_VENDOR else "concepts"
+    if record["vendor"] == HELD_OUT_VENDOR:
+        return "vendor"
+    return "pictures" if _picture(record) else "train"

@@ -1,0 +1,113 @@
+"""Captions become unit vectors: each distinct caption is encoded once, every row gets its vector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numpy.lib.format import open_memmap
+
+from xclr import schema
+from xclr.errors import DataError
+from xclr.graph.encoder import Encoder, SentenceEncoder
+from xclr.stages import EmbeddingsConfig, Produced, Progress, Stage
+
+CHUNK = 256  # captions between two reports of progress
+COPY_ROWS = 1 << 16
+TOLERANCE = 1e-3  # of a stored vector's norm; half precision leaves about 1e-5
+
+Vectors = npt.NDArray[np.float16]
+RowIds = npt.NDArray[np.int64]
+
+
+def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+    """Stage "embeddings": captions.parquet -> embeddings.parquet and vectors.npy, float16 [n, d], sorted by row_id.
+
+    Raises DataError when the captions' row_id are not 0..n-1, or a caption has no direction.
+    """
+    assert isinstance(stage.config, EmbeddingsConfig)
+    captions = read_captions(stage.inputs["captions"].path / "captions.parquet")
+    encoder = SentenceEncoder(Path(stage.config.model), stage.config.batch_size)
+    vectors = embed_captions(captions, encoder, out / "vectors.npy", progress)
+    about = {"digest": stage.digest, "config": stage.identity}
+    schema.write(table(vectors), out / "embeddings.parquet", schema.embeddings(encoder.dim), about)
+    stats = {"rows": len(vectors), "distinct": len(distinct(captions)), "dim": encoder.dim}
+    return Produced(("embeddings.parquet", "vectors.npy"), stats)
+
+
+def read_captions(path: Path) -> pa.Table:
+    """The captions sorted by row_id; raises DataError unless these are 0..n-1 and n > 0."""
+    captions = schema.read(path, schema.CAPTIONS).sort_by("row_id")
+    if not captions.num_rows:
+        raise DataError(f"{path} has no captions", "check data.path, data.caption_column and data.limit")
+    if not np.array_equal(captions["row_id"].to_numpy(), np.arange(captions.num_rows)):
+        raise DataError(f"{path}: row_id is not 0..{captions.num_rows - 1}, each once", "run the captions stage again")
+    return captions
+
+
+def representatives(captions: pa.Table) -> RowIds:
+    """For each row [n] the first row with the same caption, which stands for it in graphs."""
+    own = captions["row_id"].to_numpy()
+    first = captions["dup_of"].combine_chunks()
+    return np.asarray(np.where(first.is_null(), own, first.fill_null(-1)), dtype=np.int64)
+
+
+def distinct(captions: pa.Table) -> RowIds:
+    """Rows that are the first with their caption, ascending."""
+    return np.flatnonzero(captions["dup_of"].combine_chunks().is_null()).astype(np.int64)
+
+
+def embed_captions(captions: pa.Table, encoder: Encoder, path: Path, progress: Progress) -> Vectors:
+    """Encode each distinct caption once and write every row's vector to the .npy file `path`, memory-mapped.
+
+    `captions` is as read_captions returns it; the result is float16 [n, d] with unit rows. Raises DataError when a
+    vector is not finite or has no norm.
+    """
+    vectors = open_memmap(path, mode="w+", dtype=np.float16, shape=(captions.num_rows, encoder.dim))
+    firsts = distinct(captions)
+    done = 0
+    for rows in _by_length(captions, firsts):
+        vectors[rows] = _units(encoder.encode(captions["caption"].take(rows).to_pylist()), rows, captions)
+        done += len(rows)
+        progress(done, len(firsts))
+    sources = representatives(captions)
+    copies = np.flatnonzero(sources != np.arange(len(sources)))
+    for start in range(0, len(copies), COPY_ROWS):
+        rows = copies[start : start + COPY_ROWS]
+        vectors[rows] = vectors[sources[rows]]
+    vectors.flush()
+    return vectors
+
+
+def table(vectors: Vectors) -> pa.Table:
+    """The embeddings table of float16 vectors [n, d], without a copy of them."""
+    rows, dim = vectors.shape
+    flat = pa.Array.from_buffers(pa.float16(), vectors.size, [None, pa.py_buffer(np.ascontiguousarray(vectors))])
+    vec = pa.FixedSizeListArray.from_arrays(flat, dim)
+    return pa.table({"row_id": np.arange(rows, dtype=np.int64), "vec": vec}, schema=schema.embeddings(dim))
+
+
+def _by_length(captions: pa.Table, rows: RowIds) -> Iterator[RowIds]:
+    """Chunks of rows, long captions first: little padding, and the largest batch shows at once that it fits."""
+    lengths = np.array([len(caption.as_py()) for caption in captions["caption"].take(rows)])
+    ordered = rows[np.argsort(-lengths, kind="stable")]
+    return (ordered[start : start + CHUNK] for start in range(0, len(ordered), CHUNK))
+
+
+def _units(vectors: npt.NDArray[np.float32], rows: RowIds, captions: pa.Table) -> Vectors:
+    """Normalised and rounded to half precision; raises DataError naming the first caption without a direction."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        units: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    norms = np.linalg.norm(units.astype(np.float32), axis=1)
+    wrong = np.flatnonzero(~(np.abs(norms - 1) < TOLERANCE))  # NaN is wrong too
+    if len(wrong):
+        row = int(rows[wrong[0]])
+        raise DataError(
+            f"the text model gives no unit vector for {len(wrong)} captions, first row {row}: "
+            f"{captions['caption'][row].as_py()!r}",
+            "check the model's files (embed.model), or take these captions out of the data",
+        )
+    return units

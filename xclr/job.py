@@ -1,0 +1,150 @@
+"""`python -m xclr.job STAGE.json OUT`: the one entry point of every job, on a laptop or a compute node.
+
+The outcome is a file beside the output: result.json when the stage is done, failure.json when it cannot be.
+Ranks, rendezvous and threads come from RANK, WORLD_SIZE, XCLR_RENDEZVOUS and XCLR_THREADS.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from xclr.artifact import Cost, FileEntry
+from xclr.errors import BusyError, XclrError
+from xclr.stages import Produced, Progress, Stage
+from xclr.store import describe, only_writer, write_atomically
+
+RESULT, FAILURE, PROGRESS = "result.json", "failure.json", "progress.json"
+RUNNERS: Mapping[str, str] = {  # module of each stage kind's `run`; imported when the kind is run
+    "captions": "xclr.captions.collect",
+    "images": "xclr.images.pack",
+    "embeddings": "xclr.graph.embed",
+    "graph": "xclr.graph.neighbours",
+    "class_graph": "xclr.graph.classes",
+    "pretrain": "xclr.training.pretrain",
+    "features": "xclr.evaluation.features",
+    "suite": "xclr.evaluation.suite",
+    "comparison": "xclr.evaluation.comparison",
+}
+
+
+class Result(BaseModel):
+    """What a finished job says of its output."""
+
+    model_config = ConfigDict(frozen=True)
+    files: tuple[FileEntry, ...]
+    stats: dict[str, Any]
+    cost: Cost
+
+
+class Failure(BaseModel):
+    """Why a job could not finish; `remedy` is set where the user can mend it."""
+
+    model_config = ConfigDict(frozen=True)
+    error: str
+    message: str
+    remedy: str
+
+
+class ProgressFile:
+    """Writes {done, total} to a file, at most a few times a second."""
+
+    def __init__(self, path: Path, interval_s: float = 0.25) -> None:
+        self.path, self.interval_s, self.last = path, interval_s, 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done >= total or now - self.last >= self.interval_s:
+            self.last = now
+            draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+            draft.write_text(json.dumps({"done": done, "total": total}))
+            draft.replace(self.path)
+
+
+def run_stage(stage: Stage, out: Path) -> None:
+    """Run a stage in this process as its only writer and leave result.json; raises what the runner raises."""
+    with only_writer(out, wait=False) as mine:
+        if not mine:
+            raise BusyError(f"{out} is being written by another process", "wait for it; see xclr status")
+        for stale in (RESULT, FAILURE, PROGRESS):
+            (out / stale).unlink(missing_ok=True)
+        started, used = time.perf_counter(), _cpu_s()
+        produced = _runner(stage)(stage, out, ProgressFile(out / PROGRESS))
+        entries = tuple(describe(out, name) for name in produced.files)
+        wall_s, cpu_s = time.perf_counter() - started, _cpu_s() - used
+        ranks = int(os.environ.get("WORLD_SIZE", "1"))
+        cost = Cost(cpu_s=cpu_s * ranks, gpu_s=wall_s * ranks if _on_gpu() else 0.0, wall_s=wall_s)
+        write_atomically(out / RESULT, Result(files=entries, stats=produced.stats, cost=cost).model_dump_json())
+        for folder in produced.scratch:
+            shutil.rmtree(out / folder, ignore_errors=True)
+
+
+def main(stage_json: Path, out: Path) -> int:
+    """Run a stage as one rank of a job; the outcome is a file, the exit code 0, 1, or 3 when another writes."""
+    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    stage = Stage.from_json(stage_json.read_text())
+    try:
+        _prepare_torch(rank, world)
+        if rank == 0:
+            run_stage(stage, out)
+        else:
+            _runner(stage)(stage, out, lambda done, total: None)
+    except BusyError as error:  # the other writer's outcome counts, so this one leaves none
+        print(error, file=sys.stderr)
+        return 3
+    except Exception as error:  # noqa: BLE001 - the process boundary: whatever it was is written down
+        traceback.print_exc()
+        if rank == 0:
+            record_failure(out, error)
+        return 1
+    return 0
+
+
+def record_failure(out: Path, error: BaseException) -> None:
+    """Leave failure.json."""
+    known = isinstance(error, XclrError)
+    message, remedy = (error.message, error.remedy) if isinstance(error, XclrError) else (str(error), "")
+    text = f"{'' if known else type(error).__name__ + ': '}{message}"
+    write_atomically(out / FAILURE, Failure(error=type(error).__name__, message=text, remedy=remedy).model_dump_json())
+
+
+def _runner(stage: Stage) -> Any:  # noqa: ANN401
+    return importlib.import_module(RUNNERS[stage.kind]).run
+
+
+def _prepare_torch(rank: int, world: int) -> None:
+    import torch
+    import torch.distributed as dist
+
+    threads = int(os.environ.get("XCLR_THREADS", "0"))
+    if threads:
+        torch.set_num_threads(threads)
+    if world > 1:
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, init_method=os.environ["XCLR_RENDEZVOUS"], rank=rank, world_size=world)
+
+
+def _on_gpu() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_available())
+
+
+def _cpu_s() -> float:
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+__all__ = ["FAILURE", "PROGRESS", "RESULT", "Failure", "Produced", "Progress", "Result", "main", "run_stage"]
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

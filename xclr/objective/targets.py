@@ -1,0 +1,93 @@
+"""Targets and weights: what an anchor is drawn to, and what stands in its denominator.
+
+Anchors are the rows a process computes, candidates the n columns they are compared with. `anchors` [b] holds each
+anchor's own column among the candidates; in one process it is arange(n). Views stand as all first ones, then all
+second ones, so that the other view of column a is (a + n/2) mod n.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def at_least_float32(*tensors: Tensor) -> torch.dtype:
+    """The widest dtype of the tensors, float32 or wider: softmaxes in bfloat16 lose three digits."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def soft_targets(similarity: Tensor, *, temperature: float, exclude: Tensor | None = None) -> Tensor:
+    """Softmax of the similarities over the candidates that are not excluded.
+
+    s_ij = exp(similarity_ij / temperature) / sum_{k not excluded} exp(similarity_ik / temperature)
+
+    similarity: [b, B], any dtype. exclude: bool [b, B], True = out. Returns [b, B] in float32 or wider, rows sum to 1,
+    excluded cells exactly 0, without gradient. Raises ValueError when the temperature is not positive or a row has
+    every candidate excluded. Source: arXiv 2407.18134, section 3.
+    """
+    if temperature <= 0:
+        raise ValueError(f"target temperature {temperature} must be positive; 1e-4 is as good as hard targets")
+    logits = similarity.detach().to(at_least_float32(similarity)) / temperature
+    if exclude is None:
+        return logits.softmax(dim=1)
+    if exclude.all(dim=1).any():
+        raise ValueError("a row of `exclude` leaves no candidate")
+    return logits.masked_fill(exclude, -math.inf).softmax(dim=1)
+
+
+def self_mask(anchors: Tensor, candidates: int) -> Tensor:
+    """Bool [b, candidates], True at each anchor's own column; anchors: int64 [b]."""
+    return torch.arange(candidates, device=anchors.device) == anchors[:, None]
+
+
+def pair_targets(anchors: Tensor, candidates: int) -> Tensor:
+    """One-hot [b, candidates] at the other view, column (a + n/2) mod n: SimCLR; anchors: int64 [b].
+
+    Raises ValueError when the number of candidates is odd.
+    """
+    if candidates % 2:
+        raise ValueError(f"{candidates} candidates are not two views of each sample")
+    return identity_targets((anchors + candidates // 2) % candidates, candidates)
+
+
+def class_targets(
+    labels_anchor: Tensor, labels_candidates: Tensor, anchors: Tensor, *, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Uniform [b, n] over the other candidates of the anchor's class: SupCon's L_out.
+
+    T_ij = 1 / |P_i| for j in P_i, the columns with labels_candidates_j = labels_anchor_i other than anchors_i.
+
+    labels_anchor: [b]. labels_candidates: [n]. anchors: int64 [b]. Raises ValueError when P_i is empty for an anchor.
+    Source: arXiv 2004.11362, equation 2.
+    """
+    same = (labels_anchor[:, None] == labels_candidates) & ~self_mask(anchors, len(labels_candidates))
+    positives = same.sum(dim=1, keepdim=True)
+    if (positives == 0).any():
+        raise ValueError("an anchor has no other candidate of its class; give two views of every sample")
+    return same.to(dtype) / positives
+
+
+def identity_targets(anchors: Tensor, candidates: int) -> Tensor:
+    """One-hot [b, candidates] at each anchor's own column, the caption of its picture: CLIP; anchors: int64 [b]."""
+    return F.one_hot(anchors, candidates).to(torch.float32)
+
+
+def excluding(mask: Tensor) -> Tensor:
+    """Log-weights of a denominator without some cells: -inf where the mask is True, else 0."""
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(mask, -math.inf)
+
+
+def dcl_log_weights(anchors: Tensor, candidates: int) -> Tensor:
+    """Log-weights [b, candidates] of DCL's denominator: neither the anchor nor its other view; anchors: int64 [b].
+
+    Raises ValueError when there are fewer than two samples, which leaves no negative. Source: arXiv 2110.06848.
+    """
+    if candidates < 4:
+        raise ValueError(f"{candidates} candidates leave DCL no negative; it needs two views of two samples")
+    return excluding(self_mask(anchors, candidates) | (pair_targets(anchors, candidates) > 0))

@@ -1,0 +1,113 @@
+"""Batches: the same pictures and views on any number of ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from xclr.errors import DataError
+from xclr.images import read_pictures, usable_rows
+from xclr.recipe import TrainConfig
+from xclr.training.keyed import epoch_order
+from xclr.training.views import as_groups, texture_bank, training_view, view_numbers
+
+
+class Batch(NamedTuple):
+    """This rank's share of a global batch: row ids [b]; views [2b, 3, s, s], all first views, then all second."""
+
+    rows: Tensor
+    views: Tensor
+
+
+class Batches(Protocol):
+    """An endless source of batches, addressed by global step."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a step over all ranks."""
+        ...
+
+    def batch(self, step: int, rank: int, world: int) -> Batch:
+        """This rank's share of the batch of a step, a pure function of its arguments."""
+        ...
+
+
+@dataclass(frozen=True)
+class PictureBatches:
+    """Batches of decoded pictures held in memory: uint8 [n, 4, S, S] (9 kB a picture at 48 pixels)."""
+
+    rows: Tensor
+    pictures: Tensor
+    groups: Tensor
+    bank: Tensor
+    config: TrainConfig
+    seed: int
+
+    @classmethod
+    def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> PictureBatches:
+        """Decode the training pictures; raises DataError when they do not fill one batch."""
+        splits = np.asarray(pq.read_table(captions / "captions.parquet", columns=["split"]).column("split").to_pylist())
+        usable = usable_rows(images)
+        rows = usable[splits[usable] == "train"]
+        if len(rows) < config.batch_size:
+            raise DataError(
+                f"{len(rows)} usable training pictures do not fill a batch of {config.batch_size}",
+                f"--set train.batch_size={max(2, len(rows) // 2)}",
+            )
+        pictures = read_pictures(images, rows, source_side(config))
+        groups = as_groups(read_groups(captions), len(splits))[rows]
+        return cls(torch.from_numpy(rows), pictures, groups, texture_bank(), config, seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return len(self.rows) // self.config.batch_size
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a step over all ranks."""
+        return self.config.batch_size
+
+    def batch(self, step: int, rank: int, world: int) -> Batch:
+        """Samples rank * b to (rank + 1) * b of the step's global batch, and their two views."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        share = self.batch_size // world
+        begin = within * self.batch_size + rank * share
+        chosen = epoch_order(self.seed, epoch, len(self.rows))[begin : begin + share]
+        rows = self.rows[chosen]
+        views = [
+            training_view(
+                self.pictures[chosen],
+                self.groups[chosen],
+                self.bank,
+                view_numbers(self.seed, epoch, view, rows),
+                self.config,
+            )
+            for view in range(2)
+        ]
+        return Batch(rows, torch.cat(views).contiguous(memory_format=torch.channels_last))
+
+
+def source_side(config: TrainConfig) -> int:
+    """Side at which pictures are kept before a crop, pixels: half as large again as a view."""
+    return config.image_size * 3 // 2
+
+
+def read_groups(captions: Path) -> npt.NDArray[np.int64] | None:
+    """Group of each row, where the data have groups."""
+    path = captions / "annotations.parquet"
+    if not path.exists():
+        return None
+    return np.asarray(pq.read_table(path, columns=["group"]).column("group"), dtype=np.int64)

@@ -1,0 +1,102 @@
+"""Backbones, projectors and the text tower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from xclr.recipe import TrainConfig
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions with a shortcut (He et al., 2016)."""
+
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inside, outside, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outside),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outside, outside, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outside),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inside != outside:
+            self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, inside, h, w] to [b, outside, h / stride, w / stride]."""
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def resnet_mini(config: TrainConfig) -> tuple[nn.Module, int]:
+    """Four residual blocks for pictures of about 32 pixels; 8 x width features."""
+    width = config.width
+    backbone = nn.Sequential(
+        nn.Conv2d(3, width, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        BasicBlock(width, width, 1),
+        BasicBlock(width, 2 * width, 2),
+        BasicBlock(2 * width, 4 * width, 2),
+        BasicBlock(4 * width, 8 * width, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    return backbone, 8 * width
+
+
+def _torchvision(name: str) -> Callable[[TrainConfig], tuple[nn.Module, int]]:
+    def build(_: TrainConfig) -> tuple[nn.Module, int]:
+        network = getattr(torchvision.models, name)(weights=None)
+        features = int(network.fc.in_features)
+        network.fc = nn.Identity()
+        return network, features
+
+    return build
+
+
+BACKBONES: Mapping[str, Callable[[TrainConfig], tuple[nn.Module, int]]] = {
+    "resnet-mini": resnet_mini,
+    **{name: _torchvision(name) for name in ("resnet18", "resnet34", "resnet50")},
+}
+
+
+def build_backbone(config: TrainConfig) -> tuple[nn.Module, int]:
+    """A backbone with fresh weights and its number of features; channels-last, which CPUs and GPUs convolve faster."""
+    backbone, features = BACKBONES[config.backbone](config)
+    return backbone.to(memory_format=torch.channels_last), features  # type: ignore[call-overload]
+
+
+def projector(features: int, config: TrainConfig) -> nn.Module:
+    """Two layers with batch normalisation between them (SimCLR)."""
+    return nn.Sequential(
+        nn.Linear(features, config.projector_hidden, bias=False),
+        nn.BatchNorm1d(config.projector_hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(config.projector_hidden, config.projector_out),
+    )
+
+
+class TextTower(nn.Module):
+    """A small transformer over words, trained from scratch: token ids [b, t] (0 pads) to [b, out]."""
+
+    def __init__(self, vocabulary: int, length: int, out: int, width: int = 128) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width, padding_idx=0)
+        self.places = nn.Parameter(torch.randn(length, width) * 0.01)
+        layer = nn.TransformerEncoderLayer(
+            width, nhead=4, dim_feedforward=4 * width, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, num_layers=2, enable_nested_tensor=False)
+        self.out = nn.Linear(width, out)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Mean over the words that are there."""
+        padding = tokens == 0
+        hidden = self.layers(self.words(tokens) + self.places[: tokens.shape[1]], src_key_padding_mask=padding)
+        kept = (~padding).unsqueeze(-1).to(hidden.dtype)
+        return self.out((hidden * kept).sum(1) / kept.sum(1))  # type: ignore[no-any-return]

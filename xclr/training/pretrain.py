@@ -1,0 +1,64 @@
+"""The pretrain stage: from artifacts to a backbone's weights, resumed from where an earlier attempt came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from xclr.spool import SPOOL, Spool
+from xclr.stages import PretrainConfig, Produced, Progress, Stage
+from xclr.training import checkpoint
+from xclr.training.batches import PictureBatches
+from xclr.training.checkpoint import Checkpoint
+from xclr.training.loop import Pretrainer, train
+from xclr.training.model import build_backbone
+from xclr.training.objectives import Materials, build_objective
+from xclr.training.stop import StopFlag
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+    """Write checkpoint.pt ({"backbone": weights}) and spool.jsonl; every rank runs it, rank 0 writes."""
+    config = stage.config
+    assert isinstance(config, PretrainConfig)
+    inputs = {role: artifact.path for role, artifact in stage.inputs.items()}
+    torch.manual_seed(config.seed)
+    backbone, features = build_backbone(config.train)
+    objective = build_objective(config.objective, Materials(inputs, features, config.train))
+    resume = _agree(checkpoint.latest(out / "checkpoints"))
+    spool = Spool(out / SPOOL, resume.step if resume else 0) if _first() else None
+    stats: dict[str, float] = {"step": 0}
+    if objective is not None:
+        batches = PictureBatches.open(inputs["captions"], inputs["images"], config.train, config.seed)
+        steps = config.train.epochs * batches.steps_per_epoch
+
+        def log(step: int, metrics: Mapping[str, float]) -> None:
+            if spool is not None:
+                spool(step, metrics)
+                progress(step, steps)
+            stats.update(metrics, step=step)
+
+        model = Pretrainer(backbone, objective)
+        flag = StopFlag().install()
+        train(config.train, batches, model, out=out, resume=resume, should_stop=flag, log=log)
+        backbone = model.backbone
+    if _first():
+        checkpoint.write_tensors(out / CHECKPOINT, {"backbone": backbone.state_dict()})
+    return Produced((CHECKPOINT, SPOOL), dict(stats), scratch=("checkpoints",))
+
+
+def _first() -> bool:
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def _agree(found: Checkpoint | None) -> Checkpoint | None:
+    """Rank 0's choice for everyone, whatever each sees of a shared file system."""
+    if not dist.is_initialized():
+        return found
+    choice = [found]
+    dist.broadcast_object_list(choice)
+    return choice[0]

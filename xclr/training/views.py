@@ -1,0 +1,142 @@
+"""Views: a whole batch is cropped, flipped, laid on a background and recoloured at once, on any device."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xclr.recipe import TrainConfig
+from xclr.training.keyed import keyed_uniform
+
+JITTER = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue (share of the circle)
+JITTER_CHANCE, GREY_CHANCE = 0.8, 0.2
+RATIO = (3 / 4, 4 / 3)  # of a crop's sides
+MEAN, STD = 0.5, 0.25  # after which pixels enter the network
+PLAIN = 0.5  # grey of the plain background
+TEXTURES, TEXTURE_SIDE = 16, 64  # per group; pixels
+GROUPS = 8
+LUMA = (0.299, 0.587, 0.114)
+
+
+def texture_bank(groups: int = GROUPS) -> Tensor:
+    """Background textures coloured by group: float [groups * TEXTURES, 3, TEXTURE_SIDE, TEXTURE_SIDE] in [0, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    noise = sum(
+        F.interpolate(torch.randn(groups * TEXTURES, 3, side, side, generator=generator), TEXTURE_SIDE, mode="bicubic")
+        * (4 / side) ** 0.5
+        for side in (4, 8, 16)
+    )
+    hues = [colorsys.hsv_to_rgb(group / groups, 0.6, 0.7) for group in range(groups)]
+    base = torch.tensor(hues).repeat_interleave(TEXTURES, dim=0)[:, :, None, None]
+    return (base + 0.12 * noise).clamp(0, 1)
+
+
+def backdrop(bank: Tensor, groups: Tensor, u: Tensor, side: int) -> Tensor:
+    """One background a row: a texture of its group, cut at a random place; u [b, 3]; returns [b, 3, side, side]."""
+    which = groups * TEXTURES + (u[:, 0] * TEXTURES).long()
+    span = TEXTURE_SIDE - side
+    top, left = ((u[:, column] * (span + 1)).long() for column in (1, 2))
+    lines = top[:, None] + torch.arange(side)
+    columns = left[:, None] + torch.arange(side)
+    return bank[which[:, None, None], :, lines[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def training_view(pictures: Tensor, groups: Tensor, bank: Tensor, u: Tensor, config: TrainConfig) -> Tensor:
+    """One augmented view a picture: uint8 [b, 4, S, S] and uniform numbers u [b, 20] to float [b, 3, s, s], normalised.
+
+    Random resized crop and flip (SimCLR), a background of the picture's group with probability `config.background` and
+    of one random colour otherwise, then brightness, contrast, saturation and hue, and grey.
+    """
+    cropped = random_crop(pictures, u[:, 0:5], config.image_size, config.min_crop)
+    textured = backdrop(bank, groups, u[:, 5:8], config.image_size)
+    plain = u[:, 8:11, None, None].expand_as(textured)
+    behind = torch.where((u[:, 11] < config.background)[:, None, None, None], textured, plain)
+    return normalised(recolour(composite(cropped, behind), u[:, 12:20]))
+
+
+def random_crop(pictures: Tensor, u: Tensor, side: int, min_area: float) -> Tensor:
+    """Crop a random share of each picture's area, mirror half of them: [b, 4, side, side] in [0, 1]."""
+    area = min_area + (1 - min_area) * u[:, 0]
+    ratio = torch.exp(math.log(RATIO[0]) + u[:, 1] * (math.log(RATIO[1]) - math.log(RATIO[0])))
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    mirror = torch.where(u[:, 4] < 0.5, -1.0, 1.0)
+    theta = torch.zeros(len(u), 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = width * mirror, height
+    theta[:, 0, 2], theta[:, 1, 2] = (1 - width) * (2 * u[:, 2] - 1), (1 - height) * (2 * u[:, 3] - 1)
+    grid = F.affine_grid(theta, [len(u), 4, side, side], align_corners=False)
+    return F.grid_sample(premultiplied(pictures), grid, padding_mode="border", align_corners=False)
+
+
+def premultiplied(pictures: Tensor) -> Tensor:
+    """uint8 RGBA to float RGBA in [0, 1], colours multiplied by alpha, so that resampling bleeds no hidden colour."""
+    scaled = pictures.float() / 255
+    return torch.cat((scaled[:, :3] * scaled[:, 3:], scaled[:, 3:]), dim=1)
+
+
+def composite(foreground: Tensor, background: Tensor | float) -> Tensor:
+    """Premultiplied [b, 4, s, s] over [b, 3, s, s] (or a number)."""
+    return foreground[:, :3] + (1 - foreground[:, 3:]) * background
+
+
+def recolour(pictures: Tensor, u: Tensor) -> Tensor:
+    """Colour jitter and grey as one 3 x 3 matrix and offset a picture; u [b, 8]."""
+    strong = (u[:, 4] < JITTER_CHANCE).float()
+    brightness, contrast, saturation = (1 + strong * limit * (2 * u[:, i] - 1) for i, limit in enumerate(JITTER[:3]))
+    hue = strong * JITTER[3] * (2 * u[:, 3] - 1) * 2 * math.pi
+    saturation = torch.where(u[:, 5] < GREY_CHANCE, 0.0, saturation)
+    matrix = brightness[:, None, None] * contrast[:, None, None] * _colour_matrix(saturation, hue)
+    luma = torch.tensor(LUMA)
+    grey = brightness * (pictures.mean(dim=(2, 3)) @ luma)
+    offset = ((1 - contrast) * grey)[:, None, None]
+    b, _, height, width = pictures.shape
+    mixed = torch.baddbmm(offset, matrix, pictures.reshape(b, 3, -1))
+    return mixed.reshape(b, 3, height, width).clamp(0, 1)
+
+
+def _colour_matrix(saturation: Tensor, hue: Tensor) -> Tensor:
+    """Scale the chroma and turn it by `hue` radians, luma kept: [b, 3, 3]."""
+    to_yiq = torch.tensor([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
+    turned = torch.zeros(len(hue), 3, 3)
+    turned[:, 0, 0] = 1
+    turned[:, 1, 1] = turned[:, 2, 2] = saturation * hue.cos()
+    turned[:, 1, 2], turned[:, 2, 1] = -saturation * hue.sin(), saturation * hue.sin()
+    matrix: Tensor = torch.linalg.inv(to_yiq) @ turned @ to_yiq
+    return matrix
+
+
+def normalised(pictures: Tensor) -> Tensor:
+    """[0, 1] to the network's range."""
+    return (pictures - MEAN) / STD
+
+
+def still(pictures: Tensor, background: Tensor | float, side: int) -> Tensor:
+    """The whole picture without augmentation on a background, for evaluation: [b, 3, side, side], normalised."""
+    small = F.interpolate(premultiplied(pictures), size=(side, side), mode="bilinear", antialias=True)
+    return normalised(composite(small, background))
+
+
+def view_numbers(seed: int, epoch: int, view: int, rows: Tensor) -> Tensor:
+    """The random numbers of one view of each row, [b, 20]."""
+    return keyed_uniform((seed, epoch, view), rows, 20)
+
+
+def shuffled_groups(groups: Tensor, rows: Tensor, count: int = GROUPS) -> Tensor:
+    """For each row a random group other than its own, fixed by the row."""
+    step = 1 + (keyed_uniform((0xB6,), rows, 1)[:, 0] * (count - 1)).long()
+    return (groups + step) % count
+
+
+def evaluation_backdrop(bank: Tensor, groups: Tensor, rows: Tensor, side: int) -> Tensor:
+    """A background of the given group for each row, fixed by the row: [b, 3, side, side]."""
+    return backdrop(bank, groups, keyed_uniform((0xE7,), rows, 3), side)
+
+
+def as_groups(groups: npt.NDArray[np.int64] | None, n: int) -> Tensor:
+    """Group of each row; data without groups draw their backgrounds by row."""
+    return torch.arange(n) % GROUPS if groups is None else torch.from_numpy(groups)

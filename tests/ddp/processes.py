@@ -10,7 +10,8 @@ import torch.multiprocessing as mp
 
 def run_on_ranks(function, world, folder):
     """[function(rank, world) of each rank]; results are (nested dicts of) tensors, the rendezvous is a file."""
-    mp.spawn(_on_rank, args=(function, world, str(folder)), nprocs=world)
+    mp.get_context("forkserver").set_forkserver_preload(["torch.testing"])  # torch is imported once, not per process
+    mp.start_processes(_on_rank, (function, world, str(folder)), nprocs=world, start_method="forkserver")
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(world)]
 
 

@@ -25,6 +25,7 @@ from xclr.objective import (
     anchor_index,
     class_targets,
     contrastive,
+    cosine_logits,
     excluding,
     gather_rows,
     gather_views,
@@ -69,9 +70,9 @@ class ViewObjective(nn.Module):
         """Cross-entropy between softmax(z_i.z_j / temperature) and the targets, the diagonal left out of both."""
         z = F.normalize(self.head(features), dim=1)
         candidates, all_rows = gather_views(z), gather_rows(rows)
-        anchors = anchor_index(len(rows))
+        anchors = anchor_index(len(rows), device=rows.device)
         targets = self.targets(rows, all_rows, anchors)
-        logits = z @ candidates.T / self.temperature
+        logits = cosine_logits(z, candidates, temperature=self.temperature)
         loss = contrastive(logits, targets, excluding(self_mask(anchors, len(candidates))))
         return Outcome(loss, _target_report(targets, anchors))
 
@@ -92,9 +93,13 @@ class CLIPObjective(nn.Module):
         t = F.normalize(self.text(self.get_buffer("texts")[rows]), dim=1)
         scale = self.log_scale.clamp(max=math.log(self.max_scale)).exp()
         pictures, captions = gather_views(z).chunk(2), gather_rows(t)
-        targets = identity_targets(anchor_index(len(rows), views=1), len(captions))
+        targets = identity_targets(anchor_index(len(rows), views=1, device=rows.device), len(captions))
         losses = [
-            (contrastive(scale * own @ captions.T, targets) + contrastive(scale * t @ theirs.T, targets)) / 2
+            (
+                contrastive(cosine_logits(own, captions, temperature=1 / scale), targets)
+                + contrastive(cosine_logits(t, theirs, temperature=1 / scale), targets)
+            )
+            / 2
             for own, theirs in zip(z.chunk(2), pictures, strict=True)
         ]
         return Outcome(torch.stack(losses).mean(), {"scale": scale.detach()})
@@ -160,7 +165,8 @@ def _labels(captions: Path) -> Tensor:
     labels = pq.read_table(captions / "captions.parquet", columns=["label"]).column("label")
     if labels.null_count == len(labels):
         raise DataError("these data have no classes", "set data.label_column, or leave supcon out")
-    return torch.from_numpy(np.asarray(labels.fill_null(-1), dtype=np.int64))
+    classes = torch.from_numpy(np.asarray(labels.fill_null(-1), dtype=np.int64))
+    return torch.where(classes < 0, -1 - torch.arange(len(classes)), classes)  # a row without class is one of its own
 
 
 def _tokens(captions: Path) -> tuple[Tensor, dict[str, int]]:

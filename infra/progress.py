@@ -102,4 +102,3 @@ def _read(path: Path) -> tuple[int, int] | None:
         return int(raw["done"]), int(raw["total"])
     except (OSError, ValueError, KeyError):
         return None
-

@@ -103,7 +103,8 @@ def ensure(run: Run, stage: Stage) -> Artifact:
     """The stage's artifact: found and verified, or made; tracked either way. Raises XclrError if it cannot be made."""
     artifact = run.store.find(stage.digest)
     if artifact is not None:
-        run.tracker.record(stage, artifact, run.store.manifest(artifact))
+        entry = run.book.latest(stage.digest)
+        run.tracker.record(stage, artifact, run.store.manifest(artifact), entry.run if entry else "the store")
         run.board.finished(stage.name, "hit")
         return artifact
     if run.mode == "read-only":

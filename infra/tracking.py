@@ -45,12 +45,12 @@ class Tracker:
         self.sent: dict[str, int] = {}  # last step sent, by digest
         self.polls = 0
 
-    def record(self, stage: Stage, artifact: Artifact, manifest: Manifest) -> None:
-        """Log a finished stage, unless it is logged already."""
+    def record(self, stage: Stage, artifact: Artifact, manifest: Manifest, reused_from: str | None = None) -> None:
+        """Log a finished stage, unless it is logged already; `reused_from` names the run that made a found one."""
         with self.lock:
             client = self._client()
             owner = _checkpoint(stage)
-            run = self._pretraining(owner, stage) if owner else self._data_run()
+            run = self._pretraining(owner, stage, reused_from) if owner else self._data_run()
             if run.data.tags.get(_mark(stage)) == str(stage.digest):
                 return
             if stage.kind == "pretrain":
@@ -89,13 +89,15 @@ class Tracker:
     def _data_run(self) -> MlflowRun:
         return self._run("data", "data", {"stage": "data", "dataset": self.recipe.data.source}, {})
 
-    def _pretraining(self, digest: str, stage: Stage) -> MlflowRun:
+    def _pretraining(self, digest: str, stage: Stage, reused_from: str | None = None) -> MlflowRun:
         if digest in self.runs or not isinstance(stage.config, PretrainConfig):
             self._open()
             return self.runs[digest]
         config = stage.config
         method, graph = method_name(config.objective), graph_name(config.objective)
         tags = {"method": method, "dataset": config.dataset, "graph": graph, "seed": str(config.seed), "digest": digest}
+        if reused_from is not None:
+            tags["reused_from"] = reused_from
         name = f"{method} {graph} seed {config.seed}"
         run = self._run(digest, name, tags, dict(_flat(stage.identity)))
         self._log_inputs(run, stage)

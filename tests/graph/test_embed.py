@@ -76,7 +76,7 @@ def test_captions_are_sorted_and_must_be_dense(tmp_path):
 
 def test_table_shares_the_vectors_memory():
     vectors = np.arange(12, dtype=np.float16).reshape(3, 4)
-    column = table(vectors)["vec"].combine_chunks()
+    column = table(vectors)["vec"].chunk(0)
     assert np.shares_memory(column.values.to_numpy(), vectors)
 
 

@@ -74,14 +74,14 @@ def test_many_copies_are_ordered_by_id():
 
 
 def test_agrees_with_faiss():
-    vectors = unit_rows(3000, 64, seed=1)
+    vectors = unit_rows(1500, 64, seed=1)
     array = vectors.float().numpy()
     index = faiss.IndexFlatIP(64)
     index.add(array)
     sims, ids = index.search(array, 17)
     found = topk(vectors, vectors, 17, block=700)
     np.testing.assert_allclose(found.sims, sims, atol=1e-6)
-    np.testing.assert_array_equal(found.ids[:, 0], np.arange(3000))
+    np.testing.assert_array_equal(found.ids[:, 0], np.arange(1500))
     assert (found.ids.numpy() == ids).mean() > 0.999  # faiss breaks near-ties its own way
     joined, _ = self_join(vectors, 16, block=512, cutoff=0.6)
     assert torch.equal(joined.ids, found.ids[:, 1:])
@@ -89,7 +89,7 @@ def test_agrees_with_faiss():
 
 def test_block_changes_no_bit():
     vectors = unit_rows(2500, 96, seed=2, copies=300)
-    results = [self_join(vectors, 20, block=block, cutoff=0.25) for block in (2500, 1024, 777, 64)]
+    results = [self_join(vectors, 20, block=block, cutoff=0.25) for block in (2500, 1024, 777, 250)]
     for found, count in results[1:]:
         assert same(found, results[0][0])
         assert torch.equal(count, results[0][1])

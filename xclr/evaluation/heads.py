@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -29,6 +29,7 @@ class HeadConfig:
     learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
     weight_decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     epochs: int = 20
+    refit_epochs: int = 60  # of the chosen setting: closer to the optimum
     min_steps: int = 300
     batch_size: int = 512
     momentum: float = 0.9
@@ -104,6 +105,7 @@ def fit_linear(features: Tensor, labels: Tensor, *, config: HeadConfig | None = 
     out = held_out(labels, fraction=config.held_out, seed=config.seed)
     heads = _fit(features[~out], index[~out], classes, config.pairs, config)
     best = min(heads, key=lambda head: _fault(head, features[out], index[out]))
+    config = replace(config, epochs=config.refit_epochs)
     return _fit(features, index, classes, [(best.learning_rate, best.weight_decay)], config)[0]
 
 

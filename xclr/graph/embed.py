@@ -85,8 +85,7 @@ def embed_captions(captions: pa.Table, encoder: Encoder, path: Path, progress: P
 def table(vectors: Vectors) -> pa.Table:
     """The embeddings table of float16 vectors [n, d], without a copy of them."""
     rows, dim = vectors.shape
-    flat = pa.Array.from_buffers(pa.float16(), vectors.size, [None, pa.py_buffer(np.ascontiguousarray(vectors))])
-    vec = pa.FixedSizeListArray.from_arrays(flat, dim)
+    vec = pa.FixedSizeListArray.from_arrays(pa.array(np.asarray(vectors).reshape(-1)), dim)
     return pa.table({"row_id": np.arange(rows, dtype=np.int64), "vec": vec}, schema=schema.embeddings(dim))
 
 

@@ -208,7 +208,8 @@ def _strip(sims: Array, rows: Array, cols: Tensor | None, at: slice) -> Array:
     above = sims[at] >= rows[at, None]
     if cols is not None:
         above |= sims[at] >= cols.numpy()
-    return np.flatnonzero(above) + at.start * sims.shape[1]
+    flat: Array = np.flatnonzero(above) + at.start * sims.shape[1]
+    return flat
 
 
 def _absorb(search: _Search, at: slice, offset: int, pairs: _Pairs) -> None:
@@ -261,10 +262,15 @@ def _scores(queries: Tensor, rows: Tensor, keys: Tensor, ids: Tensor) -> Tensor:
         own, other = rows[at], ids[at].clamp_min(0)
         if ids.is_cuda:
             scores[at] = torch.einsum("rd,rmd->rm", queries[own].double(), keys[other].double()).float()
-        else:  # np.take copies whole rows: 5 times faster than torch's gather of halves
-            left, right = (np.take(x.numpy(), at_.numpy(), axis=0) for x, at_ in ((queries, own), (keys, other)))
-            scores.numpy()[at] = np.einsum("rd,rmd->rm", left.astype("f4"), right.astype("f4"), dtype=np.float64)
+        else:
+            left, right = _rows(queries, own).numpy(), _rows(keys, other).numpy()
+            scores.numpy()[at] = np.einsum("rd,rmd->rm", left, right, dtype=np.float64)
     return scores.masked_fill_(ids < 0, torch.nan)
+
+
+def _rows(vectors: Tensor, ids: Tensor) -> Tensor:
+    """vectors[ids] as float32; NumPy copies rows of halves 5 times faster than torch, torch converts them faster."""
+    return torch.from_numpy(np.take(vectors.numpy(), ids.numpy(), axis=0)).float()
 
 
 def best_of(ids: Tensor, sims: Tensor, k: int) -> TopK:

@@ -1,0 +1,53 @@
+"""A small recipe and a run of it without Prefect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.cluster import Cluster, Resources
+from infra.progress import Board
+from infra.stage import Run
+from infra.tracking import Tracker, sqlite_uri
+from xclr.recipe import Recipe
+from xclr.store import Store
+
+TINY = {
+    "name": "tiny",
+    "data": {"source": "emoji", "limit": 400},
+    "objectives": ["simclr"],
+    "graph": {"k": 4},
+    "train": {
+        "epochs": 2,
+        "width": 4,
+        "image_size": 16,
+        "batch_size": 32,
+        "projector_hidden": 16,
+        "projector_out": 8,
+        "checkpoint_every": 2,
+        "log_every": 1,
+    },
+    "evaluate": {"suites": ["linear"], "bootstrap": 100},
+}
+CLUSTER = Cluster(
+    name="test",
+    default=Resources(executor="inline"),
+    stages={"pretrain": Resources(executor="local", ranks=2, threads=1)},
+)
+
+
+def open_run(home: Path, mode: str = "retry", recipe: Recipe | None = None, tracked: bool = True) -> Run:
+    """A run whose metrics go to a database of its own."""
+    recipe = recipe or Recipe.model_validate(TINY)
+    state = home / "state"
+    state.mkdir(parents=True, exist_ok=True)
+    (home / "artifacts").mkdir(exist_ok=True)
+    tracker = Tracker(sqlite_uri(state) if tracked else "", recipe, state / "mlflow-artifacts", {})
+    return Run(recipe, Store(home), CLUSTER, mode, tracker, Board(1).__enter__())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An empty HOME."""
+    return tmp_path / "home"

@@ -1,0 +1,142 @@
+"""The ledger: one claim a attempt, and decisions that follow from what is observed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.ledger import (
+    UNSEEN_GRACE,
+    Adopt,
+    Attach,
+    Book,
+    Entry,
+    GiveUp,
+    JobState,
+    Ledger,
+    Submit,
+    find_process,
+    process_id,
+    reconcile,
+    this_process,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+BASE = Entry(digest="d" * 32, kind="pretrain", stage="pretrain", run="r", attempt=1, owner="host/1/1", claimed=NOW)
+
+
+def decide(entry, observed, now=NOW):
+    (action,) = reconcile(Ledger((entry,)), observed, now)
+    return action
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        (JobState.RUNNING, Attach),
+        (JobState.COMPLETED, Adopt),
+        (JobState.FAILED, GiveUp),
+        (JobState.GONE, Submit),
+    ],
+)
+def test_the_action_follows_from_what_is_observed_of_the_job(state, kind):
+    entry = BASE.model_copy(update={"job": "host/2/2"})
+    assert isinstance(decide(entry, {"host/2/2": state}), kind)
+
+
+def test_a_written_end_outweighs_a_process_with_the_same_number():
+    entry = BASE.model_copy(update={"job": "host/2/2", "state": JobState.FAILED})
+    assert decide(entry, {"host/2/2": JobState.RUNNING}) == GiveUp(entry.digest, 1)
+
+
+def test_a_claim_without_a_job_is_waited_for_while_its_claimer_lives():
+    assert decide(BASE, {BASE.owner: JobState.RUNNING}) == Attach(BASE.digest, None)
+    assert isinstance(decide(BASE, {BASE.owner: JobState.GONE}), Submit)
+
+
+def test_a_claim_from_an_unseen_machine_is_taken_over_after_the_grace_time():
+    assert isinstance(decide(BASE, {}, NOW + UNSEEN_GRACE / 2), Attach)
+    assert isinstance(decide(BASE, {}, NOW + UNSEEN_GRACE * 2), Submit)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([None, *JobState]), st.sampled_from([None, *JobState]), st.sampled_from([None, *JobState])
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(0, 100_000),
+)
+def test_a_running_job_is_never_doubled_and_a_result_never_lost(histories, age_s):
+    entries, observed = [], {}
+    for index, (job, owner, end) in enumerate(histories):
+        entry = BASE.model_copy(update={"digest": f"{index:032x}", "owner": f"host/{index}/0", "state": end})
+        if job is not None:
+            entry = entry.model_copy(update={"job": f"host/{index}/1"})
+            observed[f"host/{index}/1"] = job
+        if owner is not None:
+            observed[f"host/{index}/0"] = owner
+        entries.append(entry)
+    actions = reconcile(Ledger(tuple(entries)), observed, NOW + timedelta(seconds=age_s))
+    assert [action.digest for action in actions] == [entry.digest for entry in entries]
+    for (job, _, end), action in zip(histories, actions, strict=True):
+        if (end or job) is JobState.RUNNING:
+            assert not isinstance(action, Submit)
+        if (end or job) is JobState.COMPLETED:
+            assert isinstance(action, Adopt)
+        if isinstance(action, Submit):
+            assert action.attempt == 2
+
+
+def test_one_of_many_claims_wins(tmp_path: Path):
+    book = Book(tmp_path)
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(lambda n: book.claim(BASE.model_copy(update={"run": str(n)})), range(64)))
+    assert won.count(True) == 1
+    assert book.latest(BASE.digest).run == str(won.index(True))
+
+
+def test_one_of_many_processes_wins_the_claim(tmp_path: Path):
+    code = (
+        "import sys; from pathlib import Path; from infra.ledger import Book, Entry;"
+        "print(Book(Path(sys.argv[1])).claim(Entry.model_validate_json(sys.argv[2])))"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path), BASE.model_dump_json()]
+    processes = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    answers = [process.communicate()[0].strip() for process in processes]
+    assert sorted(answers) == ["False", "False", "False", "True"]
+
+
+def test_attempts_follow_each_other_and_the_newest_counts(tmp_path: Path):
+    book = Book(tmp_path)
+    assert book.latest(BASE.digest) is None
+    assert book.claim(BASE)
+    assert book.claim(BASE.model_copy(update={"attempt": 2}))
+    book.update(BASE.model_copy(update={"attempt": 2, "state": JobState.COMPLETED}))
+    assert book.latest(BASE.digest).attempt == 2
+    assert book.read().entries == (book.latest(BASE.digest),)
+
+
+def test_a_process_is_known_by_its_start_as_well_as_its_number():
+    me = this_process()
+    host, pid, created = me.rsplit("/", 2)
+    assert find_process(me) is not None
+    assert find_process(f"{host}/{pid}/{int(created) - 60_000}") is None
+
+
+def test_an_ended_process_is_not_found_even_before_it_is_reaped():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    name = process_id(process.pid)
+    assert find_process(name) is not None
+    process.kill()
+    process.wait()
+    assert find_process(name) is None

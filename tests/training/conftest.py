@@ -1,0 +1,16 @@
+"""One small home for all tests of training."""
+
+import pytest
+
+from tests.training.home import TRAIN, make_home
+from xclr.training import PictureBatches
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    return make_home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="session")
+def batches(home):
+    return PictureBatches.open(home.paths["captions"], home.paths["images"], TRAIN, seed=0)

@@ -1,0 +1,91 @@
+"""A small real home: 400 emoji with their pictures, and unit vectors in place of a text model's."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from xclr import captions, images, stages
+from xclr.artifact import Artifact, Manifest
+from xclr.recipe import DataConfig, Recipe, TrainConfig
+from xclr.stages import EmbeddingsConfig, Produced, Stage
+from xclr.store import Store, describe
+from xclr.training import Materials, Pretrainer, build_backbone, build_objective
+
+LIMIT, DIM = 400, 24
+TRAIN = TrainConfig(
+    width=4, image_size=16, projector_hidden=32, projector_out=16, epochs=2, batch_size=32, log_every=1
+)
+RECIPE = Recipe(name="tiny", data=DataConfig(limit=LIMIT), train=TRAIN)
+
+
+@dataclass(frozen=True)
+class Home:
+    """A store and the artifacts that training reads, by role."""
+
+    store: Store
+    artifacts: dict[str, Artifact]
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        return {role: artifact.path for role, artifact in self.artifacts.items()}
+
+    @property
+    def splits(self):
+        return np.asarray(self.column("split"))
+
+    def column(self, name):
+        return pq.read_table(self.paths["captions"] / "captions.parquet", columns=[name]).column(name).to_pylist()
+
+
+def make_home(folder: Path) -> Home:
+    """Run the data stages below a folder."""
+    store = Store(folder)
+    made = {"captions": commit(store, stages.captions(RECIPE, store), captions.run)}
+    made["images"] = commit(store, stages.images(RECIPE, store, made["captions"]), images.run)
+    config = EmbeddingsConfig(weights="unit vectors", model="", batch_size=1)
+    stage = Stage("embeddings", "embeddings", config, {"captions": made["captions"]})
+    made["embeddings"] = commit(store, stage, write_vectors)
+    return Home(store, made)
+
+
+def commit(store: Store, stage: Stage, run) -> Artifact:
+    """Run a stage in this process and make its output visible, as the orchestrator does."""
+    out = store.begin(stage.digest)
+    produced = run(stage, out, no_progress)
+    manifest = Manifest(
+        kind=stage.kind,
+        digest=stage.digest,
+        inputs=tuple(each.digest for each in stage.inputs.values()),
+        config=stage.identity,
+        code=stage.code,
+        files=tuple(describe(out, name) for name in produced.files),
+        stats=produced.stats,
+        created=datetime.now(UTC).isoformat(),
+    )
+    return store.commit(store.reference(stage.digest), manifest)
+
+
+def write_vectors(stage: Stage, out: Path, progress) -> Produced:
+    """vectors.npy: float16 unit rows, the same for equal captions, cosines of different ones spread around 0.4."""
+    keys = pq.read_table(stage.inputs["captions"].path / "captions.parquet", columns=["caption"]).column("caption")
+    _, places = np.unique(keys.to_pylist(), return_inverse=True)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(places.max() + 1, DIM)) + 0.8 * rng.normal(size=(1, DIM))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.save(out / "vectors.npy", vectors[places].astype(np.float16))
+    return Produced(("vectors.npy",), {"rows": len(places)})
+
+
+def build(objective, paths, config=TRAIN, seed=0) -> Pretrainer:
+    """A fresh model under its objective, from the seed as the pretrain stage makes it."""
+    torch.manual_seed(seed)
+    backbone, features = build_backbone(config)
+    return Pretrainer(backbone, build_objective(objective, Materials(paths, features, config)))
+
+
+def no_progress(done: int, total: int) -> None:
+    """For runs nobody watches."""

@@ -1,0 +1,94 @@
+"""Checkpoints: whole or absent, tensors and never programs."""
+
+import pickle
+
+import pytest
+import torch
+
+from tests.training.home import TRAIN, build
+from xclr.recipe import SimCLRConfig
+from xclr.training import checkpoint
+from xclr.training.checkpoint import Checkpoint
+from xclr.training.optim import build_optimizer
+
+
+class Anything:
+    """An object that is no tensor."""
+
+
+def state(value):
+    return {"model": {"w": torch.full((3,), float(value))}}
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_was_saved_is_loaded(tmp_path):
+    saved = checkpoint.save(tmp_path / "new" / "folder", 7, state(1.5))
+    assert saved == Checkpoint(tmp_path / "new" / "folder" / "step-000000007.pt", 7)
+    loaded = checkpoint.load(saved)
+    assert loaded["step"] == 7 and torch.equal(loaded["model"]["w"], torch.full((3,), 1.5))
+
+
+def test_the_latest_is_the_one_of_the_highest_step(tmp_path):
+    for step in (9, 10, 100_000):
+        checkpoint.save(tmp_path, step, state(step))
+    found = checkpoint.latest(tmp_path)
+    assert found.step == 100_000 and checkpoint.load(found)["model"]["w"][0] == 100_000
+
+
+def test_there_is_no_latest_in_an_empty_or_absent_folder(tmp_path):
+    assert checkpoint.latest(tmp_path) is None
+    assert checkpoint.latest(tmp_path / "absent") is None
+
+
+def test_the_two_newest_are_kept(tmp_path):
+    for step in range(1, 6):
+        checkpoint.save(tmp_path, step, state(step))
+        assert len(names(tmp_path)) == min(step, 2)
+    assert names(tmp_path) == ["step-000000004.pt", "step-000000005.pt"]
+
+
+def test_a_half_written_file_is_no_checkpoint_and_pushes_none_out(tmp_path):
+    saved = [checkpoint.save(tmp_path, step, state(step)) for step in (1, 2)]
+    (tmp_path / ".step-000000003.pt.4711").write_bytes(b"PK\x03\x04 cut")
+    assert checkpoint.latest(tmp_path) == saved[1]
+    checkpoint.save(tmp_path, 3, state(3))
+    assert names(tmp_path)[-2:] == ["step-000000002.pt", "step-000000003.pt"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_checkpoint(tmp_path):
+    saved = checkpoint.save(tmp_path, 1, state(1))
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+        checkpoint.save(tmp_path, 1, state(2) | {"model": lambda: None})
+    assert checkpoint.latest(tmp_path) == saved
+    assert checkpoint.load(saved)["model"]["w"][0] == 1
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    checkpoint.save(tmp_path, 4, state(1))
+    again = checkpoint.save(tmp_path, 4, state(2))
+    assert names(tmp_path) == ["step-000000004.pt"]
+    assert checkpoint.load(again)["model"]["w"][0] == 2
+
+
+def test_a_checkpoint_that_holds_an_object_is_refused(tmp_path):
+    path = tmp_path / "step-000000001.pt"
+    torch.save({"model": Anything(), "step": 1}, path)
+    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+        checkpoint.load(checkpoint.latest(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_state_of_a_real_model_and_optimiser_survives(home, batches, tmp_path, name):
+    model = build(SimCLRConfig(), home.paths)
+    optimizer = build_optimizer(model, TRAIN.model_copy(update={"optimizer": name}))
+    batch = batches.batch(0, 0, 1)
+    model(batch.views, batch.rows).loss.backward()
+    optimizer.step()
+    kept = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    loaded = checkpoint.load(checkpoint.save(tmp_path, 1, kept))
+    torch.testing.assert_close(loaded["model"], kept["model"], rtol=0, atol=0)
+    torch.testing.assert_close(loaded["optimizer"]["state"], kept["optimizer"]["state"], rtol=0, atol=0)
+    assert loaded["optimizer"]["param_groups"] == kept["optimizer"]["param_groups"]

@@ -1,0 +1,85 @@
+"""Backbones, projectors and the text tower."""
+
+import pytest
+import torch
+
+from xclr.recipe import TrainConfig
+from xclr.training.model import TextTower, build_backbone, projector
+
+
+@pytest.mark.parametrize(
+    ("config", "features"),
+    [
+        (TrainConfig(backbone="resnet-mini", width=4), 32),
+        (TrainConfig(backbone="resnet-mini", width=6), 48),
+        (TrainConfig(backbone="resnet18"), 512),
+    ],
+    ids=["mini of 4", "mini of 6", "resnet18"],
+)
+@pytest.mark.parametrize("side", [16, 32])
+def test_a_backbone_gives_its_number_of_features_at_any_size(config, features, side):
+    backbone, count = build_backbone(config)
+    out = backbone(torch.randn(3, 3, side, side))
+    assert count == features and out.shape == (3, features)
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "features"), [("resnet34", 512), ("resnet50", 2048)])
+def test_the_larger_backbones_say_their_number_of_features(name, features):
+    assert build_backbone(TrainConfig(backbone=name))[1] == features
+
+
+def test_the_weights_follow_the_seed():
+    torch.manual_seed(3)
+    first = build_backbone(TrainConfig())[0].state_dict()
+    torch.manual_seed(3)
+    again = build_backbone(TrainConfig())[0].state_dict()
+    other = build_backbone(TrainConfig())[0].state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_the_output_does_not_depend_on_the_memory_format():
+    backbone, _ = build_backbone(TrainConfig(width=4))
+    pictures = torch.randn(4, 3, 16, 16)
+    last = pictures.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(backbone.eval()(pictures), backbone(last), rtol=1e-5, atol=1e-5)
+
+
+def test_the_projector_has_one_hidden_layer_and_the_configured_sizes():
+    head = projector(20, TrainConfig(projector_hidden=12, projector_out=5))
+    assert head(torch.randn(7, 20)).shape == (7, 5)
+    assert [tuple(each.shape) for each in head.parameters() if each.ndim == 2] == [(12, 20), (5, 12)]
+
+
+@pytest.fixture
+def tower():
+    torch.manual_seed(0)
+    return TextTower(vocabulary=30, length=12, out=6, width=16)
+
+
+TOKENS = torch.tensor([[5, 7, 9], [4, 0, 0], [3, 3, 0]])
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluating"])
+def test_more_padding_changes_no_caption(tower, training):
+    tower.train(training)
+    padded = torch.cat((TOKENS, torch.zeros(3, 9, dtype=torch.long)), dim=1)
+    assert tower(TOKENS).shape == (3, 6)
+    torch.testing.assert_close(tower(padded), tower(TOKENS), rtol=1e-5, atol=1e-6)
+
+
+def test_a_caption_does_not_depend_on_its_neighbours_in_the_batch(tower):
+    torch.testing.assert_close(tower(TOKENS)[1], tower(torch.tensor([[4]]))[0], rtol=1e-5, atol=1e-6)
+
+
+def test_words_and_their_order_matter(tower):
+    out = tower(torch.tensor([[5, 7], [7, 5], [5, 8]]))
+    assert (out[0] - out[1]).abs().max() > 1e-4 and (out[0] - out[2]).abs().max() > 1e-4
+
+
+def test_padding_gets_no_gradient(tower):
+    tower(TOKENS).square().sum().backward()
+    gradient = tower.words.weight.grad
+    assert gradient[0].abs().max() == 0
+    assert all(gradient[word].abs().max() > 0 for word in (3, 4, 5, 7, 9))

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from xclr.errors import RecipeError
 from xclr.recipe import Config
+from xclr.stages import KINDS
 
 CLUSTERS = Path(__file__).parent / "clusters"
 
@@ -43,6 +44,14 @@ class Cluster(Config):
     default: Resources = Resources()
     stages: Mapping[str, Resources] = {}
 
+    @field_validator("stages")
+    @classmethod
+    def _kinds_exist(cls, stages: Mapping[str, Resources]) -> Mapping[str, Resources]:
+        for kind in stages:
+            if kind not in KINDS:
+                raise ValueError(f"no stage kind {kind!r}; there are {', '.join(KINDS)}")
+        return stages
+
     def resources(self, kind: str) -> Resources:
         """What a stage kind gets."""
         return self.stages.get(kind, self.default)
@@ -64,5 +73,8 @@ def load_cluster(source: str) -> Cluster:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Cluster.model_validate({"name": path.stem, **(raw or {})})
-    except (yaml.YAMLError, UnicodeDecodeError, ValidationError, TypeError) as error:
-        raise RecipeError(f"{path}: {error}", "see infra/clusters/local.yaml for one that works") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise RecipeError(f"{path}: {faults}", "see infra/clusters/local.yaml for one that works") from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise RecipeError(f"{path} is not YAML: {error}", "see infra/clusters/local.yaml for one that works") from error

@@ -37,7 +37,7 @@ def graph(run: Run, captions: Artifact, embeddings: Artifact) -> Artifact:
     return ensure(run, stages.graph(run.recipe, captions, embeddings))
 
 
-@task(task_run_name="class graph {target.source}", cache_policy=NO_CACHE)
+@task(task_run_name="class graph {target.label}", cache_policy=NO_CACHE)
 def class_graph(run: Run, target: TargetGraph, captions: Artifact, embeddings: Artifact) -> Artifact:
     """Write a similarity for every pair of classes."""
     return ensure(run, stages.class_graph(target, captions, embeddings))

@@ -19,7 +19,7 @@ RUNTIME: Any = {"runtime": True}  # marks a field that never changes a value; it
 class Config(BaseModel):
     """Base of every config: immutable, and strict about unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(Config):
@@ -55,6 +55,16 @@ class TargetGraph(Config):
         "captions", description="captions: cosine; random_class: the same cosines, shuffled over pairs of classes"
     )
     seed: int = Field(0, ge=0, description="of the shuffle (random_class)")
+
+    @property
+    def target(self) -> TargetGraph:
+        """Source and seed alone, the seed only where it has an effect."""
+        return TargetGraph(source=self.source, seed=0 if self.source == "captions" else self.seed)
+
+    @property
+    def label(self) -> str:
+        """What a table calls it."""
+        return self.source if self.target.seed == 0 else f"{self.source}-{self.seed}"
 
 
 class GraphConfig(TargetGraph):
@@ -122,17 +132,25 @@ def method_name(objective: ObjectiveConfig) -> str:
 def graph_name(objective: ObjectiveConfig) -> str:
     """Where an objective's targets come from."""
     if isinstance(objective, XCLRConfig) and objective.graph is not None:
-        return objective.graph.source
+        return objective.graph.label
     return {"simclr": "augmentation", "supcon": "class", "clip": "pairs", "random": "none"}.get(
         objective.name, "captions"
     )
+
+
+def with_graph(objectives: Sequence[ObjectiveConfig], default: TargetGraph) -> list[ObjectiveConfig]:
+    """The objectives with the graph filled in where X-CLR does not name its own."""
+    return [
+        each.model_copy(update={"graph": (each.graph or default).target}) if isinstance(each, XCLRConfig) else each
+        for each in objectives
+    ]
 
 
 class TrainConfig(Config):
     """How a backbone is pretrained."""
 
     backbone: Literal["resnet-mini", "resnet18", "resnet34", "resnet50"] = "resnet-mini"
-    width: int = Field(24, ge=4, description="channels of the first block (resnet-mini)")
+    width: int = Field(16, ge=4, description="channels of the first block (resnet-mini)")
     image_size: int = Field(32, ge=8, description="side of a training view, pixels")
     projector_hidden: int = Field(512, ge=1)
     projector_out: int = Field(128, ge=1)
@@ -181,10 +199,10 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> Recipe:
-        if len(set(self.objectives)) < len(self.objectives):
-            raise ValueError("objectives: the same entry stands twice")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: the same seed stands twice")
+        entries = {"objectives": with_graph(self.objectives, self.graph), "seeds": self.seeds}
+        for key, values in (entries | {"evaluate.suites": self.evaluate.suites}).items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key}: the same entry stands twice")
         return self
 
 
@@ -200,18 +218,18 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not UTF-8", "save it as UTF-8") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError is a date that there is not
         raise RecipeError(f"{path} is not YAML: {error}", "mend the line it names") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} does not hold keys and values", "see xclr/recipes/emoji.yaml for one that does")
     raw.setdefault("name", path.stem)
     for override in overrides:
         _override(raw, override)
-    return parse_recipe(raw, where=str(path))
+    return parse_recipe(raw, where=str(path), base=path.parent)
 
 
-def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
-    """Check a recipe's keys and values; every fault is reported at once."""
+def parse_recipe(raw: dict[str, Any], where: str, base: Path = Path()) -> Recipe:
+    """Check a recipe's keys and values, all faults at once; `base` is where a relative data.path starts."""
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
@@ -221,7 +239,6 @@ def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
         ] or faults  # a bad entry also shortens its list
         lines = [_explain(fault) for fault in root]
         raise RecipeError(f"{where}: " + "; ".join(lines), "mend the keys named above") from error
-    base = Path(where).parent if Path(where).suffix else Path()
     if recipe.data.path is not None and not recipe.data.path.is_absolute():
         data = recipe.data.model_copy(update={"path": (base / recipe.data.path).absolute()})
         recipe = recipe.model_copy(update={"data": data})
@@ -249,7 +266,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set {override}: no value", "write --set train.epochs=2")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(f"--set {override}: {text!r} is not YAML", "quote the value") from error
     parts = key.split(".")
     if parts[0] == "objective":
@@ -265,12 +282,12 @@ def _override_objectives(raw: dict[str, Any], parts: list[str], value: object) -
     if not parts or parts[0] not in known:
         raise RecipeError(f"no objective has the key {'.'.join(parts)!r}", _nearest(parts[0] if parts else "", known))
     entries = raw.setdefault("objectives", [{"name": name} for name in ("simclr", "supcon", "clip", "xclr")])
-    for index, entry in enumerate(entries):
-        entry = {"name": entry} if isinstance(entry, str) else dict(entry)  # noqa: PLW2901
-        model = models.get(entry.get("name"))
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):  # other faults are told later
+        named = dict(entry) if isinstance(entry, dict) else {"name": entry}
+        model = models.get(named["name"]) if isinstance(named.get("name"), str) else None
         if model is not None and parts[0] in model.model_fields:
-            _assign(entry, parts, value, "objective." + ".".join(parts))
-            entries[index] = entry
+            _assign(named, parts, value, "objective." + ".".join(parts))
+            entries[index] = named
 
 
 OBJECTIVE_MODELS: tuple[type[Config], ...] = (SimCLRConfig, SupConConfig, XCLRConfig, CLIPConfig, RandomConfig)
@@ -294,7 +311,8 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 
 def _explain(fault: dict[str, Any]) -> str:
-    place = [part for part in fault["loc"] if part not in OBJECTIVE_NAMES]
+    loc = list(fault["loc"])
+    place = loc[:2] + loc[3:] if loc[:1] == ["objectives"] else loc  # the third part repeats the objective's name
     key = ".".join(str(part) for part in place)
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key!r} ({_nearest(str(place[-1]), _keys_at(fault['loc'][:-1]))})"

@@ -27,6 +27,7 @@ from xclr.recipe import (
     XCLRConfig,
     graph_name,
     method_name,
+    with_graph,
 )
 from xclr.store import Store
 from xclr.textmodel import locate
@@ -197,17 +198,11 @@ def skipped(recipe: Recipe) -> list[str]:
 
 def objectives(recipe: Recipe) -> list[ObjectiveConfig]:
     """The recipe's objectives that its data can serve, their graphs filled in, after the untrained row."""
-    chosen: list[ObjectiveConfig] = [RandomConfig()]
-    default = TargetGraph(source=recipe.graph.source, seed=recipe.graph.seed)
-    for each in recipe.objectives:
-        if isinstance(each, RandomConfig) or (isinstance(each, SupConConfig) and not has_labels(recipe)):
-            continue
-        if isinstance(each, XCLRConfig):
-            chosen.append(each.model_copy(update={"graph": each.graph or default}))
-        else:
-            chosen.append(each)
-    random_class = any(isinstance(each, XCLRConfig) and graph_name(each) == "random_class" for each in chosen)
-    if random_class and not has_labels(recipe):
+    filled = with_graph(recipe.objectives, recipe.graph)
+    left_out = (RandomConfig,) if has_labels(recipe) else (RandomConfig, SupConConfig)
+    chosen: list[ObjectiveConfig] = [RandomConfig(), *(each for each in filled if not isinstance(each, left_out))]
+    classes = any(isinstance(each, XCLRConfig) and each.graph and each.graph.source != "captions" for each in chosen)
+    if classes and not has_labels(recipe):
         raise RecipeError("graph random_class needs classes", "set data.label_column, or graph.source: captions")
     return chosen
 
@@ -246,7 +241,7 @@ def graph(recipe: Recipe, captions: Artifact, embeddings: Artifact) -> Stage:
 def class_graph(target: TargetGraph, captions: Artifact, embeddings: Artifact) -> Stage:
     """A similarity for every pair of classes, as Parquet."""
     config = ClassGraphConfig(source=target.source, seed=target.seed)
-    name = f"class graph {target.source} {target.seed}"
+    name = f"class graph {target.label}"
     return Stage("class_graph", name, config, {"captions": captions, "embeddings": embeddings})
 
 
@@ -279,7 +274,7 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, inputs: Mapp
 
 def class_graph_role(target: TargetGraph) -> str:
     """The key of a class graph among a run's artifacts."""
-    return f"class_graph:{target.source}:{target.seed}"
+    return f"class_graph:{target.label}"
 
 
 def label(objective: ObjectiveConfig) -> str:

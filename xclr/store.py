@@ -9,10 +9,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xclr.artifact import Artifact, Digest, FileEntry, Manifest, canonical_json, sha256_file
@@ -24,7 +26,7 @@ MANIFEST = "manifest.json"
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text` so that a reader, or a crash, sees the old or the new content and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with draft.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
@@ -127,8 +129,15 @@ class Store:
             path = artifact.path / entry.path
             if not path.is_file() or path.stat().st_size != entry.bytes:
                 raise StoreError(f"{path} is missing or has another size", "run the recipe again")
-            if entry.rows is not None and pq.read_metadata(path).num_rows != entry.rows:
+            if entry.rows is not None and _rows(path) != entry.rows:
                 raise StoreError(f"{path} has another number of rows", "run the recipe again")
+
+
+def _rows(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path} is not a whole Parquet file", "run the recipe again") from error
 
 
 @contextmanager

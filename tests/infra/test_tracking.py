@@ -59,9 +59,10 @@ def test_a_pretraining_is_one_run_with_its_curve_and_its_evaluation(home):
 @pytest.mark.slow
 def test_a_hit_is_logged_into_a_new_database(home):
     _, made = evaluated(home)
-    (home / "state" / "mlflow.db").unlink()
-    evaluated(home)
-    _, runs = runs_of(home)
+    moved = home.rename(home.with_name("moved"))
+    (moved / "state" / "mlflow.db").unlink()
+    evaluated(moved)
+    _, runs = runs_of(moved)
     (found,) = [each for each in runs if each.data.tags.get("digest") == made["checkpoint"].digest]
     assert "eval/linear/pictures_top1" in found.data.metrics
     assert found.data.tags["reused_from"]

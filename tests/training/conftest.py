@@ -2,8 +2,14 @@
 
 import pytest
 
-from tests.training.home import TRAIN, make_home
+from tests.training.home import TRAIN, make_home, one_thread
 from xclr.training import PictureBatches
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Optimisers and the schedule."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -28,7 +30,7 @@ def test_the_rate_at(step, share):
 
 def test_the_rate_falls_after_warm_up_and_stays_positive():
     rates = [learning_rate(step, STEPS, CONFIG) for step in range(10, STEPS)]
-    assert all(a > b > 0 for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a > b > 0 for a, b in itertools.pairwise(rates))
 
 
 def test_without_warm_up_the_first_step_has_the_peak_rate():

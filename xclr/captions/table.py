@@ -23,12 +23,15 @@ def captions(data: DataConfig) -> list[dict[str, Any]]:
     file = _open(data)
     wanted = [data.caption_column, *([data.label_column] if data.label_column else [])]
     named = ROW_ID in file.schema_arrow.names
-    table = file.read(columns=[*wanted, *([ROW_ID] if named else [])]).slice(0, data.limit)
+    try:
+        table = file.read(columns=[*wanted, *([ROW_ID] if named else [])]).slice(0, data.limit)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{data.path} is damaged: {error}", "write the table again") from error
     if table.num_rows == 0:
         raise DataError(f"{data.path} has no rows", "give a table with captioned pictures")
     texts = decode_captions(_binary(table.column(data.caption_column)), str(data.path))
     ids = _row_ids(table, data) if named else [str(row) for row in range(table.num_rows)]
-    labels = _labels(table.column(data.label_column)) if data.label_column else [None] * table.num_rows
+    labels = _labels(_texts(table.column(data.label_column), data)) if data.label_column else [None] * table.num_rows
     keys = [key("table", each) for each in ids]
     return [
         {"key": name, "caption": text, "label": label, "split": _split(name)}
@@ -49,7 +52,7 @@ def _open(data: DataConfig) -> pq.ParquetFile:
     (path,) = source_files(data)
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a Parquet file", "convert it, for example with pandas' to_parquet") from error
     there = file.schema_arrow.names
     for field in ("caption_column", "image_column", "label_column"):
@@ -64,12 +67,14 @@ def _open(data: DataConfig) -> pq.ParquetFile:
 
 def _binary(column: pa.ChunkedArray[Any]) -> list[object]:
     kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     return list(column.cast(pa.large_binary()).to_pylist() if text else column.to_pylist())
 
 
 def _row_ids(table: pa.Table, data: DataConfig) -> list[str]:
-    ids = [str(each) for each in table.column(ROW_ID).to_pylist()]
+    ids = _texts(table.column(ROW_ID), data)
     repeated = [name for name, times in Counter(ids).items() if times > 1]
     if repeated:
         raise DataError(
@@ -79,8 +84,15 @@ def _row_ids(table: pa.Table, data: DataConfig) -> list[str]:
     return ids
 
 
-def _labels(column: pa.ChunkedArray[Any]) -> list[int | None]:
-    values = [None if each is None else str(each) for each in column.to_pylist()]
+def _texts(column: pa.ChunkedArray[Any], data: DataConfig) -> list[Any]:
+    try:
+        values = [each.decode() if isinstance(each, bytes) else each for each in _binary(column)]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{data.path}: labels or row ids are not UTF-8", "save the table as UTF-8") from error
+    return [None if each is None else str(each) for each in values]
+
+
+def _labels(values: list[str | None]) -> list[int | None]:
     index = {name: number for number, name in enumerate(sorted({each for each in values if each is not None}))}
     return [None if each is None else index[each] for each in values]
 

@@ -20,7 +20,13 @@ from xclr.stages import ImagesConfig, Produced, Progress, Stage
 
 SHARD_ROWS = 10_000
 MIN_SIDE = 8  # pixels
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises on broken bytes
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    Image.DecompressionBombError,
+)  # what Pillow raises on broken bytes
 SUFFIX = {"WEBP": "webp", "PNG": "png", "JPEG": "jpg", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 
 

@@ -47,8 +47,15 @@ def read_pictures(images: Path, rows: Sequence[int] | npt.NDArray[np.int64], sid
 def decode(data: bytes, side: int) -> Tensor:
     """One encoded picture as uint8 [4, side, side]."""
     with Image.open(io.BytesIO(data)) as picture:
-        square = _square(picture.convert("RGBA"), side)
+        square = _square(_rgba(picture), side)
     return torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)
+
+
+def _rgba(picture: Image.Image) -> Image.Image:
+    """Red, green, blue, alpha; 16-bit grey is scaled, which Pillow's convert would cut off at 255."""
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture, dtype=np.float32) / 257).clip(0, 255).astype(np.uint8))
+    return picture.convert("RGBA")
 
 
 def _square(picture: Image.Image, side: int) -> Image.Image:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from xclr.recipe import TrainConfig
@@ -51,6 +50,8 @@ def resnet_mini(config: TrainConfig) -> tuple[nn.Module, int]:
 
 def _torchvision(name: str) -> Callable[[TrainConfig], tuple[nn.Module, int]]:
     def build(_: TrainConfig) -> tuple[nn.Module, int]:
+        import torchvision  # here, because its import takes 160 MB
+
         network = getattr(torchvision.models, name)(weights=None)
         features = int(network.fc.in_features)
         network.fc = nn.Identity()
@@ -68,7 +69,7 @@ BACKBONES: Mapping[str, Callable[[TrainConfig], tuple[nn.Module, int]]] = {
 def build_backbone(config: TrainConfig) -> tuple[nn.Module, int]:
     """A backbone with fresh weights and its number of features; channels-last, which CPUs and GPUs convolve faster."""
     backbone, features = BACKBONES[config.backbone](config)
-    return backbone.to(memory_format=torch.channels_last), features  # type: ignore[call-overload]
+    return backbone.to(memory_format=torch.channels_last), features
 
 
 def projector(features: int, config: TrainConfig) -> nn.Module:

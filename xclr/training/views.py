@@ -34,7 +34,8 @@ def texture_bank(groups: int = GROUPS) -> Tensor:
     )
     hues = [colorsys.hsv_to_rgb(group / groups, 0.6, 0.7) for group in range(groups)]
     base = torch.tensor(hues).repeat_interleave(TEXTURES, dim=0)[:, :, None, None]
-    return (base + 0.12 * noise).clamp(0, 1)
+    bank: Tensor = (base + 0.12 * noise).clamp(0, 1)
+    return bank
 
 
 def backdrop(bank: Tensor, groups: Tensor, u: Tensor, side: int) -> Tensor:

@@ -1,0 +1,41 @@
+"""Interleaved measurement of two functions that do the same work."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+ROUNDS = 5
+
+
+class Figure(NamedTuple):
+    """A ratio of medians of process CPU time; `bar` is the largest ratio that is good enough."""
+
+    name: str
+    ours_s: float
+    peer_s: float
+    bar: float
+
+    @property
+    def ratio(self) -> float:
+        return self.ours_s / self.peer_s
+
+    def to_json(self) -> str:
+        return json.dumps(self._asdict() | {"ratio": round(self.ratio, 3), "met": self.ratio <= self.bar})
+
+
+def compare(name: str, ours: Callable[[], object], peer: Callable[[], object], bar: float) -> Figure:
+    """Run ours and the peer in turn, one round to warm up and ROUNDS to measure."""
+    times: list[tuple[float, float]] = []
+    for _ in range(ROUNDS + 1):
+        spent = []
+        for work in (ours, peer):
+            started = time.process_time()
+            work()
+            spent.append(time.process_time() - started)
+        times.append((spent[0], spent[1]))
+    ours_s, peer_s = (statistics.median(column) for column in zip(*times[1:], strict=True))
+    return Figure(name, ours_s, peer_s, bar)

@@ -1,0 +1,120 @@
+"""The captions stage: dense row ids, duplicates marked, counts that add up."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xclr import schema
+from xclr.captions import SOURCES, normalise, run
+from xclr.captions.text import key
+from xclr.recipe import DataConfig
+from xclr.stages import CaptionsConfig, Stage
+
+
+def collect(data, out):
+    """Runs the stage; returns the table, what was produced and the progress that was told."""
+    seen = []
+    stage = Stage("captions", "captions", CaptionsConfig(data=data, sha256=("0",)))
+    produced = run(stage, out, lambda done, total: seen.append((done, total)))
+    return schema.read(out / "captions.parquet", schema.CAPTIONS), produced, seen
+
+
+def of_table(captions, folder):
+    path = folder / "mine.parquet"
+    pq.write_table(pa.table({"caption": captions, "image": [b"1"] * len(captions)}), path)
+    return DataConfig(source="table", path=path)
+
+
+@pytest.fixture(scope="module")
+def emoji(tmp_path_factory):
+    out = tmp_path_factory.mktemp("emoji")
+    return out, *collect(DataConfig(), out)
+
+
+def test_row_ids_are_dense_from_0(emoji):
+    _, table, produced, seen = emoji
+    assert table["row_id"].to_pylist() == list(range(16453))
+    assert produced.stats["rows"] == 16453
+    assert seen[-1] == (16453, 16453)
+
+
+def first_rows(captions):
+    """For each row the first row with its caption, None for that row itself."""
+    return [None if captions.index(each) == row else captions.index(each) for row, each in enumerate(captions)]
+
+
+def test_duplicates_point_to_the_first_row_of_their_caption(emoji):
+    _, table, produced, _ = emoji
+    captions = table["caption"].to_pylist()
+    first = {caption: row for row, caption in reversed(list(enumerate(captions)))}
+    assert table["dup_of"].to_pylist() == [
+        None if first[caption] == row else first[caption] for row, caption in enumerate(captions)
+    ]
+    assert produced.stats["distinct"] == len(first) == table["dup_of"].null_count
+    assert table["caption_key"].to_pylist() == [key(caption) for caption in captions]
+
+
+@settings(max_examples=25, deadline=None)
+@given(captions=st.lists(st.sampled_from(["a dog", "a  dog ", "A dog", "caf\u00e9", "cafe\u0301", "x"]), min_size=1))
+def test_captions_are_duplicates_when_their_normal_forms_are_equal(captions, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table")
+    table, produced, _ = collect(of_table(captions, folder), folder)
+    normal = [normalise(each) for each in captions]
+    assert table["caption"].to_pylist() == normal
+    assert table["dup_of"].to_pylist() == first_rows(normal)
+    assert table["row_id"].to_pylist() == list(range(len(captions)))
+    assert produced.stats["distinct"] == len(set(normal))
+
+
+def test_counts_of_the_splits_add_up(emoji):
+    _, table, produced, _ = emoji
+    splits = table["split"].to_pylist()
+    counts = {name: count for name, count in produced.stats.items() if name not in {"rows", "distinct"}}
+    assert counts == {name: splits.count(name) for name in set(splits)}
+    assert sum(counts.values()) == 16453
+
+
+def test_the_number_of_training_rows_is_told_even_when_it_is_0(tmp_path):
+    def named(rows):
+        path = tmp_path / "mine.parquet"
+        columns = {"caption": ["a dog"] * len(rows), "image": [b"1"] * len(rows), "row_id": rows}
+        pq.write_table(pa.table(columns), path)
+        return DataConfig(source="table", path=path)
+
+    splits = [each["split"] for each in SOURCES["table"].captions(named(list(range(100))))]
+    held_out = [row for row, split in enumerate(splits) if split == "pictures"][:2]
+    _, produced, _ = collect(named(held_out), tmp_path)
+    assert produced.stats == {"rows": 2, "distinct": 1, "pictures": 2, "train": 0}
+
+
+def test_the_emoji_have_annotations_for_every_row(emoji):
+    out, table, produced, _ = emoji
+    assert produced.files == ("captions.parquet", "annotations.parquet")
+    annotations = schema.read(out / "annotations.parquet", schema.ANNOTATIONS)
+    assert annotations["row_id"].to_pylist() == table["row_id"].to_pylist()
+    assert all(tags == sorted(tags) for tags in annotations["tags"].to_pylist())
+
+
+def test_a_table_has_no_annotations(tmp_path):
+    table, produced, _ = collect(of_table(["a dog", "a cat"], tmp_path), tmp_path)
+    assert produced.files == ("captions.parquet",)
+    assert table["dataset"].to_pylist() == ["table", "table"]
+    assert table["label"].to_pylist() == [None, None]
+
+
+def test_a_source_gives_as_many_pictures_as_captions(tmp_path):
+    for data in (DataConfig(limit=50), of_table(["a dog", "a cat"], tmp_path)):
+        source = SOURCES[data.source]
+        assert len(source.captions(data)) == sum(1 for _ in source.pictures(data))
+
+
+def test_the_same_data_give_the_same_file(tmp_path):
+    data = DataConfig(limit=200)
+    files = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        collect(data, tmp_path / name)
+        files.append((tmp_path / name / "captions.parquet").read_bytes())
+    assert files[0] == files[1]

@@ -1,0 +1,198 @@
+"""A person's own table: what it gives, and what is wrong with it said by name."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from xclr.captions import table
+from xclr.errors import DataError
+from xclr.recipe import DataConfig
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes columns to a Parquet file and returns the data config that names it."""
+
+    def write(columns, **config):
+        path = tmp_path / "mine.parquet"
+        pq.write_table(pa.table(columns), path)
+        return DataConfig(source="table", path=path, **config)
+
+    return write
+
+
+def columns(**changes):
+    whole = {"caption": ["a dog", "a cat", "a cow"], "image": [b"1", b"2", b"3"], "kind": ["pet", "pet", "farm"]}
+    return {name: column for name, column in (whole | changes).items() if column is not None}
+
+
+def bytes_as_text(*values):
+    """A string column with bytes that need not be UTF-8, as other writers leave it."""
+    return pa.Array.from_buffers(pa.string(), len(values), pa.array(values).buffers())
+
+
+def fault(data):
+    with pytest.raises(DataError) as caught:
+        table.captions(data)
+    assert caught.value.remedy
+    return caught.value
+
+
+def test_captions_and_pictures_come_in_the_tables_order(write):
+    data = write(columns(caption=[" a  dog", "a\ncat", "a cow"]))
+    assert [each["caption"] for each in table.captions(data)] == ["a dog", "a cat", "a cow"]
+    assert [each["label"] for each in table.captions(data)] == [None, None, None]
+    assert list(table.pictures(data)) == [b"1", b"2", b"3"]
+
+
+def test_columns_may_have_other_names(write):
+    data = write(
+        {"text": ["a dog"], "jpg": [b"1"], "class": [7]},
+        caption_column="text", image_column="jpg", label_column="class",
+    )  # fmt: skip
+    (record,) = table.captions(data)
+    assert (record["caption"], record["label"]) == ("a dog", 0)
+    assert list(table.pictures(data)) == [b"1"]
+
+
+def test_labels_are_numbered_by_name_and_may_be_missing(write):
+    kinds = ["pet", None, "farm"]
+    assert [each["label"] for each in table.captions(write(columns(kind=kinds), label_column="kind"))] == [1, None, 0]
+
+
+def test_the_caption_may_be_the_label(write):
+    records = table.captions(write(columns(), label_column="caption"))
+    assert [each["label"] for each in records] == [2, 0, 1]
+
+
+def test_keys_are_distinct_and_follow_row_ids(write):
+    plain = table.captions(write(columns()))
+    assert len({each["key"] for each in plain}) == 3
+    named = table.captions(write(columns(row_id=["x", "y", "z"])))
+    turned = table.captions(write(columns(row_id=["z", "y", "x"])))
+    assert [each["key"] for each in turned] == [each["key"] for each in named][::-1]
+
+
+def test_a_rows_split_follows_its_row_id_not_its_place(write):
+    names = [f"row{number}" for number in range(400)]
+    many = {"caption": ["a dog"] * 400, "image": [b"1"] * 400}
+    splits = [each["split"] for each in table.captions(write(many | {"row_id": names}))]
+    assert [each["split"] for each in table.captions(write(many | {"row_id": names[::-1]}))] == splits[::-1]
+    assert set(splits) == {"train", "pictures"}
+    assert 20 < splits.count("pictures") < 60
+
+
+def test_repeated_row_ids_are_named(write):
+    error = fault(write(columns(row_id=[5, 7, 7])))
+    assert "1 row ids stand twice, first 7" in error.message
+    assert "row_id" in error.remedy
+
+
+def test_a_row_id_beyond_the_limit_may_repeat(write):
+    assert len(table.captions(write(columns(row_id=[5, 7, 7]), limit=2))) == 2
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_a_limit_takes_the_first_rows(limit, write):
+    data = write(columns(), limit=limit)
+    assert [each["caption"] for each in table.captions(data)] == ["a dog", "a cat", "a cow"][:limit]
+    assert list(table.pictures(data)) == [b"1", b"2", b"3"][:limit]
+
+
+@pytest.mark.parametrize("limit", [None, 1, 255, 256, 257, 600])
+def test_pictures_are_streamed_over_many_batches(limit, write):
+    images = [str(number).encode() for number in range(600)]
+    data = write({"caption": ["a dog"] * 600, "image": images}, limit=limit)
+    assert list(table.pictures(data)) == images[:limit]
+
+
+def test_pictures_may_be_missing(write):
+    assert list(table.pictures(write(columns(image=pa.array([None, b"2", None], pa.binary()))))) == [None, b"2", None]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()])
+def test_captions_may_be_any_sort_of_text(kind, write):
+    captions = pa.array(["a dog", "un café", "a cow"]).cast(kind)
+    assert [each["caption"] for each in table.captions(write(columns(caption=captions)))][1] == "un café"
+
+
+def test_captions_may_be_categories(write):
+    captions = pa.array(["a dog", "a dog", "a cow"]).dictionary_encode()
+    assert [each["caption"] for each in table.captions(write(columns(caption=captions)))][1] == "a dog"
+
+
+def test_pictures_may_be_large_binary(write):
+    data = write(columns(image=pa.array([b"1", b"2", b"3"], pa.large_binary())))
+    assert len(table.captions(data)) == 3
+    assert list(table.pictures(data)) == [b"1", b"2", b"3"]
+
+
+def test_captions_that_are_not_utf8_are_named_by_row(write):
+    error = fault(write(columns(caption=bytes_as_text(b"a dog", b"caf\xe9", b"\xff"))))
+    assert "2 captions are not UTF-8 (rows 1, 2, counted from 0)" in error.message
+
+
+def test_categories_that_are_not_utf8_are_refused(write):
+    captions = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int8()), bytes_as_text(b"a dog", b"caf\xe9"))
+    assert "not UTF-8" in fault(write(columns(caption=captions))).message
+
+
+@pytest.mark.parametrize("column", ["kind", "row_id"])
+def test_labels_and_row_ids_that_are_not_utf8_are_refused(column, write):
+    data = write(columns(**{column: bytes_as_text(b"a", b"caf\xe9", b"b")}), label_column="kind")
+    error = fault(data)
+    assert column in error.message
+    assert "UTF-8" in error.message
+
+
+@pytest.mark.parametrize("empty", ["", "  \n", None])
+def test_empty_captions_are_named_by_row(empty, write):
+    error = fault(write(columns(caption=["a dog", empty, "a cow"])))
+    assert "mine.parquet: 1 captions are empty (rows 1, counted from 0)" in error.message
+
+
+def test_a_table_without_rows_is_named(write):
+    data = write({"caption": pa.array([], pa.string()), "image": pa.array([], pa.binary())})
+    assert "mine.parquet has no rows" in fault(data).message
+
+
+@pytest.mark.parametrize(
+    ("config", "column", "key"),
+    [
+        ({"caption_column": "text"}, "text", "data.caption_column"),
+        ({"image_column": "jpg"}, "jpg", "data.image_column"),
+        ({"label_column": "class"}, "class", "data.label_column"),
+    ],
+)
+def test_a_missing_column_is_named_with_those_there_are(config, column, key, write):
+    error = fault(write(columns(), **config))
+    assert f"no column '{column}'" in error.message
+    assert f"set {key} to one of: caption, image, kind" in error.remedy
+
+
+@pytest.mark.parametrize("images", [["a.png", "b.png", "c.png"], [1, 2, 3], [[1], [2], [3]]])
+def test_pictures_of_another_type_are_named_with_it(images, write):
+    error = fault(write(columns(image=images)))
+    assert f"column 'image' holds {str(pa.array(images).type).partition('<')[0]}" in error.message
+    assert "bytes" in error.remedy
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "absent.parquet" in fault(DataConfig(source="table", path=tmp_path / "absent.parquet")).message
+
+
+@pytest.mark.parametrize("content", [b"", b"caption,image\na dog,1\n", b"PAR1" + bytes(100)])
+def test_a_file_that_is_not_parquet_is_named(content, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_bytes(content)
+    assert "mine.csv is not a Parquet file" in fault(DataConfig(source="table", path=path)).message
+
+
+@pytest.mark.parametrize("part", ["footer", "pages"])
+def test_a_parquet_file_with_broken_bytes_is_named(part, write):
+    data = write(columns())
+    raw = data.path.read_bytes()
+    footer = len(raw) - 8 - int.from_bytes(raw[-8:-4], "little")
+    first, last = {"footer": (footer, len(raw) - 8), "pages": (4, footer)}[part]
+    data.path.write_bytes(raw[:first] + b"\xff" * (last - first) + raw[last:])
+    assert "mine.parquet" in fault(data).message

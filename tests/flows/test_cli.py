@@ -1,0 +1,108 @@
+"""The command line: what goes wrong is said in two lines before any long work."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+
+def xclr(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a person does."""
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def fails(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """Exit 1, each part in the message, a remedy, and no traceback."""
+    assert done.returncode == 1, done.stderr
+    for part in (*parts, "->"):
+        assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["run", "emojy"], ["no recipe 'emojy'", "did you mean emoji"]),
+        (["plan", "nowhere/mine.yaml"], ["no recipe file nowhere/mine.yaml"]),
+        (["run", "emoji", "--set", "train.epoch=2"], ["unknown key 'train.epoch'", "did you mean epochs"]),
+        (["run", "emoji", "--set", "train.epochs=two"], ["train.epochs", "valid integer"]),
+        (["run", "emoji", "--set", "objective.target_temprature=1"], ["target_temprature", "target_temperature"]),
+        (["run", "emoji", "--mode", "maybe"], ["--mode maybe", "retry"]),
+        (["run", "emoji", "--until", "lunch"], ["--until lunch", "captions"]),
+        (["run", "emoji", "--cluster", "moon"], ["no cluster 'moon'", "local"]),
+        (["run", "emoji", "--home", "/dev/null/home"], ["cannot write to /dev/null/home", "XCLR_HOME"]),
+        (["compare", "--home", "empty"], ["no finished run", "xclr run emoji"]),
+    ],
+)
+def test_a_fault_in_what_was_typed(tmp_path, arguments, parts):
+    fails(xclr(*arguments, cwd=tmp_path), *parts)
+
+
+def test_a_text_model_that_is_nowhere(tmp_path):
+    done = xclr("plan", "emoji", "--set", "embed.model=no-such/model", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    fails(done, "text model 'no-such/model' is not on this machine", "embed.model")
+
+
+def recipe_for(table: pa.Table, folder: Path, **keys: object) -> str:
+    """A recipe over a table of one's own."""
+    pq.write_table(table, folder / "own.parquet")
+    recipe = {"data": {"source": "table", "path": "own.parquet"}, "objectives": ["xclr"], **keys}
+    (folder / "own.yaml").write_text(yaml.safe_dump(recipe))
+    return "own.yaml"
+
+
+PICTURES = {"caption": ["a red apple", "a blue bird"], "image": [b"not a", b"picture"]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "parts"),
+    [
+        (PICTURES | {"caption": [b"fine", b"\xff\xfe"]}, ["1 captions are not UTF-8 (rows 1"]),
+        (PICTURES, ["train.batch_size 256 is larger than"]),
+    ],
+)
+@pytest.mark.slow
+def test_a_fault_in_the_data_is_told_before_long_work(tmp_path, columns, parts):
+    done = xclr("run", recipe_for(pa.table(columns), tmp_path), cwd=tmp_path)
+    fails(done, *parts)
+    assert not (tmp_path / ".xclr" / "artifacts" / "embeddings").exists()
+
+
+def test_help_and_plan_import_nothing_heavy(tmp_path):
+    code = "import sys; sys.argv = ['xclr', '--help']; from flows.cli import app; app(standalone_mode=False);"
+    code += "print([name for name in ('prefect', 'torch', 'mlflow', 'pyarrow') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_plan_prints_stable_json_and_touches_nothing(tmp_path):
+    done = xclr("plan", "emoji", "--json", cwd=tmp_path)
+    rows = json.loads(done.stdout)
+    assert set(rows[0]) == {"stage", "digest", "state", "rows", "bytes", "gpu_hours"}
+    assert {row["state"] for row in rows} == {"miss"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unlabelled_table_leaves_out_what_needs_classes(tmp_path):
+    name = recipe_for(pa.table(PICTURES), tmp_path, objectives=["supcon", "xclr"])
+    done = xclr("plan", name, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "supcon is left out" in done.stderr
+    assert "suite linear is left out" in done.stderr
+    assert "pretrain supcon" not in done.stdout

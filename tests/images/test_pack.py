@@ -1,0 +1,189 @@
+"""The images stage: one row for every caption whatever the bytes are, and tars that any reader opens."""
+
+import hashlib
+import io
+import json
+import random
+import tarfile
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, features
+
+from tests.images.pictures import HUGE, JPEG, PNG, RED, WEBP, claiming, encode, pack, pack_table
+from xclr import schema
+from xclr.images import decode, inspect, read_pictures, usable_rows
+from xclr.images.pack import MIN_SIDE, SHARD_ROWS
+from xclr.recipe import DataConfig
+
+KINDS = {
+    "png": (PNG, "ok"),
+    "webp": (WEBP, "ok"),
+    "jpeg": (JPEG, "ok"),
+    "gif": (encode(RED, "GIF"), "ok"),
+    "palette": (encode(RED.convert("P")), "ok"),
+    "just large enough": (encode(RED.resize((MIN_SIDE, 50))), "ok"),
+    "truncated png": (PNG[: len(PNG) // 2], "decode"),
+    "truncated jpeg": (JPEG[: len(JPEG) // 2], "decode"),
+    "truncated webp": (WEBP[:-9], "decode"),
+    "header only": (PNG[:8], "decode"),
+    "empty": (b"", "decode"),
+    "missing": (None, "decode"),
+    "text": (b"<html>not found</html>", "decode"),
+    "zeros": (bytes(1000), "decode"),
+    "tiny": (encode(RED.resize((MIN_SIDE - 1, 50))), "too_small"),
+    "one pixel": (encode(Image.new("L", (1, 1))), "too_small"),
+    "huge": (HUGE, "decode"),
+    "wider than its data": (claiming(PNG, 2400, 16), "decode"),
+    "no area": (claiming(PNG, 0, 0), "decode"),
+}
+ANY_BYTES = (
+    st.sampled_from([picture for picture, _ in KINDS.values()])
+    | st.binary(max_size=60)
+    | st.builds(lambda picture, at: picture[:at], st.sampled_from([PNG, WEBP, JPEG]), st.integers(0, 400))
+)
+
+
+def check_rows(images, pictures):
+    """The invariant of the images table: one row a picture, and its place in the tar holds its bytes."""
+    rows = schema.read(images.path / "images.parquet", schema.IMAGES).to_pylist()
+    assert [row["row_id"] for row in rows] == list(range(len(pictures)))
+    for row, picture in zip(rows, pictures, strict=True):
+        assert row["status"] in schema.STATUSES
+        assert row["bytes"] == len(picture or b"")
+        assert row["sha256"] == hashlib.sha256(picture or b"").hexdigest()
+        if row["status"] == "ok":
+            assert row["error"] is None
+            assert located(images, row) == picture
+        else:
+            assert row["error"]
+            assert (row["shard"], row["offset"], row["size"]) == (None, None, None)
+    return rows
+
+
+def located(images, row):
+    """The bytes at a row's shard, offset and size."""
+    with (images.path / f"shard-{row['shard']:05d}.tar").open("rb") as tar:
+        tar.seek(row["offset"])
+        return tar.read(row["size"])
+
+
+def members(images):
+    """Name and content of every file in the tars, in order."""
+    found = []
+    for path in sorted(images.path.glob("shard-*.tar")):
+        with tarfile.open(path, "r:") as tar:
+            found += [(entry.name, tar.extractfile(entry).read()) for entry in tar]
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_have_the_status_they_deserve(kind):
+    picture, status = KINDS[kind]
+    found = inspect(picture)
+    assert found["status"] == status
+    assert ("error" in found) == (status != "ok")
+    if status != "decode":
+        with Image.open(io.BytesIO(picture)) as opened:
+            assert (found["width"], found["height"]) == opened.size
+
+
+@settings(max_examples=60, deadline=None)
+@given(pictures=st.lists(ANY_BYTES, min_size=1, max_size=12))
+def test_every_caption_has_one_images_row_whatever_the_bytes_are(pictures, tmp_path_factory):
+    images, produced = pack_table(pictures, tmp_path_factory.mktemp("pack"))
+    rows = check_rows(images, pictures)
+    usable = [row["row_id"] for row in rows if row["status"] == "ok"]
+    assert usable_rows(images.path).tolist() == usable
+    assert read_pictures(images.path, usable, 8).shape == (len(usable), 4, 8, 8)
+    assert [int(name.partition(".")[0]) for name, _ in members(images)] == [row for row in usable for _ in range(2)]
+    counts = {name: count for name, count in produced.stats.items() if name != "rows"}
+    assert produced.stats["rows"] == sum(counts.values()) == len(pictures)
+    assert counts.get("ok", 0) == len(usable)
+
+
+def flips(picture, rng):
+    """A picture with some bytes overwritten."""
+    broken = bytearray(picture)
+    for _ in range(rng.choice([1, 2, 8])):
+        broken[rng.randrange(len(broken))] = rng.randrange(256)
+    return bytes(broken)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what Pillow finds odd in broken TIFF
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG", "GIF", "BMP", "TIFF", "AVIF"])
+def test_pictures_with_flipped_bytes_are_told_apart_from_good_ones(kind):
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    rng, picture = random.Random(0), encode(RED, kind)
+    for _ in range(300):
+        broken = flips(picture, rng)
+        found = inspect(broken)
+        assert found["status"] in {"ok", "decode", "too_small"}
+        if found["status"] == "ok" and found["width"] * found["height"] < 10**6:
+            assert decode(broken, 8).shape == (4, 8, 8)
+
+
+def test_a_tar_holds_each_picture_beside_its_caption(tmp_path):
+    images, produced = pack_table([PNG, None, WEBP, JPEG], tmp_path)
+    assert produced.files == ("images.parquet", "shard-00000.tar")
+    assert members(images) == [
+        ("000000000.png", PNG), ("000000000.txt", b"picture 0"),
+        ("000000002.webp", WEBP), ("000000002.txt", b"picture 2"),
+        ("000000003.jpg", JPEG), ("000000003.txt", b"picture 3"),
+    ]  # fmt: skip
+
+
+def test_the_emoji_are_packed_as_they_were_given(tmp_path):
+    images, produced = pack(DataConfig(limit=40), tmp_path)
+    assert produced.stats == {"rows": 40, "ok": 40}
+    rows = pq.read_table(images.path / "images.parquet").to_pylist()
+    captions = pq.read_table(tmp_path / "captions" / "captions.parquet")["caption"].to_pylist()
+    files = members(images)
+    assert len(files) == 80
+    for row, (name, picture), (beside, caption) in zip(rows, files[::2], files[1::2], strict=True):
+        number, suffix = name.split(".")
+        assert suffix in {"webp", "png"}
+        assert beside == f"{number}.txt"
+        assert int(number) == row["row_id"]
+        assert hashlib.sha256(picture).hexdigest() == row["sha256"]
+        assert caption.decode() == captions[row["row_id"]]
+        assert located(images, row) == picture
+
+
+def test_pictures_beyond_a_shard_go_to_the_next(tmp_path):
+    small = encode(Image.new("L", (MIN_SIDE, MIN_SIDE)))
+    pictures = [small] * (SHARD_ROWS + 2)
+    pictures[1], pictures[-1] = None, PNG
+    images, produced = pack_table(pictures, tmp_path)
+    assert produced.files == ("images.parquet", "shard-00000.tar", "shard-00001.tar")
+    rows = pq.read_table(images.path / "images.parquet").to_pylist()
+    assert [row["row_id"] for row in rows] == list(range(SHARD_ROWS + 2))
+    assert [rows[at]["shard"] for at in (0, 1, SHARD_ROWS - 1, SHARD_ROWS, SHARD_ROWS + 1)] == [0, None, 0, 1, 1]
+    assert located(images, rows[-1]) == PNG
+    assert located(images, rows[SHARD_ROWS - 1]) == small
+    pixels = read_pictures(images.path, [SHARD_ROWS + 1, 0], 8)
+    assert pixels[:, 0, 4, 4].tolist() == [200, 0]
+
+
+def test_a_set_of_unusable_pictures_is_packed_too(tmp_path):
+    images, produced = pack_table([None, b"", b"x"], tmp_path)
+    check_rows(images, [None, b"", b"x"])
+    assert produced.stats == {"rows": 3, "decode": 3}
+    assert members(images) == []
+    assert usable_rows(images.path).tolist() == []
+
+
+def test_the_same_pictures_give_the_same_files(tmp_path):
+    first, second = (pack_table([PNG, None, WEBP], tmp_path / name)[0] for name in "ab")
+    assert (first.path / "shard-00000.tar").read_bytes() == (second.path / "shard-00000.tar").read_bytes()
+    assert pq.read_table(first.path / "images.parquet").equals(pq.read_table(second.path / "images.parquet"))
+
+
+def test_the_table_says_which_stage_made_it(tmp_path):
+    images, _ = pack_table([PNG], tmp_path)
+    about = json.loads(pq.read_metadata(images.path / "images.parquet").metadata[b"about"])
+    assert len(about["digest"]) == 32
+    assert about["config"]["data"]["source"] == "table"

@@ -1,0 +1,117 @@
+"""Pictures as tensors: every mode becomes a square of red, green, blue and alpha."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.images.pictures import JPEG, PNG, RED, WEBP, encode, pack_table
+from xclr.errors import DataError
+from xclr.images import decode, read_pictures, usable_rows
+
+SIDES = [8, 16, 32]
+
+
+def near(pixels, colour, tolerance):
+    """True when every pixel has that colour (red, green, blue, alpha)."""
+    expected = torch.tensor(colour, dtype=torch.int16)[:, None, None]
+    return bool(((pixels.to(torch.int16) - expected).abs() <= tolerance).all())
+
+
+PICTURES = {
+    "RGB png": (encode(RED), (200, 30, 60, 255), 0),
+    "RGB webp": (encode(RED, "WEBP", lossless=True), (200, 30, 60, 255), 0),
+    "RGB jpeg": (encode(RED, "JPEG"), (200, 30, 60, 255), 6),
+    "RGBA": (encode(Image.new("RGBA", (24, 16), (10, 200, 30, 128))), (10, 200, 30, 128), 1),
+    "palette": (encode(RED.convert("P", palette=Image.Palette.ADAPTIVE)), (200, 30, 60, 255), 0),
+    "grey": (encode(Image.new("L", (24, 16), 77)), (77, 77, 77, 255), 0),
+    "grey with alpha": (encode(Image.new("LA", (24, 16), (77, 200))), (77, 77, 77, 200), 1),
+    "black and white": (encode(Image.new("1", (24, 16), 1)), (255, 255, 255, 255), 0),
+    "16 bit": (encode(Image.fromarray(np.full((16, 24), 77 * 257, np.uint16))), (77, 77, 77, 255), 1),
+    "CMYK jpeg": (encode(RED.convert("CMYK"), "JPEG"), (200, 30, 60, 255), 12),
+}
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("kind", PICTURES)
+def test_a_picture_of_any_mode_becomes_a_square_of_its_colour(kind, side):
+    data, colour, tolerance = PICTURES[kind]
+    pixels = decode(data, side)
+    assert pixels.dtype == torch.uint8
+    assert pixels.shape == (4, side, side)
+    assert near(pixels, colour, tolerance)
+
+
+def test_a_16_bit_ramp_stays_a_ramp():
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+    pixels = decode(encode(Image.fromarray(ramp.astype(np.uint16))), 64)[:3].float()
+    expected = torch.from_numpy(ramp / 257).float()
+    assert (pixels - expected).abs().max() <= 1.5
+
+
+def test_transparent_palette_colours_stay_transparent():
+    picture = Image.new("P", (16, 16), 0)
+    picture.putpalette([9, 9, 9, 200, 30, 60])
+    picture.paste(1, (8, 0, 16, 16))
+    pixels = decode(encode(picture, transparency=0), 16)
+    assert pixels[3, :, :8].eq(0).all()
+    assert near(pixels[:, :, 8:], (200, 30, 60, 255), 0)
+
+
+@pytest.mark.parametrize("size", [(60, 20), (20, 60)])
+def test_the_centre_of_a_long_picture_is_taken(size):
+    picture = Image.new("RGB", size, (255, 0, 0))
+    left, top = (size[0] - 20) // 2, (size[1] - 20) // 2
+    picture.paste((0, 255, 0), (left, top, left + 20, top + 20))
+    assert near(decode(encode(picture), 20), (0, 255, 0, 255), 0)
+    middle = decode(encode(picture), 10)[:, 2:8, 2:8]
+    assert near(middle, (0, 255, 0, 255), 0)
+
+
+def test_a_square_of_the_right_side_is_not_resampled():
+    values = np.random.default_rng(0).integers(0, 256, (16, 16, 4), dtype=np.uint8)
+    pixels = decode(encode(Image.fromarray(values)), 16)
+    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), values)
+
+
+def test_red_is_first_and_rows_go_down():
+    picture = Image.new("RGB", (16, 16), (0, 0, 255))
+    picture.paste((255, 0, 0), (0, 0, 16, 8))
+    pixels = decode(encode(picture), 16)
+    assert pixels[:, 0, 0].tolist() == [255, 0, 0, 255]
+    assert pixels[:, 15, 0].tolist() == [0, 0, 255, 255]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Rows 0, 3 and 4 are usable, 1 and 2 are not."""
+    return pack_table([PNG, None, b"no picture", WEBP, JPEG], tmp_path_factory.mktemp("images"))[0].path
+
+
+def test_the_usable_rows_are_those_that_decode(images):
+    rows = usable_rows(images)
+    assert rows.dtype == np.int64
+    assert rows.tolist() == [0, 3, 4]
+
+
+def test_rows_are_read_in_the_order_asked_and_as_often(images):
+    pixels = read_pictures(images, [3, 0, 3], 8)
+    assert pixels.shape == (3, 4, 8, 8)
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(pixels[0], decode(WEBP, 8))
+    assert torch.equal(pixels[1], decode(PNG, 8))
+    assert torch.equal(pixels[2], pixels[0])
+
+
+def test_rows_may_come_as_an_array(images):
+    assert torch.equal(read_pictures(images, usable_rows(images), 8), read_pictures(images, [0, 3, 4], 8))
+
+
+def test_no_rows_are_no_pictures(images):
+    assert read_pictures(images, [], 8).shape == (0, 4, 8, 8)
+
+
+@pytest.mark.parametrize("row", [1, 2])
+def test_a_row_without_a_picture_is_named(row, images):
+    with pytest.raises(DataError, match=f"row {row} has no picture"):
+        read_pictures(images, [0, row], 8)

@@ -1,0 +1,100 @@
+"""Cluster files: defaults, what each stage kind gets, and every fault said with its file."""
+
+import pytest
+from pydantic import ValidationError
+
+from infra.cluster import CLUSTERS, Cluster, Resources, cores, load_cluster
+from xclr.errors import RecipeError
+from xclr.stages import KINDS
+
+
+def written(folder, text):
+    path = folder / "mine.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def fault(source):
+    with pytest.raises(RecipeError) as caught:
+        load_cluster(source)
+    assert caught.value.remedy
+    return caught.value
+
+
+@pytest.mark.parametrize("text", ["", "# only a remark", "{}"])
+def test_an_empty_file_has_every_default(text, tmp_path):
+    cluster = load_cluster(written(tmp_path, text))
+    assert cluster == Cluster(name="mine")
+    assert cluster.default == Resources(executor="inline", ranks=1, threads=None, gpus=0, timeout_min=7 * 24 * 60)
+    assert cluster.stages == {}
+
+
+@pytest.mark.parametrize("path", sorted(CLUSTERS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_clusters_load_by_name_and_name_known_stages(path):
+    cluster = load_cluster(path.stem)
+    assert cluster.name == path.stem
+    assert set(cluster.stages) <= set(KINDS)
+    assert load_cluster(str(path)) == cluster
+
+
+def test_long_stages_on_this_machine_survive_the_orchestrator():
+    local = load_cluster("local")
+    assert local.resources("pretrain").executor == "local"
+    assert local.resources("embeddings").executor == "local"
+    assert local.resources("captions").executor == "inline"
+
+
+def test_a_stage_kind_gets_its_own_resources_or_the_default(tmp_path):
+    text = "{default: {threads: 2}, stages: {pretrain: {executor: local, ranks: 8, gpus: 8, timeout_min: 90}}}"
+    cluster = load_cluster(written(tmp_path, text))
+    assert cluster.resources("pretrain") == Resources(executor="local", ranks=8, gpus=8, timeout_min=90)
+    assert cluster.resources("graph") == cluster.resources("suite") == Resources(threads=2)
+
+
+def test_ranks_share_the_machines_cores_unless_told_otherwise():
+    assert Resources().threads_per_rank == cores()
+    assert Resources(ranks=cores() * 2).threads_per_rank == 1
+    assert Resources(ranks=4, threads=3).threads_per_rank == 3
+
+
+def test_a_cluster_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        Resources().ranks = 2
+    with pytest.raises(ValidationError, match="frozen"):
+        Cluster(name="mine").name = "other"
+
+
+@pytest.mark.parametrize("source", ["lcoal", "nowhere/big.yaml"])
+def test_an_unknown_cluster_is_told_the_names_there_are(source):
+    error = fault(source)
+    assert source in error.message
+    assert "local" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("defualt: {}", "defualt"),
+        ("default: {rank: 2}", "default.rank"),
+        ("default: {ranks: 0}", "default.ranks"),
+        ("default: {ranks: many}", "default.ranks"),
+        ("default: {executor: cloud}", "default.executor"),
+        ("default: {threads: 0}", "default.threads"),
+        ("default: {gpus: -1}", "default.gpus"),
+        ("default: {timeout_min: 0}", "default.timeout_min"),
+        ("stages: {pretrain: {rank: 2}}", "stages.pretrain.rank"),
+        ("stages: 3", "stages"),
+        ("stages: {pretrain: 8}", "stages.pretrain"),
+        ("name: 3", "name"),
+        ("1: 2", "1"),
+    ],
+)
+def test_a_faulty_key_is_named_with_its_file(text, said, tmp_path):
+    message = fault(written(tmp_path, text)).message
+    assert "mine.yaml" in message
+    assert said in message
+
+
+@pytest.mark.parametrize("text", ["stages: [", "- local", "5", "words", b"name: caf\xe9", "name: 2001-13-45"])
+def test_a_file_that_holds_no_keys_is_named(text, tmp_path):
+    assert "mine.yaml" in fault(written(tmp_path, text)).message

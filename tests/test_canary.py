@@ -1,0 +1,121 @@
+"""The outputs of stages on a fixed small input, pinned to the code version that names them.
+
+When an output changes on purpose, its kind's code version in xclr.stages.KINDS goes up by one, so that outputs of
+the old code are not taken for the new, and the value here is replaced.
+"""
+
+import hashlib
+import json
+import math
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from xclr.artifact import Artifact, Digest
+from xclr.captions import run as run_captions
+from xclr.graph import run_class_graph, run_graph
+from xclr.images import run as run_images
+from xclr.recipe import DataConfig
+from xclr.stages import (
+    KINDS,
+    CaptionsConfig,
+    ClassGraphConfig,
+    GraphKnnConfig,
+    ImagesConfig,
+    Stage,
+)
+
+DATA = DataConfig(limit=40)
+RUNNERS = {"captions": run_captions, "images": run_images, "graph": run_graph, "class_graph": run_class_graph}
+PINNED = {  # of each kind and code version
+    ("captions", 1): "2c7d590896eb7aea7fad2ba18512bc588e7dc0af0937471c40a69e1e07d346bb",
+    ("images", 1): "478c0ecd8d7ed9090de8bb935932a1f91b15a4debeb629c76def2afcce4b5168",
+    ("graph", 1): "3f160f5bf78e79e889fd37bd92dc9dba1f6055889fa32c03ace6b52c7c968aff",
+    ("class_graph", 1): "d3dd72011d4aca239f29ae0cb415d3853ce9f9ba04eb987e03a5f42a3e4f6644",
+}
+
+
+def value(item):
+    """An item as JSON holds it on every machine: floats with four decimals, bytes in hex, NaN by name."""
+    if isinstance(item, float):
+        return "NaN" if math.isnan(item) else f"{round(item, 4) + 0.0:.4f}"
+    if isinstance(item, bytes):
+        return item.hex()
+    if isinstance(item, dict):
+        return {name: value(each) for name, each in item.items()}
+    return [value(each) for each in item] if isinstance(item, list) else item
+
+
+def contents(out, produced):
+    """What a reader finds in a stage's files, however they are encoded: the rows of tables, the files in tars."""
+    found = {"stats": value(produced.stats)}
+    for name in produced.files:
+        if name.endswith(".parquet"):
+            found[name] = value(pq.read_table(out / name).to_pylist())
+        else:
+            with tarfile.open(out / name) as tar:
+                found[name] = [[entry.name, hashlib.sha256(tar.extractfile(entry).read()).hexdigest()] for entry in tar]
+    return found
+
+
+def check(kind, found):
+    """Compare contents with the pinned hash of the kind's code version."""
+    code = KINDS[kind][1]
+    spelled = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    assert spelled == PINNED.get((kind, code)), (
+        f"stage {kind!r} of code version {code} gives other values than those pinned. If that is on purpose, add 1 to "
+        f"its code version in xclr.stages.KINDS and pin the new hash; if not, outputs of the same name now differ."
+    )
+
+
+def run(kind, config, inputs, out):
+    """The stage's artifact and contents."""
+    out.mkdir()
+    produced = RUNNERS[kind](Stage(kind, kind, config, inputs), out, lambda done, total: None)
+    return Artifact(kind, Digest(kind, "0" * 32), out), contents(out, produced)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("canary")
+
+
+@pytest.fixture(scope="module")
+def captions(home):
+    return run("captions", CaptionsConfig(data=DATA, sha256=("0",)), {}, home / "captions")
+
+
+@pytest.fixture(scope="module")
+def graph_inputs(captions, home):
+    """The captions, and unit vectors that no text model made: waves of as many frequencies as there are numbers."""
+    phases = np.outer(np.arange(DATA.limit) + 1, np.arange(16) + 1)
+    waves = np.cos(0.37 * phases) + 0.5
+    path = home / "embeddings"
+    path.mkdir()
+    np.save(path / "vectors.npy", (waves / np.linalg.norm(waves, axis=1, keepdims=True)).astype(np.float16))
+    return {"captions": captions[0], "embeddings": Artifact("embeddings", Digest("embeddings", "0" * 32), path)}
+
+
+def test_captions_stay_what_their_code_version_says(captions):
+    check("captions", captions[1])
+
+
+def test_images_stay_what_their_code_version_says(captions, home):
+    config = ImagesConfig(data=DATA, sha256=("0",))
+    check("images", run("images", config, {"captions": captions[0]}, home / "images")[1])
+
+
+def test_the_graph_stays_what_its_code_version_says(graph_inputs, home):
+    config = GraphKnnConfig(k=4, cutoff=0.6, block=3)
+    check("graph", run("graph", config, graph_inputs, home / "graph")[1])
+
+
+def test_the_class_graph_stays_what_its_code_version_says(graph_inputs, home):
+    config = ClassGraphConfig(source="random_class", seed=3)
+    check("class_graph", run("class_graph", config, graph_inputs, home / "class_graph")[1])
+
+
+def test_values_are_compared_not_their_spelling():
+    assert value([-0.00001, 0.12344, float("nan"), b"\x01", {"a": 1}]) == ["0.0000", "0.1234", "NaN", "01", {"a": 1}]

@@ -1,0 +1,305 @@
+"""Stages: what renames an output, what is left out, and how little planning imports."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.cluster import Cluster, Resources
+from infra.plan import plan
+from xclr import stages
+from xclr.artifact import Digest, Manifest
+from xclr.errors import DataError, RecipeError, TextModelError
+from xclr.recipe import RandomConfig, load_recipe, parse_recipe
+from xclr.stages import KINDS, Stage, pipeline
+from xclr.store import Store
+
+ROOT = Path(__file__).parents[1]
+FOUR = ["simclr", "supcon", "clip", "xclr"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A writable HOME, so that the text model's files are hashed once."""
+    store = Store(tmp_path_factory.mktemp("home"))
+    store.check_writable()
+    return store
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A Parquet table of captions, pictures and kinds."""
+    path = tmp_path / "mine.parquet"
+    pq.write_table(pa.table({"caption": ["a dog", "a cat"], "image": [b"1", b"2"], "kind": ["dog", "cat"]}), path)
+    return path
+
+
+def recipe(**keys):
+    return parse_recipe({"name": "mine", "objectives": FOUR, **keys}, where="mine.yaml")
+
+
+def digests(store, **keys):
+    """The name of every stage of a recipe and the digest of its output."""
+    return {stage.name: str(stage.digest) for stage in pipeline(recipe(**keys), store)}
+
+
+def renamed(before, after):
+    """The stages of `before` whose outputs are not among those of `after`."""
+    return {name for name, digest in before.items() if digest not in after.values()}
+
+
+def test_the_stages_stand_in_the_order_in_which_they_can_run(store):
+    planned = pipeline(load_recipe("emoji"), store)
+    made = set()
+    for stage in planned:
+        assert {str(each.digest) for each in stage.inputs.values()} <= made, stage.name
+        made.add(str(stage.digest))
+    assert [stage.kind for stage in planned[:5]] == ["captions", "images", "embeddings", "graph", "class_graph"]
+    assert planned[-1].kind == "comparison"
+    assert {stage.kind for stage in planned} == set(KINDS)
+    assert len({stage.name for stage in planned}) == len(planned)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"seeds": [0, 1]},
+        {"objectives": ["random", "random", "xclr"]},
+        {"objectives": ["xclr", {"name": "xclr", "graph": {"source": "captions"}}]},
+        {"objectives": ["clip", {"name": "xclr", "graph": {"source": "random_class"}}, "xclr"]},
+        {"evaluate": {"suites": ["linear", "linear"]}},
+    ],
+)
+def test_no_output_is_made_twice_in_a_run(keys, store):
+    try:
+        planned = pipeline(recipe(**keys), store)
+    except RecipeError:
+        return  # a recipe that names the same thing twice may also be refused
+    assert len({stage.digest for stage in planned}) == len(planned)
+
+
+def test_stages_that_differ_have_different_names(store):
+    graphs = [{"name": "xclr", "graph": {"source": "random_class", "seed": seed}} for seed in (0, 1)]
+    planned = pipeline(recipe(objectives=graphs), store)
+    assert len({stage.name for stage in planned}) == len({stage.digest for stage in planned})
+
+
+def test_planning_touches_nothing(tmp_path):
+    pipeline(recipe(), Store(tmp_path / "home"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_target_temperature_renames_xclr_and_what_follows_it(store):
+    changed = {"objectives": ["simclr", "supcon", "clip", {"name": "xclr", "target_temperature": 0.2}]}
+    assert renamed(digests(store), digests(store, **changed)) == {
+        "pretrain xclr seed 0", "features xclr seed 0", "linear xclr seed 0", "comparison",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"embed": {"batch_size": 7}},
+        {"graph": {"block": 7}},
+        {"train": {"log_every": 7, "checkpoint_every": 7}},
+        {"name": "another"},
+    ],
+)
+def test_runtime_fields_and_the_recipes_name_rename_nothing(keys, store):
+    assert digests(store, **keys) == digests(store)
+
+
+def test_the_cluster_renames_nothing(store):
+    big = Cluster(name="big", default=Resources(executor="local", ranks=8, threads=4, gpus=8, timeout_min=60))
+    small = Cluster(name="small")
+    assert [row.digest for row in plan(recipe(), store, big)] == [row.digest for row in plan(recipe(), store, small)]
+
+
+def test_the_schedule_renames_every_training_but_the_untrained_row(store):
+    gone = renamed(digests(store), digests(store, train={"epochs": 3}))
+    titles = [f"{name} seed 0" for name in FOUR]
+    assert gone == {f"{kind} {title}" for kind in ("pretrain", "features", "linear") for title in titles} | {
+        "comparison"
+    }
+
+
+def test_the_graphs_neighbours_rename_the_graph_alone(store):
+    assert renamed(digests(store), digests(store, graph={"k": 5})) == {"graph"}
+
+
+def test_a_further_seed_adds_trainings_and_renames_the_comparison(store):
+    before, after = digests(store), digests(store, seeds=[0, 1])
+    assert renamed(before, after) == {"comparison"}
+    assert all(name.endswith("seed 1") for name in renamed(after, before) - {"comparison"})
+
+
+def test_a_further_suite_adds_its_stages_and_renames_the_comparison(store):
+    before, after = digests(store), digests(store, evaluate={"suites": ["linear", "keywords"]})
+    assert renamed(before, after) == {"comparison"}
+    new = renamed(after, before)
+    assert new == {f"keywords {name} seed 0" for name in ["random", *FOUR]} | {"comparison"}
+
+
+def test_a_limit_renames_everything_but_nothing_else_depends_on_the_machine(store):
+    assert renamed(digests(store), digests(store, data={"limit": 40})) == set(digests(store))
+
+
+def test_a_table_is_named_by_its_content_not_by_its_place(store, table, tmp_path):
+    moved = tmp_path / "moved.parquet"
+    moved.write_bytes(table.read_bytes())
+    data = {"source": "table", "label_column": "kind"}
+    before = digests(store, data={**data, "path": str(table)})
+    assert digests(store, data={**data, "path": str(moved)}) == before
+    pq.write_table(pa.table({"caption": ["a dog"], "image": [b"1"], "kind": ["dog"]}), moved)
+    assert renamed(before, digests(store, data={**data, "path": str(moved)})) == set(before)
+
+
+def test_a_missing_table_is_named(store, tmp_path):
+    with pytest.raises(DataError, match=r"absent\.parquet"):
+        pipeline(recipe(data={"source": "table", "path": str(tmp_path / "absent.parquet")}), store)
+
+
+def test_a_text_model_in_a_folder_is_named_by_its_files(store, tmp_path):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text("1")
+    before = digests(store, embed={"model": str(tmp_path / "here")})
+    assert digests(store, embed={"model": str(tmp_path / "there")}) == before
+    (tmp_path / "here" / "weights").write_text("22")
+    gone = renamed(before, digests(store, embed={"model": str(tmp_path / "here")}))
+    assert gone == {
+        "embeddings", "graph", "pretrain xclr seed 0", "features xclr seed 0", "linear xclr seed 0", "comparison",
+    }  # fmt: skip
+
+
+def test_an_unknown_text_model_fails_while_planning(store, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(TextModelError, match="no-such-model"):
+        pipeline(recipe(embed={"model": "nobody/no-such-model"}), store)
+
+
+def test_data_without_classes_skip_what_needs_them_and_say_so(store, table):
+    mine = recipe(data={"source": "table", "path": str(table)}, evaluate={"suites": ["linear"]})
+    lines = stages.skipped(mine)
+    assert len(lines) == 2
+    assert lines[0].startswith("supcon is left out")
+    assert lines[1].startswith("suite linear is left out")
+    assert all("data.label_column" in line for line in lines)
+    planned = pipeline(mine, store)
+    assert not any("supcon" in stage.name for stage in planned)
+    assert not any(stage.kind == "suite" for stage in planned)
+    assert [each.name for each in stages.objectives(mine)] == ["random", "simclr", "clip", "xclr"]
+
+
+def test_a_labelled_table_has_supcon_and_the_linear_probe_but_not_the_emojis_suites(store, table):
+    data = {"source": "table", "path": str(table), "label_column": "kind"}
+    mine = recipe(data=data, evaluate={"suites": ["linear", "keywords", "background"]})
+    assert stages.suites(mine) == ["linear"]
+    assert [line.split()[1] for line in stages.skipped(mine)] == ["keywords", "background"]
+    assert "pretrain supcon seed 0" in {stage.name for stage in pipeline(mine, store)}
+
+
+def test_the_emoji_skip_nothing():
+    assert stages.skipped(load_recipe("emoji")) == []
+
+
+def test_the_random_graph_needs_classes(store, table):
+    data = {"source": "table", "path": str(table)}
+    for keys in (
+        {"graph": {"source": "random_class"}},
+        {"objectives": [{"name": "xclr", "graph": {"source": "random_class"}}]},
+    ):
+        with pytest.raises(RecipeError, match="random_class") as caught:
+            pipeline(recipe(data=data, **keys), store)
+        assert "data.label_column" in caught.value.remedy
+
+
+def test_the_untrained_row_comes_first_and_once():
+    chosen = stages.objectives(recipe(objectives=["simclr", "random"]))
+    assert [each.name for each in chosen] == ["random", "simclr"]
+    assert isinstance(chosen[0], RandomConfig)
+
+
+def test_xclr_takes_the_recipes_graph_unless_it_names_its_own(store):
+    own = {"name": "xclr", "graph": {"source": "random_class", "seed": 4}}
+    planned = pipeline(recipe(objectives=["xclr", own], graph={"source": "random_class", "seed": 2}), store)
+    graphs = {stage.name: stage for stage in planned if stage.kind == "class_graph"}
+    assert set(graphs) == {"class graph random_class 2", "class graph random_class 4"}
+    used = [stage.inputs["class_graph"].digest for stage in planned if "class_graph" in stage.inputs]
+    assert used == [stage.digest for stage in graphs.values()]
+
+
+def test_every_stage_survives_json(store):
+    for stage in pipeline(load_recipe("emoji"), store):
+        back = Stage.from_json(stage.to_json())
+        assert back == stage
+        assert back.digest == stage.digest
+        assert list(back.inputs) == list(stage.inputs)
+        assert back.digest.kind == stage.kind
+
+
+def test_a_stage_of_a_table_survives_json(store, table):
+    for stage in pipeline(recipe(data={"source": "table", "path": str(table), "label_column": "kind"}), store):
+        assert Stage.from_json(stage.to_json()) == stage
+
+
+def test_a_stages_identity_is_what_json_can_hold(store):
+    for stage in pipeline(load_recipe("emoji"), store):
+        assert json.loads(json.dumps(stage.identity)) == stage.identity
+
+
+def counted(train, distinct):
+    """A captions manifest with these counts."""
+    stats = {"rows": 100, "train": train, "distinct": distinct}
+    name = Digest("captions", "ab" * 16)
+    return Manifest(
+        kind="captions", digest=name, inputs=(), config={}, code=1, files=(), stats=stats, created="2025-01-01"
+    )
+
+
+def test_data_that_are_enough_pass():
+    stages.check_sizes(recipe(train={"batch_size": 50}, graph={"k": 9}), counted(train=50, distinct=10))
+
+
+def test_too_few_training_pictures_are_told_a_batch_size_that_works():
+    with pytest.raises(DataError, match=r"train\.batch_size 64 .* 50") as caught:
+        stages.check_sizes(recipe(train={"batch_size": 64}, graph={"k": 1}), counted(train=50, distinct=10))
+    assert caught.value.remedy == "--set train.batch_size=25"
+
+
+def test_too_few_captions_are_told_a_k_that_works():
+    with pytest.raises(DataError, match=r"graph\.k 10 .* 10") as caught:
+        stages.check_sizes(recipe(train={"batch_size": 2}, graph={"k": 10}), counted(train=50, distinct=10))
+    assert caught.value.remedy == "--set graph.k=9"
+
+
+def modules_after(program):
+    """The top-level modules a fresh interpreter has loaded after the program."""
+    program += "\nimport json, sys\nprint(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("module", ["xclr.stages", "infra.plan", "flows.cli", "flows"])
+def test_planning_loads_neither_torch_prefect_nor_mlflow(module):
+    loaded = modules_after(f"import {module}")
+    assert module.partition(".")[0] in loaded
+    assert loaded.isdisjoint({"torch", "prefect", "mlflow", "submitit", "sentence_transformers", "torchvision"})
+
+
+def test_the_library_loads_no_orchestrator():
+    program = """
+import importlib, pkgutil, xclr
+names = [found.name for found in pkgutil.walk_packages(xclr.__path__, "xclr.")]
+assert "xclr.training.loop" in names
+for name in names:
+    importlib.import_module(name)
+"""
+    loaded = modules_after(program)
+    assert {"xclr", "torch"} <= loaded
+    assert loaded.isdisjoint({"prefect", "mlflow", "submitit", "flows", "tasks", "infra"})

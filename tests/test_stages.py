@@ -229,7 +229,7 @@ def test_xclr_takes_the_recipes_graph_unless_it_names_its_own(store):
     own = {"name": "xclr", "graph": {"source": "random_class", "seed": 4}}
     planned = pipeline(recipe(objectives=["xclr", own], graph={"source": "random_class", "seed": 2}), store)
     graphs = {stage.name: stage for stage in planned if stage.kind == "class_graph"}
-    assert set(graphs) == {"class graph random_class 2", "class graph random_class 4"}
+    assert set(graphs) == {"class graph random_class-2", "class graph random_class-4"}
     used = [stage.inputs["class_graph"].digest for stage in planned if "class_graph" in stage.inputs]
     assert used == [stage.digest for stage in graphs.values()]
 

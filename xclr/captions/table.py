@@ -31,7 +31,7 @@ def captions(data: DataConfig) -> list[dict[str, Any]]:
         raise DataError(f"{data.path} has no rows", "give a table with captioned pictures")
     texts = decode_captions(_binary(table.column(data.caption_column)), str(data.path))
     ids = _row_ids(table, data) if named else [str(row) for row in range(table.num_rows)]
-    labels = _labels(_texts(table.column(data.label_column), data)) if data.label_column else [None] * table.num_rows
+    labels = _labels(_texts(table, data.label_column, data)) if data.label_column else [None] * table.num_rows
     keys = [key("table", each) for each in ids]
     return [
         {"key": name, "caption": text, "label": label, "split": _split(name)}
@@ -67,14 +67,15 @@ def _open(data: DataConfig) -> pq.ParquetFile:
 
 def _binary(column: pa.ChunkedArray[Any]) -> list[object]:
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_dictionary(kind):  # categories may be broken text, which a cast of the whole column refuses
+        named = [(_binary(pa.chunked_array([chunk.dictionary])), chunk.indices.to_pylist()) for chunk in column.chunks]
+        return [None if index is None else names[index] for names, indices in named for index in indices]
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     return list(column.cast(pa.large_binary()).to_pylist() if text else column.to_pylist())
 
 
 def _row_ids(table: pa.Table, data: DataConfig) -> list[str]:
-    ids = _texts(table.column(ROW_ID), data)
+    ids = _texts(table, ROW_ID, data)
     repeated = [name for name, times in Counter(ids).items() if times > 1]
     if repeated:
         raise DataError(
@@ -84,11 +85,11 @@ def _row_ids(table: pa.Table, data: DataConfig) -> list[str]:
     return ids
 
 
-def _texts(column: pa.ChunkedArray[Any], data: DataConfig) -> list[Any]:
+def _texts(table: pa.Table, column: str, data: DataConfig) -> list[Any]:
     try:
-        values = [each.decode() if isinstance(each, bytes) else each for each in _binary(column)]
+        values = [each.decode() if isinstance(each, bytes) else each for each in _binary(table.column(column))]
     except UnicodeDecodeError as error:
-        raise DataError(f"{data.path}: labels or row ids are not UTF-8", "save the table as UTF-8") from error
+        raise DataError(f"{data.path}: values of column {column!r} are not UTF-8", "save the table as UTF-8") from error
     return [None if each is None else str(each) for each in values]
 
 

@@ -91,7 +91,9 @@ class CLIPObjective(nn.Module):
         """Mean over views and directions of the cross-entropy with the own caption (the own picture) as target."""
         z = F.normalize(self.head(features), dim=1)
         t = F.normalize(self.text(self.get_buffer("texts")[rows]), dim=1)
-        scale = self.log_scale.clamp(max=math.log(self.max_scale)).exp()
+        with torch.no_grad():  # the parameter itself, so that its gradient can bring it down again
+            self.log_scale.clamp_(max=math.log(self.max_scale))
+        scale = self.log_scale.exp()
         pictures, captions = gather_views(z).chunk(2), gather_rows(t)
         targets = identity_targets(anchor_index(len(rows), views=1, device=rows.device), len(captions))
         losses = [

@@ -31,7 +31,7 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     objective = build_objective(config.objective, Materials(inputs, features, config.train))
     resume = _agree(checkpoint.latest(out / "checkpoints"))
     spool = Spool(out / SPOOL, resume.step if resume else 0) if _first() else None
-    stats: dict[str, float] = {"step": 0}
+    stats: dict[str, float] = {"step": resume.step if resume else 0}
     if objective is not None:
         batches = PictureBatches.open(inputs["captions"], inputs["images"], config.train, config.seed)
         steps = config.train.epochs * batches.steps_per_epoch

@@ -41,11 +41,12 @@ def texture_bank(groups: int = GROUPS) -> Tensor:
 def backdrop(bank: Tensor, groups: Tensor, u: Tensor, side: int) -> Tensor:
     """One background a row: a texture of its group, cut at a random place; u [b, 3]; returns [b, 3, side, side]."""
     which = groups * TEXTURES + (u[:, 0] * TEXTURES).long()
-    span = TEXTURE_SIDE - side
-    top, left = ((u[:, column] * (span + 1)).long() for column in (1, 2))
-    lines = top[:, None] + torch.arange(side)
-    columns = left[:, None] + torch.arange(side)
-    return bank[which[:, None, None], :, lines[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    cut = min(side, TEXTURE_SIDE)
+    top, left = ((u[:, column] * (TEXTURE_SIDE - cut + 1)).long() for column in (1, 2))
+    lines = top[:, None] + torch.arange(cut)
+    columns = left[:, None] + torch.arange(cut)
+    pieces = bank[which[:, None, None], :, lines[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return pieces if cut == side else F.interpolate(pieces, size=(side, side), mode="bilinear")
 
 
 def training_view(pictures: Tensor, groups: Tensor, bank: Tensor, u: Tensor, config: TrainConfig) -> Tensor:
@@ -65,7 +66,8 @@ def random_crop(pictures: Tensor, u: Tensor, side: int, min_area: float) -> Tens
     """Crop a random share of each picture's area, mirror half of them: [b, 4, side, side] in [0, 1]."""
     area = min_area + (1 - min_area) * u[:, 0]
     ratio = torch.exp(math.log(RATIO[0]) + u[:, 1] * (math.log(RATIO[1]) - math.log(RATIO[0])))
-    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    ratio = ratio.clamp(min=area, max=1 / area)  # no side is longer than the picture's
+    width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
     mirror = torch.where(u[:, 4] < 0.5, -1.0, 1.0)
     theta = torch.zeros(len(u), 2, 3)
     theta[:, 0, 0], theta[:, 1, 1] = width * mirror, height
@@ -92,8 +94,8 @@ def recolour(pictures: Tensor, u: Tensor) -> Tensor:
     hue = strong * JITTER[3] * (2 * u[:, 3] - 1) * 2 * math.pi
     saturation = torch.where(u[:, 5] < GREY_CHANCE, 0.0, saturation)
     matrix = brightness[:, None, None] * contrast[:, None, None] * _colour_matrix(saturation, hue)
-    luma = torch.tensor(LUMA)
-    grey = brightness * (pictures.mean(dim=(2, 3)) @ luma)
+    # not a product with a vector, whose rounding depends on the number of rows
+    grey = brightness * (pictures.mean(dim=(2, 3)) * torch.tensor(LUMA)).sum(dim=1)
     offset = ((1 - contrast) * grey)[:, None, None]
     b, _, height, width = pictures.shape
     mixed = torch.baddbmm(offset, matrix, pictures.reshape(b, 3, -1))

@@ -67,9 +67,6 @@ def _open(data: DataConfig) -> pq.ParquetFile:
 
 def _binary(column: pa.ChunkedArray[Any]) -> list[object]:
     kind = column.type
-    if pa.types.is_dictionary(kind):  # categories may be broken text, which a cast of the whole column refuses
-        named = [(_binary(pa.chunked_array([chunk.dictionary])), chunk.indices.to_pylist()) for chunk in column.chunks]
-        return [None if index is None else names[index] for names, indices in named for index in indices]
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     return list(column.cast(pa.large_binary()).to_pylist() if text else column.to_pylist())
 

@@ -79,7 +79,9 @@ def run(
             os.environ["PREFECT_API_URL"] = address if given else f"{address}/api"
             _run_flow(loaded.model_dump(mode="json"), cluster, str(place), mode, until)
     if until == "compare":
-        compare(home=str(place))
+        from flows.compare import read_scores, table_of
+
+        _print(table_of(read_scores(place, [])))
     _say_where(place, state)
 
 
@@ -178,6 +180,7 @@ def compare(
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="runs or recipes; default: the last run")
     ] = None,
+    against: Annotated[str | None, typer.Option(help="a method whose distance is shown: --against clip")] = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
@@ -189,7 +192,7 @@ def compare(
     if as_json:
         print(json.dumps(scores.to_pylist(), indent=1))
         return
-    _print(table_of(scores))
+    _print(table_of(scores, against))
 
 
 @app.command()

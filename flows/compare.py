@@ -57,23 +57,43 @@ def _find(runs: Sequence[RunRecord], name: str) -> RunRecord:
     return matching[-1]
 
 
-def table_of(scores: pa.Table) -> Table:
-    """Method by suite: mean over seeds in percent and its 95% interval."""
+Key = tuple[str, str, str]  # suite, split, metric
+Row = dict[Key, Summary]
+
+
+def table_of(scores: pa.Table, against: str | None = None) -> Table:
+    """Method by suite: mean over seeds in percent, its 95% interval and, where wanted, its distance to a method.
+
+    Raises StoreError when there is no method `against`.
+    """
     summaries = summarise(scores)
-    by_row: dict[tuple[str, str], dict[tuple[str, str, str], Summary]] = {}
+    by_row: dict[tuple[str, str], Row] = {}
     for each in summaries:
         by_row.setdefault((each.method, each.graph), {})[(each.suite, each.split, each.metric)] = each
+    base = _base(by_row, against) if against else {}
     there = [column for column in COLUMNS if any(column[1] in row for row in by_row.values())]
+    table = Table("method", "targets from", *[heading for heading, _ in there], caption=_caption(summaries, against))
+    table.caption_justify = "left"
+    for (method, graph), row in sorted(by_row.items(), key=lambda item: _rank(*item[0])):
+        table.add_row(method, graph, *[_cell(row, base, key) for _, key in there])
+    return table
+
+
+def _base(rows: Mapping[tuple[str, str], Row], against: str) -> Row:
+    named = [row for (method, _), row in rows.items() if method == against]
+    if not named:
+        raise StoreError(
+            f"no method {against!r} in these scores", "there are: " + ", ".join(sorted({m for m, _ in rows}))
+        )
+    return named[0]
+
+
+def _caption(summaries: Sequence[Summary], against: str | None) -> str:
     kinds = sorted({each.ci_kind for each in summaries} - {"none"})
     seeds = max((each.seeds for each in summaries), default=0)
-    note = (
-        f"percent, mean of {seeds} seed{'s' * (seeds != 1)} ± 95% half width ({', '.join(kinds) or 'no interval'}); "
-        "a smaller bg gap is better"
-    )
-    table = Table("method", "targets from", *[heading for heading, _ in there], caption=note, caption_justify="left")
-    for (method, graph), row in sorted(by_row.items(), key=lambda item: _rank(*item[0])):
-        table.add_row(method, graph, *[_cell(row, key) for _, key in there])
-    return table
+    interval = f"± 95% half width ({', '.join(kinds)})" if kinds else "no interval"
+    distance = f", (distance to {against})" if against else ""
+    return f"percent, mean of {seeds} seed{'s' * (seeds != 1)} {interval}{distance}; a smaller bg gap is better"
 
 
 def _rank(method: str, graph: str) -> tuple[int, str, str]:
@@ -82,8 +102,10 @@ def _rank(method: str, graph: str) -> tuple[int, str, str]:
     return first, method, graph
 
 
-def _cell(row: Mapping[tuple[str, str, str], Summary], key: tuple[str, str, str]) -> str:
+def _cell(row: Row, base: Row, key: Key) -> str:
     if key not in row:
         return "-"
     found = row[key]
-    return f"{100 * found.mean:.1f}" + ("" if found.ci95 is None else f" ± {100 * found.ci95:.1f}")
+    interval = "" if found.ci95 is None else f" ± {100 * found.ci95:.1f}"
+    distance = f" ({100 * (found.mean - base[key].mean):+.1f})" if key in base else ""
+    return f"{100 * found.mean:.1f}{interval}{distance}"

@@ -15,7 +15,19 @@ from pydantic import BaseModel, ConfigDict
 
 from infra import ledger, slurm
 from infra.cluster import Cluster, cores
-from infra.ledger import Adopt, Attach, Book, Entry, GiveUp, JobState, Ledger, Submit, reconcile, this_process
+from infra.ledger import (
+    Adopt,
+    Attach,
+    Book,
+    Entry,
+    GiveUp,
+    JobState,
+    Ledger,
+    Submit,
+    find_process,
+    reconcile,
+    this_process,
+)
 from infra.plan import observe
 from infra.progress import Board
 from infra.tracking import Tracker
@@ -23,7 +35,7 @@ from xclr.artifact import Artifact, Manifest
 from xclr.errors import JobError, StoreError, XclrError
 from xclr.job import FAILURE, RESULT, Failure, Result, record_failure, run_stage
 from xclr.recipe import Recipe
-from xclr.stages import Stage
+from xclr.stages import Stage, pipeline
 from xclr.store import Store, only_writer, write_atomically
 
 Mode = Literal["cached", "retry", "force", "read-only"]
@@ -87,10 +99,14 @@ class Run:
         write_atomically(self.store.home / "runs" / f"{self.id}.json", self.record.model_dump_json(indent=1))
 
     def cancel_jobs(self) -> int:
-        """End the jobs that this run submitted; returns how many."""
-        own = [each for each in self.book.read().entries if each.run == self.id and each.state is None]
-        jobs = [each.job for each in own if each.job is not None and each.job != this_process()]
-        return sum(1 for job in jobs if slurm.cancel(job))
+        """End the jobs of this run's stages, but for those that another live run waits for; returns how many."""
+        me, digests = this_process(), {str(stage.digest) for stage in pipeline(self.recipe, self.store)}
+        mine = [
+            entry.job
+            for entry in self.book.read().entries
+            if entry.digest in digests and (entry.owner == me or find_process(entry.owner) is None)
+        ]
+        return sum(1 for job in mine if job not in {None, me} and slurm.cancel(str(job)))
 
 
 def read_runs(home: Path) -> list[RunRecord]:

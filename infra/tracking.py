@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BATCH = 1000  # metrics a request: MLflow's limit
 FOLLOW_EVERY = 20  # polls of a running job between two uploads of its metrics
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 
 def sqlite_uri(state: Path) -> str:

@@ -154,7 +154,7 @@ class TrainConfig(Config):
     image_size: int = Field(32, ge=8, description="side of a training view, pixels")
     projector_hidden: int = Field(512, ge=1)
     projector_out: int = Field(128, ge=1)
-    epochs: int = Field(16, ge=1)
+    epochs: int = Field(12, ge=1)
     batch_size: int = Field(256, ge=2, description="samples per step over all ranks; each gives two views")
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(3e-3, gt=0)

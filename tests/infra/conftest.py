@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from infra.cluster import Cluster, Resources
 from infra.progress import Board
@@ -13,6 +16,7 @@ from infra.tracking import Tracker, sqlite_uri
 from xclr.recipe import Recipe
 from xclr.store import Store
 
+EMPTY_DATABASE = "XCLR_TEST_EMPTY_DATABASE"
 TINY = {
     "name": "tiny",
     "data": {"source": "emoji", "limit": 400},
@@ -37,13 +41,23 @@ CLUSTER = Cluster(
 )
 
 
-def open_run(home: Path, mode: str = "retry", recipe: Recipe | None = None, tracked: bool = True) -> Run:
+@pytest.fixture(scope="session", autouse=True)
+def _empty_database(tmp_path_factory) -> None:
+    """MLflow migrates a new database for seconds; one is made here and every HOME starts with a copy."""
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    os.environ[EMPTY_DATABASE] = str(path)
+
+
+def open_run(home: Path, mode: str = "retry", recipe: Recipe | None = None) -> Run:
     """A run whose metrics go to a database of its own."""
     recipe = recipe or Recipe.model_validate(TINY)
     state = home / "state"
     state.mkdir(parents=True, exist_ok=True)
     (home / "artifacts").mkdir(exist_ok=True)
-    tracker = Tracker(sqlite_uri(state) if tracked else "", recipe, state / "mlflow-artifacts", {})
+    if not (state / "mlflow.db").exists():
+        shutil.copy(os.environ[EMPTY_DATABASE], state / "mlflow.db")
+    tracker = Tracker(sqlite_uri(state), recipe, state / "mlflow-artifacts", {})
     return Run(recipe, Store(home), CLUSTER, mode, tracker, Board(1).__enter__())
 
 

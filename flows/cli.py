@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from infra.plan import PlannedStage
+    from xclr.recipe import Recipe
 
 app = typer.Typer(
     help="X-CLR end to end: captions, similarity graph, pretraining, evaluation, comparison.",
@@ -34,13 +36,21 @@ Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
 CTRL_C_GRACE_S = 5
 
 
-@app.callback()
-def _options(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         from xclr import __version__
 
         print(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 @app.command()
@@ -57,8 +67,7 @@ def run(
     ] = "retry",
 ) -> None:
     """Run a recipe: every stage, with progress, and a table at the end."""
-    from flows.context import check_choices, home_folder, prefect_settings, state_folder
-    from infra import servers
+    from flows.context import check_choices, home_folder, prefect_server, state_folder
     from infra.cluster import load_cluster
     from xclr import stages
     from xclr.recipe import load_recipe
@@ -71,13 +80,8 @@ def run(
     Store(place).check_writable()
     stages.pipeline(loaded, Store(place))  # what cannot be planned fails here, before any server starts
     state = state_folder(place)
-    with prefect_settings(state) as given:
-        import contextlib
-
-        server = contextlib.nullcontext(given) if given else servers.using(servers.PREFECT, state)
-        with server as address:
-            os.environ["PREFECT_API_URL"] = address if given else f"{address}/api"
-            _run_flow(loaded.model_dump(mode="json"), cluster, str(place), mode, until)
+    with prefect_server(state):
+        _run_flow(loaded, cluster, str(place), mode, until)
     if until == "compare":
         from flows.compare import read_scores, table_of
 
@@ -85,19 +89,17 @@ def run(
     _say_where(place, state)
 
 
-def _run_flow(recipe: dict[str, Any], cluster: str, home: str, mode: str, until: str) -> str:
+def _run_flow(recipe: Recipe, cluster: str, home: str, mode: str, until: str) -> None:
     from prefect.logging.handlers import APILogHandler
 
     from flows.full import full
-    from xclr.recipe import Recipe
 
     signal.signal(signal.SIGINT, _interrupted)
     arguments: dict[str, Any] = {"cluster": cluster, "home": home, "mode": mode, "until": until}
     try:
-        finished: str = full(Recipe.model_validate(recipe), **arguments)
+        full(recipe, **arguments)
     finally:
         APILogHandler().flush()  # while the server is still up
-    return finished
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
@@ -108,19 +110,13 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
         print("\nstopping; jobs go on by themselves. Ctrl-C once more ends them too.", file=sys.stderr)
         for each in current:
             each.stopping.set()
-        _wait_for_second()
+        time.sleep(CTRL_C_GRACE_S)
     elif current:
         ended = sum(each.cancel_jobs() for each in current)
         print(f"\n{ended} jobs ended", file=sys.stderr)
         current.clear()
     else:
         os._exit(130)
-
-
-def _wait_for_second() -> None:
-    import time
-
-    time.sleep(CTRL_C_GRACE_S)
 
 
 def _say_where(home: Path, state: Path) -> None:
@@ -134,7 +130,10 @@ def _say_where(home: Path, state: Path) -> None:
     if up:
         print("".join(f"{name:<12}{url}\n" for name, url in up.items()), end="", file=sys.stderr)
     else:
-        print(f"the UIs     xclr serve{flag}    (Prefect: flow runs, MLflow: metrics and curves)", file=sys.stderr)
+        print(
+            f"the UIs     {sys.argv[0]} serve{flag}    (Prefect: flow runs, MLflow: metrics and curves)",
+            file=sys.stderr,
+        )
 
 
 @app.command()

@@ -72,13 +72,18 @@ def _tags() -> dict[str, str]:
 
 
 @contextmanager
-def prefect_settings(state: Path) -> Iterator[str | None]:
-    """Keep Prefect's files below STATE; yields the address of the server the user has chosen, if any.
+def prefect_server(state: Path) -> Iterator[None]:
+    """Point Prefect at the server that PREFECT_API_URL names, else at the one of this STATE, started if need be.
 
     Must come before the first import of Prefect, which reads its settings once.
     """
     os.environ.update(servers.prefect_environment(state))
-    yield os.environ.get("PREFECT_API_URL")
+    if "PREFECT_API_URL" in os.environ:
+        yield
+        return
+    with servers.using(servers.PREFECT, state) as address:
+        os.environ["PREFECT_API_URL"] = f"{address}/api"
+        yield
 
 
 def check_choices(mode: str, until: str) -> None:

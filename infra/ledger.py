@@ -175,11 +175,16 @@ def process_id(pid: int) -> JobId:
     return f"{socket.gethostname()}/{pid}/{int(psutil.Process(pid).create_time() * 1000)}"
 
 
+def is_of_this_machine(job: JobId) -> bool:
+    """True when the process of an id would be seen here."""
+    return job.rsplit("/", 2)[0] == socket.gethostname()
+
+
 def find_process(job: JobId) -> psutil.Process | None:
     """The live process of an id, on this machine."""
-    host, pid, created = job.rsplit("/", 2)
-    if host != socket.gethostname():
+    if not is_of_this_machine(job):
         return None
+    _, pid, created = job.rsplit("/", 2)
     try:
         process = psutil.Process(int(pid))
         same = abs(process.create_time() * 1000 - int(created)) < 1000

@@ -8,11 +8,23 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from infra.cluster import Cluster
-from infra.ledger import Attach, Book, Entry, JobId, JobState, Ledger, find_process, now, reconcile
+from infra.ledger import (
+    UNSEEN_GRACE,
+    Attach,
+    Book,
+    Entry,
+    JobId,
+    JobState,
+    Ledger,
+    find_process,
+    is_of_this_machine,
+    now,
+    reconcile,
+)
 from xclr.job import FAILURE, RESULT
 from xclr.recipe import Recipe
 from xclr.stages import Stage, pipeline
-from xclr.store import Store
+from xclr.store import Store, only_writer
 
 
 class PlannedStage(BaseModel):
@@ -34,15 +46,25 @@ def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, 
 
 def observe(entry: Entry, out: Path) -> dict[JobId, JobState]:
     """What can be seen of an attempt's processes and outcome from this machine."""
-    observed = {entry.owner: JobState.RUNNING if find_process(entry.owner) else JobState.GONE}
+    observed = {}
+    if is_of_this_machine(entry.owner):
+        observed[entry.owner] = JobState.RUNNING if find_process(entry.owner) else JobState.GONE
     if entry.job is not None:
-        if find_process(entry.job):
-            observed[entry.job] = JobState.RUNNING
-        elif (out / RESULT).exists():
-            observed[entry.job] = JobState.COMPLETED
-        else:
-            observed[entry.job] = JobState.FAILED if (out / FAILURE).exists() else JobState.GONE
+        observed[entry.job] = _job_state(entry, entry.job, out)
     return observed
+
+
+def _job_state(entry: Entry, job: JobId, out: Path) -> JobState:
+    if find_process(job):
+        return JobState.RUNNING
+    for outcome, state in ((RESULT, JobState.COMPLETED), (FAILURE, JobState.FAILED)):
+        if (out / outcome).exists():
+            return state
+    if not is_of_this_machine(job):  # its processes cannot be seen, its lock can, once it has started
+        with only_writer(out, wait=False) as nobody_writes:
+            if not nobody_writes or now() - entry.claimed < UNSEEN_GRACE:
+                return JobState.RUNNING
+    return JobState.GONE
 
 
 def _planned(stage: Stage, store: Store, cluster: Cluster) -> PlannedStage:

@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -150,7 +150,7 @@ def _make(run: Run, stage: Stage, out: Path) -> Artifact:
                 run.tracker.follow(stage, out)
                 time.sleep(POLL_S)
             case Adopt():
-                artifact = _commit(run, stage, out)
+                _commit(run, stage, out)
             case GiveUp(attempt=attempt) if attempt in waited_for or run.mode == "cached":
                 raise _failure(run, stage, out)
             case GiveUp(attempt=attempt):  # it failed in an earlier run
@@ -215,12 +215,13 @@ def _wait(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
         time.sleep(POLL_S)
 
 
-def _commit(run: Run, stage: Stage, out: Path) -> Artifact:
+def _commit(run: Run, stage: Stage, out: Path) -> None:
+    """Make a job's output visible; what turns out to be damaged loses its result, and is made again."""
     with only_writer(out):
-        if (artifact := run.store.find(stage.digest)) is None:
-            artifact = run.store.commit(run.store.reference(stage.digest), _manifest(run, stage, out))
+        if run.store.find(stage.digest) is None and (out / RESULT).exists():
+            with suppress(StoreError):
+                run.store.commit(run.store.reference(stage.digest), _manifest(run, stage, out))
             (out / RESULT).unlink()
-        return artifact
 
 
 def _manifest(run: Run, stage: Stage, out: Path) -> Manifest:

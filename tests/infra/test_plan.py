@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from infra.ledger import Entry, now, this_process
-from infra.plan import plan
+from infra.ledger import UNSEEN_GRACE, Entry, JobState, now, this_process
+from infra.plan import observe, plan
 from tests.infra.conftest import CLUSTER, TINY, open_run
 from tests.infra.test_stage import data
+from xclr.job import RESULT
 from xclr.recipe import Recipe
-from xclr.store import Store
+from xclr.store import Store, only_writer
 
 RECIPE = Recipe.model_validate(TINY)
 
@@ -37,3 +38,19 @@ def test_a_stage_with_a_live_job_is_running(home):
     )  # fmt: skip
     assert run.book.claim(entry)
     assert plan(RECIPE, run.store, CLUSTER)[0].state == "running"
+
+
+def test_a_job_of_another_machine_is_believed_alive_while_it_is_young_or_writes(home):
+    run = open_run(home)
+    out = home / "out"
+    young = Entry(
+        digest="d" * 32, kind="captions", stage="captions", run=run.id, attempt=1, owner="elsewhere/1/1",
+        claimed=now(), job="elsewhere/2/2",
+    )  # fmt: skip
+    old = young.model_copy(update={"claimed": now() - 2 * UNSEEN_GRACE})
+    assert observe(young, out) == {"elsewhere/2/2": JobState.RUNNING}
+    assert observe(old, out) == {"elsewhere/2/2": JobState.GONE}
+    with only_writer(out):
+        assert observe(old, out) == {"elsewhere/2/2": JobState.RUNNING}
+    (out / RESULT).touch()
+    assert observe(young, out) == {"elsewhere/2/2": JobState.COMPLETED}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +14,6 @@ import typer
 from xclr.errors import XclrError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from rich.table import Table
 
     from infra.plan import PlannedStage
@@ -33,7 +29,6 @@ RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="a named recip
 Sets = Annotated[list[str] | None, typer.Option("--set", help="override a key: --set train.epochs=2")]
 Home = Annotated[str | None, typer.Option(help="where artifacts, ledger and logs live [default: XCLR_HOME or ./.xclr]")]
 Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
-CTRL_C_GRACE_S = 5
 
 
 def _version(wanted: bool) -> None:
@@ -93,30 +88,14 @@ def _run_flow(recipe: Recipe, cluster: str, home: str, mode: str, until: str) ->
     from prefect.logging.handlers import APILogHandler
 
     from flows.full import full
+    from flows.interrupt import stopping_on_ctrl_c
 
-    signal.signal(signal.SIGINT, _interrupted)
     arguments: dict[str, Any] = {"cluster": cluster, "home": home, "mode": mode, "until": until}
     try:
-        full(recipe, **arguments)
+        with stopping_on_ctrl_c():
+            full(recipe, **arguments)
     finally:
         APILogHandler().flush()  # while the server is still up
-
-
-def _interrupted(number: int, frame: FrameType | None) -> None:
-    """First Ctrl-C: stop, the jobs go on. Second: end the jobs too. Third: leave at once."""
-    from flows.context import current
-
-    if any(not each.stopping.is_set() for each in current):
-        print("\nstopping; jobs go on by themselves. Ctrl-C once more ends them too.", file=sys.stderr)
-        for each in current:
-            each.stopping.set()
-        time.sleep(CTRL_C_GRACE_S)
-    elif current:
-        ended = sum(each.cancel_jobs() for each in current)
-        print(f"\n{ended} jobs ended", file=sys.stderr)
-        current.clear()
-    else:
-        os._exit(130)
 
 
 def _say_where(home: Path, state: Path) -> None:

@@ -60,8 +60,7 @@ def open_run(recipe: Recipe, cluster: str, home: str | None, mode: Mode) -> Iter
             run.save(state="failed")
             raise
         finally:
-            if run in current:  # a second Ctrl-C has taken it out
-                current.remove(run)
+            current.remove(run)
         run.save(state="completed")
 
 

@@ -76,12 +76,15 @@ class DetachedExecutor(LocalExecutor):  # type: ignore[misc]
             "SUBMITIT_EXECUTOR": "local",
             "SUBMITIT_LOCAL_WITH_SHELL": "",
         }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "submitit.local._local", str(self.folder)],
-            env=environment,
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-        )
+        with (self.folder.parent / "controller.log").open("ab") as log:  # not the terminal's streams, nor a pipe's
+            process = subprocess.Popen(
+                [sys.executable, "-m", "submitit.local._local", str(self.folder)],
+                env=environment,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         return LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=list(range(ranks)))
 
 

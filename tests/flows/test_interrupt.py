@@ -28,7 +28,7 @@ def job_of(home: Path) -> Entry:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for entry in Book(home).read().entries:
-            if entry.kind == "pretrain" and entry.log is not None and find_process(entry.job):
+            if entry.stage.startswith("pretrain simclr") and entry.log is not None and find_process(entry.job):
                 return entry
         time.sleep(0.1)
     raise AssertionError("no training job came about")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -99,11 +99,13 @@ def reconcile(ledger: Ledger, observed: Mapping[JobId, JobState], now: datetime)
 
 
 def _decide(entry: Entry, observed: Mapping[JobId, JobState], now: datetime) -> Action:
-    again = Submit(entry.digest, entry.attempt + 1, "")
+    def again(reason: str) -> Submit:
+        return Submit(entry.digest, entry.attempt + 1, reason)
+
     if entry.state is None and entry.job is None:
         owner = observed.get(entry.owner)
         waiting = owner is JobState.RUNNING or (owner is None and now - entry.claimed < UNSEEN_GRACE)
-        return Attach(entry.digest, None) if waiting else _because(again, "its claimer ended before submitting")
+        return Attach(entry.digest, None) if waiting else again("its claimer ended before submitting")
     state = entry.state or observed.get(entry.job or "", JobState.GONE)
     match state:
         case JobState.RUNNING:
@@ -113,11 +115,7 @@ def _decide(entry: Entry, observed: Mapping[JobId, JobState], now: datetime) -> 
         case JobState.FAILED:
             return GiveUp(entry.digest, entry.attempt)
         case JobState.GONE:
-            return _because(again, "its job ended without a result")
-
-
-def _because(action: Submit, reason: str) -> Submit:
-    return Submit(action.digest, action.attempt, reason)
+            return again("its job ended without a result")
 
 
 class Book:
@@ -203,18 +201,3 @@ def processes_of(job: JobId) -> Iterator[psutil.Process]:
 def now() -> datetime:
     """The time, in UTC."""
     return datetime.now(UTC)
-
-
-__all__: Sequence[str] = [
-    "Action",
-    "Adopt",
-    "Attach",
-    "Book",
-    "Entry",
-    "GiveUp",
-    "JobId",
-    "JobState",
-    "Ledger",
-    "Submit",
-    "reconcile",
-]

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from xclr.artifact import Cost, FileEntry
 from xclr.errors import BusyError, XclrError
-from xclr.stages import Produced, Progress, Stage
+from xclr.stages import Stage
 from xclr.store import describe, only_writer, write_atomically
 
 RESULT, FAILURE, PROGRESS = "result.json", "failure.json", "progress.json"
@@ -143,8 +143,6 @@ def _on_gpu() -> bool:
 def _cpu_s() -> float:
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
-
-__all__ = ["FAILURE", "PROGRESS", "RESULT", "Failure", "Produced", "Progress", "Result", "main", "run_stage"]
 
 if __name__ == "__main__":
     sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -158,7 +158,9 @@ def compare(
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="runs or recipes; default: the last run")
     ] = None,
-    against: Annotated[str | None, typer.Option(help="a method whose distance is shown: --against clip")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="show distances to a method, seed by seed: --against clip")
+    ] = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:

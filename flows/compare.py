@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from infra.stage import RunRecord, read_runs
 from xclr import schema
 from xclr.artifact import Digest
 from xclr.errors import StoreError
-from xclr.evaluation.score import Summary, summarise
+from xclr.evaluation.score import Summary, distances, summarise
 from xclr.store import Store
 
 COLUMNS: Sequence[tuple[str, tuple[str, str, str]]] = (  # heading, (suite, split, metric)
@@ -62,38 +62,38 @@ Row = dict[Key, Summary]
 
 
 def table_of(scores: pa.Table, against: str | None = None) -> Table:
-    """Method by suite: mean over seeds in percent, its 95% interval and, where wanted, its distance to a method.
+    """Method by suite in percent: mean over seeds and its 95% interval, or the distance to a method, seed by seed.
 
     Raises StoreError when there is no method `against`.
     """
-    summaries = summarise(scores)
+    summaries = summarise(scores) if against is None else distances(scores, _base(scores, against))
     by_row: dict[tuple[str, str], Row] = {}
     for each in summaries:
         by_row.setdefault((each.method, each.graph), {})[(each.suite, each.split, each.metric)] = each
-    base = _base(by_row, against) if against else {}
     there = [column for column in COLUMNS if any(column[1] in row for row in by_row.values())]
     table = Table("method", "targets from", *[heading for heading, _ in there], caption=_caption(summaries, against))
     table.caption_justify = "left"
+    sign = "" if against is None else "+"
     for (method, graph), row in sorted(by_row.items(), key=lambda item: _rank(*item[0])):
-        table.add_row(method, graph, *[_cell(row, base, key) for _, key in there])
+        table.add_row(method, graph, *[_cell(row, key, sign) for _, key in there])
     return table
 
 
-def _base(rows: Mapping[tuple[str, str], Row], against: str) -> Row:
-    named = [row for (method, _), row in rows.items() if method == against]
+def _base(scores: pa.Table, against: str) -> tuple[str, str]:
+    rows = zip(scores.column("method").to_pylist(), scores.column("graph").to_pylist(), strict=True)
+    known = sorted(set(rows), key=lambda row: _rank(*row))
+    named = [row for row in known if row[0] == against]
     if not named:
-        raise StoreError(
-            f"no method {against!r} in these scores", "there are: " + ", ".join(sorted({m for m, _ in rows}))
-        )
+        raise StoreError(f"no method {against!r} in these scores", "there are: " + ", ".join(row[0] for row in known))
     return named[0]
 
 
 def _caption(summaries: Sequence[Summary], against: str | None) -> str:
     kinds = sorted({each.ci_kind for each in summaries} - {"none"})
     seeds = max((each.seeds for each in summaries), default=0)
+    what = "mean" if against is None else f"distance to {against} of the same seed, mean"
     interval = f"± 95% half width ({', '.join(kinds)})" if kinds else "no interval"
-    distance = f", (distance to {against})" if against else ""
-    return f"percent, mean of {seeds} seed{'s' * (seeds != 1)} {interval}{distance}; a smaller bg gap is better"
+    return f"percent, {what} of {seeds} seed{'s' * (seeds != 1)} {interval}; a smaller bg gap is better"
 
 
 def _rank(method: str, graph: str) -> tuple[int, str, str]:
@@ -102,10 +102,9 @@ def _rank(method: str, graph: str) -> tuple[int, str, str]:
     return first, method, graph
 
 
-def _cell(row: Row, base: Row, key: Key) -> str:
+def _cell(row: Row, key: Key, sign: str) -> str:
     if key not in row:
         return "-"
     found = row[key]
     interval = "" if found.ci95 is None else f" ± {100 * found.ci95:.1f}"
-    distance = f" ({100 * (found.mean - base[key].mean):+.1f})" if key in base else ""
-    return f"{100 * found.mean:.1f}{interval}{distance}"
+    return f"{100 * found.mean:{sign}.1f}{interval}"

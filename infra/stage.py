@@ -143,7 +143,9 @@ def _make(run: Run, stage: Stage, out: Path) -> Artifact:
         match _next(run, stage, out):
             case Submit() if len(waited_for) >= MOST_ATTEMPTS:
                 raise _failure(run, stage, out)
-            case Submit(attempt=attempt):
+            case Submit(attempt=attempt, reason=reason):
+                if attempt > 1:
+                    run.board.say(f"{stage.name}: made again, {reason}")
                 waited_for.add(attempt)
                 _submit(run, stage, out, attempt)
             case Attach():
@@ -153,7 +155,8 @@ def _make(run: Run, stage: Stage, out: Path) -> Artifact:
                 _commit(run, stage, out)
             case GiveUp(attempt=attempt) if attempt in waited_for or run.mode == "cached":
                 raise _failure(run, stage, out)
-            case GiveUp(attempt=attempt):  # it failed in an earlier run
+            case GiveUp(attempt=attempt):
+                run.board.say(f"{stage.name}: tried again, it failed in an earlier run")
                 waited_for.add(attempt + 1)
                 _submit(run, stage, out, attempt + 1)
     return artifact

@@ -14,6 +14,7 @@ from xclr.evaluation.score import (
     bootstrap_half_width,
     bootstrap_interval,
     class_mean,
+    distances,
     resample_counts,
     statistic_score,
     summarise,
@@ -133,3 +134,20 @@ def test_summarise_reads_a_table_and_counts_a_repeated_row_once():
 def test_summarise_refuses_two_checkpoints_of_one_seed():
     with pytest.raises(DataError, match="two checkpoints of seed 0"):
         summarise([row(0, 0.1), row(0, 0.1, checkpoint="other")])
+
+
+def test_distances_are_taken_seed_by_seed():
+    values = {("xclr", "captions"): (0.30, 0.42, 0.51), ("clip", "pairs"): (0.20, 0.30, 0.40)}
+    rows = [
+        {"run": "r", "method": method, "dataset": "d", "graph": graph, "seed": seed, "checkpoint": f"{method}{seed}",
+         "step": 1, "suite": "linear", "split": "pictures", "metric": "top1", "value": value, "n": 10, "ci95": 0.1,
+         "ci_kind": "bootstrap"}
+        for (method, graph), of_seeds in values.items()
+        for seed, value in enumerate(of_seeds)
+    ]  # fmt: skip
+    (found,) = distances(pa.Table.from_pylist(rows, schema.SCORES), ("clip", "pairs"))
+    assert (found.method, found.seeds, found.ci_kind) == ("xclr", 3, "t-seeds")
+    assert found.mean == pytest.approx(0.11)
+    assert found.ci95 == pytest.approx(t_half_width([0.10, 0.12, 0.11]))
+    (one,) = distances(pa.Table.from_pylist([rows[0], rows[3]], schema.SCORES), ("clip", "pairs"))
+    assert (one.mean, one.ci95, one.ci_kind) == (pytest.approx(0.10), None, "none")

@@ -83,7 +83,10 @@ def test_the_table_has_every_method_and_suite(home):
     assert {row["method"] for row in rows} == {"random", "simclr", "clip", "xclr"}
     assert {row["suite"] for row in rows} == {"linear", "background"}
     assert all(-1 <= row["value"] <= 1 and row["n"] > 0 for row in rows)
-    assert "(+0.0)" in xclr(home, "compare", "--against", "clip").stdout
+    distances = xclr(home, "compare", "--against", "clip").stdout
+    assert "distance to clip of the same seed" in distances
+    assert "│ xclr" in distances
+    assert "│ clip" not in distances
 
 
 def test_each_distinct_caption_was_encoded_once(home):

@@ -148,6 +148,21 @@ def summarise(rows: pa.Table | Iterable[Mapping[str, Any]]) -> list[Summary]:
     return [_summary(key, list(seeds.values())) for key, seeds in groups.items()]
 
 
+def distances(rows: pa.Table, base: tuple[str, str]) -> list[Summary]:
+    """Summaries of every other method's scores minus those of `base`, (method, graph), with the same seed.
+
+    Seeds that one of the two lacks are left out; one or two seeds have no interval. Raises as `summarise` does.
+    """
+    place, table = ("seed", *GROUP[2:]), rows.to_pylist()
+    own = {tuple(row[name] for name in place): row["value"] for row in table if (row["method"], row["graph"]) == base}
+    differences = (
+        row | {"value": row["value"] - own[where], "ci95": None, "ci_kind": "none"}
+        for row in table
+        if (row["method"], row["graph"]) != base and (where := tuple(row[name] for name in place)) in own
+    )
+    return summarise(differences)
+
+
 def _summary(key: tuple[str, ...], rows: list[Mapping[str, Any]]) -> Summary:
     values = [float(row["value"]) for row in rows]
     interval: tuple[float | None, str] = (None, "none")

@@ -186,7 +186,8 @@ def serve(
     from infra import servers
 
     state = state_folder(home_folder(home))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for each in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background programs without it
+        signal.signal(each, signal.default_int_handler)
     with (
         servers.using(servers.PREFECT, state, prefect_port) as prefect,
         servers.using(servers.MLFLOW, state, mlflow_port) as mlflow,

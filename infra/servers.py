@@ -35,7 +35,7 @@ class Server(NamedTuple):
     name: str
     command: Callable[[Path, int], list[str]]
     health: str
-    environment: Callable[[Path], Mapping[str, str]]
+    environment: Callable[[Path, int], Mapping[str, str]]
 
 
 class Running(BaseModel):
@@ -72,7 +72,8 @@ PREFECT = Server(
         str(port),
     ],
     "/api/health",
-    prefect_environment,
+    # without it the pages ask the API at port 4200, whatever the server's port is
+    lambda state, port: {**prefect_environment(state), "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api"},
 )
 MLFLOW = Server(
     "mlflow",
@@ -82,7 +83,7 @@ MLFLOW = Server(
         "--artifacts-destination", str(artifacts_of(state)),
     ],
     "/health",
-    lambda state: {"MLFLOW_DISABLE_TELEMETRY": "true"},
+    lambda state, port: {"MLFLOW_DISABLE_TELEMETRY": "true"},
 )  # fmt: skip
 
 
@@ -151,7 +152,7 @@ def _start(server: Server, state: Path, port: int) -> Running:
     with log.open("ab") as stream:
         process = subprocess.Popen(
             server.command(state, port),
-            env={**os.environ, **server.environment(state)},
+            env={**os.environ, **server.environment(state, port)},
             stdout=stream,
             stderr=stream,
             stdin=subprocess.DEVNULL,

@@ -176,6 +176,8 @@ def test_serve_brings_both_uis_up_and_takes_them_down(home):
         assert f":{ports[1]}" in lines[1]
         for port, path in zip(ports, ("/api/health", "/health"), strict=True):
             assert urllib.request.urlopen(f"http://127.0.0.1:{port}{path}").status == 200
+        settings = json.load(urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/ui-settings"))
+        assert settings["api_url"] == f"http://127.0.0.1:{ports[0]}/api", "the pages ask another server"
         busy = subprocess.run(
             [*command(home.parent / "other", "serve"), "--prefect-port", str(ports[0])], capture_output=True, text=True
         )

@@ -93,7 +93,8 @@ def _caption(summaries: Sequence[Summary], against: str | None) -> str:
     seeds = max((each.seeds for each in summaries), default=0)
     what = "mean" if against is None else f"distance to {against} of the same seed, mean"
     interval = f"± 95% half width ({', '.join(kinds)})" if kinds else "no interval"
-    return f"percent, {what} of {seeds} seed{'s' * (seeds != 1)} {interval}; a smaller bg gap is better"
+    gap = "; a smaller bg gap is better" if any(each.metric == "gap" for each in summaries) else ""
+    return f"percent, {what} of {seeds} seed{'s' * (seeds != 1)} {interval}{gap}"
 
 
 def _rank(method: str, graph: str) -> tuple[int, str, str]:

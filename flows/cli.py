@@ -14,6 +14,7 @@ import typer
 from xclr.errors import XclrError
 
 if TYPE_CHECKING:
+    from pyarrow import Table as Scores
     from rich.table import Table
 
     from infra.plan import PlannedStage
@@ -77,11 +78,15 @@ def run(
     state = state_folder(place)
     with prefect_server(state):
         _run_flow(loaded, cluster, str(place), mode, until)
-    if until == "compare":
-        from flows.compare import read_scores, table_of
+    if until != "compare":
+        _say_where(place, state)
+        return
+    from flows.compare import read_scores
 
-        _print(table_of(read_scores(place, [])))
+    scores = read_scores(place, [])
+    _print_scores(scores)
     _say_where(place, state)
+    _write_page(place, [], scores)
 
 
 def _run_flow(recipe: Recipe, cluster: str, home: str, mode: str, until: str) -> None:
@@ -163,16 +168,39 @@ def compare(
     ] = None,
     home: Home = None,
     as_json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option(help="where the page goes [default: HOME/pages/compare-<names>.html]")
+    ] = None,
 ) -> None:
-    """Show the scores of runs: method by suite, mean over seeds and its interval."""
-    from flows.compare import read_scores, table_of
+    """Show the scores of runs, method by suite, and write a page with them, training curves and nearest neighbours."""
+    from flows.compare import read_scores
     from flows.context import home_folder
 
-    scores = read_scores(home_folder(home), runs or [])
+    place = home_folder(home)
+    scores = read_scores(place, runs or [])
     if as_json:
         print(json.dumps(scores.to_pylist(), indent=1))
-        return
-    _print(table_of(scores, against))
+    else:
+        _print_scores(scores, against)
+    if out is not None or not as_json:
+        _write_page(place, runs or [], scores, against, out)
+
+
+def _print_scores(scores: Scores, against: str | None = None) -> None:
+    from flows.compare import NO_SCORES, table_of
+
+    if scores.num_rows:
+        _print(table_of(scores, against))
+    else:
+        print(NO_SCORES, file=sys.stderr)
+
+
+def _write_page(
+    home: Path, runs: Sequence[str], scores: Scores, against: str | None = None, out: Path | None = None
+) -> None:
+    from flows.page import write_page
+
+    print(f"page        {write_page(home, runs, scores, against, out)}", file=sys.stderr)
 
 
 @app.command()

@@ -33,12 +33,19 @@ def full(
     """Run a recipe; returns the run's id. Finished stages are found, not made again."""
     with open_run(recipe, cluster, home, mode) as run:
         made = data(run, until)
-        results = evaluate(run, pretrain(run, made, until), made, until)
-        wait([*made.values(), *results])
+        checkpoints = pretrain(run, made, until)
+        features, results = evaluate(run, checkpoints, made, until)
+        everything = [
+            *made.values(),
+            *checkpoints.values(),
+            *features,
+            *results,
+        ]  # without suites nobody reads features
+        wait(everything)
         if until == UNTIL[-1]:
             finished = [each for each in results if each.state.is_completed()]
             tasks.comparison.submit(run, finished).result()
-        for future in (*made.values(), *results):
+        for future in everything:
             future.result()  # raises what made it fail
         return run.id
 
@@ -69,16 +76,15 @@ def pretrain(run: Run, made: Futures, until: str) -> Futures:
     }
 
 
-def evaluate(run: Run, checkpoints: Futures, made: Futures, until: str) -> list[Future]:
+def evaluate(run: Run, checkpoints: Futures, made: Futures, until: str) -> tuple[list[Future], list[Future]]:
     """Features once per checkpoint, then every suite by itself."""
-    if not _reaches(until, "evaluate"):
-        return list(checkpoints.values())
-    results = []
-    for title, checkpoint in checkpoints.items():
-        features = tasks.features.submit(run, title, checkpoint, made)
-        own = {"captions": made["captions"], "checkpoint": checkpoint, "features": features}
+    features: list[Future] = []
+    results: list[Future] = []
+    for title, checkpoint in checkpoints.items() if _reaches(until, "evaluate") else ():
+        features.append(tasks.features.submit(run, title, checkpoint, made))
+        own = {"captions": made["captions"], "checkpoint": checkpoint, "features": features[-1]}
         results += [tasks.suite.submit(run, name, title, own) for name in stages.suites(run.recipe)]
-    return results
+    return features, results
 
 
 def _reaches(until: str, stage: str) -> bool:

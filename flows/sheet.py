@@ -66,10 +66,10 @@ def sheet_of(trainings: Sequence[Training], store: Store) -> Sheet:
     chosen = [each for each in chosen if each.images == chosen[0].images]
     there = [each for each in chosen if store.find(each.features.digest) is not None]
     if not there:
-        raise StoreError("the features of these runs are gone", "run the recipe again")
+        raise StoreError("the features of these runs are not in the store", "run the recipe again")
     for artifact in (there[0].captions, there[0].images):
         if store.find(artifact.digest) is None:
-            raise StoreError(f"the {artifact.kind} of these runs are gone", "run the recipe again")
+            raise StoreError(f"the {artifact.kind} of these runs are not in the store", "run the recipe again")
     lacking = sorted({each.method[0] for each in chosen} - {each.method[0] for each in there})
     return _sheet(there, f" No features are left of {', '.join(lacking)}." if lacking else "")
 
@@ -120,5 +120,5 @@ def _tiles(training: Training, rows: Ints) -> dict[int, Tile]:
 def _uri(picture: Tensor) -> str:
     """A picture [4, side, side] as a WebP data URI."""
     buffer = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "WEBP", quality=80, method=6)
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -52,6 +52,7 @@ def home(tmp_path_factory) -> Path:
         (kind,) = {path.parent.parent.name for path in home.glob(f"artifacts/*/{name}/manifest.json")}
         assert re.search(rf"{kind} hit", done.stderr), "a finished stage was made again"
     (home / "table.txt").write_text(done.stdout)
+    (home / "said.txt").write_text(done.stderr)
     return home
 
 
@@ -87,6 +88,24 @@ def test_the_table_has_every_method_and_suite(home):
     assert "distance to clip of the same seed" in distances
     assert "│ xclr" in distances
     assert "│ clip" not in distances
+
+
+def test_a_run_and_compare_leave_a_page_and_say_where(home, tmp_path):
+    page = home / "pages" / "compare-smoke.html"
+    assert (home / "said.txt").read_text().splitlines()[-1] == f"page        {page}"
+    made = page.read_text()
+    page.unlink()
+    rows = xclr(home, "compare", "--json")
+    assert rows.stderr == ""
+    assert not page.exists()
+    done = xclr(home, "compare", "smoke", "--json", "--out", str(tmp_path / "mine.html"))
+    assert done.stdout == rows.stdout
+    assert done.stderr == f"page        {tmp_path / 'mine.html'}\n"
+    assert (tmp_path / "mine.html").read_text() == made
+    assert made.count("data:image/webp") == 10 * (1 + 4 * 6)
+    assert len(made) < 3_000_000
+    for word in ("Scores", "Distance to clip", "entropy of the targets", "vendor top-1", "xclr run smoke"):
+        assert word in made
 
 
 def test_each_distinct_caption_was_encoded_once(home):

@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests.flows.finished import own_recipe
+from tests.infra.conftest import TINY
+
 
 def xclr(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line as a person does."""
@@ -81,6 +84,19 @@ def test_a_fault_in_the_data_is_told_before_long_work(tmp_path, columns, parts):
     done = xclr("run", recipe_for(pa.table(columns), tmp_path), cwd=tmp_path)
     fails(done, *parts)
     assert not (tmp_path / ".xclr" / "artifacts" / "embeddings").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_no_suite_judges_has_features_and_a_page_and_fails_with_its_training(tmp_path):
+    own_recipe(tmp_path, "a drawing of")
+    small = TINY["train"] | {"batch_size": 16}
+    recipe = recipe_for(pq.read_table(tmp_path / "own.parquet"), tmp_path, graph={"k": 4}, train=small)
+    done = xclr("run", recipe, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "No suite judged this run" in done.stderr
+    page = (tmp_path / ".xclr" / "pages" / "compare-own.html").read_text()
+    assert page.count("data:image/webp") > 10, "the features were not waited for"
+    fails(xclr("run", recipe, "--set", "train.learning_rate=1e30", cwd=tmp_path), "pretrain xclr", "loss is not finite")
 
 
 def test_help_and_plan_import_nothing_heavy(tmp_path):

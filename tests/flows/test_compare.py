@@ -61,6 +61,11 @@ def test_distances_carry_signs_and_mark_nothing():
     assert "distance to clip of the same seed" in grid.caption
 
 
+def test_a_distance_that_rounds_to_zero_has_no_minus():
+    grid = grid_of(table(score("clip", "pairs", 0.4), score("xclr", "captions", 0.3999)), "clip")
+    assert grid.lines[0].cells == (Cell("+0.0"),)
+
+
 def test_the_terminal_and_markdown_show_the_same_cells():
     markdown = markdown_of(SCORES).splitlines()
     assert markdown[:2] == ["| method | targets from | pictures top-1 | bg gap |", "| --- | --- | --- | --- |"]

@@ -84,7 +84,7 @@ def test_features_of_one_method_that_are_gone_are_named(home):
     training = next(each for each in trainings_of(read_runs(home), store) if each.method[0] == "clip")
     store.discard(training.features)
     html = page_of(home)
-    assert "No features are left of clip." in html
+    assert "Without clip pairs: no features" in html
     assert html.count("data:image/webp") > 10
 
 
@@ -136,6 +136,12 @@ def test_a_place_that_cannot_be_written(home):
     with pytest.raises(StoreError, match=r"cannot write /dev/null/page\.html") as error:
         write_page(home, [], read_scores(home, []), None, Path("/dev/null/page.html"))
     assert "--out" in error.value.remedy
+
+
+def test_a_folder_gets_the_page_under_its_name(home, tmp_path):
+    path = write_page(home, [], read_scores(home, []), None, tmp_path)
+    assert path == tmp_path / "compare-own.html"
+    assert path.exists()
 
 
 def test_many_names_make_a_short_file_name(home):

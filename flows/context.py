@@ -11,6 +11,7 @@ from typing import get_args
 from infra import servers
 from infra.cluster import load_cluster
 from infra.progress import Board
+from infra.runs import new_record
 from infra.stage import Mode, Run
 from infra.tracking import Tracker, sqlite_uri
 from xclr import stages
@@ -48,26 +49,29 @@ def open_run(recipe: Recipe, cluster: str, home: str | None, mode: Mode) -> Iter
     if mode == "force":
         for stage in planned:
             store.discard(store.reference(stage.digest))
-    tracker = Tracker(tracking_uri(state), recipe, servers.artifacts_of(state), _tags())
+    flow_run = _flow_run()
+    tags = {"prefect_flow_run": flow_run} if flow_run else {}
+    tracker = Tracker(tracking_uri(state), recipe, servers.artifacts_of(state), tags)
     with Board(len(planned)) as board:
         for line in stages.skipped(recipe):
             board.say(line)
-        run = Run(recipe, store, load_cluster(cluster), mode, tracker, board)
+        record = new_record(recipe, (stage.digest for stage in planned), flow_run)
+        run = Run(record, store, load_cluster(cluster), mode, tracker, board)
         current.append(run)
         try:
             yield run
         except BaseException:
-            run.save(state="failed")
+            run.close("failed")
             raise
         finally:
             current.remove(run)
-        run.save(state="completed")
+        run.close("completed")
 
 
-def _tags() -> dict[str, str]:
+def _flow_run() -> str | None:
     from prefect.runtime import flow_run
 
-    return {"prefect_flow_run": str(flow_run.id)} if flow_run.id else {}
+    return str(flow_run.id) if flow_run.id else None
 
 
 @contextmanager

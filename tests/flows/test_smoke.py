@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from infra import servers
-from infra.stage import read_runs
+from infra.runs import read_runs
 from infra.tracking import sqlite_uri
 from xclr import schema, stages
 from xclr.recipe import load_recipe

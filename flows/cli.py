@@ -213,18 +213,29 @@ def serve(
     from flows.context import home_folder, state_folder
     from infra import servers
 
-    state = state_folder(home_folder(home))
+    place = home_folder(home)
+    state = state_folder(place)
     for each in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background programs without it
         signal.signal(each, signal.default_int_handler)
     with (
         servers.using(servers.PREFECT, state, prefect_port) as prefect,
         servers.using(servers.MLFLOW, state, mlflow_port) as mlflow,
     ):
-        print(f"Prefect  {prefect}\nMLflow   {mlflow}\n\nCtrl-C stops both.", flush=True)
         try:
+            _say_served(place, prefect, mlflow)
             signal.pause()
         except KeyboardInterrupt:
             print("stopping", file=sys.stderr)
+
+
+def _say_served(home: Path, prefect: str, mlflow: str) -> None:
+    from infra import servers
+
+    print(f"Prefect  {prefect}\nMLflow   {mlflow}", flush=True)
+    for name, page in servers.experiments(mlflow).items():
+        print(f"  {name:<7}{page}")
+    print("\nFor Prefect's own commands, in another terminal:")
+    print(f"  export PREFECT_API_URL={prefect}/api XCLR_HOME={home}\n\nCtrl-C stops both.", flush=True)
 
 
 def _print(table: Table) -> None:

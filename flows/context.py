@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from infra import servers
 from infra.cluster import load_cluster
@@ -18,6 +18,10 @@ from xclr import stages
 from xclr.errors import RecipeError
 from xclr.recipe import Recipe
 from xclr.store import Store
+
+if TYPE_CHECKING:
+    from prefect import Flow, State
+    from prefect.client.schemas.objects import FlowRun
 
 current: list[Run] = []  # the runs of this process, for whoever must stop them
 
@@ -52,7 +56,7 @@ def open_run(recipe: Recipe, cluster: str, home: str | None, mode: Mode) -> Iter
     flow_run = _flow_run()
     tags = {"prefect_flow_run": flow_run} if flow_run else {}
     tracker = Tracker(tracking_uri(state), recipe, servers.artifacts_of(state), tags)
-    with Board(len(planned)) as board:
+    with _board(len(planned)) as board:
         for line in stages.skipped(recipe):
             board.say(line)
         record = new_record(recipe, (stage.digest for stage in planned), flow_run)
@@ -61,6 +65,7 @@ def open_run(recipe: Recipe, cluster: str, home: str | None, mode: Mode) -> Iter
         try:
             yield run
         except BaseException:
+            run.stopping.set()
             run.close("failed")
             raise
         finally:
@@ -68,10 +73,25 @@ def open_run(recipe: Recipe, cluster: str, home: str | None, mode: Mode) -> Iter
         run.close("completed")
 
 
+def _board(stages: int) -> Board:
+    """Shows a run on the terminal, but for a deployment's, which has none; the server gets every line."""
+    from prefect.logging import get_run_logger
+    from prefect.runtime import deployment
+
+    return Board(stages, quiet=deployment.id is not None, log=get_run_logger().info)
+
+
 def _flow_run() -> str | None:
     from prefect.runtime import flow_run
 
     return str(flow_run.id) if flow_run.id else None
+
+
+def cancel_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """End the jobs of a flow run that was cancelled in the Prefect UI or by its API."""
+    from infra.cancel import cancel_flow_run
+
+    cancel_flow_run(home_folder((flow_run.parameters or {}).get("home")), str(flow_run.id))
 
 
 @contextmanager

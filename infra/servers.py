@@ -7,6 +7,7 @@ that was killed leaves its Prefect server to the next run, and there is never a 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from infra.ledger import JobId, find_process, process_id, this_process
+from infra.tracking import runs_page
 from xclr.errors import JobError, RecipeError
 from xclr.store import write_atomically
 
@@ -114,6 +116,17 @@ def using(server: Server, state: Path, port: int = 0) -> Iterator[str]:
     finally:
         with _locked(server, state):
             _leave(server, state, me)
+
+
+def experiments(mlflow: str) -> dict[str, str]:
+    """The list of runs of each experiment of an MLflow server, newest first, by the experiment's name."""
+    body = json.dumps({"max_results": 20, "order_by": ["last_update_time DESC"]}).encode()
+    request = urllib.request.Request(  # noqa: S310 - our own loopback address
+        f"{mlflow}/api/2.0/mlflow/experiments/search", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        found = json.load(answer).get("experiments", [])
+    return {each["name"]: runs_page(mlflow, each["experiment_id"]) for each in found if each["name"] != "Default"}
 
 
 def check_port(port: int) -> None:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows import operate
+from flows.terminal import Home, Json
+from flows.terminal import show as _print
 from xclr.errors import XclrError
 
 if TYPE_CHECKING:
@@ -27,8 +30,6 @@ app = typer.Typer(
 )
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="a named recipe (emoji, smoke) or a YAML file")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="override a key: --set train.epochs=2")]
-Home = Annotated[str | None, typer.Option(help="where artifacts, ledger and logs live [default: XCLR_HOME or ./.xclr]")]
-Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
 
 
 def _version(wanted: bool) -> None:
@@ -199,13 +200,7 @@ def serve(
             print("stopping", file=sys.stderr)
 
 
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:  # a pipe has no width to fold lines at
-        console = Console(width=200)
-    console.print(table)
+app.add_typer(operate.app)  # status, logs, cancel, gc, doctor
 
 
 def main() -> None:

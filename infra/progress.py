@@ -91,12 +91,13 @@ class Board:
             with self.lock:
                 active = dict(self.active)
             for bar, path in active.items():
-                seen = _read(path)
+                seen = read_progress(path)
                 if seen is not None and bar in self.active:
                     self.bars.update(bar, completed=seen[0], total=seen[1])
 
 
-def _read(path: Path) -> tuple[int, int] | None:
+def read_progress(path: Path) -> tuple[int, int] | None:
+    """(done, total) as a job wrote it; None when it has not."""
     try:
         raw = json.loads(path.read_text())
         return int(raw["done"]), int(raw["total"])

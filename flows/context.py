@@ -50,6 +50,7 @@ def open_run(recipe: Recipe, cluster: str, home: str | None, mode: Mode) -> Iter
     store.check_writable()
     state = state_folder(store.home)
     state.mkdir(parents=True, exist_ok=True)
+    servers.check_mlflow(tracking_uri(state))
     if mode == "force":
         for stage in planned:
             store.discard(store.reference(stage.digest))
@@ -102,10 +103,12 @@ def prefect_server(state: Path) -> Iterator[None]:
     """
     os.environ.update(servers.prefect_environment(state))
     if "PREFECT_API_URL" in os.environ:
+        servers.check_prefect(os.environ["PREFECT_API_URL"])
         yield
         return
     with servers.using(servers.PREFECT, state) as address:
         os.environ["PREFECT_API_URL"] = f"{address}/api"
+        servers.check_prefect(os.environ["PREFECT_API_URL"])
         yield
 
 

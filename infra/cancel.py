@@ -73,7 +73,8 @@ def find_run(home: Path, name: str) -> RunRecord:
     if not named:
         known = sorted({each.run for each in records} | {each.recipe.name for each in records})
         near = difflib.get_close_matches(name, known, n=3) or known[-3:]
-        raise StoreError(f"no run {name!r} in {home}", "there are: " + (", ".join(near) or "none yet; see xclr status"))
+        remedy = "there are: " + ", ".join(near) if near else "nothing has run in this HOME; see --home and XCLR_HOME"
+        raise StoreError(f"no run {name!r} in {home}", remedy)
     live = [each for each in named if _can_be_cancelled(home, each)]
     if not live:
         newest = named[-1]

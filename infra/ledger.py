@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -136,7 +137,9 @@ class Book:
     def latest(self, digest: Digest | str) -> Entry | None:
         """The newest attempt at a digest."""
         paths = sorted((self.root / digest).glob("[0-9]*.json"))
-        return _read(paths[-1]) if paths else None
+        with suppress(FileNotFoundError):  # removed meanwhile
+            return _read(paths[-1]) if paths else None
+        return None
 
     def read(self) -> Ledger:
         """The newest attempt at every digest."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 from rich.table import Table
 
-from infra.stage import RunRecord, read_runs
+from infra.runs import RunRecord, read_runs
 from xclr import schema
 from xclr.artifact import Digest
 from xclr.errors import StoreError

@@ -17,7 +17,7 @@ from flows.compare import NO_SCORES, Grid, find_runs, grid_of, methods_of
 from flows.curves import LOSS, METRICS, Plot, Trace, draw, read_metrics
 from flows.sheet import NEIGHBOURS, SIDE, sheet_of
 from flows.trainings import Method, Training, labels_of, trainings_of
-from infra.stage import RunRecord
+from infra.runs import RunRecord
 from xclr import stages
 from xclr.errors import StoreError, XclrError
 from xclr.recipe import Recipe, load_recipe, recipe_names

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from flows.compare import rank
-from infra.stage import RunRecord
+from infra.runs import RunRecord
 from xclr import stages
 from xclr.artifact import Artifact
 from xclr.recipe import Recipe, graph_name, method_name

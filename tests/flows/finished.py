@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from infra.stage import RunRecord
+from infra.runs import RunRecord, new_record
 from tests.images.pictures import encode
 from tests.infra.conftest import TINY
 from tests.training.home import commit, one_thread, write_vectors
@@ -31,19 +30,14 @@ def finish(home: Path, recipe: Recipe, run: str | None = None) -> RunRecord:
     """Run a recipe's stages, with unit vectors in place of a text model's, and write its record."""
     store = Store(home)
     store.check_writable()
-    made = None
+    made, planned = None, stages.pipeline(recipe, store)
     with one_thread():
-        for stage in stages.pipeline(recipe, store):
+        for stage in planned:
             made = store.find(stage.digest)
             if made is None and stage.kind != "graph":
                 made = commit(store, stage, _runner(stage.kind))
-    record = RunRecord(
-        run=run or f"{recipe.name}-1",
-        recipe=recipe,
-        state="completed",
-        started=datetime.now(UTC),
-        scores=str(made.digest),
-    )
+    ended = {"run": run or f"{recipe.name}-1", "state": "completed", "scores": str(made.digest)}
+    record = new_record(recipe, [stage.digest for stage in planned]).model_copy(update=ended)
     write_atomically(home / "runs" / f"{record.run}.json", record.model_dump_json())
     return record
 

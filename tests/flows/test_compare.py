@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from flows.compare import Cell, find_runs, grid_of, markdown_of, methods_of, table_of
-from infra.stage import RunRecord
+from infra.runs import new_record
 from xclr import schema
 from xclr.errors import StoreError
 from xclr.recipe import Recipe
@@ -92,8 +92,8 @@ def test_a_method_that_is_not_there():
 
 
 def record(home, run, recipe, hour, scores="0" * 32):
-    started = datetime(2026, 1, 1, hour, tzinfo=UTC)
-    made = RunRecord(run=run, recipe=Recipe(name=recipe), state="failed", started=started, scores=scores)
+    known = {"run": run, "state": "failed", "started": datetime(2026, 1, 1, hour, tzinfo=UTC), "scores": scores}
+    made = new_record(Recipe(name=recipe), []).model_copy(update=known)
     write_atomically(home / "runs" / f"{run}.json", made.model_dump_json())
 
 

@@ -20,7 +20,7 @@ TRAIN, HELD_OUT = "train", ("val", "test")  # folders that are splits when they 
 SHOWN = 3  # missing files named in a message
 PROBE_LINES = 100  # of a TSV, looked at before any work
 GET = {
-    "cc3m": "get Train_GCC-training.tsv (caption TAB url, no header) through the form on Google's Conceptual Captions page",
+    "cc3m": "get Train_GCC-training.tsv (caption TAB url, no header) by the form on Google's Conceptual Captions page",
     "cc12m": "get cc12m.tsv (url TAB caption, no header) from the page of Google's conceptual-12m",
     "imagenet": f"get ILSVRC 2012 as Kaggle packs it: train/<wnid>/*.JPEG, val/<wnid>/*.JPEG and {SYNSETS}",
 }

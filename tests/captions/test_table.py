@@ -202,3 +202,68 @@ def test_a_parquet_file_with_broken_bytes_is_named(part, write):
     first, last = {"footer": (footer, len(raw) - 8), "pages": (4, footer)}[part]
     data.path.write_bytes(raw[:first] + b"\xff" * (last - first) + raw[last:])
     assert "mine.parquet" in fault(data).message
+
+
+def text_table(tmp_path, name, text, **config):
+    (tmp_path / name).write_text(text)
+    return DataConfig(source="table", path=tmp_path / name, **config)
+
+
+def test_a_csv_gives_captions_labels_and_addresses(tmp_path):
+    text = '\ufeffcaption,image,kind\r\n"a ""red"" dog, running",dog.png,pet\r\na cow,http://host/cow.jpg,\r\n'
+    data = text_table(tmp_path, "mine.csv", text, label_column="kind")
+    first, second = captions(data)
+    assert (first["caption"], first["label"], first["url"]) == ('a "red" dog, running', "pet", None)
+    assert (second["caption"], second["label"], second["url"]) == ("a cow", None, "http://host/cow.jpg")
+    assert list(table.pictures(data)) == [tmp_path / "dog.png", "http://host/cow.jpg"]
+
+
+def test_the_same_rows_have_the_same_keys_in_every_kind_of_table(tmp_path, write):
+    rows = {"caption": ["a dog", "a cat"], "image": ["a.png", "b.png"]}
+    of_csv = captions(text_table(tmp_path, "mine.csv", "caption,image\na dog,a.png\na cat,b.png\n"))
+    assert captions(write(rows)) == of_csv
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [("7", "the caption is a number (7), not text"), ("[1]", "a list"), ('""', "empty"), ("null", "empty")],
+)
+def test_captions_of_json_that_are_of_no_use_are_named_by_line(value, part, tmp_path):
+    text = '{"caption": "a dog", "image": "a.png"}\n\n{"caption": ' + value + ', "image": "b.png"}\n'
+    error = fault(text_table(tmp_path, "mine.jsonl", text))
+    assert part in error.message
+    assert "lines 3" in error.message
+
+
+def test_labels_of_mixed_types_are_named_with_the_first_line_of_each(tmp_path):
+    lines = ["1", "2", '"dog"', "3"]
+    text = "".join(f'{{"caption": "a", "image": "a.png", "kind": {each}}}\n' for each in lines)
+    error = fault(text_table(tmp_path, "mine.jsonl", text, label_column="kind"))
+    assert "column 'kind' mixes types: a number (lines 1), text (lines 3)" in error.message
+
+
+def test_labels_may_be_whole_and_other_numbers_and_null(tmp_path):
+    text = "".join(f'{{"caption": "a", "image": "a.png", "kind": {each}}}\n' for each in ("1", "2.5", "null"))
+    records = captions(text_table(tmp_path, "mine.jsonl", text, label_column="kind"))
+    assert [each["label"] for each in records] == ["1", "2.5", None]
+
+
+@pytest.mark.parametrize("value", ["7", "[1]", "{}", "true"])
+def test_a_picture_that_is_no_text_is_named_by_line(value, tmp_path):
+    error = fault(text_table(tmp_path, "mine.jsonl", f'{{"caption": "a", "image": {value}}}'))
+    assert "lines 1: the picture is" in error.message
+
+
+def test_a_label_that_is_a_list_is_named_by_line(tmp_path):
+    data = text_table(tmp_path, "a.jsonl", '{"caption": "a", "image": "a.png", "kind": [1]}', label_column="kind")
+    assert "the label is a list (lines 1)" in fault(data).message
+
+
+def test_a_csv_with_a_header_only_has_no_rows(tmp_path):
+    assert "mine.csv has no rows" in fault(text_table(tmp_path, "mine.csv", "caption,image\n")).message
+
+
+def test_captions_that_are_numbers_in_parquet_are_named_with_their_type(write):
+    error = fault(write(columns(caption=[1, 2, 3])))
+    assert "column 'caption' holds int64" in error.message
+    assert "text" in error.remedy

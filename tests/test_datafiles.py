@@ -44,7 +44,7 @@ def test_missing_picture_files_are_counted_and_the_first_are_named(tmp_path):
     lines = ["a,here.png", *(f"b,gone{number}.png" for number in range(5)), "c,http://host/c.png"]
     error = fault(datafiles.pictures_listing, table(tmp_path, "caption,image\n" + "\n".join(lines)))
     assert "5 of 6 picture files are not there" in error.message
-    assert f"lines 3: {tmp_path}/gone0.png" in error.message
+    assert f"line 3: {tmp_path}/gone0.png" in error.message
     assert "gone2.png" in error.message
     assert "gone3.png" not in error.message
     assert f"start at {tmp_path}" in error.remedy

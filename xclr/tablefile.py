@@ -38,7 +38,8 @@ class Table:
     def where(self, places: Sequence[int]) -> str:
         """Say where rows stand, as a person finds them."""
         first = ", ".join(map(str, places[:5])) + (", ..." if len(places) > 5 else "")
-        return f"rows {first}, counted from 0" if self.ending == PARQUET else f"lines {first}"
+        several = "s" if len(places) > 1 else ""
+        return f"row{several} {first}, counted from 0" if self.ending == PARQUET else f"line{several} {first}"
 
 
 def open_table(path: Path) -> Table:

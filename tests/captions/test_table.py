@@ -154,7 +154,7 @@ def test_labels_and_row_ids_that_are_not_utf8_are_refused(column, write):
 @pytest.mark.parametrize("empty", ["", "  \n", None])
 def test_empty_captions_are_named_by_row(empty, write):
     error = fault(write(columns(caption=["a dog", empty, "a cow"])))
-    assert "mine.parquet: 1 captions are empty (rows 1, counted from 0)" in error.message
+    assert "mine.parquet: 1 captions are empty (row 1, counted from 0)" in error.message
 
 
 def test_a_table_without_rows_is_named(write):
@@ -232,14 +232,14 @@ def test_captions_of_json_that_are_of_no_use_are_named_by_line(value, part, tmp_
     text = '{"caption": "a dog", "image": "a.png"}\n\n{"caption": ' + value + ', "image": "b.png"}\n'
     error = fault(text_table(tmp_path, "mine.jsonl", text))
     assert part in error.message
-    assert "lines 3" in error.message
+    assert "line 3" in error.message
 
 
 def test_labels_of_mixed_types_are_named_with_the_first_line_of_each(tmp_path):
     lines = ["1", "2", '"dog"', "3"]
     text = "".join(f'{{"caption": "a", "image": "a.png", "kind": {each}}}\n' for each in lines)
     error = fault(text_table(tmp_path, "mine.jsonl", text, label_column="kind"))
-    assert "column 'kind' mixes types: a number (lines 1), text (lines 3)" in error.message
+    assert "column 'kind' mixes types: a number (line 1), text (line 3)" in error.message
 
 
 def test_labels_may_be_whole_and_other_numbers_and_null(tmp_path):
@@ -251,12 +251,12 @@ def test_labels_may_be_whole_and_other_numbers_and_null(tmp_path):
 @pytest.mark.parametrize("value", ["7", "[1]", "{}", "true"])
 def test_a_picture_that_is_no_text_is_named_by_line(value, tmp_path):
     error = fault(text_table(tmp_path, "mine.jsonl", f'{{"caption": "a", "image": {value}}}'))
-    assert "lines 1: the picture is" in error.message
+    assert "line 1: the picture is" in error.message
 
 
 def test_a_label_that_is_a_list_is_named_by_line(tmp_path):
     data = text_table(tmp_path, "a.jsonl", '{"caption": "a", "image": "a.png", "kind": [1]}', label_column="kind")
-    assert "the label is a list (lines 1)" in fault(data).message
+    assert "the label is a list (line 1)" in fault(data).message
 
 
 def test_a_csv_with_a_header_only_has_no_rows(tmp_path):

@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 FREE_GB := 12
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench serve clean
+.PHONY: help demo test check lint format bench serve screenshots clean
 
 help:
-	@echo "make demo | test | check | lint | format | bench | serve | clean"
+	@echo "make demo | test | check | lint | format | bench | serve | screenshots | clean"
 
 demo: $(VENV)/.run
 	$(BIN)/xclr run emoji
@@ -35,6 +35,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+
+screenshots: $(VENV)/.dev
+	$(BIN)/python -m docs.screenshots
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows import operate
+from flows.terminal import Home, Json
+from flows.terminal import show as _print
 from xclr.errors import XclrError
 
 if TYPE_CHECKING:
+    from pyarrow import Table as Scores
     from rich.table import Table
 
     from infra.plan import PlannedStage
@@ -27,8 +31,6 @@ app = typer.Typer(
 )
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="a named recipe (emoji, smoke) or a YAML file")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="override a key: --set train.epochs=2")]
-Home = Annotated[str | None, typer.Option(help="where artifacts, ledger and logs live [default: XCLR_HOME or ./.xclr]")]
-Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
 
 
 def _version(wanted: bool) -> None:
@@ -62,8 +64,9 @@ def run(
     ] = "retry",
 ) -> None:
     """Run a recipe: every stage, with progress, and a table at the end."""
-    from flows.context import check_choices, home_folder, prefect_server, state_folder
+    from flows.context import check_choices, home_folder, prefect_server, state_folder, tracking_uri
     from infra.cluster import load_cluster
+    from infra.servers import check_mlflow
     from xclr import stages
     from xclr.recipe import load_recipe
     from xclr.store import Store
@@ -75,13 +78,18 @@ def run(
     Store(place).check_writable()
     stages.pipeline(loaded, Store(place))  # what cannot be planned fails here, before any server starts
     state = state_folder(place)
+    check_mlflow(tracking_uri(state))
     with prefect_server(state):
         _run_flow(loaded, cluster, str(place), mode, until)
-    if until == "compare":
-        from flows.compare import read_scores, table_of
+    if until != "compare":
+        _say_where(place, state, loaded.name)
+        return
+    from flows.compare import read_scores
 
-        _print(table_of(read_scores(place, [])))
-    _say_where(place, state)
+    scores = read_scores(place, [])
+    _print_scores(scores)
+    _say_where(place, state, loaded.name)
+    _write_page(place, [], scores)
 
 
 def _run_flow(recipe: Recipe, cluster: str, home: str, mode: str, until: str) -> None:
@@ -98,21 +106,17 @@ def _run_flow(recipe: Recipe, cluster: str, home: str, mode: str, until: str) ->
         APILogHandler().flush()  # while the server is still up
 
 
-def _say_where(home: Path, state: Path) -> None:
+def _say_where(home: Path, state: Path, recipe: str) -> None:
     from infra import servers
 
-    up = {
-        server.name: found.url for server in (servers.PREFECT, servers.MLFLOW) if (found := servers.find(server, state))
-    }
-    flag = "" if home == Path(".xclr").absolute() else f" --home {home}"
     print(f"\nartifacts   {home / 'artifacts'}", file=sys.stderr)
-    if up:
-        print("".join(f"{name:<12}{url}\n" for name, url in up.items()), end="", file=sys.stderr)
-    else:
-        print(
-            f"the UIs     {sys.argv[0]} serve{flag}    (Prefect: flow runs, MLflow: metrics and curves)",
-            file=sys.stderr,
-        )
+    if mlflow := servers.find(servers.MLFLOW, state):
+        print(f"mlflow      {servers.experiments(mlflow.url).get(recipe, mlflow.url)}", file=sys.stderr)
+    if prefect := servers.find(servers.PREFECT, state):
+        print(f"prefect     {prefect.url}/runs", file=sys.stderr)
+    if mlflow is None:
+        flag = "" if home == Path(".xclr").absolute() else f" --home {home}"
+        print(f"the UIs     {sys.argv[0]} serve{flag}    (MLflow: metrics and curves, Prefect: runs)", file=sys.stderr)
 
 
 @app.command()
@@ -163,16 +167,39 @@ def compare(
     ] = None,
     home: Home = None,
     as_json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option(help="where the page goes [default: HOME/pages/compare-<names>.html]")
+    ] = None,
 ) -> None:
-    """Show the scores of runs: method by suite, mean over seeds and its interval."""
-    from flows.compare import read_scores, table_of
+    """Show the scores of runs, method by suite, and write a page with them, training curves and nearest neighbours."""
+    from flows.compare import read_scores
     from flows.context import home_folder
 
-    scores = read_scores(home_folder(home), runs or [])
+    place = home_folder(home)
+    scores = read_scores(place, runs or [])
     if as_json:
         print(json.dumps(scores.to_pylist(), indent=1))
-        return
-    _print(table_of(scores, against))
+    else:
+        _print_scores(scores, against)
+    if out is not None or not as_json:
+        _write_page(place, runs or [], scores, against, out)
+
+
+def _print_scores(scores: Scores, against: str | None = None) -> None:
+    from flows.compare import NO_SCORES, table_of
+
+    if scores.num_rows:
+        _print(table_of(scores, against))
+    else:
+        print(NO_SCORES, file=sys.stderr)
+
+
+def _write_page(
+    home: Path, runs: Sequence[str], scores: Scores, against: str | None = None, out: Path | None = None
+) -> None:
+    from flows.page import write_page
+
+    print(f"page        {write_page(home, runs, scores, against, out)}", file=sys.stderr)
 
 
 @app.command()
@@ -185,27 +212,32 @@ def serve(
     from flows.context import home_folder, state_folder
     from infra import servers
 
-    state = state_folder(home_folder(home))
+    place = home_folder(home)
+    state = state_folder(place)
     for each in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background programs without it
         signal.signal(each, signal.default_int_handler)
     with (
         servers.using(servers.PREFECT, state, prefect_port) as prefect,
         servers.using(servers.MLFLOW, state, mlflow_port) as mlflow,
     ):
-        print(f"Prefect  {prefect}\nMLflow   {mlflow}\n\nCtrl-C stops both.", flush=True)
         try:
+            _say_served(place, prefect, mlflow)
             signal.pause()
         except KeyboardInterrupt:
             print("stopping", file=sys.stderr)
 
 
-def _print(table: Table) -> None:
-    from rich.console import Console
+def _say_served(home: Path, prefect: str, mlflow: str) -> None:
+    from infra import servers
 
-    console = Console()
-    if not console.is_terminal:  # a pipe has no width to fold lines at
-        console = Console(width=200)
-    console.print(table)
+    print(f"Prefect  {prefect}\nMLflow   {mlflow}", flush=True)
+    for name, page in servers.experiments(mlflow).items():
+        print(f"  {name:<7}{page}")
+    print("\nFor Prefect's own commands, in another terminal:")
+    print(f"  export PREFECT_API_URL={prefect}/api XCLR_HOME={home}\n\nCtrl-C stops both.", flush=True)
+
+
+app.add_typer(operate.app)  # status, logs, cancel, gc, doctor
 
 
 def main() -> None:

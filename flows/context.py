@@ -6,17 +6,22 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from infra import servers
 from infra.cluster import load_cluster
 from infra.progress import Board
+from infra.runs import new_record
 from infra.stage import Mode, Run
 from infra.tracking import Tracker, sqlite_uri
 from xclr import stages
 from xclr.errors import RecipeError
 from xclr.recipe import Recipe
 from xclr.store import Store
+
+if TYPE_CHECKING:
+    from prefect import Flow, State
+    from prefect.client.schemas.objects import FlowRun
 
 current: list[Run] = []  # the runs of this process, for whoever must stop them
 
@@ -45,29 +50,49 @@ def open_run(recipe: Recipe, cluster: str, home: str | None, mode: Mode) -> Iter
     store.check_writable()
     state = state_folder(store.home)
     state.mkdir(parents=True, exist_ok=True)
+    servers.check_mlflow(tracking_uri(state))
     if mode == "force":
         for stage in planned:
             store.discard(store.reference(stage.digest))
-    tracker = Tracker(tracking_uri(state), recipe, servers.artifacts_of(state), _tags())
-    with Board(len(planned)) as board:
+    flow_run = _flow_run()
+    tags = {"prefect_flow_run": flow_run} if flow_run else {}
+    tracker = Tracker(tracking_uri(state), recipe, servers.artifacts_of(state), tags)
+    with _board(len(planned)) as board:
         for line in stages.skipped(recipe):
             board.say(line)
-        run = Run(recipe, store, load_cluster(cluster), mode, tracker, board)
+        record = new_record(recipe, (stage.digest for stage in planned), flow_run)
+        run = Run(record, store, load_cluster(cluster), mode, tracker, board)
         current.append(run)
         try:
             yield run
         except BaseException:
-            run.save(state="failed")
+            run.stopping.set()
+            run.close("failed")
             raise
         finally:
             current.remove(run)
-        run.save(state="completed")
+        run.close("completed")
 
 
-def _tags() -> dict[str, str]:
+def _board(stages: int) -> Board:
+    """Shows a run on the terminal, but for a deployment's, which has none; the server gets every line."""
+    from prefect.logging import get_run_logger
+    from prefect.runtime import deployment
+
+    return Board(stages, quiet=deployment.id is not None, log=get_run_logger().info)
+
+
+def _flow_run() -> str | None:
     from prefect.runtime import flow_run
 
-    return {"prefect_flow_run": str(flow_run.id)} if flow_run.id else {}
+    return str(flow_run.id) if flow_run.id else None
+
+
+def cancel_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """End the jobs of a flow run that was cancelled in the Prefect UI or by its API."""
+    from infra.cancel import cancel_flow_run
+
+    cancel_flow_run(home_folder((flow_run.parameters or {}).get("home")), str(flow_run.id))
 
 
 @contextmanager
@@ -78,10 +103,12 @@ def prefect_server(state: Path) -> Iterator[None]:
     """
     os.environ.update(servers.prefect_environment(state))
     if "PREFECT_API_URL" in os.environ:
+        servers.check_prefect(os.environ["PREFECT_API_URL"])
         yield
         return
     with servers.using(servers.PREFECT, state) as address:
         os.environ["PREFECT_API_URL"] = f"{address}/api"
+        servers.check_prefect(os.environ["PREFECT_API_URL"])
         yield
 
 

@@ -2,84 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import flow
-from prefect.futures import wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
-import tasks
-from flows.context import open_run
-from infra.stage import Mode, Run
-from xclr import stages
-from xclr.recipe import Recipe
-from xclr.stages import UNTIL
-
-Future = Any  # PrefectFuture[Artifact]; the types of `submit` do not let a future stand for its result
-Futures = dict[str, Future]
+from flows.context import cancel_jobs, open_run
+from flows.data import settle, submit_data
+from flows.evaluate import compare, submit_suites
+from flows.pretrain import submit_pretraining
+from infra.stage import Mode
+from xclr.recipe import Recipe, with_overrides
+from xclr.stages import Until, reaches
 
 
 @flow(
     name="xclr-full",
-    description=__doc__,
+    description="Captions, pictures, embeddings, graph, pretraining, evaluation and comparison of a recipe.",
     flow_run_name="{recipe.name}",
     task_runner=ThreadPoolTaskRunner(max_workers=16),  # type: ignore[arg-type]
-    validate_parameters=True,
-    persist_result=False,
+    on_cancellation=[cancel_jobs],
 )
 def full(
-    recipe: Recipe, cluster: str = "local", home: str | None = None, mode: Mode = "retry", until: str = UNTIL[-1]
+    recipe: Recipe,
+    overrides: tuple[str, ...] = (),
+    cluster: str = "local",
+    home: str | None = None,
+    mode: Mode = "retry",
+    until: Until = "compare",
 ) -> str:
-    """Run a recipe; returns the run's id. Finished stages are found, not made again."""
-    with open_run(recipe, cluster, home, mode) as run:
-        made = data(run, until)
-        results = evaluate(run, pretrain(run, made, until), made, until)
-        wait([*made.values(), *results])
-        if until == UNTIL[-1]:
-            finished = [each for each in results if each.state.is_completed()]
-            tasks.comparison.submit(run, finished).result()
-        for future in (*made.values(), *results):
-            future.result()  # raises what made it fail
+    """Run a recipe; returns the run's id. Finished stages are found, not made again.
+
+    Args:
+        recipe: The recipe: data, objectives, training and suites.
+        overrides: Keys of the recipe to change, as in `xclr run --set`: train.epochs=2
+        cluster: Where the stages run: local, or the path of a cluster file.
+        home: Where artifacts, ledger and logs live. Default: XCLR_HOME, else .xclr in the working directory.
+        mode: retry, cached (earlier failures stand), force (make again) or read-only.
+        until: The last stage to run.
+    """
+    with open_run(with_overrides(recipe, overrides), cluster, home, mode) as run:
+        made = submit_data(run, until)
+        checkpoints = submit_pretraining(run, made) if reaches(until, "pretrain") else {}
+        judged = submit_suites(run, checkpoints if reaches(until, "evaluate") else {}, made)
+        if reaches(until, "compare"):
+            compare(run, judged.scores)
+        settle(run, [*made.values(), *checkpoints.values(), *judged.features, *judged.scores])
         return run.id
-
-
-def data(run: Run, until: str) -> Futures:
-    """Captions, pictures, embeddings and graphs."""
-    captions: Future = tasks.captions.submit(run)
-    made: Futures = {"captions": captions}
-    if _reaches(until, "images"):
-        made["images"] = tasks.images.submit(run, captions)
-    if _reaches(until, "embeddings"):
-        made["embeddings"] = tasks.embeddings.submit(run, captions)
-    if _reaches(until, "graph"):
-        made["graph"] = tasks.graph.submit(run, captions, made["embeddings"])
-        for target in stages.class_graphs(run.recipe):
-            role = stages.class_graph_role(target)
-            made[role] = tasks.class_graph.submit(run, target, captions, made["embeddings"])
-    return made
-
-
-def pretrain(run: Run, made: Futures, until: str) -> Futures:
-    """One backbone for every objective and seed, by title."""
-    if not _reaches(until, "pretrain"):
-        return {}
-    return {
-        title: tasks.pretrain.submit(run, title, objective, seed, made)
-        for title, objective, seed in stages.trainings(run.recipe)
-    }
-
-
-def evaluate(run: Run, checkpoints: Futures, made: Futures, until: str) -> list[Future]:
-    """Features once per checkpoint, then every suite by itself."""
-    if not _reaches(until, "evaluate"):
-        return list(checkpoints.values())
-    results = []
-    for title, checkpoint in checkpoints.items():
-        features = tasks.features.submit(run, title, checkpoint, made)
-        own = {"captions": made["captions"], "checkpoint": checkpoint, "features": features}
-        results += [tasks.suite.submit(run, name, title, own) for name in stages.suites(run.recipe)]
-    return results
-
-
-def _reaches(until: str, stage: str) -> bool:
-    return UNTIL.index(until) >= UNTIL.index(stage)

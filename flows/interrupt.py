@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flows.context import current
+from infra.cancel import cancel_run
 
 GRACE_S = 5
 
@@ -43,8 +44,8 @@ def _answer(reader: int) -> None:
             os._exit(130)  # not the first time: leave at once
         print("\nstopping; jobs go on by themselves. Ctrl-C once more ends them too.", file=sys.stderr, flush=True)
         if select.select([reader], [], [], GRACE_S)[0] and _next_is_interrupt(reader):
-            ended = sum(run.cancel_jobs() for run in runs)
-            print(f"{ended} jobs ended", file=sys.stderr, flush=True)
+            ended = sum(len(cancel_run(run.store.home, run.record).ended) for run in runs)
+            print(f"{ended} job{'s' * (ended != 1)} ended", file=sys.stderr, flush=True)
         for run in runs:
             run.stopping.set()
 

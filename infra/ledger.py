@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -33,6 +34,7 @@ class JobState(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     GONE = "gone"  # ended without a word
+    CANCELLED = "cancelled"  # ended by a person
 
 
 class Entry(BaseModel):
@@ -49,6 +51,12 @@ class Entry(BaseModel):
     job: JobId | None = None  # the process that makes it
     log: str | None = None
     state: JobState | None = None  # the end, once known
+    ended: datetime | None = None
+
+    @property
+    def is_inline(self) -> bool:
+        """True for a stage in the orchestrator's own process."""
+        return self.job == self.owner
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,8 @@ def _decide(entry: Entry, observed: Mapping[JobId, JobState], now: datetime) -> 
             return GiveUp(entry.digest, entry.attempt)
         case JobState.GONE:
             return again("its job ended without a result")
+        case JobState.CANCELLED:
+            return again("its job was cancelled")
 
 
 class Book:
@@ -127,7 +137,9 @@ class Book:
     def latest(self, digest: Digest | str) -> Entry | None:
         """The newest attempt at a digest."""
         paths = sorted((self.root / digest).glob("[0-9]*.json"))
-        return _read(paths[-1]) if paths else None
+        with suppress(FileNotFoundError):  # removed meanwhile
+            return _read(paths[-1]) if paths else None
+        return None
 
     def read(self) -> Ledger:
         """The newest attempt at every digest."""
@@ -151,6 +163,10 @@ class Book:
     def update(self, entry: Entry) -> None:
         """Write what became of an attempt."""
         write_atomically(self._path(entry), entry.model_dump_json())
+
+    def close(self, entry: Entry, state: JobState, ended: datetime | None = None) -> None:
+        """Write how and when an attempt ended, by default now."""
+        self.update(entry.model_copy(update={"state": state, "ended": ended or now()}))
 
     def _path(self, entry: Entry) -> Path:
         return self.root / entry.digest / f"{entry.attempt:04d}.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from xclr.job import PROGRESS
 
@@ -27,10 +28,11 @@ REFRESH_S = 0.5
 
 
 class Board:
-    """Shows the stages of a run; use as a context manager."""
+    """Shows the stages of a run, on the terminal unless `quiet` and line by line to `log`; a context manager."""
 
-    def __init__(self, total: int) -> None:
-        self.console = Console(stderr=True)
+    def __init__(self, total: int, *, quiet: bool = False, log: Callable[[str], None] | None = None) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self.log = log
         self.bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -63,8 +65,10 @@ class Board:
             self.bars.stop()
 
     def say(self, line: str) -> None:
-        """Print a line above the bars."""
+        """Print a line above the bars, and log it."""
         self.console.print(line, highlight=False)
+        if self.log is not None:
+            self.log(Text.from_markup(line).plain)
 
     def finished(self, name: str, how: str) -> None:
         """Count a stage as done and say so."""
@@ -78,7 +82,7 @@ class Board:
         """Show a bar while a stage is running."""
         bar = self.bars.add_task(name, total=None)
         with self.lock:
-            self.active[bar] = out / PROGRESS
+            self.active[bar] = out
         try:
             yield
         finally:
@@ -91,14 +95,15 @@ class Board:
             with self.lock:
                 active = dict(self.active)
             for bar, path in active.items():
-                seen = _read(path)
+                seen = read_progress(path)
                 if seen is not None and bar in self.active:
                     self.bars.update(bar, completed=seen[0], total=seen[1])
 
 
-def _read(path: Path) -> tuple[int, int] | None:
+def read_progress(out: Path) -> tuple[int, int] | None:
+    """(done, total) of the stage that writes to `out`, when it has said so."""
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads((out / PROGRESS).read_text())
         return int(raw["done"]), int(raw["total"])
     except (OSError, ValueError, KeyError):
         return None

@@ -6,7 +6,10 @@ that was killed leaves its Prefect server to the next run, and there is never a 
 
 from __future__ import annotations
 
+import base64
 import fcntl
+import http.client
+import json
 import os
 import socket
 import subprocess
@@ -16,17 +19,23 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit, urlunsplit
 
+from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict
 
 from infra.ledger import JobId, find_process, process_id, this_process
+from infra.tracking import runs_page
 from xclr.errors import JobError, RecipeError
 from xclr.store import write_atomically
 
 READY_WITHIN_S = 120
 STOP_WITHIN_S = 10
+ASK_WITHIN_S = 5
+UNKNOWN = "of unknown version"  # it wants to know who asks
 
 
 class Server(NamedTuple):
@@ -116,6 +125,17 @@ def using(server: Server, state: Path, port: int = 0) -> Iterator[str]:
             _leave(server, state, me)
 
 
+def experiments(mlflow: str) -> dict[str, str]:
+    """The list of runs of each experiment of an MLflow server, newest first, by the experiment's name."""
+    body = json.dumps({"max_results": 20, "order_by": ["last_update_time DESC"]}).encode()
+    request = urllib.request.Request(  # noqa: S310 - our own loopback address
+        f"{mlflow}/api/2.0/mlflow/experiments/search", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        found = json.load(answer).get("experiments", [])
+    return {each["name"]: runs_page(mlflow, each["experiment_id"]) for each in found if each["name"] != "Default"}
+
+
 def check_port(port: int) -> None:
     """Raise RecipeError when something listens on a port of the loopback interface."""
     with socket.socket() as probe:
@@ -126,6 +146,89 @@ def check_port(port: int) -> None:
             raise RecipeError(
                 f"port {port} is in use", "choose another port, or end the program that has it"
             ) from error
+
+
+def check_prefect(url: str) -> str:
+    """Ask the Prefect API at a URL for its version, and return it.
+
+    Raises JobError when nothing answers within ASK_WITHIN_S seconds, RecipeError when something else does or when the
+    server's major.minor is not this client's: Prefect's clients and servers are only tried together within one.
+    """
+    answer = _ask("Prefect", url, "/admin/version", "PREFECT_API_URL")
+    found = _version("Prefect", url, answer, "PREFECT_API_URL")
+    mine = Version(metadata.version("prefect"))
+    if found is not None and found.release[:2] != mine.release[:2]:
+        raise _mismatch("Prefect", url, found, mine, f"use a server {mine.major}.{mine.minor}.*")
+    return str(found or UNKNOWN)
+
+
+def check_mlflow(uri: str) -> str:
+    """Ask the MLflow server at a URI for its version, and return it; a URI that is no server's passes.
+
+    Raises JobError when nothing answers within ASK_WITHIN_S seconds (MLflow's own client tries for minutes),
+    RecipeError when something else does, or when the server's major differs from this client's or its minor is older:
+    a newer server keeps the calls of older clients, an older one lacks calls that this client makes.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return metadata.version("mlflow")
+    answer = _ask("MLflow", uri, "/version", "MLFLOW_TRACKING_URI")
+    found = _version("MLflow", uri, answer, "MLFLOW_TRACKING_URI")
+    mine = Version(metadata.version("mlflow"))
+    if found is not None and (found.major != mine.major or found.minor < mine.minor):
+        raise _mismatch("MLflow", uri, found, mine, f"use a server {mine.major}.{mine.minor} or a newer {mine.major}.*")
+    return str(found or UNKNOWN)
+
+
+def without_secrets(url: str) -> str:
+    """A URL without user, password, query and fragment: fit to be printed."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _ask(name: str, url: str, path: str, variable: str) -> str | None:
+    """The body of a short answer; None when the server wants to know who asks."""
+    shown = without_secrets(url)
+    parts = urlsplit(url)
+    headers = {}
+    if "@" in parts.netloc:
+        who = unquote(parts.netloc.rpartition("@")[0])
+        headers["Authorization"] = "Basic " + base64.b64encode(who.encode()).decode()
+    try:
+        request = urllib.request.Request(shown.rstrip("/") + path, headers=headers)  # noqa: S310 - the user's own URL
+        with urllib.request.urlopen(request, timeout=ASK_WITHIN_S) as answer:  # noqa: S310
+            return str(answer.read(10_000).decode(errors="replace"))
+    except urllib.error.HTTPError as error:
+        if error.code in {401, 403}:
+            return None
+        raise _stranger(name, shown, variable, f"HTTP {error.code}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        said = "no answer in time" if isinstance(reason, TimeoutError) else str(reason)
+        raise JobError(
+            f"the {name} server at {shown} cannot be reached: {said}",
+            f"start it, correct {variable}, or unset {variable} to use the one of this HOME (xclr serve)",
+        ) from error
+
+
+def _version(name: str, url: str, answer: str | None, variable: str) -> Version | None:
+    if answer is None:
+        return None
+    try:
+        return Version(answer.strip().strip('"'))
+    except InvalidVersion as error:
+        raise _stranger(name, without_secrets(url), variable, "no version") from error
+
+
+def _stranger(name: str, shown: str, variable: str, said: str) -> RecipeError:
+    hint = "it ends in /api" if name == "Prefect" else "it is the address of the UI"
+    return RecipeError(
+        f"what answers at {shown} is not {name} ({said})", f"correct {variable} ({hint}), or unset it; see xclr doctor"
+    )
+
+
+def _mismatch(name: str, url: str, server: Version, client: Version, remedy: str) -> RecipeError:
+    message = f"the {name} server at {without_secrets(url)} is {server}, the client here is {client}"
+    return RecipeError(message, f"{remedy}, or install {name.lower()} {server} here")
 
 
 def _leave(server: Server, state: Path, me: JobId) -> None:

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import submitit
 from submitit.core.utils import DelayedSubmission
 from submitit.local.local import LocalExecutor, LocalJob
@@ -19,6 +21,7 @@ from xclr.stages import Stage
 from xclr.store import write_atomically
 
 STAGE = "stage.json"
+END_WITHIN_S = 10  # what is killed ends at once, unless the kernel is waiting for a disk
 
 
 class StageJob:
@@ -102,9 +105,10 @@ def submit(stage: Stage, out: Path, resources: Resources) -> Submitted:
 
 
 def cancel(job: JobId) -> int:
-    """End a job of this machine and everything it started; returns how many processes that were."""
-    ended = 0
-    for process in processes_of(job):
-        process.kill()
-        ended += 1
-    return ended
+    """End a job of this machine and everything it started, and see them gone; returns how many processes that were."""
+    processes = list(processes_of(job))
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=END_WITHIN_S)
+    return len(processes)

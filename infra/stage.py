@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from infra import ledger, slurm
+from infra.cancel import end_jobs
 from infra.cluster import Cluster, cores
 from infra.ledger import (
     Adopt,
@@ -24,35 +22,23 @@ from infra.ledger import (
     JobState,
     Ledger,
     Submit,
-    find_process,
     reconcile,
     this_process,
 )
 from infra.plan import observe
 from infra.progress import Board
+from infra.runs import RunRecord, cancel_mark, write_record
 from infra.tracking import Tracker
 from xclr.artifact import Artifact, Manifest
 from xclr.errors import JobError, StoreError, XclrError
 from xclr.job import FAILURE, RESULT, Failure, Result, record_failure, run_stage
-from xclr.recipe import Recipe
-from xclr.stages import Stage, pipeline
-from xclr.store import Store, only_writer, write_atomically
+from xclr.stages import Stage
+from xclr.store import Store, only_writer
 
 Mode = Literal["cached", "retry", "force", "read-only"]
 POLL_S = 0.3
 LOG_LINES = 15
 MOST_ATTEMPTS = 3  # of one run at a job that ends without a word
-
-
-class RunRecord(BaseModel):
-    """HOME/runs/<run>.json: what was asked and how it ended."""
-
-    model_config = ConfigDict(frozen=True)
-    run: str
-    recipe: Recipe
-    state: Literal["running", "completed", "failed"]
-    started: datetime
-    scores: str | None = None  # digest of the comparison
 
 
 class Cores:
@@ -81,38 +67,36 @@ class Run:
     """One run of a recipe: where it keeps things, what it runs on, what it shows and tracks."""
 
     def __init__(
-        self, recipe: Recipe, store: Store, cluster: Cluster, mode: Mode, tracker: Tracker, board: Board
+        self, record: RunRecord, store: Store, cluster: Cluster, mode: Mode, tracker: Tracker, board: Board
     ) -> None:
-        self.recipe, self.store, self.cluster, self.mode = recipe, store, cluster, mode
+        self.record, self.recipe, self.id = record, record.recipe, record.run
+        self.store, self.cluster, self.mode = store, cluster, mode
         self.tracker, self.board = tracker, board
         self.book = Book(store.home)
         self.cores = Cores(cores())
         self.stopping = threading.Event()
-        started = ledger.now()
-        self.id = f"{recipe.name}-{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        self.record = RunRecord(run=self.id, recipe=recipe, state="running", started=started)
         self.save()
+
+    @property
+    def cancelled(self) -> bool:
+        """True once someone asked that the run and its jobs end."""
+        return cancel_mark(self.store.home, self.id).exists()
+
+    @property
+    def should_stop(self) -> bool:
+        """True when nothing new may begin."""
+        return self.stopping.is_set() or self.cancelled
 
     def save(self, **changes: object) -> None:
         """Write the run's record."""
         self.record = self.record.model_copy(update=changes)
-        write_atomically(self.store.home / "runs" / f"{self.id}.json", self.record.model_dump_json(indent=1))
+        write_record(self.store.home, self.record)
 
-    def cancel_jobs(self) -> int:
-        """End the jobs of this run's stages, but for those that another live run waits for; returns how many."""
-        me, digests = this_process(), {str(stage.digest) for stage in pipeline(self.recipe, self.store)}
-        mine = [
-            entry.job
-            for entry in self.book.read().entries
-            if entry.digest in digests and (entry.owner == me or find_process(entry.owner) is None)
-        ]
-        return sum(1 for job in mine if job not in {None, me} and slurm.cancel(str(job)))
-
-
-def read_runs(home: Path) -> list[RunRecord]:
-    """All runs, oldest first."""
-    paths = (home / "runs").glob("*.json")
-    return sorted((RunRecord.model_validate_json(path.read_text()) for path in paths), key=lambda each: each.started)
+    def close(self, state: Literal["completed", "failed"]) -> None:
+        """Write how the run ended, and when; a failed run that was told to end was cancelled."""
+        cancelled = state == "failed" and self.cancelled
+        self.save(state="cancelled" if cancelled else state, ended=ledger.now())
+        cancel_mark(self.store.home, self.id).unlink(missing_ok=True)
 
 
 def ensure(run: Run, stage: Stage) -> Artifact:
@@ -136,10 +120,8 @@ def _make(run: Run, stage: Stage, out: Path) -> Artifact:
     """Go from what the ledger says to a committed artifact, whoever does the work."""
     waited_for: set[int] = set()
     while (artifact := run.store.find(stage.digest)) is None:
-        if run.stopping.is_set():
-            raise JobError(
-                f"{stage.name}: stopped before its end", "run the recipe again: what is running is waited for"
-            )
+        if run.should_stop:
+            raise _stopped(run, stage)
         match _next(run, stage, out):
             case Submit() if len(waited_for) >= MOST_ATTEMPTS:
                 raise _failure(run, stage, out)
@@ -162,6 +144,13 @@ def _make(run: Run, stage: Stage, out: Path) -> Artifact:
     return artifact
 
 
+def _stopped(run: Run, stage: Stage) -> JobError:
+    if run.cancelled:
+        end_jobs(run.store.home, run.record, {str(stage.digest)})  # what was submitted while the mark was made
+        return JobError(f"{stage.name}: the run {run.id} was cancelled", "run the recipe again to make what is missing")
+    return JobError(f"{stage.name}: stopped before its end", "run the recipe again: what is running is waited for")
+
+
 def _next(run: Run, stage: Stage, out: Path) -> Submit | Attach | Adopt | GiveUp:
     entry = run.book.latest(stage.digest)
     if entry is None:
@@ -180,7 +169,7 @@ def _submit(run: Run, stage: Stage, out: Path, attempt: int) -> None:
         owner=this_process(), claimed=ledger.now(),
     )  # fmt: skip
     with run.cores.taken(resources.ranks * resources.threads_per_rank):
-        if run.stopping.is_set() or not run.book.claim(entry):
+        if run.should_stop or not run.book.claim(entry):
             return
         for stale in (RESULT, FAILURE):
             (out / stale).unlink(missing_ok=True)
@@ -201,18 +190,19 @@ def _run_inline(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
         run_stage(stage, out)
     except Exception as error:  # noqa: BLE001 - the boundary a job of its own would have: the failure is written down
         record_failure(out, error)
-        run.book.update(entry.model_copy(update={"state": JobState.FAILED}))
+        run.book.close(entry, JobState.FAILED)
     else:
-        run.book.update(entry.model_copy(update={"state": JobState.COMPLETED}))
+        run.book.close(entry, JobState.COMPLETED)
 
 
 def _wait(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
     """Wait for a job, holding its cores; its end is written to the ledger."""
     assert entry.job is not None
-    while not run.stopping.is_set():
+    while not run.should_stop:
         state = observe(entry, out)[entry.job]
         if state is not JobState.RUNNING:
-            run.book.update(entry.model_copy(update={"state": state}))
+            if not run.should_stop:  # else it was ended, and that is written already
+                run.book.close(entry, state)
             return
         run.tracker.follow(stage, out)
         time.sleep(POLL_S)
@@ -222,6 +212,10 @@ def _commit(run: Run, stage: Stage, out: Path) -> None:
     """Make a job's output visible; what turns out to be damaged loses its result, and is made again."""
     with only_writer(out):
         if run.store.find(stage.digest) is None and (out / RESULT).exists():
+            entry = run.book.latest(stage.digest)
+            if entry is not None and entry.state is None:  # its submitter did not live to see the end
+                ended = datetime.fromtimestamp((out / RESULT).stat().st_mtime, UTC)
+                run.book.close(entry, JobState.COMPLETED, ended)
             with suppress(StoreError):
                 run.store.commit(run.store.reference(stage.digest), _manifest(run, stage, out))
             (out / RESULT).unlink()

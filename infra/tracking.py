@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import pyarrow.parquet as pq
 
@@ -32,6 +33,19 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 def sqlite_uri(state: Path) -> str:
     """The tracking store that needs no server."""
     return f"sqlite:///{state.absolute()}/mlflow.db"
+
+
+def ui_address(uri: str) -> str | None:
+    """Where the pages of a tracking server are, without the name and password that its address may hold."""
+    parts = urlsplit(uri)
+    if parts.scheme not in {"http", "https"}:
+        return None
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+
+
+def runs_page(base: str, experiment: str) -> str:
+    """The list of an experiment's runs; without the workflow MLflow opens its pages for language models."""
+    return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
 class Tracker:
@@ -69,6 +83,27 @@ class Tracker:
             with self.lock:
                 self._pretraining(str(stage.digest), stage)
                 self._send(stage, out)
+
+    def experiment_url(self) -> str | None:
+        """The recipe's experiment in the MLflow UI; None where there is no server."""
+        base = ui_address(self.uri)
+        return None if base is None else runs_page(base, self._open()[1])
+
+    def run_url(self, digest: str) -> str | None:
+        """A pretraining's run in the MLflow UI; None where there is no server or no such run."""
+        base, (_, experiment) = ui_address(self.uri), self._open()
+        if base is None or digest not in self.runs:
+            return None
+        return f"{base}/#/experiments/{experiment}/runs/{self.runs[digest].info.run_id}"
+
+    def compare_url(self, digests: Sequence[str]) -> str | None:
+        """Pretrainings side by side in the MLflow UI; None where there is no server or are no two runs."""
+        base, (_, experiment) = ui_address(self.uri), self._open()
+        runs = [self.runs[each].info.run_id for each in digests if each in self.runs]
+        if base is None or len(runs) < 2:
+            return None
+        query = {"runs": json.dumps(runs), "experiments": json.dumps([experiment])}
+        return f"{base}/#/compare-runs?{urlencode(query, quote_via=quote)}"
 
     def _client(self) -> MlflowClient:
         return self._open()[0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra.stage import Run, ensure
+from infra.stage import Run
+from tasks.stage import make
 from xclr import stages
 from xclr.artifact import Artifact
 from xclr.recipe import TargetGraph
@@ -14,7 +15,7 @@ from xclr.recipe import TargetGraph
 @task(task_run_name="captions", cache_policy=NO_CACHE)
 def captions(run: Run) -> Artifact:
     """Read, normalise and deduplicate the captions; refuse a recipe that is too large for them."""
-    artifact = ensure(run, stages.captions(run.recipe, run.store))
+    artifact = make(run, stages.captions(run.recipe, run.store))
     stages.check_sizes(run.recipe, run.store.manifest(artifact))
     return artifact
 
@@ -22,22 +23,22 @@ def captions(run: Run) -> Artifact:
 @task(task_run_name="images", cache_policy=NO_CACHE)
 def images(run: Run, captions: Artifact) -> Artifact:
     """Check every picture and pack it into shards."""
-    return ensure(run, stages.images(run.recipe, run.store, captions))
+    return make(run, stages.images(run.recipe, run.store, captions))
 
 
 @task(task_run_name="embeddings", cache_policy=NO_CACHE)
 def embeddings(run: Run, captions: Artifact) -> Artifact:
     """Encode each distinct caption once with the frozen text model."""
-    return ensure(run, stages.embeddings(run.recipe, run.store, captions))
+    return make(run, stages.embeddings(run.recipe, run.store, captions))
 
 
 @task(task_run_name="graph", cache_policy=NO_CACHE)
 def graph(run: Run, captions: Artifact, embeddings: Artifact) -> Artifact:
     """Write the exact nearest neighbours of every caption."""
-    return ensure(run, stages.graph(run.recipe, captions, embeddings))
+    return make(run, stages.graph(run.recipe, captions, embeddings))
 
 
 @task(task_run_name="class graph {target.label}", cache_policy=NO_CACHE)
 def class_graph(run: Run, target: TargetGraph, captions: Artifact, embeddings: Artifact) -> Artifact:
     """Write a similarity for every pair of classes."""
-    return ensure(run, stages.class_graph(target, captions, embeddings))
+    return make(run, stages.class_graph(target, captions, embeddings))

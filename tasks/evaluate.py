@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra.stage import Run, ensure
+from infra.stage import Run
+from tasks.stage import make
 from xclr import stages
 from xclr.artifact import Artifact
 
@@ -15,10 +16,10 @@ from xclr.artifact import Artifact
 @task(task_run_name="features {title}", cache_policy=NO_CACHE)
 def features(run: Run, title: str, checkpoint: Artifact, inputs: Mapping[str, Artifact]) -> Artifact:
     """Pass every picture once through the frozen backbone."""
-    return ensure(run, stages.features(run.recipe, title, checkpoint, inputs))
+    return make(run, stages.features(run.recipe, title, checkpoint, inputs))
 
 
 @task(task_run_name="{name} {title}", cache_policy=NO_CACHE)
 def suite(run: Run, name: str, title: str, inputs: Mapping[str, Artifact]) -> Artifact:
     """Judge one checkpoint's features by one suite."""
-    return ensure(run, stages.suite(run.recipe, name, title, inputs))
+    return make(run, stages.suite(run.recipe, name, title, inputs))

@@ -20,6 +20,7 @@ TRAIN, HELD_OUT = "train", ("val", "test")  # folders that are splits when they 
 SHOWN = 3  # missing files named in a message
 PROBE_LINES = 100  # of a TSV, looked at before any work
 GET = {
+    "emoji": "install xclr again: the emoji come with it",
     "cc3m": "get Train_GCC-training.tsv (caption TAB url, no header) by the form on Google's Conceptual Captions page",
     "cc12m": "get cc12m.tsv (url TAB caption, no header) from the page of Google's conceptual-12m",
     "imagenet": f"get ILSVRC 2012 as Kaggle packs it: train/<wnid>/*.JPEG, val/<wnid>/*.JPEG and {SYNSETS}",
@@ -31,7 +32,7 @@ Picture = bytes | Path | str | None  # encoded, an absolute file, an http(s) add
 def source_files(data: DataConfig) -> tuple[Path, ...]:
     """The files whose content names the captions: tables, a list of classes; raises DataError when one is missing."""
     if data.source == "emoji":
-        return EMOJI_FILES
+        return tuple(_needed(path, "emoji") for path in EMOJI_FILES)
     path = located(data)
     if data.source == "imagenet":
         return (_needed(path / SYNSETS, "imagenet"),)
@@ -258,4 +259,5 @@ def _needed(path: Path, source: str) -> Path:
 
 def _get(source: str, otherwise: str) -> str:
     """What to do about an absent input."""
-    return f"{GET[source]}, and say where it is: --set data.path=..." if source in GET else otherwise
+    where = "" if source == "emoji" else ", and say where it is: --set data.path=..."
+    return GET[source] + where if source in GET else otherwise

@@ -76,7 +76,7 @@ class EmbedConfig(Config):
     model: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2", description="a sentence-transformers name or a folder with a model"
     )
-    batch_size: int = Field(64, ge=1, json_schema_extra=RUNTIME)
+    batch_size: int = Field(64, ge=1, description="captions encoded at once", json_schema_extra=RUNTIME)
 
 
 class TargetGraph(Config):
@@ -103,29 +103,32 @@ class GraphConfig(TargetGraph):
 
     k: int = Field(32, ge=1, description="neighbours kept per caption")
     cutoff: float = Field(0.6, ge=-1, le=1, description="`count` tells how many neighbours are at least this similar")
-    block: int = Field(2048, ge=1, json_schema_extra=RUNTIME)
+    block: int = Field(2048, ge=1, description="rows compared at once; bounds memory", json_schema_extra=RUNTIME)
+
+
+TEMPERATURE = "tau, of the similarities between pictures"
 
 
 class SimCLRConfig(Config):
     """One-hot target on the other view."""
 
     name: Literal["simclr"] = "simclr"
-    temperature: float = Field(0.1, gt=0)
+    temperature: float = Field(0.1, gt=0, description=TEMPERATURE)
 
 
 class SupConConfig(Config):
     """Uniform target on the views of the same class (L_out)."""
 
     name: Literal["supcon"] = "supcon"
-    temperature: float = Field(0.1, gt=0)
+    temperature: float = Field(0.1, gt=0, description=TEMPERATURE)
 
 
 class XCLRConfig(Config):
     """Target = softmax of the graph's similarities."""
 
     name: Literal["xclr"] = "xclr"
-    temperature: float = Field(0.1, gt=0)
-    target_temperature: float = Field(0.1, gt=0)
+    temperature: float = Field(0.1, gt=0, description=TEMPERATURE)
+    target_temperature: float = Field(0.1, gt=0, description="tau_s, of the graph's similarities; small is one-hot")
     graph: TargetGraph | None = Field(None, description="default: the recipe's graph")
 
 
@@ -136,8 +139,8 @@ class CLIPConfig(Config):
     text: Literal["scratch", "frozen"] = Field(
         "scratch", description="scratch: a small transformer; frozen: an MLP on the caption embeddings"
     )
-    init_temperature: float = Field(0.07, gt=0)
-    max_scale: float = Field(100.0, gt=0)
+    init_temperature: float = Field(0.07, gt=0, description="before training")
+    max_scale: float = Field(100.0, gt=0, description="largest learned 1 / temperature")
 
 
 class RandomConfig(Config):
@@ -180,46 +183,52 @@ def with_graph(objectives: Sequence[ObjectiveConfig], default: TargetGraph) -> l
 class TrainConfig(Config):
     """How a backbone is pretrained."""
 
-    backbone: Literal["resnet-mini", "resnet18", "resnet34", "resnet50"] = "resnet-mini"
+    backbone: Literal["resnet-mini", "resnet18", "resnet34", "resnet50"] = Field(
+        "resnet-mini", description="resnet-mini is made for 32 pixels; the others are torchvision's"
+    )
     width: int = Field(16, ge=4, description="channels of the first block (resnet-mini)")
     image_size: int = Field(32, ge=8, description="side of a training view, pixels")
-    projector_hidden: int = Field(512, ge=1)
-    projector_out: int = Field(128, ge=1)
-    epochs: int = Field(12, ge=1)
+    projector_hidden: int = Field(512, ge=1, description="units of the projector's hidden layer")
+    projector_out: int = Field(128, ge=1, description="size of the vectors that the loss compares")
+    epochs: int = Field(12, ge=1, description="passes over the training pictures")
     batch_size: int = Field(256, ge=2, description="samples per step over all ranks; each gives two views")
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd has momentum 0.9")
+    learning_rate: float = Field(3e-3, gt=0, description="at its highest, whatever the batch size")
+    weight_decay: float = Field(1e-4, ge=0, description="not on biases and norms")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising learning rate")
     min_crop: float = Field(0.3, gt=0, le=1, description="smallest share of the picture's area in a crop")
     background: float = Field(
         0.8, ge=0, le=1, description="how often a transparent picture gets its group's background"
     )
-    log_every: int = Field(5, ge=1, json_schema_extra=RUNTIME)
-    checkpoint_every: int = Field(100, ge=1, json_schema_extra=RUNTIME)
+    log_every: int = Field(5, ge=1, description="steps between two log lines", json_schema_extra=RUNTIME)
+    checkpoint_every: int = Field(100, ge=1, description="steps between two checkpoints", json_schema_extra=RUNTIME)
 
 
 class EvalConfig(Config):
     """Which suites judge the frozen features."""
 
-    suites: tuple[Literal["linear", "keywords", "background"], ...] = ("linear",)
+    suites: tuple[Literal["linear", "keywords", "background"], ...] = Field(
+        ("linear",), description="linear needs classes; keywords and background need the emoji's annotations"
+    )
     bootstrap: int = Field(1000, ge=100, description="resamples of the items for an interval of one seed")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the resamples and the heads")
 
 
 class Recipe(Config):
     """A whole run."""
 
     version: int = Field(1, ge=1, description="format of this recipe")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the MLflow experiment and of runs")
     data: DataConfig = DataConfig()
     embed: EmbedConfig = EmbedConfig()
     graph: GraphConfig = GraphConfig()
     objectives: tuple[ObjectiveConfig, ...] = Field(
-        (SimCLRConfig(), SupConConfig(), CLIPConfig(), XCLRConfig()), min_length=1
+        (SimCLRConfig(), SupConConfig(), CLIPConfig(), XCLRConfig()),
+        min_length=1,
+        description="what is trained, each with every seed",
     )
     train: TrainConfig = TrainConfig()
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="three or more give intervals over seeds")
     evaluate: EvalConfig = EvalConfig()
 
     @field_validator("objectives", mode="before")
@@ -289,6 +298,16 @@ def _check_version(raw: dict[str, Any], where: str) -> None:
         raise RecipeError(
             f"{where} was written for a newer xclr: it has format {version}, this one reads {VERSION}", "upgrade xclr"
         )
+
+
+def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """A recipe with `key.sub=value` overrides applied; raises RecipeError as `load_recipe` does."""
+    if not overrides:
+        return recipe
+    raw = recipe.model_dump(mode="json")
+    for override in overrides:
+        _override(raw, override)
+    return parse_recipe(raw, where=f"recipe {recipe.name}")
 
 
 def _locate(source: str) -> Path:

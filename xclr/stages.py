@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -33,7 +33,8 @@ from xclr.store import Store
 from xclr.textmodel import locate
 
 LABELLED = frozenset({"emoji", "folder", "imagenet"})  # sources that always have classes
-UNTIL = ("captions", "images", "embeddings", "graph", "pretrain", "evaluate", "compare")  # where a run may stop
+Until = Literal["captions", "images", "embeddings", "graph", "pretrain", "evaluate", "compare"]  # where a run may stop
+UNTIL: tuple[Until, ...] = get_args(Until)
 Progress = Callable[[int, int], None]  # (done, total)
 
 
@@ -305,6 +306,28 @@ def comparison(recipe: Recipe, results: Sequence[Artifact]) -> Stage:
     return Stage("comparison", "comparison", ComparisonConfig(dataset=recipe.data.source), roles)
 
 
+def data_stages(recipe: Recipe, store: Store) -> dict[str, Stage]:
+    """The stages that a training reads from, by role, in the order in which they can run."""
+
+    def made(role: str) -> Artifact:
+        return store.reference(found[role].digest)
+
+    found = {"captions": captions(recipe, store)}
+    found["images"] = images(recipe, store, made("captions"))
+    found["embeddings"] = embeddings(recipe, store, made("captions"))
+    found["graph"] = graph(recipe, made("captions"), made("embeddings"))
+    for target in class_graphs(recipe):
+        found[class_graph_role(target)] = class_graph(target, made("captions"), made("embeddings"))
+    return found
+
+
+def references(recipe: Recipe, store: Store) -> dict[str, Artifact]:
+    """Where the data stages' outputs are or will be, by role, and the checkpoints, by title."""
+    made = {role: store.reference(stage.digest) for role, stage in data_stages(recipe, store).items()}
+    trained = {title: pretrain(recipe, each, seed, made) for title, each, seed in trainings(recipe)}
+    return made | {title: store.reference(stage.digest) for title, stage in trained.items()}
+
+
 def pipeline(recipe: Recipe, store: Store) -> list[Stage]:
     """Every stage of a recipe in the order in which they can run; touches nothing."""
 
@@ -313,13 +336,7 @@ def pipeline(recipe: Recipe, store: Store) -> list[Stage]:
         return store.reference(stage.digest)
 
     stages: list[Stage] = []
-    made: dict[str, Artifact] = {}
-    made["captions"] = add(captions(recipe, store))
-    made["images"] = add(images(recipe, store, made["captions"]))
-    made["embeddings"] = add(embeddings(recipe, store, made["captions"]))
-    made["graph"] = add(graph(recipe, made["captions"], made["embeddings"]))
-    for target in class_graphs(recipe):
-        made[class_graph_role(target)] = add(class_graph(target, made["captions"], made["embeddings"]))
+    made = {role: add(stage) for role, stage in data_stages(recipe, store).items()}
     scores = []
     for title, objective, seed in trainings(recipe):
         checkpoint = add(pretrain(recipe, objective, seed, made))
@@ -327,6 +344,11 @@ def pipeline(recipe: Recipe, store: Store) -> list[Stage]:
         scores += [add(suite(recipe, name, title, own)) for name in suites(recipe)]
     add(comparison(recipe, scores))
     return stages
+
+
+def reaches(until: Until, stage: Until) -> bool:
+    """True when a run that stops after `until` runs `stage`."""
+    return UNTIL.index(until) >= UNTIL.index(stage)
 
 
 def check_sizes(recipe: Recipe, captions: Manifest) -> None:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from xclr.artifact import Artifact, Digest, FileEntry, Manifest, canonical_json, sha256_file
 from xclr.errors import StoreError
 
-MANIFEST = "manifest.json"
+MANIFEST, LOCK = "manifest.json", ".lock"
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -147,7 +147,7 @@ def only_writer(directory: Path, *, wait: bool = True) -> Iterator[bool]:
     The lock is the kernel's (flock), so that it ends with its process, however that ends.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as stream:
+    with (directory / LOCK).open("w") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

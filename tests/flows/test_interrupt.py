@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from infra.ledger import Book, Entry, find_process
-from infra.stage import read_runs
+from infra.runs import read_runs
 from tests.infra.conftest import TINY
 
 pytestmark = pytest.mark.slow
@@ -58,6 +58,6 @@ def test_the_first_ctrl_c_leaves_the_job_and_the_second_ends_it(tmp_path):
             break
     again.send_signal(signal.SIGINT)
     _, said = again.communicate(timeout=60)
-    assert "1 jobs ended" in said
+    assert "1 job ended" in said
     assert find_process(entry.job) is None
     assert Book(home).latest(entry.digest).attempt == 1

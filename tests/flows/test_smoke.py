@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -17,17 +15,14 @@ import pytest
 from mlflow import MlflowClient
 
 from infra import servers
-from infra.stage import read_runs
+from infra.runs import read_runs
 from infra.tracking import sqlite_uri
+from tests.conftest import command, free_ports
 from xclr import schema, stages
 from xclr.recipe import load_recipe
 from xclr.store import Store
 
 pytestmark = pytest.mark.slow
-
-
-def command(home: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "flows.cli", *arguments, "--home", str(home)]
 
 
 def xclr(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,23 +31,10 @@ def xclr(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """A HOME in which the smoke recipe was killed in the middle and then run to its end."""
-    home = tmp_path_factory.mktemp("smoke") / "home"
-    process = subprocess.Popen(command(home, "run", "smoke"), stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if "images" in line:
-            break
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = {path.parent.name for path in home.glob("artifacts/*/*/manifest.json")}
-    done = xclr(home, "run", "smoke")
-    for name in before:
-        (kind,) = {path.parent.parent.name for path in home.glob(f"artifacts/*/{name}/manifest.json")}
-        assert re.search(rf"{kind} hit", done.stderr), "a finished stage was made again"
-    (home / "table.txt").write_text(done.stdout)
-    return home
+@pytest.fixture
+def home(smoke_home: Path) -> Path:
+    """The HOME of the finished smoke run."""
+    return smoke_home
 
 
 def attempts(home: Path) -> set[str]:
@@ -163,7 +145,7 @@ def test_another_target_temperature_plans_only_what_follows_from_it(home):
 
 
 def test_serve_brings_both_uis_up_and_takes_them_down(home):
-    ports = servers_ports()
+    ports = free_ports(2)
     process = subprocess.Popen(
         [*command(home, "serve"), "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])],
         stdout=subprocess.PIPE,
@@ -190,12 +172,3 @@ def test_serve_brings_both_uis_up_and_takes_them_down(home):
     while servers.find(servers.MLFLOW, home / "state") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert servers.find(servers.PREFECT, home / "state") is None
-
-
-def servers_ports() -> tuple[int, int]:
-    import socket
-
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]

@@ -11,9 +11,11 @@ from mlflow import MlflowClient
 
 from infra.cluster import Cluster, Resources
 from infra.progress import Board
+from infra.runs import new_record
 from infra.stage import Run
 from infra.tracking import Tracker, sqlite_uri
 from xclr.recipe import Recipe
+from xclr.stages import pipeline
 from xclr.store import Store
 
 EMPTY_DATABASE = "XCLR_TEST_EMPTY_DATABASE"
@@ -58,7 +60,9 @@ def open_run(home: Path, mode: str = "retry", recipe: Recipe | None = None) -> R
     if not (state / "mlflow.db").exists():
         shutil.copy(os.environ[EMPTY_DATABASE], state / "mlflow.db")
     tracker = Tracker(sqlite_uri(state), recipe, state / "mlflow-artifacts", {})
-    return Run(recipe, Store(home), CLUSTER, mode, tracker, Board(1).__enter__())
+    store = Store(home)
+    record = new_record(recipe, (stage.digest for stage in pipeline(recipe, store)))
+    return Run(record, store, CLUSTER, mode, tracker, Board(1).__enter__())
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infra.cancel import cancel_run
 from infra.ledger import JobState, find_process, processes_of
-from infra.stage import ensure, read_runs
+from infra.runs import read_runs
+from infra.stage import ensure
 from tests.infra.conftest import TINY, open_run
 from xclr import stages
 from xclr.errors import JobError, StoreError
@@ -187,11 +189,12 @@ def test_cancelling_a_run_ends_its_jobs_and_only_those(home):
     process = orchestrate(home, recipe)
     try:
         entry = until(lambda: (found := run.book.latest(stage.digest)) and found.job and found)
-        assert run.cancel_jobs() == 0, "the job of another live run was ended"
+        first = cancel_run(home, run.record)
+        assert (first.ended, [each.job for each in first.left]) == ((), [entry.job]), "another live run's job was ended"
         process.kill()
         process.wait()
-        assert run.cancel_jobs() == 1
-        until(lambda: find_process(entry.job) is None)
+        assert [each.job for each in cancel_run(home, run.record).ended] == [entry.job]
+        assert find_process(entry.job) is None
         assert bystander.poll() is None
         assert psutil.pid_exists(os.getpid())
     finally:

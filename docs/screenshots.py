@@ -1,0 +1,97 @@
+"""Makes the README's pictures: `make screenshots`, after `make demo`.
+
+Opens the pages of MLflow, Prefect and `xclr compare` in Chromium as a person would and saves what is seen to
+docs/images/. Chromium is Debian's (apt-get install chromium); XCLR_HOME names another HOME than .xclr.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import httpx
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from flows.context import home_folder, state_folder
+from infra import servers
+
+IMAGES = Path(__file__).parent / "images"
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+RECIPE = "emoji"
+
+
+def main() -> None:
+    """Bring up both servers of HOME and take every picture."""
+    chromium = shutil.which("chromium") or sys.exit("Chromium is missing: apt-get install chromium")
+    home = home_folder(None)
+    state = state_folder(home)
+    with (
+        servers.using(servers.PREFECT, state) as prefect,
+        servers.using(servers.MLFLOW, state) as mlflow,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        compare_in_mlflow(browser, servers.experiments(mlflow)[RECIPE])
+        run_in_prefect(browser, prefect)
+        comparison_page(browser, home)
+        browser.close()
+
+
+def compare_in_mlflow(browser: Browser, runs: str) -> None:
+    """CLIP and X-CLR ticked in the list of runs, then compared."""
+    page = open_page(browser, runs, height=1250)
+    page.get_by_role("button", name="Close").or_(page.get_by_label("Close")).first.click(timeout=3000)
+    for name in ("clip pairs seed 0", "xclr captions seed 0"):
+        row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
+        row.get_by_role("checkbox").first.check()
+    save(page, "mlflow-runs", height=560)
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_text("Comparing 2 Runs").wait_for()
+    for section in ("Visualizations", "Run details", "Parameters"):
+        page.get_by_role("button", name=section, exact=True).or_(page.get_by_text(section, exact=True)).first.click()
+    page.wait_for_timeout(1500)
+    save(page, "mlflow-compare")
+
+
+def run_in_prefect(browser: Browser, prefect: str) -> None:
+    """The newest completed run of the recipe: its graph of task runs."""
+    body = {
+        "sort": "START_TIME_DESC",
+        "flow_runs": {"name": {"any_": [RECIPE]}, "state": {"type": {"any_": ["COMPLETED"]}}},
+    }
+    found = httpx.post(f"{prefect}/api/flow_runs/filter", json=body).json()
+    run = max(found, key=lambda each: float(each["total_run_time"]))
+    page = open_page(browser, f"{prefect}/runs/flow-run/{run['id']}", height=900)
+    page.get_by_role("tab", name="Task Runs").click()
+    page.wait_for_timeout(4000)  # the graph settles
+    save(page, "prefect-run")
+
+
+def comparison_page(browser: Browser, home: Path) -> None:
+    """The page of `xclr compare`."""
+    page = open_page(browser, (home / "pages" / f"compare-{RECIPE}.html").as_uri(), height=1400)
+    save(page, "compare-page")
+
+
+def open_page(browser: Browser, address: str, *, height: int) -> Page:
+    """A page that has come to rest."""
+    page = browser.new_page(viewport={"width": 1400, "height": height})
+    page.goto(address)
+    page.wait_for_timeout(4000)
+    return page
+
+
+def save(page: Page, name: str, height: int | None = None) -> None:
+    """Save what is seen."""
+    size = page.viewport_size or {"width": 1400, "height": 900}
+    clip = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"]}
+    page.screenshot(path=IMAGES / f"{name}.png", clip=clip)
+    print(IMAGES / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""The operator's commands: see, read, cancel, clean up and examine; what they need is imported when they run."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.terminal import Home, Json, ago, show
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from infra.doctor import Finding
+    from infra.gc import Item
+    from infra.status import Job, JobLine, Status, View
+
+app = typer.Typer()
+REDRAW_S = 2.0
+FOLLOW_S = 0.3
+COLOURS = {
+    "running": "cyan", "completed": "green", "failed": "red", "cancelled": "yellow", "interrupted": "yellow",
+    "gone": "yellow", "ok": "green", "optional": "yellow", "wrong": "red",
+}  # fmt: skip
+
+
+@app.command()
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="redraw every 2 s until Ctrl-C")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="every run, not the running and the last five")] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show runs and jobs: state, where, how long, progress, and why one failed."""
+    from flows.context import home_folder
+    from infra.status import view
+
+    place = home_folder(home)
+    if not watch:
+        _show_status(place, view(place, everything=everything), as_json)
+        return
+    try:
+        _watch(place, everything, as_json)
+    except KeyboardInterrupt:
+        return
+
+
+def _watch(home: Path, everything: bool, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from infra.status import view
+
+    console = Console()
+    if as_json or not console.is_terminal:
+        while True:
+            _show_status(home, view(home, everything=everything), as_json)
+            sys.stdout.flush()
+            time.sleep(REDRAW_S)
+    with Live(console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(_status_text(home, view(home, everything=everything)), refresh=True)
+            time.sleep(REDRAW_S)
+
+
+def _show_status(home: Path, seen: View, as_json: bool) -> None:
+    from infra.status import status as facts
+
+    if as_json:
+        print(facts(seen).model_dump_json())
+    else:
+        show(_status_text(home, seen))
+
+
+def _status_text(home: Path, seen: View) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from infra.status import status as facts
+
+    if not seen.runs:
+        return Text(f"no runs yet in {home}; xclr run emoji starts one")
+    lines = facts(seen)
+    tables: list[RenderableType] = [_run_table(lines)]
+    if lines.jobs:
+        tables.append(_job_table(lines.jobs, seen.jobs))
+    return Group(*tables)
+
+
+def _run_table(facts: Status) -> Table:
+    from rich.table import Table
+
+    from infra.ledger import now
+
+    table = Table("run", "state", "started", "jobs")
+    for each in facts.runs:
+        own = [job for job in facts.jobs if job.run == each.run]
+        parts = [f"{sum(job.state == state for job in own)} {state}" for state in dict.fromkeys(j.state for j in own)]
+        started = f"{ago((now() - each.started).total_seconds())} ago"
+        table.add_row(each.run, _coloured(each.state), started, ", ".join(parts))
+    return table
+
+
+def _job_table(lines: Sequence[JobLine], jobs: Sequence[Job]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    there = any(line.reason for line in lines)
+    table = Table("stage", "state", "progress", "job", "node", "elapsed", *(["reason"] if there else []))
+    for line, job in zip(lines, jobs, strict=True):
+        done = "" if job.progress is None else f"{job.progress[0]}/{job.progress[1]}"
+        reason = [escape(line.reason)] if there else []
+        where = "in the run" if job.entry.is_inline else job.pid
+        table.add_row(line.stage, _coloured(line.state), done, where, line.node, ago(line.elapsed_s), *reason)
+    return table
+
+
+def _coloured(state: str) -> str:
+    return f"[{COLOURS[state]}]{state}"
+
+
+@app.command()
+def logs(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="a job's id or number, a stage's name, or a digest")],
+    follow: Annotated[bool, typer.Option("--follow", help="go on until the job ends")] = False,
+    lines: Annotated[int | None, typer.Option(min=0, help="only the last so many lines")] = None,
+    home: Home = None,
+) -> None:
+    """Print the log of a job; its path goes to standard error."""
+    from flows.context import home_folder
+    from infra.status import find_job
+    from xclr.errors import StoreError
+
+    found = find_job(home_folder(home), job)
+    if found.entry.log is None:
+        print(f"{found.entry.stage} runs in the run's own process and has no log; see {found.out}", file=sys.stderr)
+        return
+    path = Path(found.entry.log)
+    print(path, file=sys.stderr)
+    try:
+        _print_log(path, found, follow, lines)
+    except FileNotFoundError as error:
+        remedy = f"it begins when the job does; see xclr status, and {path.parent}"
+        raise StoreError(f"{path} is not there", remedy) from error
+    except KeyboardInterrupt:
+        return
+
+
+def _print_log(path: Path, job: Job, follow: bool, lines: int | None) -> None:
+    from collections import deque
+
+    with path.open(errors="replace") as stream:
+        if lines is None:
+            sys.stdout.writelines(stream)
+        else:
+            sys.stdout.writelines(deque(stream, maxlen=lines))
+        sys.stdout.flush()
+        if follow:
+            for text in _more(stream, job):
+                print(text, end="", flush=True)
+
+
+def _more(stream: Iterable[str], job: Job) -> Iterator[str]:
+    """What is written from now on, until the job has ended and all is read."""
+    from infra.ledger import find_process, is_of_this_machine
+
+    name = str(job.entry.job)
+    while True:
+        over = is_of_this_machine(name) and find_process(name) is None
+        yield from stream
+        if over:
+            return
+        time.sleep(FOLLOW_S)
+
+
+@app.command()
+def cancel(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or a recipe's name for its running run")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """End a run and its jobs, but for jobs that other runs wait for."""
+    from flows.context import home_folder
+    from infra.cancel import cancel_run, find_run
+
+    place = home_folder(home)
+    done = cancel_run(place, find_run(place, run))
+    if as_json:
+        ended, left = ([{"stage": each.stage, "job_id": each.job} for each in some] for some in (done.ended, done.left))
+        print(json.dumps({"run": done.run, "ended": ended, "left": left}))
+        return
+    names = "".join(f"\n  {each.stage}" for each in done.ended)
+    print(f"{done.run}: {len(done.ended)} job{'s' * (len(done.ended) != 1)} ended{names}")
+    for each in done.left:
+        print(f"{each.stage} goes on: another run waits for it", file=sys.stderr)
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would go")] = False,
+    keep: Annotated[
+        int | None, typer.Option(min=0, help="keep the newest N runs of each recipe [default: all]")
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="also what ended attempts left for kept runs to resume from")
+    ] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Remove artifacts that no run refers to; everything that a kept or running run needs stays."""
+    from flows.context import home_folder
+    from infra.gc import collect, survey
+
+    place = home_folder(home)
+    plan = survey(place, keep, unfinished=unfinished)
+    items = list(plan.items if dry_run else collect(place, plan))
+    total = sum(each.bytes for each in items)
+    if as_json:
+        rows = [each.model_dump() for each in items]
+        print(json.dumps({"dry_run": dry_run, "bytes": total, "removed": rows}, indent=1))
+        return
+    _show_items(items, total, dry_run)
+
+
+def _show_items(items: Sequence[Item], total: int, dry_run: bool) -> None:
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    if not items:
+        show(
+            "nothing to remove: a run refers to everything here (--keep N forgets all but the newest N of each recipe)"
+        )
+        return
+    table = Table("kind", "name", "digest", "size", "why")
+    for each in items:
+        digest = each.digest if each.kind == "run" else each.digest[:8]
+        table.add_row(each.kind, each.name, digest, decimal(each.bytes), each.why)
+    show(table)
+    show(f"{len(items)} items, {decimal(total)} {'would go' if dry_run else 'removed'}")
+
+
+@app.command()
+def doctor(home: Home = None, as_json: Json = False) -> None:
+    """Say what this machine has and lacks, and how to mend it; exit 1 when something needed is wrong."""
+    from flows.context import home_folder, state_folder
+    from infra.doctor import examine
+
+    place = home_folder(home)
+    findings = []
+    for finding in examine(place, state_folder(place)):
+        findings.append(finding)
+        if not as_json:
+            _show_finding(finding)
+    if as_json:
+        print(json.dumps([each.model_dump() for each in findings], indent=1))
+    if any(each.state == "wrong" for each in findings):
+        raise typer.Exit(1)
+
+
+def _show_finding(finding: Finding) -> None:
+    from rich.markup import escape
+
+    show(f"[{COLOURS[finding.state]}]{finding.state:<9}[/]{finding.check:<15} {escape(finding.found)}")
+    if finding.remedy:
+        show(f"{'':<25}[dim]-> {escape(finding.remedy)}[/]")

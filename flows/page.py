@@ -1,0 +1,194 @@
+"""The comparison as one HTML file that needs nothing else: tables, training curves, nearest neighbours."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from flows.compare import NO_SCORES, Grid, find_runs, grid_of, methods_of
+from flows.curves import LOSS, METRICS, Plot, Trace, draw, read_metrics
+from flows.sheet import NEIGHBOURS, SIDE, sheet_of
+from flows.trainings import Method, Training, labels_of, trainings_of
+from infra.runs import RunRecord
+from xclr import stages
+from xclr.errors import StoreError, XclrError
+from xclr.recipe import Recipe, load_recipe, recipe_names
+from xclr.store import Store, write_atomically
+
+Made = TypeVar("Made")
+LONGEST_NAME = 120  # of a page's file, characters
+GREY = "#8b919a"  # the untrained network
+COLOURS = ("#3b82c4", "#2f9e6e", "#d9822b", "#c2508f", "#8561c5", "#b08d12", "#2b9fae", "#b5533c")
+GLOSSARY: Mapping[str, str] = {  # a column of the table, in words
+    "pictures top-1": "linear probe on held-out pictures",
+    "concepts top-1": "linear probe on concepts that were never trained on",
+    "vendor top-1": "linear probe on the drawings of a vendor that was never trained on",
+    "keywords mAP": "mean average precision of keywords on concepts never trained on",
+    "same bg top-1": "probe on backgrounds of the picture's own group",
+    "other bg top-1": "probe on backgrounds of another group",
+    "bg gap": "same bg minus other bg: how far the features lean on the background",
+}
+
+
+def write_page(home: Path, wanted: Sequence[str], scores: pa.Table, against: str | None, out: Path | None) -> Path:
+    """Write the page of the named runs (see find_runs) and their scores; returns its path.
+
+    The default is HOME/pages/compare-<names>.html. What cannot be shown (features that are gone, no labels) is told on
+    the page. Raises StoreError when the file cannot be written.
+    """
+    records = find_runs(home, wanted)
+    path = (out or home / "pages" / f"compare-{_file_name(wanted or [records[0].recipe.name])}.html").absolute()
+    html = render(records, scores, Store(home), against)
+    try:
+        write_atomically(path, html)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}", "name another place: --out FILE") from error
+    return path
+
+
+def _file_name(names: Sequence[str]) -> str:
+    whole = "-".join(names)
+    if len(whole) <= LONGEST_NAME:
+        return whole
+    return f"{whole[:LONGEST_NAME]}-{hashlib.blake2b(whole.encode(), digest_size=4).hexdigest()}"
+
+
+def render(records: Sequence[RunRecord], scores: pa.Table, store: Store, against: str | None = None) -> str:
+    """The page as HTML."""
+    trainings, lost = _or_reason(lambda: trainings_of(records, store))
+    sheet, no_sheet = _or_reason(lambda: sheet_of(trainings, store)) if trainings else (None, lost)
+    methods = list(dict.fromkeys([*(each.method for each in trainings or ()), *methods_of(scores)]))
+    styles, labels = _styles(methods), labels_of(methods)
+    loss, shared = _plots(trainings or (), styles, labels)
+    template = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    ).get_template("page.html.j2")
+    return template.render(
+        title=" and ".join(dict.fromkeys(each.recipe.name for each in records)),
+        runs=[_facts(each, store) for each in records],
+        skipped=list(dict.fromkeys(line for each in records for line in stages.skipped(each.recipe))),
+        tables=_tables(scores, against),
+        glossary=GLOSSARY,
+        no_scores=NO_SCORES,
+        colours={method: colour for method, (colour, _) in styles.items()},
+        labels=labels,
+        loss=[(each.title, draw(each)) for each in loss],
+        shared=[(each.title, draw(each)) for each in shared],
+        several_seeds=any(len(each.traces) > 1 for each in loss),
+        no_curves=lost or "No training metric was logged.",
+        sheet=sheet,
+        no_sheet=no_sheet,
+        neighbours=NEIGHBOURS,
+        side=SIDE,
+        recipes=list(dict.fromkeys(_reproduction(each.recipe) for each in records)),
+        command=" ".join(["xclr compare", *(each.run for each in records)]),
+    )
+
+
+def _or_reason(make: Callable[[], Made]) -> tuple[Made | None, str]:
+    """What could be made, or the line that says why not."""
+    try:
+        return make(), ""
+    except XclrError as error:
+        return None, f"Not shown: {error.message} ({error.remedy})."
+
+
+def _styles(methods: Sequence[Method]) -> dict[Method, tuple[str, bool]]:
+    """Colour and dash of each method, the same everywhere on the page."""
+    trained = [each for each in methods if each[0] != "random"]
+    styles = {each: (COLOURS[i % len(COLOURS)], i // len(COLOURS) % 2 == 1) for i, each in enumerate(trained)}
+    return {each: styles.get(each, (GREY, False)) for each in methods}
+
+
+def _tables(scores: pa.Table, against: str | None) -> list[tuple[str, Grid]]:
+    """The table, and distances to `against`, else to CLIP, else to the first method that was trained."""
+    if not scores.num_rows:
+        return []
+    tables = [("Scores", grid_of(scores))]
+    names = [method for method, _ in methods_of(scores)]
+    base = against or next((each for each in ("clip", *names) if each in names and each != "random"), None)
+    if base is not None and len(names) > 1:
+        tables.append((f"Distance to {base}", grid_of(scores, base)))
+    return tables
+
+
+def _facts(record: RunRecord, store: Store) -> dict[str, str]:
+    """What was run, for people."""
+    recipe = record.recipe
+    train = recipe.train
+    data = recipe.data.source if recipe.data.path is None else f"{recipe.data.source} {recipe.data.path.name}"
+    return {
+        "run": record.run,
+        "data": data + (f", first {recipe.data.limit:,} rows" if recipe.data.limit else ""),
+        "training pictures": _training_pictures(recipe, store),
+        "epochs": str(train.epochs),
+        "training": f"batch {train.batch_size}, {train.image_size} pixels",
+        "backbone": train.backbone + (f", width {train.width}" if train.backbone == "resnet-mini" else ""),
+        "seeds": ", ".join(map(str, recipe.seeds)),
+        "started": f"{record.started:%Y-%m-%d %H:%M} UTC",
+    }
+
+
+def _training_pictures(recipe: Recipe, store: Store) -> str:
+    """How many pictures could be decoded and are in split "train"."""
+    try:
+        captions = store.reference(stages.captions(recipe, store).digest)
+        images = store.reference(stages.images(recipe, store, captions).digest)
+    except XclrError:
+        return "unknown: the data are gone"
+    if store.find(captions.digest) is None or store.find(images.digest) is None:
+        return "unknown: the artifacts are gone"
+    split = pq.read_table(captions.path / "captions.parquet", columns=["row_id", "split"]).sort_by("row_id")["split"]
+    status = pq.read_table(images.path / "images.parquet", columns=["row_id", "status"]).sort_by("row_id")["status"]
+    count = pc.sum(pc.and_(pc.equal(split, "train"), pc.equal(status, "ok"))).as_py()
+    return f"{count or 0:,}"
+
+
+def _plots(
+    trainings: Sequence[Training], styles: Mapping[Method, tuple[str, bool]], labels: Mapping[Method, str]
+) -> tuple[list[Plot], list[Plot]]:
+    """A plot of the loss for each method, whose scales differ; and one for each metric that methods share."""
+    traces: dict[str, dict[Method, tuple[Trace, ...]]] = {}
+    for each in trainings:
+        for name, (epochs, values) in read_metrics(each.checkpoint.path).items():
+            lines = traces.setdefault(name, {})
+            lines[each.method] = (*lines.get(each.method, ()), Trace(epochs, values, *styles[each.method]))
+    loss = [Plot(labels[method], METRICS[LOSS][1], lines) for method, lines in traces.pop(LOSS, {}).items()]
+    shared = [_shared_plot(name, traces[name]) for name in sorted(traces, key=_place)]
+    return loss, shared
+
+
+def _place(metric: str) -> tuple[int, str]:
+    return (list(METRICS).index(metric) if metric in METRICS else len(METRICS)), metric
+
+
+def _shared_plot(metric: str, traces: Mapping[Method, tuple[Trace, ...]]) -> Plot:
+    title, axis = METRICS.get(metric, (metric.removeprefix("train/").replace("_", " "), ""))
+    return Plot(title, axis, tuple(line for lines in traces.values() for line in lines))
+
+
+def _reproduction(recipe: Recipe) -> tuple[str, str]:
+    """The command that runs a recipe again, and the file it needs where it is not one of the project's own."""
+    if recipe.name in recipe_names() and load_recipe(recipe.name) == recipe:
+        return f"xclr run {recipe.name}", ""
+    return f"xclr run {recipe.name}.yaml", recipe_yaml(recipe)
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """What differs from the defaults, as a recipe file; a table is expected beside it."""
+    given = recipe.model_dump(mode="json", exclude_defaults=True)
+    given["objectives"] = [
+        {"name": each.name} | each.model_dump(mode="json", exclude_defaults=True) for each in recipe.objectives
+    ]
+    if recipe.data.path is not None:
+        given["data"]["path"] = recipe.data.path.name
+    order = {"name": recipe.name} | given
+    return yaml.safe_dump(order, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)

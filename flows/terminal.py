@@ -1,0 +1,33 @@
+"""What the commands share: options, and tables that fit a terminal or a pipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Home = Annotated[str | None, typer.Option(help="where artifacts, ledger and logs live [default: XCLR_HOME or ./.xclr]")]
+Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
+
+
+def show(what: RenderableType) -> None:
+    """Print to standard output."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width to fold lines at
+        console = Console(width=200)
+    console.print(what)
+
+
+def ago(seconds: float) -> str:
+    """A span of time in its largest unit or two: 42 s, 3 min, 1 h 20 min, 2 d."""
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if days:
+        return f"{days} d"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"

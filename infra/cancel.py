@@ -1,0 +1,119 @@
+"""Ending a run and its jobs, from any process: `xclr cancel`, a second Ctrl-C, a cancelled Prefect flow run.
+
+HOME/runs/<run>.cancel is written first. The run's own process sees it and begins nothing more, so that no job that is
+ended here is submitted again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Container
+from pathlib import Path
+from typing import NamedTuple
+
+from infra import slurm
+from infra.ledger import Attach, Book, Entry, JobState, Ledger, is_of_this_machine, now, reconcile
+from infra.plan import observe
+from infra.runs import RunRecord, cancel_mark, read_runs, scan_runs, shown_state, wanted, write_record
+from xclr.errors import JobError, StoreError
+from xclr.store import write_atomically
+
+WITHIN_S = 30
+POLL_S = 0.2
+
+
+class Cancelled(NamedTuple):
+    """What came of cancelling a run."""
+
+    run: str
+    ended: tuple[Entry, ...]  # its jobs, all gone
+    left: tuple[Entry, ...]  # jobs that other live runs wait for
+
+
+def cancel_run(home: Path, record: RunRecord) -> Cancelled:
+    """Stop a run, end its jobs but for those that other live runs wait for, and wait until they are gone.
+
+    A stage in the run's own process is let finish. Raises JobError when a job outlives WITHIN_S seconds.
+    """
+    write_atomically(cancel_mark(home, record.run), now().isoformat())
+    ending, left = _shares(home, record)
+    end_jobs(home, record, frozenset(entry.digest for entry in ending))
+    deadline = time.monotonic() + WITHIN_S
+    while alive := [f"{each.stage} ({each.job})" for each in ending if _is_live(home, each)]:
+        if time.monotonic() > deadline:
+            remedy = "run xclr cancel on the machine that each id begins with"
+            raise JobError(f"still running after {WITHIN_S} s: {', '.join(alive)}", remedy)
+        time.sleep(POLL_S)
+    _close_for_the_dead(home, record.run)
+    return Cancelled(record.run, ending, left)
+
+
+def cancel_flow_run(home: Path, flow_run_id: str) -> int:
+    """Cancel what runs under a Prefect flow run's id; returns how many jobs were ended."""
+    records = [each for each in read_runs(home) if each.flow_run == flow_run_id and _can_be_cancelled(home, each)]
+    return sum(len(cancel_run(home, each).ended) for each in records)
+
+
+def end_jobs(home: Path, record: RunRecord, digests: Container[str]) -> int:
+    """End the jobs of these digests that are the run's alone; returns how many."""
+    book, ended = Book(home), 0
+    for entry in _shares(home, record)[0]:
+        if entry.digest in digests and is_of_this_machine(str(entry.job)) and slurm.cancel(str(entry.job)):
+            book.close(entry, JobState.CANCELLED)
+            ended += 1
+    return ended
+
+
+def find_run(home: Path, name: str) -> RunRecord:
+    """The run of that id, or the newest of that recipe which runs or has jobs; raises StoreError when there is none."""
+    records = read_runs(home)
+    exact = [each for each in records if each.run == name]
+    named = [each for each in exact or records if name in {each.run, each.recipe.name}]
+    if not named:
+        known = sorted({each.run for each in records} | {each.recipe.name for each in records})
+        near = difflib.get_close_matches(name, known, n=3) or known[-3:]
+        remedy = "there are: " + ", ".join(near) if near else "nothing has run in this HOME; see --home and XCLR_HOME"
+        raise StoreError(f"no run {name!r} in {home}", remedy)
+    live = [each for each in named if _can_be_cancelled(home, each)]
+    if not live:
+        newest = named[-1]
+        raise StoreError(f"{newest.run} is {shown_state(newest)} and has no jobs", "xclr status shows what is running")
+    return next((each for each in reversed(live) if shown_state(each) == "running"), live[-1])
+
+
+def _can_be_cancelled(home: Path, record: RunRecord) -> bool:
+    return record.state == "running" or bool(_live_jobs(home, record))
+
+
+def _shares(home: Path, record: RunRecord) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    """The run's live jobs: its own, and those that other live runs wait for."""
+    others = wanted(home, (each for each in scan_runs(home).records if each.run != record.run))
+    jobs = _live_jobs(home, record)
+    own = tuple(each for each in jobs if each.digest not in others)
+    return own, tuple(each for each in jobs if each.digest in others)
+
+
+def _live_jobs(home: Path, record: RunRecord) -> tuple[Entry, ...]:
+    """Newest attempts at the run's digests whose job is a live process of its own."""
+    book = Book(home)
+    entries = (book.latest(digest) for digest in record.digests)
+    return tuple(each for each in entries if each is not None and _is_live(home, each))
+
+
+def _is_live(home: Path, entry: Entry) -> bool:
+    if entry.job is None or entry.is_inline:
+        return False
+    latest = Book(home).latest(entry.digest) or entry
+    (action,) = reconcile(Ledger((latest,)), observe(latest, home / "artifacts" / entry.kind / entry.digest), now())
+    return isinstance(action, Attach) and action.job == entry.job
+
+
+def _close_for_the_dead(home: Path, run: str) -> None:
+    """Write the end of a run whose process is gone; a live one writes its own."""
+    record = next((each for each in scan_runs(home).records if each.run == run), None)
+    if record is not None and shown_state(record) == "running":
+        return
+    if record is not None and record.state == "running":
+        write_record(home, record.model_copy(update={"state": "cancelled", "ended": now()}))
+    cancel_mark(home, run).unlink(missing_ok=True)

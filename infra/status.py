@@ -1,0 +1,172 @@
+"""What runs and what ran: the facts that `xclr status` and `xclr logs` print, read from HOME while runs write it."""
+
+from __future__ import annotations
+
+import difflib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from infra.ledger import Book, Entry, JobState, now
+from infra.plan import observe
+from infra.progress import read_progress
+from infra.runs import RunRecord, Shown, read_runs, shown_state
+from xclr.errors import StoreError
+from xclr.job import FAILURE, PROGRESS, RESULT, Failure
+from xclr.store import MANIFEST
+
+LATEST = 5  # ended runs that are shown beside the running ones
+
+
+class RunLine(BaseModel):
+    """One run, as printed."""
+
+    model_config = ConfigDict(frozen=True)
+    run: str
+    recipe: str
+    state: Shown
+    started: datetime
+
+
+class JobLine(BaseModel):
+    """One job, as printed; `run` is the one that submitted it, `log` None where the stage has no process of its own."""
+
+    model_config = ConfigDict(frozen=True)
+    run: str
+    stage: str
+    job_id: str
+    state: JobState
+    node: str
+    elapsed_s: float
+    reason: str
+    log: str | None
+
+
+class Status(BaseModel):
+    """What `xclr status --json` prints."""
+
+    model_config = ConfigDict(frozen=True)
+    runs: tuple[RunLine, ...]
+    jobs: tuple[JobLine, ...]
+
+
+class Job(NamedTuple):
+    """An attempt that has a job, and how it stands."""
+
+    entry: Entry
+    out: Path
+    state: JobState
+
+    @property
+    def pid(self) -> str:
+        """The part of the id that tells jobs of one node apart."""
+        return str(self.entry.job).rsplit("/", 2)[1]
+
+    @property
+    def progress(self) -> tuple[int, int] | None:
+        """(done, total) while it runs and says so."""
+        return read_progress(self.out) if self.state is JobState.RUNNING else None
+
+
+class View(NamedTuple):
+    """Runs and their jobs, oldest first."""
+
+    runs: tuple[RunRecord, ...]
+    jobs: tuple[Job, ...]
+
+
+def view(home: Path, *, everything: bool = False) -> View:
+    """The running runs and the last ended ones, or all, with the jobs that they submitted or wait for.
+
+    Stages in a run's own process are among the jobs while they run, and when they failed.
+    """
+    records = read_runs(home)
+    running = {each.run for each in records if shown_state(each) == "running"}
+    latest = {each.run for each in [each for each in records if each.run not in running][-LATEST:]}
+    shown = tuple(each for each in records if everything or each.run in running | latest)
+    names = {each.run for each in shown}
+    awaited = {digest for each in shown if each.run in running for digest in each.digests}
+    found = [
+        job
+        for job in jobs(home)
+        if everything or job.entry.run in names or (job.state is JobState.RUNNING and job.entry.digest in awaited)
+    ]
+    worth = [job for job in found if not job.entry.is_inline or job.state in {JobState.RUNNING, JobState.FAILED}]
+    return View(shown, tuple(sorted(worth, key=lambda job: job.entry.claimed)))
+
+
+def jobs(home: Path) -> list[Job]:
+    """The newest attempt at every digest that has a job."""
+    entries = [entry for entry in Book(home).read().entries if entry.job is not None]
+    outs = [home / "artifacts" / entry.kind / entry.digest for entry in entries]
+    return [Job(entry, out, _state(entry, out)) for entry, out in zip(entries, outs, strict=True)]
+
+
+def status(seen: View) -> Status:
+    """The facts of a view."""
+    runs = (
+        RunLine(run=each.run, recipe=each.recipe.name, state=shown_state(each), started=each.started)
+        for each in seen.runs
+    )
+    return Status(runs=tuple(runs), jobs=tuple(map(_line, seen.jobs)))
+
+
+def find_job(home: Path, name: str) -> Job:
+    """The newest job of that id (or its process number), stage or digest prefix; raises StoreError with near names."""
+    known = sorted(jobs(home), key=lambda job: job.entry.claimed)
+    exact = [job for job in known if name in {job.entry.job, job.pid, job.entry.stage}]
+    prefixed = [job for job in known if len(name) >= 4 and job.entry.digest.startswith(name)]
+    if found := exact or prefixed:
+        return found[-1]
+    names = {job.entry.stage for job in known} | {str(job.entry.job) for job in known}
+    near = difflib.get_close_matches(name, names, n=3) or [job.entry.stage for job in known[-3:]]
+    remedy = "there are: " + ", ".join(near) if near else "nothing has run in this HOME; xclr run emoji"
+    raise StoreError(f"no job {name!r} in {home}", remedy)
+
+
+def _state(entry: Entry, out: Path) -> JobState:
+    if entry.state is not None:
+        return entry.state
+    if (out / MANIFEST).exists():
+        return JobState.COMPLETED
+    return observe(entry, out)[str(entry.job)]
+
+
+def _line(job: Job) -> JobLine:
+    entry = job.entry
+    return JobLine(
+        run=entry.run, stage=entry.stage, job_id=str(entry.job), state=job.state, node=str(entry.job).rsplit("/", 2)[0],
+        elapsed_s=round((_until(job) - entry.claimed).total_seconds(), 1), reason=_reason(job), log=entry.log,
+    )  # fmt: skip
+
+
+def _until(job: Job) -> datetime:
+    """When the job ended: as written, else when it last wrote something."""
+    if job.state is JobState.RUNNING:
+        return now()
+    if job.entry.ended is not None:
+        return job.entry.ended
+    written = [job.out / name for name in (MANIFEST, RESULT, FAILURE, PROGRESS)]
+    if job.entry.log is not None:
+        written.append(Path(job.entry.log))
+    times = [datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in written if path.exists()]
+    return max([*times, job.entry.claimed])
+
+
+def _reason(job: Job) -> str:
+    match job.state:
+        case JobState.FAILED:
+            return _failure(job.out)
+        case JobState.GONE:
+            return "ended without a result"
+        case _:
+            return ""
+
+
+def _failure(out: Path) -> str:
+    try:
+        return Failure.model_validate_json((out / FAILURE).read_text()).message
+    except (OSError, ValueError):  # gone, or being made again
+        return ""

@@ -1,0 +1,70 @@
+"""What every task does: ensure a stage, and show in the Prefect UI how far it is."""
+
+from __future__ import annotations
+
+import contextvars
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectException
+from prefect.logging import get_run_logger
+
+from infra.progress import read_progress
+from infra.stage import Run, ensure
+from xclr.artifact import Artifact
+from xclr.stages import Stage
+
+EVERY_S = 5.0  # between two looks at a stage; a shorter one leaves no progress artifact
+
+
+def make(run: Run, stage: Stage) -> Artifact:
+    """The stage's artifact, found or made; a long one is followed by a progress artifact of its task run."""
+    with _progress_artifact(stage.name, run.store.reference(stage.digest).path):
+        return ensure(run, stage)
+
+
+def artifact_key(name: str) -> str:
+    """A name as Prefect's artifact keys allow it: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+@contextmanager
+def _progress_artifact(name: str, out: Path) -> Iterator[None]:
+    over = threading.Event()
+    follow = contextvars.copy_context().run  # the thread acts for the task run of its caller
+    thread = threading.Thread(target=follow, args=(_follow, name, out, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _follow(name: str, out: Path, over: threading.Event) -> None:
+    artifact: UUID | None = None
+    try:
+        while not over.wait(EVERY_S):
+            artifact = _show(artifact, name, out)
+        if artifact is not None:
+            _show(artifact, name, out)
+    except (httpx.HTTPError, PrefectException) as error:  # the stage goes on without its bar
+        get_run_logger().warning("progress of %s is no longer shown: %s", name, error)
+
+
+def _show(artifact: UUID | None, name: str, out: Path) -> UUID | None:
+    seen = read_progress(out)
+    if seen is None:
+        return artifact
+    percent = 100 * seen[0] / max(1, seen[1])
+    if artifact is None:
+        made = create_progress_artifact(percent, key=artifact_key(f"progress {name}"), description=name)
+        return made if isinstance(made, UUID) else None
+    update_progress_artifact(artifact, percent)
+    return artifact

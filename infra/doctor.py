@@ -20,9 +20,9 @@ from packaging.version import Version
 from pydantic import BaseModel, ConfigDict
 
 from infra import servers
+from xclr.datafiles import source_files
 from xclr.errors import XclrError
 from xclr.recipe import RECIPES, EmbedConfig, load_recipe
-from xclr.stages import source_files
 from xclr.textmodel import locate
 
 NETWORK = frozenset(

@@ -12,6 +12,7 @@ from xclr.recipe import (
     OBJECTIVE_MODELS,
     OBJECTIVE_NAMES,
     CLIPConfig,
+    DataConfig,
     GraphConfig,
     Recipe,
     SimCLRConfig,
@@ -410,3 +411,47 @@ def test_every_objective_has_a_graph_name():
     assert names == {
         "simclr": "augmentation", "supcon": "class", "clip": "pairs", "xclr": "captions", "random": "none",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("source", ["table", "folder", "cc3m", "cc12m", "imagenet"])
+def test_every_source_but_the_emoji_needs_a_path(source, tmp_path):
+    message = fault(tmp_path, f"data: {{source: {source}}}").message
+    assert f"source {source} needs `path`" in message
+
+
+@pytest.mark.parametrize("template", ["a photo", "{} and {}", "a {name}"])
+def test_a_template_has_one_place_for_the_name(template, tmp_path):
+    message = fault(tmp_path, f"data: {{source: folder, path: x, caption_template: '{template}'}}").message
+    assert "data.caption_template" in message
+    assert "{} once" in message
+
+
+def test_a_recipe_of_a_newer_format_is_told_to_upgrade_before_its_keys_are_judged(tmp_path):
+    for text in ("version: 2\nnovelty: 1", "{version: 3, objectives: [{name: xclr, novel: 1}]}"):
+        error = fault(tmp_path, text)
+        assert "was written for a newer xclr" in error.message
+        assert "this one reads 1" in error.message
+        assert "unknown key" not in error.message
+        assert error.remedy == "upgrade xclr"
+    assert load_recipe(written(tmp_path, "version: 1")).version == 1
+
+
+@pytest.mark.parametrize("name", ["cc3m", "cc12m", "imagenet"])
+def test_the_data_of_a_named_recipe_lie_below_the_current_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = load_recipe(name).data.path
+    assert path.is_absolute()
+    assert path.parent == tmp_path / "data"
+
+
+@pytest.mark.parametrize("name", ["cc3m", "cc12m", "imagenet"])
+def test_the_named_recipes_of_the_paper_keep_its_settings(name):
+    recipe = load_recipe(name)
+    train = recipe.train
+    assert (train.backbone, train.image_size, train.batch_size, train.epochs) == ("resnet50", 224, 1024, 100)
+    assert (train.projector_hidden, train.projector_out, train.weight_decay) == (2048, 128, 1e-6)
+    assert train.learning_rate == (0.075 if name == "imagenet" else 0.1)
+
+
+def test_every_field_of_the_data_says_what_it_is():
+    assert all(field.description for field in DataConfig.model_fields.values())

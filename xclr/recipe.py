@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from xclr.errors import RecipeError
 
 RECIPES = Path(__file__).parent / "recipes"
+VERSION = 1  # the newest format of recipes that this code reads
 RUNTIME: Any = {"runtime": True}  # marks a field that never changes a value; it stays out of digests
 
 
@@ -25,18 +26,48 @@ class Config(BaseModel):
 class DataConfig(Config):
     """Which captioned pictures."""
 
-    source: Literal["emoji", "table"] = Field("emoji", description="emoji: the embedded set; table: a Parquet file")
-    path: Path | None = Field(None, description="the table (source: table)", json_schema_extra=RUNTIME)
-    caption_column: str = Field("caption", description="column with the caption")
-    image_column: str = Field("image", description="column with the picture as encoded bytes")
-    label_column: str | None = Field(None, description="column with the class; SupCon and the probes need it")
-    limit: int | None = Field(None, ge=1, description="use the first rows only")
+    source: Literal["emoji", "table", "folder", "cc3m", "cc12m", "imagenet"] = Field(
+        "emoji",
+        description="emoji: the embedded set; table: a Parquet, CSV, TSV or JSONL file; folder: a folder of class "
+        "folders; cc3m, cc12m: the published TSV of captions and addresses; imagenet: its folder",
+    )
+    path: Path | None = Field(
+        None, description="the table or folder (every source but emoji)", json_schema_extra=RUNTIME
+    )
+    caption_column: str = Field("caption", description="column with the caption (table)")
+    image_column: str = Field(
+        "image", description="column with the picture: encoded bytes, a path that starts at the table, or a URL (table)"
+    )
+    label_column: str | None = Field(None, description="column with the class; SupCon and the probes need it (table)")
+    caption_template: str = Field(
+        "a photo of a {}", description="caption of a class, {} standing for its name (folder, imagenet)"
+    )
+    limit: int | None = Field(
+        None, ge=1, description="use the first rows only; of folders so many pictures, drawn over all classes"
+    )
+    allow_hosts: tuple[str, ...] = Field((), description="private or loopback hosts that downloads may reach")
 
     @model_validator(mode="after")
-    def _table_has_a_path(self) -> DataConfig:
-        if self.source == "table" and self.path is None:
-            raise ValueError("source table needs `path`, a Parquet file")
+    def _source_has_a_path(self) -> DataConfig:
+        if self.source != "emoji" and self.path is None:
+            raise ValueError(f"source {self.source} needs `path`, {PATHS[self.source]}")
         return self
+
+    @field_validator("caption_template")
+    @classmethod
+    def _template_has_one_place(cls, value: str) -> str:
+        if value.count("{}") != 1:
+            raise ValueError("it must hold {} once, where the name of the class goes")
+        return value
+
+
+PATHS = {
+    "table": "a Parquet, CSV, TSV or JSONL file",
+    "folder": "a folder with a folder of pictures for every class",
+    "cc3m": "the file Train_GCC-training.tsv",
+    "cc12m": "the file cc12m.tsv",
+    "imagenet": "the folder that holds train, val and LOC_synset_mapping.txt",
+}
 
 
 class EmbedConfig(Config):
@@ -186,6 +217,7 @@ class EvalConfig(Config):
 class Recipe(Config):
     """A whole run."""
 
+    version: int = Field(1, ge=1, description="format of this recipe")
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the MLflow experiment and of runs")
     data: DataConfig = DataConfig()
     embed: EmbedConfig = EmbedConfig()
@@ -221,7 +253,10 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by name or path and apply `key.sub=value` overrides; raises RecipeError with the nearest names."""
+    """Read a recipe by name or path and apply `key.sub=value` overrides; raises RecipeError with the nearest names.
+
+    A relative data.path starts at the recipe's folder, that of a named recipe at the current one.
+    """
     path = _locate(source)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -231,14 +266,16 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} is not YAML: {error}", "mend the line it names") from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} does not hold keys and values", "see xclr/recipes/emoji.yaml for one that does")
+    _check_version(raw, str(path))
     raw.setdefault("name", path.stem)
     for override in overrides:
         _override(raw, override)
-    return parse_recipe(raw, where=str(path), base=path.parent)
+    return parse_recipe(raw, where=str(path), base=Path() if path.parent == RECIPES else path.parent)
 
 
 def parse_recipe(raw: dict[str, Any], where: str, base: Path = Path()) -> Recipe:
     """Check a recipe's keys and values, all faults at once; `base` is where a relative data.path starts."""
+    _check_version(raw, where)
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
@@ -252,6 +289,15 @@ def parse_recipe(raw: dict[str, Any], where: str, base: Path = Path()) -> Recipe
         data = recipe.data.model_copy(update={"path": (base / recipe.data.path).absolute()})
         recipe = recipe.model_copy(update={"data": data})
     return recipe
+
+
+def _check_version(raw: dict[str, Any], where: str) -> None:
+    """Refuse a recipe of a newer format before its keys are found to be unknown."""
+    version = raw.get("version", VERSION)
+    if isinstance(version, int) and version > VERSION:
+        raise RecipeError(
+            f"{where} was written for a newer xclr: it has format {version}, this one reads {VERSION}", "upgrade xclr"
+        )
 
 
 def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:

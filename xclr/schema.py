@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,22 @@ def check(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def write(table: pa.Table, path: Path, schema: pa.Schema, about: Mapping[str, Any]) -> None:
     """Write a checked table as zstd Parquet; schema name, version and `about` (digest, config) go to its metadata."""
     check(table, schema)
+    with writing(path, schema, about) as part:
+        part(table)
+
+
+@contextmanager
+def writing(path: Path, schema: pa.Schema, about: Mapping[str, Any]) -> Iterator[Callable[[pa.Table], None]]:
+    """Write a table in parts, each checked, to one file as `write` makes it."""
     metadata = {**(schema.metadata or {}), b"about": json.dumps(about, sort_keys=True, default=str).encode()}
-    pq.write_table(table.select(schema.names).cast(schema).replace_schema_metadata(metadata), path, compression="zstd")
+    stamped = schema.with_metadata(metadata)
+    with pq.ParquetWriter(path, stamped, compression="zstd") as writer:
+
+        def part(table: pa.Table) -> None:
+            check(table, schema)
+            writer.write_table(table.select(schema.names).cast(schema).replace_schema_metadata(metadata))
+
+        yield part
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:

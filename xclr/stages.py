@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
+from xclr import datafiles
 from xclr.artifact import Artifact, Digest, Manifest, digest, identity
 from xclr.errors import DataError, RecipeError
 from xclr.recipe import (
-    RECIPES,
     RUNTIME,
     CLIPConfig,
     Config,
@@ -32,7 +32,7 @@ from xclr.recipe import (
 from xclr.store import Store
 from xclr.textmodel import locate
 
-EMOJI_FILES = tuple(RECIPES / "data" / f"emoji48-{part}.parquet" for part in ("permissive", "openmoji"))
+LABELLED = frozenset({"emoji", "folder", "imagenet"})  # sources that always have classes
 Until = Literal["captions", "images", "embeddings", "graph", "pretrain", "evaluate", "compare"]  # where a run may stop
 UNTIL: tuple[Until, ...] = get_args(Until)
 Progress = Callable[[int, int], None]  # (done, total)
@@ -47,14 +47,14 @@ class Produced(NamedTuple):
 
 
 class CaptionsConfig(Config):
-    """Source tables, named by their content."""
+    """Source tables, named by their content, and folders, by the names in them."""
 
     data: DataConfig
     sha256: tuple[str, ...]
 
 
 class ImagesConfig(Config):
-    """The same tables, read for their pictures."""
+    """The same tables, and the files that pictures are read from, by name, size and time of change."""
 
     data: DataConfig
     sha256: tuple[str, ...]
@@ -166,28 +166,21 @@ class Stage:
         return cls(raw["kind"], raw["name"], KINDS[raw["kind"]][0].model_validate(raw["config"]), inputs)
 
 
-def source_files(data: DataConfig) -> tuple[Path, ...]:
-    """The tables of a data source; raises DataError when one is missing."""
-    files = EMOJI_FILES if data.source == "emoji" else (data.path,) if data.path else ()
-    for path in files:
-        if not path.is_file():
-            raise DataError(f"no table at {path}", "set data.path to a Parquet file that exists")
-    return files
-
-
 def has_labels(recipe: Recipe) -> bool:
     """True when the samples have classes."""
-    return recipe.data.source == "emoji" or recipe.data.label_column is not None
+    data = recipe.data
+    return data.source in LABELLED or (data.source == "table" and data.label_column is not None)
 
 
 def skipped(recipe: Recipe) -> list[str]:
     """Lines that say which objectives and suites the data cannot serve."""
     lines = []
     if not has_labels(recipe):
+        why = "data.label_column" if recipe.data.source == "table" else f"{recipe.data.source} has none"
         if any(isinstance(each, SupConConfig) for each in recipe.objectives):
-            lines.append("supcon is left out: it needs classes (data.label_column)")
+            lines.append(f"supcon is left out: it needs classes ({why})")
         if "linear" in recipe.evaluate.suites:
-            lines.append("suite linear is left out: it needs classes (data.label_column)")
+            lines.append(f"suite linear is left out: it needs classes ({why})")
     if recipe.data.source != "emoji":
         lines += [
             f"suite {each} is left out: only the emoji have its annotations"
@@ -215,15 +208,24 @@ def suites(recipe: Recipe) -> list[str]:
 
 
 def captions(recipe: Recipe, store: Store) -> Stage:
-    """Read, normalise and deduplicate the captions."""
-    hashes = tuple(store.content_hash(path) for path in source_files(recipe.data))
-    return Stage("captions", "captions", CaptionsConfig(data=recipe.data, sha256=hashes))
+    """Read, normalise and deduplicate the captions; raises DataError when the data cannot be what the recipe says."""
+    datafiles.check(recipe.data)
+    data = recipe.data.model_copy(update={"allow_hosts": ()})  # which no caption depends on
+    names = datafiles.captions_listing(data)
+    return Stage("captions", "captions", CaptionsConfig(data=data, sha256=_hashes(data, store, names)))
 
 
 def images(recipe: Recipe, store: Store, captions: Artifact) -> Stage:
-    """Check every picture and pack it into shards."""
-    hashes = tuple(store.content_hash(path) for path in source_files(recipe.data))
-    return Stage("images", "images", ImagesConfig(data=recipe.data, sha256=hashes), {"captions": captions})
+    """Fetch and check every picture and pack it into shards; raises DataError when picture files are not there."""
+    found = datafiles.pictures_listing(recipe.data)
+    config = ImagesConfig(data=recipe.data, sha256=_hashes(recipe.data, store, found))
+    return Stage("images", "images", config, {"captions": captions})
+
+
+def _hashes(data: DataConfig, store: Store, listing: str | None) -> tuple[str, ...]:
+    """Contents of the source's tables, and the hash of its listing of other files where it has one."""
+    hashes = tuple(store.content_hash(path) for path in datafiles.source_files(data))
+    return hashes if listing is None else (*hashes, listing)
 
 
 def embeddings(recipe: Recipe, store: Store, captions: Artifact) -> Stage:

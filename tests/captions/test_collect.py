@@ -1,5 +1,12 @@
 """The captions stage: dense row ids, duplicates marked, counts that add up."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -8,6 +15,8 @@ from hypothesis import strategies as st
 
 from xclr import schema
 from xclr.captions import SOURCES, normalise, run
+from xclr.captions.collect import BATCH, by_name
+from xclr.captions.collect import first_rows as firsts_of
 from xclr.captions.text import key
 from xclr.recipe import DataConfig
 from xclr.stages import CaptionsConfig, Stage
@@ -107,7 +116,7 @@ def test_a_table_has_no_annotations(tmp_path):
 def test_a_source_gives_as_many_pictures_as_captions(tmp_path):
     for data in (DataConfig(limit=50), of_table(["a dog", "a cat"], tmp_path)):
         source = SOURCES[data.source]
-        assert len(source.captions(data)) == sum(1 for _ in source.pictures(data))
+        assert sum(1 for _ in source.captions(data)) == sum(1 for _ in source.pictures(data))
 
 
 def test_the_same_data_give_the_same_file(tmp_path):
@@ -118,3 +127,69 @@ def test_the_same_data_give_the_same_file(tmp_path):
         collect(data, tmp_path / name)
         files.append((tmp_path / name / "captions.parquet").read_bytes())
     assert files[0] == files[1]
+
+
+def test_labels_are_numbered_in_the_order_of_their_names():
+    assert by_name([0, 1, -1, 2, 0], {"pet": 0, "farm": 1, "wild": 2}).tolist() == [1, 0, -1, 2, 1]
+    assert by_name([-1, -1], {}).tolist() == [-1, -1]
+
+
+@given(numbers=st.lists(st.integers(0, 5)))
+def test_first_rows_are_found_by_all_16_bytes(numbers):
+    keys = [bytes(8) + bytes([each]) + bytes(7) if each % 2 else bytes([each]) + bytes(15) for each in numbers]
+    assert firsts_of(b"".join(keys)).tolist() == [keys.index(each) for each in keys]
+
+
+def test_rows_beyond_a_batch_go_on_with_the_numbers(tmp_path):
+    captions = [f"a thing {number % 1000}" for number in range(BATCH + 500)]
+    table, produced, seen = collect(of_table(captions, tmp_path), tmp_path)
+    assert table["row_id"].to_pylist() == list(range(len(captions)))
+    assert table["dup_of"].to_pylist() == [None] * 1000 + [row % 1000 for row in range(1000, len(captions))]
+    assert produced.stats["distinct"] == 1000
+    assert produced.scratch == ("draft",)
+    assert seen == [(BATCH, BATCH + 500), (BATCH + 500, BATCH + 501), (BATCH + 500, BATCH + 500)]
+
+
+def test_addresses_and_labels_reach_the_table(tmp_path):
+    text = "caption,image,kind\na dog,http://host/a.jpg,pet\na cow,,farm\na fox,http://host/c.jpg,\n"
+    (tmp_path / "mine.csv").write_text(text)
+    data = DataConfig(source="table", path=tmp_path / "mine.csv", label_column="kind")
+    table, _, _ = collect(data, tmp_path)
+    assert table["url"].to_pylist() == ["http://host/a.jpg", None, "http://host/c.jpg"]
+    assert table["label"].to_pylist() == [1, 0, None]
+
+
+MEASURED = """
+import json, resource, sys
+from pathlib import Path
+from xclr.captions import run
+from xclr.recipe import DataConfig
+from xclr.stages import CaptionsConfig, Stage
+data = DataConfig(source="table", path=Path(sys.argv[1]), label_column="kind")
+stage = Stage("captions", "captions", CaptionsConfig(data=data, sha256=()))
+produced = run(stage, Path(sys.argv[2]), lambda done, total: None)
+print(json.dumps(produced.stats | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+"""
+
+
+@pytest.mark.slow
+def test_a_million_rows_take_at_most_one_gibibyte(tmp_path):
+    path = tmp_path / "mine.csv"
+    with path.open("w") as stream:
+        stream.write("caption,image,kind\n")
+        stream.writelines(
+            f'"a photo of thing {row % 900_000}, taken on a long sunny day",http://host/{row}.jpg,kind {row % 999}\n'
+            for row in range(1_000_000)
+        )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(path), str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    stats = json.loads(done.stdout)
+    assert stats["peak"] <= 2**30
+    assert (stats["rows"], stats["distinct"]) == (1_000_000, 900_000)
+    table = schema.read(tmp_path / "captions.parquet", schema.CAPTIONS)
+    assert np.array_equal(table["row_id"].to_numpy(), np.arange(1_000_000))
+    assert table["dup_of"][999_999].as_py() == 99_999
+    assert table["url"][999_999].as_py() == "http://host/999999.jpg"

@@ -31,17 +31,22 @@ def bytes_as_text(*values):
     return pa.Array.from_buffers(pa.string(), len(values), pa.array(values).buffers())
 
 
+def captions(data):
+    """All records of a table."""
+    return list(table.captions(data))
+
+
 def fault(data):
     with pytest.raises(DataError) as caught:
-        table.captions(data)
+        captions(data)
     assert caught.value.remedy
     return caught.value
 
 
 def test_captions_and_pictures_come_in_the_tables_order(write):
     data = write(columns(caption=[" a  dog", "a\ncat", "a cow"]))
-    assert [each["caption"] for each in table.captions(data)] == ["a dog", "a cat", "a cow"]
-    assert [each["label"] for each in table.captions(data)] == [None, None, None]
+    assert [each["caption"] for each in captions(data)] == ["a dog", "a cat", "a cow"]
+    assert [each["label"] for each in captions(data)] == [None, None, None]
     assert list(table.pictures(data)) == [b"1", b"2", b"3"]
 
 
@@ -50,34 +55,35 @@ def test_columns_may_have_other_names(write):
         {"text": ["a dog"], "jpg": [b"1"], "class": [7]},
         caption_column="text", image_column="jpg", label_column="class",
     )  # fmt: skip
-    (record,) = table.captions(data)
-    assert (record["caption"], record["label"]) == ("a dog", 0)
+    (record,) = captions(data)
+    assert (record["caption"], record["label"]) == ("a dog", "7")
     assert list(table.pictures(data)) == [b"1"]
 
 
 def test_labels_are_numbered_by_name_and_may_be_missing(write):
     kinds = ["pet", None, "farm"]
-    assert [each["label"] for each in table.captions(write(columns(kind=kinds), label_column="kind"))] == [1, None, 0]
+    labels = [each["label"] for each in captions(write(columns(kind=kinds), label_column="kind"))]
+    assert labels == ["pet", None, "farm"]
 
 
 def test_the_caption_may_be_the_label(write):
-    records = table.captions(write(columns(), label_column="caption"))
-    assert [each["label"] for each in records] == [2, 0, 1]
+    records = captions(write(columns(), label_column="caption"))
+    assert [each["label"] for each in records] == ["a dog", "a cat", "a cow"]
 
 
 def test_keys_are_distinct_and_follow_row_ids(write):
-    plain = table.captions(write(columns()))
+    plain = captions(write(columns()))
     assert len({each["key"] for each in plain}) == 3
-    named = table.captions(write(columns(row_id=["x", "y", "z"])))
-    turned = table.captions(write(columns(row_id=["z", "y", "x"])))
+    named = captions(write(columns(row_id=["x", "y", "z"])))
+    turned = captions(write(columns(row_id=["z", "y", "x"])))
     assert [each["key"] for each in turned] == [each["key"] for each in named][::-1]
 
 
 def test_a_rows_split_follows_its_row_id_not_its_place(write):
     names = [f"row{number}" for number in range(400)]
     many = {"caption": ["a dog"] * 400, "image": [b"1"] * 400}
-    splits = [each["split"] for each in table.captions(write(many | {"row_id": names}))]
-    assert [each["split"] for each in table.captions(write(many | {"row_id": names[::-1]}))] == splits[::-1]
+    splits = [each["split"] for each in captions(write(many | {"row_id": names}))]
+    assert [each["split"] for each in captions(write(many | {"row_id": names[::-1]}))] == splits[::-1]
     assert set(splits) == {"train", "pictures"}
     assert 20 < splits.count("pictures") < 60
 
@@ -89,13 +95,13 @@ def test_repeated_row_ids_are_named(write):
 
 
 def test_a_row_id_beyond_the_limit_may_repeat(write):
-    assert len(table.captions(write(columns(row_id=[5, 7, 7]), limit=2))) == 2
+    assert len(captions(write(columns(row_id=[5, 7, 7]), limit=2))) == 2
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
 def test_a_limit_takes_the_first_rows(limit, write):
     data = write(columns(), limit=limit)
-    assert [each["caption"] for each in table.captions(data)] == ["a dog", "a cat", "a cow"][:limit]
+    assert [each["caption"] for each in captions(data)] == ["a dog", "a cat", "a cow"][:limit]
     assert list(table.pictures(data)) == [b"1", b"2", b"3"][:limit]
 
 
@@ -112,18 +118,18 @@ def test_pictures_may_be_missing(write):
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()])
 def test_captions_may_be_any_sort_of_text(kind, write):
-    captions = pa.array(["a dog", "un café", "a cow"]).cast(kind)
-    assert [each["caption"] for each in table.captions(write(columns(caption=captions)))][1] == "un café"
+    texts = pa.array(["a dog", "un café", "a cow"]).cast(kind)
+    assert [each["caption"] for each in captions(write(columns(caption=texts)))][1] == "un café"
 
 
 def test_captions_may_be_categories(write):
-    captions = pa.array(["a dog", "a dog", "a cow"]).dictionary_encode()
-    assert [each["caption"] for each in table.captions(write(columns(caption=captions)))][1] == "a dog"
+    texts = pa.array(["a dog", "a dog", "a cow"]).dictionary_encode()
+    assert [each["caption"] for each in captions(write(columns(caption=texts)))][1] == "a dog"
 
 
 def test_pictures_may_be_large_binary(write):
     data = write(columns(image=pa.array([b"1", b"2", b"3"], pa.large_binary())))
-    assert len(table.captions(data)) == 3
+    assert len(captions(data)) == 3
     assert list(table.pictures(data)) == [b"1", b"2", b"3"]
 
 
@@ -133,8 +139,8 @@ def test_captions_that_are_not_utf8_are_named_by_row(write):
 
 
 def test_categories_that_are_not_utf8_are_refused(write):
-    captions = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int8()), bytes_as_text(b"a dog", b"caf\xe9"))
-    assert "Invalid UTF8" in fault(write(columns(caption=captions))).message
+    texts = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int8()), bytes_as_text(b"a dog", b"caf\xe9"))
+    assert "Invalid UTF8" in fault(write(columns(caption=texts))).message
 
 
 @pytest.mark.parametrize("column", ["kind", "row_id"])
@@ -148,7 +154,7 @@ def test_labels_and_row_ids_that_are_not_utf8_are_refused(column, write):
 @pytest.mark.parametrize("empty", ["", "  \n", None])
 def test_empty_captions_are_named_by_row(empty, write):
     error = fault(write(columns(caption=["a dog", empty, "a cow"])))
-    assert "mine.parquet: 1 captions are empty (rows 1, counted from 0)" in error.message
+    assert "mine.parquet: 1 captions are empty (row 1, counted from 0)" in error.message
 
 
 def test_a_table_without_rows_is_named(write):
@@ -170,7 +176,7 @@ def test_a_missing_column_is_named_with_those_there_are(config, column, key, wri
     assert f"set {key} to one of: caption, image, kind" in error.remedy
 
 
-@pytest.mark.parametrize("images", [["a.png", "b.png", "c.png"], [1, 2, 3], [[1], [2], [3]]])
+@pytest.mark.parametrize("images", [[1, 2, 3], [[1], [2], [3]]])
 def test_pictures_of_another_type_are_named_with_it(images, write):
     error = fault(write(columns(image=images)))
     assert f"column 'image' holds {str(pa.array(images).type).partition('<')[0]}" in error.message
@@ -183,9 +189,9 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"caption,image\na dog,1\n", b"PAR1" + bytes(100)])
 def test_a_file_that_is_not_parquet_is_named(content, tmp_path):
-    path = tmp_path / "mine.csv"
+    path = tmp_path / "mine.parquet"
     path.write_bytes(content)
-    assert "mine.csv is not a Parquet file" in fault(DataConfig(source="table", path=path)).message
+    assert "mine.parquet is not a Parquet file" in fault(DataConfig(source="table", path=path)).message
 
 
 @pytest.mark.parametrize("part", ["footer", "pages"])
@@ -196,3 +202,68 @@ def test_a_parquet_file_with_broken_bytes_is_named(part, write):
     first, last = {"footer": (footer, len(raw) - 8), "pages": (4, footer)}[part]
     data.path.write_bytes(raw[:first] + b"\xff" * (last - first) + raw[last:])
     assert "mine.parquet" in fault(data).message
+
+
+def text_table(tmp_path, name, text, **config):
+    (tmp_path / name).write_text(text)
+    return DataConfig(source="table", path=tmp_path / name, **config)
+
+
+def test_a_csv_gives_captions_labels_and_addresses(tmp_path):
+    text = '\ufeffcaption,image,kind\r\n"a ""red"" dog, running",dog.png,pet\r\na cow,http://host/cow.jpg,\r\n'
+    data = text_table(tmp_path, "mine.csv", text, label_column="kind")
+    first, second = captions(data)
+    assert (first["caption"], first["label"], first["url"]) == ('a "red" dog, running', "pet", None)
+    assert (second["caption"], second["label"], second["url"]) == ("a cow", None, "http://host/cow.jpg")
+    assert list(table.pictures(data)) == [tmp_path / "dog.png", "http://host/cow.jpg"]
+
+
+def test_the_same_rows_have_the_same_keys_in_every_kind_of_table(tmp_path, write):
+    rows = {"caption": ["a dog", "a cat"], "image": ["a.png", "b.png"]}
+    of_csv = captions(text_table(tmp_path, "mine.csv", "caption,image\na dog,a.png\na cat,b.png\n"))
+    assert captions(write(rows)) == of_csv
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [("7", "the caption is a number (7), not text"), ("[1]", "a list"), ('""', "empty"), ("null", "empty")],
+)
+def test_captions_of_json_that_are_of_no_use_are_named_by_line(value, part, tmp_path):
+    text = '{"caption": "a dog", "image": "a.png"}\n\n{"caption": ' + value + ', "image": "b.png"}\n'
+    error = fault(text_table(tmp_path, "mine.jsonl", text))
+    assert part in error.message
+    assert "line 3" in error.message
+
+
+def test_labels_of_mixed_types_are_named_with_the_first_line_of_each(tmp_path):
+    lines = ["1", "2", '"dog"', "3"]
+    text = "".join(f'{{"caption": "a", "image": "a.png", "kind": {each}}}\n' for each in lines)
+    error = fault(text_table(tmp_path, "mine.jsonl", text, label_column="kind"))
+    assert "column 'kind' mixes types: a number (line 1), text (line 3)" in error.message
+
+
+def test_labels_may_be_whole_and_other_numbers_and_null(tmp_path):
+    text = "".join(f'{{"caption": "a", "image": "a.png", "kind": {each}}}\n' for each in ("1", "2.5", "null"))
+    records = captions(text_table(tmp_path, "mine.jsonl", text, label_column="kind"))
+    assert [each["label"] for each in records] == ["1", "2.5", None]
+
+
+@pytest.mark.parametrize("value", ["7", "[1]", "{}", "true"])
+def test_a_picture_that_is_no_text_is_named_by_line(value, tmp_path):
+    error = fault(text_table(tmp_path, "mine.jsonl", f'{{"caption": "a", "image": {value}}}'))
+    assert "line 1: the picture is" in error.message
+
+
+def test_a_label_that_is_a_list_is_named_by_line(tmp_path):
+    data = text_table(tmp_path, "a.jsonl", '{"caption": "a", "image": "a.png", "kind": [1]}', label_column="kind")
+    assert "the label is a list (line 1)" in fault(data).message
+
+
+def test_a_csv_with_a_header_only_has_no_rows(tmp_path):
+    assert "mine.csv has no rows" in fault(text_table(tmp_path, "mine.csv", "caption,image\n")).message
+
+
+def test_captions_that_are_numbers_in_parquet_are_named_with_their_type(write):
+    error = fault(write(columns(caption=[1, 2, 3])))
+    assert "column 'caption' holds int64" in error.message
+    assert "text" in error.remedy

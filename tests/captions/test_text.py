@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xclr.captions import normalise
-from xclr.captions.text import decode_captions, key, share
+from xclr.captions.text import CaptionCheck, key, share
 from xclr.errors import DataError
 
 # letters, marks that compose with them, and every sort of white space
@@ -72,24 +72,36 @@ def test_shares_are_spread_evenly():
     assert 900 < below < 1100
 
 
+def checked(values):
+    """The captions of a column, its rows as places."""
+    check = CaptionCheck("mine.parquet", lambda places: "rows " + ", ".join(map(str, places)))
+    captions = [check.caption(row, value) for row, value in enumerate(values)]
+    check.finish()
+    return captions
+
+
 def test_captions_may_be_text_or_utf8():
-    assert decode_captions(["a  dog", " café".encode(), 7], "mine") == ["a dog", "café", "7"]
+    assert checked(["a  dog", " café".encode()]) == ["a dog", "café"]
 
 
 def test_captions_that_are_not_utf8_are_named_by_row():
     with pytest.raises(DataError) as caught:
-        decode_captions(["a dog", b"caf\xe9", "a cat", b"\xff"], "mine.parquet")
-    assert caught.value.message == "mine.parquet: 2 captions are not UTF-8 (rows 1, 3, counted from 0)"
+        checked(["a dog", b"caf\xe9", "a cat", b"\xff", "\ud83d"])
+    assert caught.value.message == "mine.parquet: 3 captions are not UTF-8 (rows 1, 3, 4)"
     assert "rows" in caught.value.remedy
 
 
 @pytest.mark.parametrize("empty", ["", " \t\n\u00a0", None, b"", b"  "])
 def test_empty_captions_are_named_by_row(empty):
     with pytest.raises(DataError) as caught:
-        decode_captions(["a dog", empty], "mine.parquet")
-    assert caught.value.message == "mine.parquet: 1 captions are empty (rows 1, counted from 0)"
+        checked(["a dog", empty])
+    assert caught.value.message == "mine.parquet: 1 captions are empty (rows 1)"
 
 
-def test_of_many_faulty_captions_the_first_five_are_named():
-    with pytest.raises(DataError, match=r"9 captions are empty \(rows 0, 1, 2, 3, 4, \.\.\., counted from 0\)"):
-        decode_captions([""] * 9, "mine.parquet")
+@pytest.mark.parametrize(
+    ("value", "kind"), [(7, "a number"), ([1], "a list"), ({}, "an object"), (True, "true or false")]
+)
+def test_a_caption_that_is_no_text_is_named_at_once(value, kind):
+    with pytest.raises(DataError, match=f"the caption is {kind}") as caught:
+        checked(["a dog", value])
+    assert "rows 1" in caught.value.message

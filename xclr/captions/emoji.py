@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xclr.captions.source import Records
 from xclr.captions.text import key, normalise, share
+from xclr.datafiles import EMOJI_FILES, Picture
 from xclr.recipe import DataConfig
-from xclr.stages import source_files
 
 HELD_OUT_VENDOR = "openmoji"
 HELD_OUT_CONCEPTS = 0.15  # share of the concepts never trained on
@@ -18,33 +19,37 @@ HELD_OUT_PICTURES = 0.10  # share of a vendor's drawings of the other concepts
 TONED_IN_TRAINING = 1500  # skin tones would be half of the pictures otherwise
 
 
-def captions(data: DataConfig) -> list[dict[str, Any]]:
+def captions(data: DataConfig) -> Records:
     """One record a picture, in an order that puts all drawings of a concept side by side."""
     records = _ordered(data, columns=["vendor", "hex", "label", "concept", "group", "subgroup", "tone", "base", "tags"])
-    names = {column: _classes(records, column) for column in ("concept", "group", "subgroup")}
+    names = {column: _classes(records, column) for column in ("group", "subgroup")}
     kept = _toned_in_training(records)
-    return [
-        {
+    for each in records:
+        yield {
             "key": key("emoji", each["vendor"], each["hex"]),
             "caption": normalise(each["label"]),
-            "label": names["concept"][each["concept"]],
+            "label": each["concept"],
             "split": _split(each, kept),
             "subgroup": names["subgroup"][each["subgroup"]],
             "group": names["group"][each["group"]],
             "tags": sorted(each["tags"]),
         }
-        for each in records
-    ]
+    return {}
 
 
-def pictures(data: DataConfig) -> Iterator[bytes | None]:
+def pictures(data: DataConfig) -> Iterator[Picture]:
     """The encoded pictures in the order of `captions`."""
     for each in _ordered(data, columns=["vendor", "hex", "concept", "image"]):
         yield each["image"]
 
 
+def size(data: DataConfig) -> int:
+    """How many pictures there can be."""
+    return sum(int(pq.read_metadata(path).num_rows) for path in EMOJI_FILES)
+
+
 def _ordered(data: DataConfig, columns: list[str]) -> list[dict[str, Any]]:
-    tables = [pq.read_table(path, columns=columns) for path in source_files(data)]
+    tables = [pq.read_table(path, columns=columns) for path in EMOJI_FILES]
     records: list[dict[str, Any]] = pa.concat_tables(tables).to_pylist()
     records.sort(key=lambda each: (share("order", each["concept"]), each["hex"], each["vendor"]))
     return records[: data.limit]

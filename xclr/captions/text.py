@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 
+from xclr.datafiles import is_text
 from xclr.errors import DataError
 
 
@@ -24,22 +25,40 @@ def share(*parts: str) -> float:
     return int.from_bytes(key(*parts)[:8], "big") / 2**64
 
 
-def decode_captions(values: Iterable[object], where: str) -> list[str]:
-    """Normalised captions of a column; raises DataError with the first row numbers that are empty or not UTF-8."""
-    captions, empty, broken = [], [], []
-    for row, value in enumerate(values):
-        try:
-            text = value.decode() if isinstance(value, bytes) else "" if value is None else str(value)
-        except UnicodeDecodeError:
-            broken.append(row)
-            text = "?"
-        captions.append(normalise(text))
-        if not captions[-1]:
-            empty.append(row)
-    for rows, fault in ((broken, "not UTF-8"), (empty, "empty")):
-        if rows:
-            first = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+class CaptionCheck:
+    """Normalises captions one by one and remembers those that are of no use."""
+
+    def __init__(self, where: str, places: Callable[[Sequence[int]], str]) -> None:
+        self.where, self.places = where, places
+        self.faults: dict[str, list[int]] = {"not UTF-8": [], "empty": []}
+
+    def caption(self, place: int, value: object) -> str:
+        """The normalised caption, "" when it is of no use; raises DataError for a value that is not text."""
+        if value is not None and not isinstance(value, bytes | str):
             raise DataError(
-                f"{where}: {len(rows)} captions are {fault} (rows {first}, counted from 0)", "mend or remove these rows"
+                f"{self.where}: the caption is {described(value)} ({value!r}), not text ({self.places([place])})",
+                "put it in quotes",
             )
-    return captions
+        try:
+            text = normalise(value.decode() if isinstance(value, bytes) else value or "")
+        except UnicodeDecodeError:
+            self.faults["not UTF-8"].append(place)
+            return ""
+        if not text or not is_text(text):
+            self.faults["not UTF-8" if text else "empty"].append(place)
+        return text
+
+    def finish(self) -> None:
+        """Raise DataError with the first places whose captions are empty or not UTF-8."""
+        for fault, places in self.faults.items():
+            if places:
+                raise DataError(
+                    f"{self.where}: {len(places)} captions are {fault} ({self.places(places)})",
+                    "mend or remove these rows",
+                )
+
+
+def described(value: object) -> str:
+    """The kind of a value, for messages."""
+    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), "text")

@@ -1,0 +1,65 @@
+"""Conceptual Captions: two orders of columns, and lines of no use counted."""
+
+import gzip
+
+import pytest
+
+from xclr.captions import SOURCES
+from xclr.errors import DataError
+from xclr.recipe import DataConfig
+
+PAIRS = [("a  dog", "http://host/a.jpg"), ("a cat , asleep", "https://host/b.jpg"), ('a "quote', "http://host/a.jpg")]
+
+
+def line(source, caption, url):
+    return f"{caption}\t{url}\n" if source == "cc3m" else f"{url}\t{caption}\n"
+
+
+def read(data):
+    """Records, the source's own stats, and pictures."""
+    records, stats = [], {}
+
+    def following():
+        stats.update((yield from SOURCES[data.source].captions(data)))
+
+    records.extend(following())
+    return records, stats, list(SOURCES[data.source].pictures(data))
+
+
+@pytest.mark.parametrize("source", ["cc3m", "cc12m"])
+@pytest.mark.parametrize("name", ["all.tsv", "all.tsv.gz"])
+def test_captions_and_addresses_are_read_in_the_sets_own_order(source, name, tmp_path):
+    content = "".join(line(source, *pair) for pair in PAIRS).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    data = DataConfig(source=source, path=tmp_path / name)
+    records, stats, pictures = read(data)
+    assert [each["caption"] for each in records] == ["a dog", "a cat , asleep", 'a "quote']
+    assert [each["url"] for each in records] == pictures == [url for _, url in PAIRS]
+    assert {each["split"] for each in records} == {"train"}
+    assert len({each["key"] for each in records}) == 3
+    assert stats == {"malformed": 0}
+    assert SOURCES[source].size(data) >= 3
+
+
+@pytest.mark.parametrize("source", ["cc3m", "cc12m"])
+def test_malformed_lines_are_counted_named_and_left_out(source, tmp_path):
+    good = [line(source, *pair).encode() for pair in PAIRS]
+    bad = [
+        b"one column\n",
+        b"\n",
+        line(source, " ", "http://host/x.jpg").encode(),
+        line(source, "a dog", "ftp://x").encode(),
+    ]
+    bad += [b"a\tb\tc\n", line(source, "caf", "http://host/x").encode().replace(b"caf", b"caf\xe9")]
+    (tmp_path / "all.tsv").write_bytes(good[0] + b"".join(bad) + good[1] + good[2])
+    records, stats, pictures = read(DataConfig(source=source, path=tmp_path / "all.tsv"))
+    assert len(records) == len(pictures) == 3
+    assert stats == {"malformed": 6, "malformed_lines": "2, 3, 4, 5, 6, ..."}
+    few = read(DataConfig(source=source, path=tmp_path / "all.tsv", limit=2))
+    assert (len(few[0]), len(few[2])) == (2, 2)
+
+
+def test_a_file_without_a_usable_line_is_refused(tmp_path):
+    (tmp_path / "all.tsv").write_text("nothing here\n")
+    with pytest.raises(DataError, match="no line of cc3m"):
+        list(SOURCES["cc3m"].captions(DataConfig(source="cc3m", path=tmp_path / "all.tsv")))

@@ -1,0 +1,223 @@
+"""Rows of a person's table, streamed from Parquet, CSV, TSV or JSON lines; faults name the file and the line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xclr.errors import DataError
+
+PARQUET, JSON_LINES = ".parquet", (".jsonl", ".ndjson")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+ENDINGS = (PARQUET, *DELIMITERS, *JSON_LINES)
+PACKED = ".gz"  # may follow the ending of a text file
+PARQUET_ROWS = 256  # in memory at once; rows may hold pictures
+
+Row = tuple[int, list[Any]]  # its place (a line of the file, or a row of a Parquet file) and the wanted values
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that was opened: its columns, each with "text", "bytes", or the name of another type."""
+
+    path: Path
+    ending: str
+    types: Mapping[str, str]
+
+    def where(self, places: Sequence[int]) -> str:
+        """Say where rows stand, as a person finds them."""
+        first = ", ".join(map(str, places[:5])) + (", ..." if len(places) > 5 else "")
+        several = "s" if len(places) > 1 else ""
+        return f"row{several} {first}, counted from 0" if self.ending == PARQUET else f"line{several} {first}"
+
+
+def open_table(path: Path) -> Table:
+    """Read the names of a table's columns; raises DataError for a file that is no table of a known kind."""
+    ending = Path(path.name.removesuffix(PACKED)).suffix.lower()
+    if ending not in ENDINGS or (ending == PARQUET and path.suffix == PACKED):
+        raise DataError(
+            f"{path}: the ending does not tell what it holds", "name it " + ", ".join(f"*{each}" for each in ENDINGS)
+        )
+    if ending == PARQUET:
+        return Table(path, ending, {field.name: _type(field.type) for field in _parquet(path).schema_arrow})
+    names = _header(path, ending) if ending in DELIMITERS else _first_keys(path)
+    return Table(path, ending, dict.fromkeys(names, "text"))
+
+
+def rows(table: Table, columns: Sequence[str], limit: int | None = None) -> Iterator[Row]:
+    """The values of some columns, row by row, at most `limit` rows; memory does not grow with the table.
+
+    Text comes as str, or as bytes where a Parquet file holds text that is not UTF-8; JSON values come as they are.
+    """
+    found = (
+        _parquet_rows(table.path, columns)
+        if table.ending == PARQUET
+        else _delimited_rows(table, columns)
+        if table.ending in DELIMITERS
+        else _json_rows(table.path, columns)
+    )
+    return islice(found, limit)
+
+
+def rows_at_most(table: Table) -> int:
+    """How many rows there can be: a Parquet file's number of rows, a text file's number of lines."""
+    if table.ending == PARQUET:
+        return int(_parquet(table.path).metadata.num_rows)
+    return count_lines(table.path)
+
+
+def count_lines(path: Path) -> int:
+    """Lines of a text file, plain or .gz."""
+    if path.suffix == PACKED:
+        return sum(1 for _ in raw_lines(path))
+    with path.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b"")) + 1
+
+
+def raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a text file, plain or .gz, with their ends; raises DataError when it cannot be unpacked."""
+    try:
+        with gzip.open(path) if path.suffix == PACKED else path.open("rb") as stream:
+            yield from stream
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged: {error}", "fetch it again, or unpack it to see what is there") from error
+
+
+def _lines(path: Path) -> Iterator[str]:
+    for number, line in enumerate(raw_lines(path), start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 on line {number}", "save it as UTF-8") from error
+
+
+def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Every record that is not blank and the line on which it starts."""
+    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    start = 1
+    while True:
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise _not_csv(path, start, str(error)) from error
+        if record:
+            yield start, record
+        start = reader.line_num + 1
+
+
+def _not_csv(path: Path, line: int, reason: str) -> DataError:
+    if "new-line character" in reason:
+        return DataError(f"{path}: line {line} has a bare carriage return", "save it with line ends LF or CRLF")
+    return DataError(
+        f"{path}: the row that starts on line {line} has a quote that is not closed ({reason})",
+        'close it; inside a quoted value a quote is written twice: "a ""red"" apple"',
+    )
+
+
+def _header(path: Path, ending: str) -> list[str]:
+    _, names = next(_records(path, DELIMITERS[ending]), (0, []))
+    if not any(name.strip() for name in names):
+        raise DataError(f"{path} has no header", "its first line names the columns, such as: caption,image")
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise DataError(f"{path}: the header names {twice[0]!r} twice", "give each column a name of its own")
+    return names
+
+
+def _delimited_rows(table: Table, columns: Sequence[str]) -> Iterator[Row]:
+    names = list(table.types)
+    wanted = [names.index(column) for column in columns]
+    records = _records(table.path, DELIMITERS[table.ending])
+    next(records)
+    for line, record in records:
+        if len(record) != len(names):
+            raise DataError(
+                f"{table.path}: the row on line {line} has {len(record)} values, the header {len(names)}",
+                "mend that line; a value that holds the separator stands in double quotes",
+            )
+        yield line, [record[index] for index in wanted]
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, text in enumerate(_lines(path), start=1):
+        if text.isspace():
+            continue
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}: line {line} is not JSON: {error.msg}", "write one JSON object a line") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{path}: line {line} holds no JSON object", 'write one a line: {"caption": "a dog"}')
+        yield line, value
+
+
+def _first_keys(path: Path) -> list[str]:
+    _, first = next(_objects(path), (0, {}))
+    if not first:
+        raise DataError(f"{path} has no rows", 'write one JSON object a line: {"caption": "a dog"}')
+    return list(first)
+
+
+def _json_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    for line, value in _objects(path):
+        missing = [column for column in columns if column not in value]
+        if missing:
+            raise DataError(
+                f"{path}: line {line} has no key {missing[0]!r}; it has " + (", ".join(value) or "none"),
+                "give every line the same keys; write null where there is no value",
+            )
+        yield line, [value[column] for column in columns]
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a Parquet file", "convert it, for example with pandas' to_parquet") from error
+
+
+def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    first = 0
+    try:
+        for batch in _parquet(path).iter_batches(PARQUET_ROWS, columns=list(dict.fromkeys(columns))):
+            values = [_values(batch.column(name)) for name in columns]
+            for place, row in enumerate(zip(*values, strict=True), start=first):
+                yield place, list(row)
+            first += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is damaged: {error}", "write the table again") from error
+
+
+def _values(column: pa.Array[Any]) -> list[Any]:
+    """Python values; text of which some is not UTF-8 as bytes."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _type(column.type) != "text":
+        return list(column.to_pylist())
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return list(column.cast(pa.large_binary()).to_pylist())
+    return list(column.to_pylist())
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        return _type(kind.value_type)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "text"
+    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return "bytes" if binary else str(kind)

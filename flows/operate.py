@@ -111,13 +111,14 @@ def _job_table(lines: Sequence[JobLine], jobs: Sequence[Job]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    there = any(line.reason for line in lines)
-    table = Table("stage", "state", "progress", "job", "node", "elapsed", *(["reason"] if there else []))
+    reasons, runs = any(line.reason for line in lines), len({line.run for line in lines}) > 1
+    last = [*(["run"] if runs else []), *(["reason"] if reasons else [])]
+    table = Table("stage", "state", "progress", "job", "node", "elapsed", *last)
     for line, job in zip(lines, jobs, strict=True):
         done = "" if job.progress is None else f"{job.progress[0]}/{job.progress[1]}"
-        reason = [escape(line.reason)] if there else []
+        rest = [*([line.run] if runs else []), *([escape(line.reason)] if reasons else [])]
         where = "in the run" if job.entry.is_inline else job.pid
-        table.add_row(line.stage, _coloured(line.state), done, where, line.node, ago(line.elapsed_s), *reason)
+        table.add_row(line.stage, _coloured(line.state), done, where, line.node, ago(line.elapsed_s), *rest)
     return table
 
 

@@ -364,3 +364,16 @@ def check_sizes(recipe: Recipe, captions: Manifest) -> None:
             f"graph.k {recipe.graph.k} needs more than {distinct} distinct captions",
             f"--set graph.k={max(1, distinct - 1)}",
         )
+
+
+def check_pictures(recipe: Recipe, images: Manifest) -> None:
+    """Raise DataError when too few pictures can be used for the recipe, before any training."""
+    counts = {name: int(value) for name, value in images.stats.items()}
+    rows, usable = counts.pop("rows"), counts.pop("ok", 0)
+    if usable >= recipe.train.batch_size:
+        return
+    lost = ", ".join(f"{number} {name}" for name, number in sorted(counts.items())) or "no others"
+    raise DataError(
+        f"{usable} of {rows} pictures can be used ({lost}), fewer than train.batch_size {recipe.train.batch_size}",
+        f"--set train.batch_size={max(2, usable // 2)}" if usable > 3 else "images.parquet says why, row by row",
+    )

@@ -11,10 +11,12 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from xclr.errors import DataError
+
+DIRECT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"})
 
 
 def usable_rows(images: Path) -> npt.NDArray[np.int64]:
@@ -52,9 +54,12 @@ def decode(data: bytes, side: int) -> Tensor:
 
 
 def _rgba(picture: Image.Image) -> Image.Image:
-    """Red, green, blue, alpha; 16-bit grey is scaled, which Pillow's convert would cut off at 255."""
+    """Red, green, blue, alpha, the right way up; 16-bit grey is scaled, which Pillow's convert would cut off at 255."""
     if picture.mode.startswith("I"):
         picture = Image.fromarray((np.asarray(picture, dtype=np.float32) / 257).clip(0, 255).astype(np.uint8))
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode not in DIRECT:  # CMYK, YCbCr, LAB, HSV, F: Pillow knows no way from them to RGBA
+        picture = picture.convert("L" if picture.mode == "F" else "RGB")
     return picture.convert("RGBA")
 
 

@@ -114,6 +114,6 @@ def _close_for_the_dead(home: Path, run: str) -> None:
     record = next((each for each in scan_runs(home).records if each.run == run), None)
     if record is not None and shown_state(record) == "running":
         return
-    if record is not None and record.state == "running":
-        write_record(home, record.model_copy(update={"state": "cancelled", "ended": now()}))
+    if record is not None and record.state != "completed":  # Prefect ends the process before it tells us to cancel
+        write_record(home, record.model_copy(update={"state": "cancelled", "ended": record.ended or now()}))
     cancel_mark(home, run).unlink(missing_ok=True)

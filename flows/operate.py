@@ -99,7 +99,7 @@ def _run_table(facts: Status) -> Table:
     from infra.ledger import now
 
     width = max(len(each.run) for each in facts.runs)  # an id is there to be copied: it is never folded
-    table = Table(Column("run", min_width=width), "state", "started", "jobs")
+    table = Table(Column("run", min_width=width, no_wrap=True), "state", "started", "jobs")
     for each in facts.runs:
         own = [job for job in facts.jobs if job.run == each.run]
         parts = [f"{sum(job.state == state for job in own)} {state}" for state in dict.fromkeys(j.state for j in own)]

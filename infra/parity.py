@@ -79,7 +79,7 @@ def loss(anchors: Tensor, candidates: Tensor) -> Tensor:
 
 def _on_rank(rank: int, place: Place) -> None:
     on_gpu = place.device == "cuda"
-    device = torch.device("cuda", rank) if on_gpu else torch.device(place.device)
+    device = torch.device(place.device, rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
     torch.set_num_threads(1)

@@ -36,9 +36,11 @@ def cancel_run(home: Path, record: RunRecord) -> Cancelled:
 
     A stage in the run's own process is let finish. Raises JobError when a job outlives WITHIN_S seconds.
     """
+    before = _live_jobs(home, record)
     write_atomically(cancel_mark(home, record.run), now().isoformat())
-    ending, left = _shares(home, record)
-    end_jobs(home, record, frozenset(entry.digest for entry in ending))
+    own, left = _shares(home, record)  # the run may have ended some already: it has seen the mark
+    ending = tuple(each for each in dict.fromkeys((*before, *own)) if each not in left)
+    end_jobs(home, record, frozenset(record.digests))
     deadline = time.monotonic() + WITHIN_S
     while alive := [f"{each.stage} ({each.job})" for each in ending if _is_live(home, each)]:
         if time.monotonic() > deadline:

@@ -88,6 +88,10 @@ def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path):
     fails(xclr("cancel", "long", "--home", str(home), cwd=tmp_path), "is cancelled and has no jobs")
 
     assert "nothing to remove" in operate("gc").stdout
+    _forget_everything(home, operate)
+
+
+def _forget_everything(home, operate):
     would = json.loads(operate("gc", "--keep", "0", "--dry-run", "--json").stdout)
     assert read_runs(home)
     assert {"run", "captions", "pretrain"} <= {each["kind"] for each in would["removed"]}

@@ -49,7 +49,8 @@ class Place(NamedTuple):
 
 
 def compare(world: int, device: str) -> Parity:
-    """Run the check on `world` processes of this machine."""
+    """Run the check on `world` processes of this machine; raises RuntimeError for a device that there is not."""
+    torch.device(device)
     with tempfile.TemporaryDirectory() as folder:
         place = Place(folder, world, device)
         mp.start_processes(_on_rank, (place,), nprocs=world, start_method="spawn")  # type: ignore[attr-defined, no-untyped-call]

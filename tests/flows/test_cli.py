@@ -56,6 +56,25 @@ def test_a_fault_in_what_was_typed(tmp_path, arguments, parts):
     fails(xclr(*arguments, cwd=tmp_path), *parts)
 
 
+@pytest.mark.parametrize(
+    ("variable", "address", "server"),
+    [
+        ("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9", "the MLflow server at http://127.0.0.1:9 cannot be"),
+        ("PREFECT_API_URL", "http://127.0.0.1:9/api", "the Prefect server at http://127.0.0.1:9/api cannot be"),
+    ],
+)
+def test_a_server_that_is_not_there_is_told_before_any_work(tmp_path, variable, address, server):
+    done = xclr("run", "smoke", cwd=tmp_path, **{variable: address})
+    fails(done, server, variable)
+    assert "secret" not in done.stdout + done.stderr
+    assert not list(tmp_path.glob(".xclr/artifacts/*/*"))
+
+
+def test_a_recipe_of_a_newer_format(tmp_path):
+    (tmp_path / "new.yaml").write_text("version: 99\nquantum: true\n")
+    fails(xclr("plan", "new.yaml", cwd=tmp_path), "new.yaml was written for a newer xclr", "upgrade")
+
+
 def test_a_text_model_that_is_nowhere(tmp_path):
     done = xclr("plan", "emoji", "--set", "embed.model=no-such/model", cwd=tmp_path, HF_HUB_OFFLINE="1")
     fails(done, "text model 'no-such/model' is not on this machine", "embed.model")

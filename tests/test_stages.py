@@ -278,6 +278,15 @@ def test_too_few_captions_are_told_a_k_that_works():
     assert caught.value.remedy == "--set graph.k=9"
 
 
+def test_too_few_usable_pictures_are_told_with_what_became_of_the_others():
+    made = counted(rows=100, ok=20, dns=70, http_4xx=10, downloaded_bytes=5)
+    with pytest.raises(DataError) as caught:
+        stages.check_pictures(recipe(train={"batch_size": 64}), made)
+    assert "20 of 100 pictures can be used (10 http_4xx, 70 dns)" in caught.value.message
+    assert "--set train.batch_size=10" in caught.value.remedy
+    stages.check_pictures(recipe(train={"batch_size": 20}), made)
+
+
 def modules_after(program):
     """The top-level modules a fresh interpreter has loaded after the program."""
     program += "\nimport json, sys\nprint(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"

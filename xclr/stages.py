@@ -29,6 +29,7 @@ from xclr.recipe import (
     method_name,
     with_graph,
 )
+from xclr.schema import STATUSES
 from xclr.store import Store
 from xclr.textmodel import locate
 
@@ -368,12 +369,12 @@ def check_sizes(recipe: Recipe, captions: Manifest) -> None:
 
 def check_pictures(recipe: Recipe, images: Manifest) -> None:
     """Raise DataError when too few pictures can be used for the recipe, before any training."""
-    counts = {name: int(value) for name, value in images.stats.items()}
-    rows, usable = counts.pop("rows"), counts.pop("ok", 0)
+    usable, rows = int(images.stats.get("ok", 0)), int(images.stats["rows"])
     if usable >= recipe.train.batch_size:
         return
-    lost = ", ".join(f"{number} {name}" for name, number in sorted(counts.items())) or "no others"
+    lost = ", ".join(f"{images.stats[each]} {each}" for each in STATUSES if each != "ok" and each in images.stats)
     raise DataError(
-        f"{usable} of {rows} pictures can be used ({lost}), fewer than train.batch_size {recipe.train.batch_size}",
-        f"--set train.batch_size={max(2, usable // 2)}" if usable > 3 else "images.parquet says why, row by row",
+        f"{usable} of {rows} pictures can be used ({lost or 'no others'}), fewer than train.batch_size "
+        f"{recipe.train.batch_size}",
+        f"--set train.batch_size={max(2, usable // 2)}, or mend the rows that images.parquet says are lost",
     )

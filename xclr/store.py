@@ -34,16 +34,11 @@ def write_atomically(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def flush(path: Path) -> None:
-    """Wait until a file is on disk."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
 def describe(root: Path, name: str) -> FileEntry:
     """Measure one finished file below `root`, after flushing it to disk."""
     path = root / name
-    flush(path)
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
     rows = pq.read_metadata(path).num_rows if path.suffix == ".parquet" else None
     return FileEntry(path=name, bytes=path.stat().st_size, rows=rows, sha256=sha256_file(path))
 

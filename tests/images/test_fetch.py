@@ -1,249 +1,231 @@
-"""Downloads: every outcome provoked by a real server, and no way to a private address."""
+"""Downloads from a real server that does everything that servers do."""
 
-from __future__ import annotations
-
-import datetime
-import ipaddress
 import ssl
 import threading
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from urllib.parse import quote
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.images.pictures import JPEG, PNG
-from tests.images.server import serving
-from xclr import schema
-from xclr.errors import DataError
-from xclr.images.address import is_public
-from xclr.images.fetch import Fetcher, Limits
-from xclr.images.source import FIRST, WINDOW, Reader
+from tests.images.pictures import PNG
+from tests.images.server import LIMIT, certificate, server_context, serving
+from xclr import __version__, schema
+from xclr.images.fetch import Limits, downloading, forbids
 
-QUICK = Limits(connect_s=2, read_s=2, total_s=1, max_bytes=100_000, wait_s=0.01)
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serving() as server:
-        yield server
-
-
-def get(url, *allowed, limits=QUICK):
-    """The outcome of one download."""
-    with Fetcher(allowed, limits) as fetcher:
-        found = fetcher.submit(url).result(timeout=30)
-    assert found.status in schema.STATUSES
-    assert (found.data is None) == (found.status != "ok")
-    assert (found.error is None) == (found.status == "ok")
-    return found
-
-
-@pytest.mark.parametrize(
-    ("path", "status", "http"),
-    [
-        ("/ok.png", "ok", 200),
-        ("/404", "http_4xx", 404),
-        ("/403", "http_4xx", 403),
-        ("/429", "http_429", 429),
-        ("/500", "http_5xx", 500),
-        ("/503", "http_5xx", 503),
-        ("/304", "redirect", 304),
-        ("/hops/5", "redirect", 301),
-        ("/hops/4", "ok", 200),
-        ("/loop/0", "redirect", 302),
-        ("/nowhere", "redirect", 302),
-        ("/robots", "robots", 200),
-        ("/endless", "too_large", 200),
-        ("/slow", "timeout", None),
-        ("/truncated", "connection", None),
-        ("/rude", "connection", None),
-    ],
-)
-def test_every_outcome_has_its_status(server, path, status, http):
-    found = get(server.url + path, "127.0.0.1")
-    assert (found.status, found.http) == (status, http)
-
-
-def test_the_bytes_come_as_they_were_sent_whatever_the_header_calls_them(server):
-    assert get(server.url + "/ok.png", "127.0.0.1").data == PNG
-    assert get(server.url + "/jpeg", "127.0.0.1").data == JPEG
-
-
-def test_another_try_where_it_may_help_and_only_there(server):
-    found = get(server.url + "/again/1", "127.0.0.1")
-    assert (found.status, found.attempt) == ("ok", 2)
-    for path, tries in (("/404/once", 1), ("/500/twice", 2)):
-        assert get(server.url + path, "127.0.0.1").attempt == tries
-        assert server.asked[path] == tries
-
-
-def test_an_announced_size_beyond_the_limit_is_not_read(server):
-    assert get(server.url + "/ok.png", "127.0.0.1", limits=Limits(max_bytes=10)).status == "too_large"
-
-
-def test_a_name_that_does_not_exist():
-    assert get("http://no-such-host.invalid/a.png").status == "dns"
-
-
-def test_a_port_where_nobody_listens(server):
-    with serving() as other:
-        place = other.place
-    assert get(f"http://{place}/a.png", place).status == "connection"
-
-
-SPELLINGS = [
-    "127.0.0.1", "localhost", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.1", "[::1]",
-    "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0", "0.0.0.0",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("host", SPELLINGS)
-def test_no_spelling_of_this_machine_is_reached(server, host):
-    before = server.asked["/secret"]
-    found = get(f"http://{host}:{server.server_port}/secret")
-    assert found.status in {"blocked", "dns"}
-    assert server.asked["/secret"] == before
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://10.0.0.1/a.png", "http://192.168.1.1/a.png", "http://169.254.169.254/latest/meta-data",
-        "http://172.16.0.1/a.png", "http://100.64.0.1/a.png", "http://[fe80::1]/a.png", "http://[fd00::1]/a.png",
-        "http://[64:ff9b::7f00:1]/a.png", "http://[2002:7f00:1::]/a.png", "ftp://example.org/a.png",
-        "file:///etc/passwd", "data:image/png;base64,AAAA", "http://", "http:///a.png", "//example.org/a.png",
-        "nonsense",
-    ],
-)  # fmt: skip
-def test_what_is_not_public_http_is_blocked(url):
-    assert get(url).status == "blocked"
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_redirect_to_a_private_address_is_blocked(server, host):
-    """The first hop is allowed by name and port, the second by neither."""
-    with serving() as inner:
-        target = f"http://{host}:{inner.server_port}/secret"
-        found = get(f"{server.url}/to?{target}", server.place)
-        assert found.status == "blocked"
-        assert inner.asked["/secret"] == 0
-
-
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://example.org/"])
-def test_a_redirect_to_another_scheme_is_blocked(server, target):
-    assert get(f"{server.url}/to?{target}", "127.0.0.1").status == "blocked"
-
-
-def test_neither_credentials_nor_cookies_nor_proxies(server, monkeypatch):
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    del server.headers_seen[:]
-    with Fetcher(["127.0.0.1"], QUICK) as fetcher:
-        for path in ("/ok.png", "/other.png"):
-            url = f"http://user:secret@{server.place}{path}"
-            assert fetcher.submit(url).result(timeout=30).status == "ok"
-    assert len(server.headers_seen) == 2
-    for headers in server.headers_seen:
-        assert not {"authorization", "cookie"} & {name.lower() for name in headers}
-        assert headers["User-Agent"].startswith("xclr/")
+LOCAL = ("127.0.0.1",)
+QUICK = {"allow_hosts": LOCAL, "connect_s": 5.0, "read_s": 5.0, "total_s": 5.0, "most_bytes": LIMIT, "backoff_s": 0.0}
+OUTCOMES = {  # path: status, HTTP, a part of the error, tries
+    "/ok": ("ok", 200, None, 1),
+    "/gzip": ("ok", 200, None, 1),
+    "/html": ("ok", 200, None, 1),  # whether it is a picture is told later
+    "/exactly": ("ok", 200, None, 1),
+    "/hops/5": ("ok", 200, None, 1),
+    "/status/204": ("ok", 204, None, 1),
+    "/status/403": ("http_4xx", 403, "HTTP 403", 1),
+    "/status/404": ("http_4xx", 404, "HTTP 404", 1),
+    "/status/410": ("http_4xx", 410, "HTTP 410", 1),
+    "/status/429": ("http_429", 429, "HTTP 429", 2),
+    "/status/500": ("http_5xx", 500, "HTTP 500", 2),
+    "/status/304": ("redirect", 304, "HTTP 304", 1),
+    "/hops/6": ("redirect", None, "more than 5 redirects", 1),
+    "/loop": ("redirect", None, "more than 5 redirects", 1),
+    "/nowhere": ("redirect", 302, "without Location", 1),
+    "/to?url=http%3A//h%3Aport/": ("redirect", 302, "bad Location", 1),
+    "/to?url=file%3A///etc/passwd": ("blocked", None, "file", 1),
+    "/to?url=http%3A//169.254.169.254/latest/meta-data": ("blocked", None, "169.254.169.254", 1),
+    "/to?url=http%3A//nobody.invalid/": ("dns", None, "nobody.invalid", 1),
+    "/busy/429/0": ("ok", 200, None, 2),
+    "/busy/503/0": ("ok", 200, None, 2),
+    "/busy/429/3600": ("http_429", 429, "HTTP 429", 1),
+    "/robots/noai": ("robots", 200, "noai", 1),
+    "/robots/noindex,%20NoImageAI": ("robots", 200, "NoImageAI", 1),
+    "/robots/noindex": ("ok", 200, None, 1),
+    "/endless": ("too_large", None, "larger than 100,000 bytes", 1),
+    "/announced": ("too_large", None, "larger than 100,000 bytes", 1),
+    "/bomb": ("too_large", None, "larger than 100,000 bytes", 1),
+    "/short": ("connection", None, "RemoteProtocolError", 2),
+    "/reset": ("connection", None, "RemoteProtocolError", 2),
+    "/badgzip": ("decode", None, "DecodingError", 1),
+}
 
 
 @pytest.fixture
-def certificate(tmp_path):
-    """A self-signed certificate, which nobody trusts."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = x509.CertificateBuilder(
-        name, name, key.public_key(), x509.random_serial_number(), now, now.replace(year=now.year + 1)
-    )
-    path = tmp_path / "certificate.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM) + private)
-    return path
+def server():
+    with serving() as running:
+        yield running
 
 
-def test_a_certificate_that_nobody_trusts(certificate):
+def fetch(*urls, context=None, **limits):
+    """The outcomes of URLs, in their order."""
+    with downloading(Limits(**QUICK | limits), context) as start:
+        return [each.result() for each in [start(url) for url in urls]]
+
+
+def test_every_answer_has_the_outcome_it_deserves(server):
+    outcomes = fetch(*map(server.url, OUTCOMES))
+    for (path, (status, code, error, attempt)), found in zip(OUTCOMES.items(), outcomes, strict=True):
+        assert (found.status, found.http, found.attempt) == (status, code, attempt), path
+        assert found.error is None if error is None else error in found.error, path
+        assert found.status in schema.STATUSES
+        assert found.host == "127.0.0.1"
+        assert found.reached == (found.status != "dns")
+    assert outcomes[0].data == outcomes[1].data == PNG
+    assert len(outcomes[3].data) == LIMIT
+    assert not any(each.data for each in outcomes if each.status != "ok")
+
+
+@pytest.mark.parametrize(("path", "limit"), [("/silent", "read_s"), ("/drip", "total_s"), ("/silent", "total_s")])
+def test_a_slow_server_is_given_up(server, path, limit):
+    (found,) = fetch(server.url(path), **{limit: 0.3})
+    assert (found.status, found.attempt, found.reached) == ("timeout", 2, True)
+    assert server.asked.total() == 2
+
+
+def test_a_name_that_is_none_and_a_dead_server_reach_nobody():
     with serving() as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        assert get(f"https://{server.place}/ok.png", "127.0.0.1").status == "tls"
+        dead = server.url("/ok")
+    unknown, refused = fetch("http://nobody.invalid/a.png", dead)
+    assert (unknown.status, unknown.attempt, unknown.reached) == ("dns", 1, False)
+    assert (refused.status, refused.attempt, refused.reached) == ("connection", 2, False)
 
 
-def test_no_host_gets_more_at_once_than_its_share(server):
-    limits = Limits(in_flight=16, per_host=3, total_s=20)
-    running, most, lock = 0, 0, threading.Lock()
-    real = server.RequestHandlerClass.do_GET
-
-    class Counting(server.RequestHandlerClass):
-        def do_GET(self):  # noqa: N802
-            nonlocal running, most
-            with lock:
-                running += 1
-                most = max(most, running)
-            server.closing.wait(0.02)
-            with lock:
-                running -= 1
-            real(self)
-
-    with serving() as own:
-        own.RequestHandlerClass = Counting
-        with Fetcher(["127.0.0.1"], limits) as fetcher:
-            found = [fetcher.submit(f"{own.url}/{number}.png") for number in range(30)]
-            assert {each.result(timeout=30).status for each in found} == {"ok"}
-    assert 1 < most <= 3
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "[::1]",
+             "[::ffff:127.0.0.1]", "127.1", "user:secret@127.0.0.1", "8.8.8.8@127.0.0.1"],
+)  # fmt: skip
+def test_this_machine_is_not_asked_unless_allowed(server, host):
+    (found,) = fetch(server.url("/ok", host), allow_hosts=("pictures.lan",))
+    assert found.status == "blocked"
+    assert server.asked.total() == 0
 
 
-@given(st.ip_addresses(v=4))
-def test_addresses_that_hold_a_private_ipv4_are_private(ip):
-    inner = int(ip)
-    holding = [ipaddress.IPv6Address(0xFFFF00000000 | inner), ipaddress.IPv6Address((0x64FF9B << 96) | inner)]
-    for each in holding:
-        assert is_public(str(each)) == is_public(str(ip)), each
-    if not is_public(str(ip)):
-        assert not is_public(str(ipaddress.IPv6Address((0x2002 << 112) | (inner << 80))))
+def test_a_redirect_to_a_private_address_is_not_followed(server):
+    with serving() as other:
+        (found,) = fetch(
+            server.url("/to?url=" + quote(other.url("/ok"))), allow_hosts=(f"127.0.0.1:{server.server_port}",)
+        )
+        assert found.status == "blocked"
+        assert other.asked.total() == 0
+    assert server.asked.total() == 1
 
 
-@given(st.ip_addresses())
-def test_whatever_is_public_is_global_and_nothing_else(ip):
-    if is_public(str(ip)) and ip not in ipaddress.ip_network("64:ff9b::/96"):
-        assert ip.is_global
-        assert not (ip.is_private or ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified)
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1/a.png", "file:///etc/passwd", "http://", "http:///a.png", "http://127.0.0.1:0/",
+            "http://127.0.0.1:99999/", "http://[::1", "http://a\x00b/", "data:image/png;base64,AAAA", ""],
+)  # fmt: skip
+def test_what_is_no_web_address_is_blocked(url):
+    (found,) = fetch(url)
+    assert (found.status, found.attempt) == ("blocked", 1)
+    assert found.error
 
 
-def test_outcomes_keep_the_order_of_the_pictures(server, tmp_path):
-    (tmp_path / "a.png").write_bytes(PNG)
-    pictures = [f"{server.url}/404", b"bytes", None, tmp_path / "a.png", f"{server.url}/ok.png", tmp_path / "gone.png"]
-    many = pictures * (WINDOW // 4)
-    with Reader(["127.0.0.1"], QUICK) as reader:
-        found = list(reader.read(many))
-    expected = [("http_4xx", None), ("ok", b"bytes"), ("ok", None), ("ok", PNG), ("ok", PNG), ("decode", None)]
-    assert [(each.status, each.data) for each in found] == expected * (WINDOW // 4)
-    assert "FileNotFoundError" in found[5].error
+def test_a_request_carries_an_honest_name_and_no_secrets(server, monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    first = server.url("/ok").replace("http://", "http://user:secret@")
+    hop = server.url("/to?url=" + quote(server.url("/ok?second").replace("http://", "http://me:secret@")))
+    with downloading(Limits(**QUICK)) as start:
+        outcomes = [start(url).result() for url in (first, first, hop)]  # one after the other, so that cookies could be
+    assert [each.status for each in outcomes] == ["ok"] * 3
+    assert len(server.headers) == 4
+    for headers in server.headers:
+        assert headers["User-Agent"] == f"xclr/{__version__}"
+        assert headers["Host"] == f"127.0.0.1:{server.server_port}"
+        assert not {"Authorization", "Cookie", "Referer"} & set(headers)
 
 
-def test_a_file_beyond_the_limit_is_not_read(tmp_path):
-    (tmp_path / "large.png").write_bytes(bytes(200_000))
-    with Reader((), QUICK) as reader:
-        assert [each.status for each in reader.read([tmp_path / "large.png"])] == ["too_large"]
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+def test_the_environments_proxies_are_ignored(server, monkeypatch, name):
+    with serving() as proxy:
+        monkeypatch.setenv(name, proxy.url(""))
+        assert fetch(server.url("/ok"))[0].status == "ok"
+        assert proxy.asked.total() == 0
 
 
-def test_a_network_that_is_down_ends_the_stage():
-    urls = [f"http://host{number}.invalid/a.png" for number in range(FIRST + 30)]
-    with Reader((), Limits(wait_s=0.01)) as reader:
-        outcomes = reader.read(urls)
-        with pytest.raises(DataError, match="network seems to be down"):
-            list(outcomes)
+def test_names_are_sent_as_they_are_written_in_the_address(server):
+    fetch(server.url("/ok?" + "bücher & so"))
+    assert list(server.asked) == ["/ok?b%C3%BCcher%20&%20so"]
 
 
-def test_scattered_failures_do_not(server):
-    urls = [f"{server.url}/ok.png", *["http://host.invalid/a.png"] * 60, f"{server.url}/ok.png"] * 2
-    with Reader(["127.0.0.1"], Limits(wait_s=0.01)) as reader:
-        assert [each.status for each in reader.read(urls)].count("dns") == 120
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_server_may_say_by_date_when_to_come_again(server, days):
+    when = quote(format_datetime(datetime.now(UTC) + timedelta(days=days), usegmt=True))
+    (found,) = fetch(server.url(f"/busy/503/{when}"))
+    assert (found.status, found.attempt) == (("ok", 2) if days < 0 else ("http_5xx", 1))
+
+
+def test_robots_may_be_disregarded(server):
+    assert fetch(server.url("/robots/noai"), robots=False)[0].status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("tag", "expected"),
+    [("noai", True), ("noindex, noai", True), ("NOIMAGEAI", True), ("xclr: noai", True), ("*: noai", True),
+     ("otherbot: noai", False), ("otherbot: noindex, noai", False), ("otherbot: noindex, xclr: noai", True),
+     ("unavailable_after: 25 Jun 2030 15:00:00 PST", False), ("noarchive", False), ("", False)],
+)  # fmt: skip
+def test_a_robots_tag_counts_when_it_speaks_to_us(tag, expected):
+    assert forbids(tag) == expected
+
+
+def test_a_certificate_of_nobody_is_refused(tmp_path):
+    with serving(server_context(certificate(tmp_path))) as server:
+        (found,) = fetch(server.url("/ok"))
+        assert (found.status, found.attempt, found.reached) == ("tls", 1, True)
+        assert "self-signed certificate" in found.error
+        assert server.asked.total() == 0
+
+
+def test_a_server_that_speaks_no_tls_is_a_failure_of_tls(server):
+    (found,) = fetch(server.url("/ok").replace("http://", "https://"))
+    assert found.status == "tls"
+
+
+def test_certificates_are_checked_for_the_name_though_its_address_is_dialled(tmp_path):
+    pem = certificate(tmp_path)
+    context = ssl.create_default_context(cafile=pem)
+    with serving(server_context(pem)) as server:
+        (found,) = fetch(server.url("/ok", "localhost"), context=context, allow_hosts=("localhost",))
+        assert (found.status, found.data) == ("ok", PNG)
+        assert server.names == ["localhost"]
+        assert server.headers[0]["Host"] == f"localhost:{server.server_port}"
+
+
+def test_a_host_is_asked_for_a_few_pictures_at_once(server):
+    server.barrier = threading.Barrier(3)  # answers go out by threes
+    outcomes = fetch(*(server.url(f"/together/{row}") for row in range(12)), per_host=3)
+    assert [each.status for each in outcomes] == ["ok"] * 12
+    assert server.most == 3
+
+
+def test_all_hosts_together_have_a_bound(server):
+    server.barrier = threading.Barrier(4)
+    hosts = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+    with serving() as other:
+        other.barrier, other.changed = server.barrier, server.changed
+        urls = [each.url(f"/together/{row}") for row in range(8) for each in (server, other)]
+        outcomes = fetch(*urls, in_flight=4, per_host=4, allow_hosts=hosts)
+        assert [each.status for each in outcomes] == ["ok"] * 16
+        assert server.most <= 4 and other.most <= 4
+
+
+def test_who_waits_for_a_busy_host_keeps_no_other_waiting(server):
+    with (
+        serving() as other,
+        downloading(Limits(**QUICK | {"in_flight": 4, "per_host": 2, "allow_hosts": (*LOCAL, "localhost")})) as start,
+    ):
+        held = [start(server.url(f"/hold/{row}")) for row in range(10)]
+        assert start(other.url("/ok", "localhost")).result().status == "ok"
+        assert not any(each.done() for each in held)
+        server.released.set()
+        assert [each.result().status for each in held] == ["ok"] * 10
+
+
+def test_leaving_ends_what_is_under_way(server):
+    with pytest.raises(KeyboardInterrupt), downloading(Limits(**QUICK)) as start:
+        waiting = start(server.url("/silent"))
+        with server.changed:
+            assert server.changed.wait_for(lambda: server.asked.total() == 1, 30)
+        raise KeyboardInterrupt
+    assert waiting.cancelled() or waiting.done()

@@ -1,81 +1,112 @@
-"""Which addresses downloads may connect to, and connections to exactly the address that was checked."""
+"""Which addresses a download may reach: a name is resolved once, all answers are checked, one of these is dialled."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection, Iterable
+from functools import partial
 
+import anyio
+import anyio.to_thread
 import httpcore
 
-NAT64 = ipaddress.ip_network("64:ff9b::/96")  # the last 32 bits are an IPv4 address
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+MOST_DIALLED = 3  # addresses of one name
+MOST_LOOK_UPS = 16  # at once: name servers drop queries of a burst, and each then costs 5 s
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+NOT_PUBLIC = tuple(  # ranges that `is_global` of some Python versions lets through
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "2001::/32", "3fff::/20", "5f00::/16", "fec0::/10"),
+    )
+)  # 168.63.129.16 is the metadata service of Azure's machines
 
 
 class BlockedError(Exception):
-    """An address that is not public, or a scheme that is not http(s)."""
+    """The address or scheme is one that downloads must not reach."""
 
 
-class UnresolvedError(Exception):
-    """A name without an address."""
+class LookupFailedError(Exception):
+    """The name has no address."""
 
 
-def is_public(address: str) -> bool:
-    """True for an IPv4 or IPv6 address of the public internet; one that holds an IPv4 address is judged by that too."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv4Address):
-        return ip.is_global and not ip.is_multicast and not ip.is_reserved
-    if ip in NAT64:
-        return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-    inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-    if ip.ipv4_mapped is not None:
-        return is_public(str(ip.ipv4_mapped))
-    held = all(is_public(str(each)) for each in inner if each is not None)
-    return held and ip.is_global and not ip.is_multicast and not ip.is_reserved
+def is_public(address: Address) -> bool:
+    """True for an address of the open Internet, and for an IPv6 address that wraps one of those in IPv4."""
+    wrapped = _wrapped(address)
+    if wrapped is not None:
+        return is_public(wrapped)
+    odd = address.is_multicast or address.is_unspecified or address.is_reserved
+    return address.is_global and not odd and not any(address in each for each in NOT_PUBLIC)
+
+
+def is_allowed(host: str, port: int, allow: Collection[str]) -> bool:
+    """True when the host stands in `allow` as it is written, alone or with its port."""
+    name = host.lower().rstrip(".")
+    spelled = {name, f"[{name}]", f"{name}:{port}", f"[{name}]:{port}"}
+    return any(each.lower().rstrip(".") in spelled for each in allow)
+
+
+async def resolve(host: str, port: int, timeout_s: float | None, turns: asyncio.Semaphore) -> list[str]:
+    """The addresses of a name, or of an address in any spelling, `turns` at a time; raises LookupFailedError."""
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    try:
+        async with turns:
+            with anyio.fail_after(timeout_s):
+                found = await anyio.to_thread.run_sync(look_up, abandon_on_cancel=True)
+    except TimeoutError as error:
+        raise LookupFailedError(f"no answer about {host} within {timeout_s:g} s") from error
+    except (socket.gaierror, UnicodeError, OverflowError) as error:
+        raise LookupFailedError(f"{host}: {error}") from error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def check(host: str, addresses: Iterable[str]) -> None:
+    """Raise BlockedError unless all of a name's addresses are public."""
+    for each in addresses:
+        if not is_public(ipaddress.ip_address(each)):
+            where = host if host == each else f"{host} is {each}, which"
+            raise BlockedError(f"{where} is not a public address; data.allow_hosts can allow it")
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Resolves a host, checks every address it has, and connects to one that was checked.
+    """Opens connections to checked addresses only; what it checked is what it dials, so no second answer can differ."""
 
-    The check sees what the resolver made of the host, so no spelling of a private address gets past it. `allowed`
-    names hosts (or host:port) that may be private.
-    """
-
-    def __init__(self, allowed: Iterable[str]) -> None:
-        self.allowed = frozenset(each.strip().lower() for each in allowed)
-        self.inner = httpcore.AnyIOBackend()
+    def __init__(self, allow: Collection[str]) -> None:
+        self.allow = allow
+        self._dial = httpcore.AnyIOBackend()
+        self._look_ups = asyncio.Semaphore(MOST_LOOK_UPS)
 
     async def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:  # fmt: skip
-        """Connect to the first address that answers; raises BlockedError when one of them is not public."""
-        addresses = await self._addresses(host, port)
-        if not self.allowed & {host.lower(), f"{host.lower()}:{port}"}:
-            for each in addresses:
-                if not is_public(each):
-                    raise BlockedError(f"{host} is at {each}, which is not public")
-        for each in addresses[:-1]:
-            try:
-                return await self.inner.connect_tcp(each, port, timeout, local_address, socket_options)
-            except httpcore.ConnectError:
-                continue
-        return await self.inner.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
-
-    async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Never."""
-        raise BlockedError("a socket of this machine")
+        """Connect to the first address that answers; raises BlockedError, LookupFailedError, httpcore's errors."""
+        addresses = await resolve(host, port, timeout, self._look_ups)
+        if not is_allowed(host, port, self.allow):
+            check(host, addresses)
+        *others, last = addresses[:MOST_DIALLED]
+        for each in others:
+            try:
+                return await self._dial.connect_tcp(each, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return await self._dial.connect_tcp(last, port, timeout, local_address, socket_options)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await self.inner.sleep(seconds)
+        """Wait between attempts of httpcore."""
+        await anyio.sleep(seconds)
 
-    async def _addresses(self, host: str, port: int) -> list[str]:
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError) as error:
-            raise UnresolvedError(f"{host}: {error}") from error
-        return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+def _wrapped(address: Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address inside an IPv4-mapped, 6to4 or NAT64 address."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address in NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour

@@ -253,9 +253,9 @@ def test_a_stages_identity_is_what_json_can_hold(store):
         assert json.loads(json.dumps(stage.identity)) == stage.identity
 
 
-def counted(train, distinct):
-    """A captions manifest with these counts."""
-    stats = {"rows": 100, "train": train, "distinct": distinct}
+def counted(**stats):
+    """A manifest with these counts."""
+    stats = {"rows": 100} | stats
     name = Digest("captions", "ab" * 16)
     return Manifest(
         kind="captions", digest=name, inputs=(), config={}, code=1, files=(), stats=stats, created="2025-01-01"
@@ -279,7 +279,7 @@ def test_too_few_captions_are_told_a_k_that_works():
 
 
 def test_too_few_usable_pictures_are_told_with_what_became_of_the_others():
-    made = counted(rows=100, ok=20, dns=70, http_4xx=10, downloaded_bytes=5)
+    made = counted(ok=20, dns=70, http_4xx=10, downloaded_bytes=5)
     with pytest.raises(DataError) as caught:
         stages.check_pictures(recipe(train={"batch_size": 64}), made)
     assert "20 of 100 pictures can be used (10 http_4xx, 70 dns)" in caught.value.message

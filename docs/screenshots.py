@@ -43,7 +43,7 @@ def main() -> None:
 
 def compare_in_mlflow(browser: Browser, runs: str) -> None:
     """CLIP and X-CLR ticked in the list of runs, then compared."""
-    page = open_page(browser, runs, height=1250)
+    page = open_page(browser, runs, height=1000)
     page.get_by_role("button", name="Close").or_(page.get_by_label("Close")).first.click(timeout=3000)
     for name in ("clip pairs seed 0", "xclr captions seed 0"):
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
@@ -51,10 +51,11 @@ def compare_in_mlflow(browser: Browser, runs: str) -> None:
     save(page, "mlflow-runs", height=560)
     page.get_by_role("button", name="Compare").click()
     page.get_by_text("Comparing 2 Runs").wait_for()
-    for section in ("Visualizations", "Run details", "Parameters"):
+    for section in ("Visualizations", "Parameters", "Artifacts", "Tags"):
         page.get_by_role("button", name=section, exact=True).or_(page.get_by_text(section, exact=True)).first.click()
+    page.get_by_text("eval/linear/concepts_per_class").evaluate("each => each.scrollIntoView({block: 'start'})")
     page.wait_for_timeout(1500)
-    save(page, "mlflow-compare")
+    save(page, "mlflow-compare", height=900)
 
 
 def run_in_prefect(browser: Browser, prefect: str) -> None:
@@ -66,7 +67,7 @@ def run_in_prefect(browser: Browser, prefect: str) -> None:
     found = httpx.post(f"{prefect}/api/flow_runs/filter", json=body).json()
     run = max(found, key=lambda each: float(each["total_run_time"]))
     page = open_page(browser, f"{prefect}/runs/flow-run/{run['id']}", height=900)
-    page.get_by_role("tab", name="Task Runs").click()
+    page.get_by_text("Task Runs", exact=True).click()
     page.wait_for_timeout(4000)  # the graph settles
     save(page, "prefect-run")
 

@@ -14,6 +14,7 @@ from PIL import Image, features
 
 from tests.images.pictures import HUGE, JPEG, PNG, RED, WEBP, claiming, encode, pack, pack_table
 from xclr import schema
+from xclr.errors import DataError
 from xclr.images import decode, inspect, read_pictures, usable_rows
 from xclr.images.pack import MIN_SIDE, SHARD_ROWS
 from xclr.recipe import DataConfig
@@ -93,6 +94,7 @@ def test_pictures_have_the_status_they_deserve(kind):
 @settings(max_examples=60, deadline=None)
 @given(pictures=st.lists(ANY_BYTES, min_size=1, max_size=12))
 def test_every_caption_has_one_images_row_whatever_the_bytes_are(pictures, tmp_path_factory):
+    pictures = [*pictures, PNG]  # one is usable
     images, produced = pack_table(pictures, tmp_path_factory.mktemp("pack"))
     rows = check_rows(images, pictures)
     usable = [row["row_id"] for row in rows if row["status"] == "ok"]
@@ -168,12 +170,17 @@ def test_pictures_beyond_a_shard_go_to_the_next(tmp_path):
     assert pixels[:, 0, 4, 4].tolist() == [200, 0]
 
 
-def test_a_set_of_unusable_pictures_is_packed_too(tmp_path):
-    images, produced = pack_table([None, b"", b"x"], tmp_path)
-    check_rows(images, [None, b"", b"x"])
-    assert produced.stats == {"rows": 3, "decode": 3}
-    assert members(images) == []
-    assert usable_rows(images.path).tolist() == []
+def test_a_set_without_a_usable_picture_is_an_error_that_counts(tmp_path):
+    with pytest.raises(DataError, match=r"none of the 4 pictures can be used: 3 decode, 1 too_small") as caught:
+        pack_table([None, b"", b"x", encode(RED.resize((3, 3)))], tmp_path)
+    assert "no bytes" in caught.value.message
+    assert "data.image_column" in caught.value.remedy
+
+
+def test_a_set_of_which_most_is_lost_says_so_and_goes_on(tmp_path, capsys):
+    _, produced = pack_table([None, b"", b"x", PNG], tmp_path)
+    assert produced.stats == {"rows": 4, "decode": 3, "ok": 1}
+    assert capsys.readouterr().err == "only 1 of 4 pictures can be used: 3 decode\n"
 
 
 def test_the_same_pictures_give_the_same_files(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,13 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from xclr.errors import DataError
+
+# not among them: formats for which Pillow starts other programs (EPS) or that no page shows
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 
 
 def usable_rows(images: Path) -> npt.NDArray[np.int64]:
@@ -28,34 +33,62 @@ def read_pictures(images: Path, rows: Sequence[int] | npt.NDArray[np.int64], sid
 
     The shortest edge is resized to `side`, the centre is cropped. Raises DataError for a row without a picture.
     """
-    table = pq.read_table(images / "images.parquet", columns=["row_id", "shard", "offset", "size"])
-    shards, offsets, sizes = (table.column(name).to_pylist() for name in ("shard", "offset", "size"))
-    pixels = torch.empty(len(rows), 4, side, side, dtype=torch.uint8)
-    files = [path.open("rb") for path in sorted(images.glob("shard-*.tar"))]
-    try:
-        for index, row in enumerate(rows):
-            if shards[row] is None:
-                raise DataError(f"row {row} has no picture", "train on the rows whose status is ok")
-            files[shards[row]].seek(offsets[row])
-            pixels[index] = decode(files[shards[row]].read(sizes[row]), side)
-    finally:
-        for file in files:
-            file.close()
+    wanted = np.asarray(rows, dtype=np.int64)
+    shards, offsets, sizes = _places(images, wanted)
+    pixels = torch.empty(len(wanted), 4, side, side, dtype=torch.uint8)
+    for shard in np.unique(shards):
+        with (images / f"shard-{shard:05d}.tar").open("rb") as tar:
+            for index in np.flatnonzero(shards == shard):
+                tar.seek(offsets[index])
+                pixels[int(index)] = decode(tar.read(sizes[index]), side)
     return pixels
 
 
 def decode(data: bytes, side: int) -> Tensor:
-    """One encoded picture as uint8 [4, side, side]."""
-    with Image.open(io.BytesIO(data)) as picture:
-        square = _square(_rgba(picture), side)
+    """One encoded picture as uint8 [4, side, side], upright; of an animation the first frame."""
+    with opened(data) as picture:
+        square = _square(rgba(_upright(picture)), side)
     return torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)
 
 
-def _rgba(picture: Image.Image) -> Image.Image:
+def opened(data: bytes) -> Image.Image:
+    """An encoded picture in one of FORMATS; raises what Pillow raises."""
+    return Image.open(io.BytesIO(data), formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """FORMATS that this Pillow knows; it raises KeyError for others."""
+    Image.init()
+    return tuple(each for each in FORMATS if each in Image.OPEN)
+
+
+def rgba(picture: Image.Image) -> Image.Image:
     """Red, green, blue, alpha; 16-bit grey is scaled, which Pillow's convert would cut off at 255."""
     if picture.mode.startswith("I"):
         picture = Image.fromarray((np.asarray(picture, dtype=np.float32) / 257).clip(0, 255).astype(np.uint8))
     return picture.convert("RGBA")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says; EXIF that cannot be read or written again turns nothing."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (OSError, ValueError, SyntaxError, TypeError, LookupError, struct.error):
+        return picture
+
+
+Places = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+def _places(images: Path, rows: npt.NDArray[np.int64]) -> Places:
+    """Shard, offset and size of each row's picture."""
+    table = pq.read_table(images / "images.parquet", columns=["shard", "offset", "size"]).take(rows)
+    lost = rows[np.asarray(table.column("shard").is_null())]
+    if len(lost):
+        raise DataError(f"row {lost[0]} has no picture", "train on the rows whose status is ok")
+    shards, offsets, sizes = (np.asarray(column, dtype=np.int64) for column in table.columns)
+    return shards, offsets, sizes
 
 
 def _square(picture: Image.Image, side: int) -> Image.Image:

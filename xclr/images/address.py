@@ -1,0 +1,108 @@
+"""Which addresses a download may reach: a name is resolved once, all answers are checked, one of these is dialled."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Collection, Iterable
+from functools import partial
+
+import anyio
+import anyio.to_thread
+import httpcore
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+MOST_DIALLED = 3  # addresses of one name
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+NOT_PUBLIC = tuple(  # ranges that `is_global` of some Python versions lets through
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "2001::/32", "3fff::/20", "5f00::/16", "fec0::/10"),
+    )
+)  # 168.63.129.16 is the metadata service of Azure's machines
+
+
+class BlockedError(Exception):
+    """The address or scheme is one that downloads must not reach."""
+
+
+class LookupFailedError(Exception):
+    """The name has no address."""
+
+
+def is_public(address: Address) -> bool:
+    """True for an address of the open Internet, and for an IPv6 address that wraps one of those in IPv4."""
+    wrapped = _wrapped(address)
+    if wrapped is not None:
+        return is_public(wrapped)
+    odd = address.is_multicast or address.is_unspecified or address.is_reserved
+    return address.is_global and not odd and not any(address in each for each in NOT_PUBLIC)
+
+
+def is_allowed(host: str, port: int, allow: Collection[str]) -> bool:
+    """True when the host stands in `allow` as it is written, alone or with its port."""
+    name = host.lower().rstrip(".")
+    spelled = {name, f"[{name}]", f"{name}:{port}", f"[{name}]:{port}"}
+    return any(each.lower().rstrip(".") in spelled for each in allow)
+
+
+async def resolve(host: str, port: int, timeout_s: float | None) -> list[str]:
+    """The addresses of a name, or of an address in any spelling; raises LookupFailedError."""
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    try:
+        with anyio.fail_after(timeout_s):
+            found = await anyio.to_thread.run_sync(look_up, abandon_on_cancel=True)
+    except TimeoutError as error:
+        raise LookupFailedError(f"no answer about {host} within {timeout_s:g} s") from error
+    except (socket.gaierror, UnicodeError, OverflowError) as error:
+        raise LookupFailedError(f"{host}: {error}") from error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def check(host: str, addresses: Iterable[str]) -> None:
+    """Raise BlockedError unless all of a name's addresses are public."""
+    for each in addresses:
+        if not is_public(ipaddress.ip_address(each)):
+            where = host if host == each else f"{host} is {each}, which"
+            raise BlockedError(f"{where} is not a public address; data.allow_hosts can allow it")
+
+
+class CheckedBackend(httpcore.AsyncNetworkBackend):
+    """Opens connections to checked addresses only; what it checked is what it dials, so no second answer can differ."""
+
+    def __init__(self, allow: Collection[str]) -> None:
+        self.allow = allow
+        self._dial = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect to the first address that answers; raises BlockedError, LookupFailedError, httpcore's errors."""
+        addresses = await resolve(host, port, timeout)
+        if not is_allowed(host, port, self.allow):
+            check(host, addresses)
+        *others, last = addresses[:MOST_DIALLED]
+        for each in others:
+            try:
+                return await self._dial.connect_tcp(each, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return await self._dial.connect_tcp(last, port, timeout, local_address, socket_options)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait between attempts of httpcore."""
+        await anyio.sleep(seconds)
+
+
+def _wrapped(address: Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address inside an IPv4-mapped, 6to4 or NAT64 address."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address in NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour

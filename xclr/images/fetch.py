@@ -1,0 +1,269 @@
+"""Pictures over HTTP: many at once, each with an outcome whatever its server does, none from a private address."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from weakref import WeakValueDictionary
+
+import anyio
+import anyio.from_thread
+import httpcore
+import httpx
+
+from xclr import __version__
+from xclr.images.address import BlockedError, CheckedBackend, LookupFailedError
+
+AGENT = "xclr"
+HEADERS = {"User-Agent": f"{AGENT}/{__version__}", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "gzip, deflate"}
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+NO_AI = frozenset({"noai", "noimageai"})  # X-Robots-Tag
+AGAIN = frozenset({"http_429", "http_5xx", "connection", "timeout"})  # may be better a moment later
+MOST_PORT = 65_535
+ERROR_LENGTH = 200  # characters
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How hard a download tries, and what it may take."""
+
+    allow_hosts: tuple[str, ...] = ()  # name or address, with or without :port, that need not be public
+    in_flight: int = 64
+    per_host: int = 8
+    connect_s: float = 10.0
+    read_s: float = 20.0  # between two pieces of a body
+    total_s: float = 60.0  # of a try, its redirects included
+    most_bytes: int = 20 << 20
+    redirects: int = 5
+    tries: int = 2
+    backoff_s: float = 1.0
+    longest_wait_s: float = 10.0  # a server that asks for more by Retry-After is not asked again
+    robots: bool = True  # respect X-Robots-Tag noai and noimageai
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one picture: a status of the images table, and its bytes where that is ok."""
+
+    status: str
+    http: int | None = None
+    error: str | None = None
+    data: bytes = b""
+    attempt: int = 1
+    host: str = ""  # of a download
+    reached: bool = True  # False when no server took the connection
+    retry_after_s: float | None = None
+
+
+Start = Callable[[str], Future[Outcome]]
+
+
+class TooLargeError(Exception):
+    """A body is larger than the limit."""
+
+
+FAILURES: tuple[tuple[type[Exception], str], ...] = (  # the first that fits
+    (BlockedError, "blocked"),
+    (LookupFailedError, "dns"),
+    (TooLargeError, "too_large"),
+    (httpx.DecodingError, "decode"),
+    (ssl.SSLError, "tls"),
+    (httpcore.TimeoutException, "timeout"),
+    (TimeoutError, "timeout"),
+    (httpcore.NetworkError, "connection"),
+    (httpcore.ProtocolError, "connection"),
+    (OSError, "connection"),
+    (ValueError, "connection"),
+)
+UNREACHED = (LookupFailedError, httpcore.ConnectError, httpcore.ConnectTimeout)
+
+
+@contextmanager
+def downloading(limits: Limits, context: ssl.SSLContext | None = None) -> Iterator[Start]:
+    """Downloads beside the caller's work: yields `start(url)`, whose future holds the outcome and never an error.
+
+    Neither cookies nor credentials are kept or sent and the environment's proxies are ignored. `context` is what
+    certificates are checked with, the usual authorities when None.
+    """
+    with (
+        anyio.from_thread.start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(_pool(limits, context)) as pool,
+    ):
+        yield partial(portal.start_task_soon, Downloads(limits, pool).fetch)
+
+
+def _pool(limits: Limits, context: ssl.SSLContext | None) -> httpcore.AsyncConnectionPool:
+    return httpcore.AsyncConnectionPool(
+        ssl_context=context or httpx.create_ssl_context(),
+        max_connections=limits.in_flight,
+        keepalive_expiry=15.0,
+        network_backend=CheckedBackend(limits.allow_hosts),
+    )
+
+
+class Downloads:
+    """Downloads that share connections and take turns."""
+
+    def __init__(self, limits: Limits, pool: httpcore.AsyncConnectionPool) -> None:
+        self.limits, self._pool = limits, pool
+        self._slots = asyncio.Semaphore(limits.in_flight)
+        self._hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of those asked now
+
+    async def fetch(self, url: str) -> Outcome:
+        """The outcome of a URL after as many tries as it deserves."""
+        attempt = 1
+        while True:
+            outcome = replace(await self._try(url), attempt=attempt, host=_host(url))
+            wait_s = self.limits.backoff_s * attempt if outcome.retry_after_s is None else outcome.retry_after_s
+            again = outcome.status in AGAIN and wait_s <= self.limits.longest_wait_s
+            if not again or attempt >= self.limits.tries:
+                return outcome
+            await anyio.sleep(wait_s)
+            attempt += 1
+
+    async def _try(self, url: str) -> Outcome:
+        """Follow redirects by hand, so that each hop is checked like the first."""
+        left_s = self.limits.total_s
+        for hop in range(self.limits.redirects + 1):
+            target = _target(url)
+            if isinstance(target, Outcome):
+                return target if hop == 0 else replace(target, error=f"redirected to {url[:80]}: {target.error}")
+            async with self._turn(target.host):
+                began = time.monotonic()
+                answer = await self._answer(target, left_s)
+                left_s -= time.monotonic() - began
+            if isinstance(answer, Outcome):
+                return answer
+            url = answer
+        return Outcome("redirect", error=f"more than {self.limits.redirects} redirects")
+
+    @asynccontextmanager
+    async def _turn(self, host: str) -> AsyncIterator[None]:
+        """A slot of the host, then one of all: those who wait for a busy host keep no other host waiting."""
+        gate = self._hosts.get(host)
+        if gate is None:
+            gate = self._hosts[host] = asyncio.Semaphore(self.limits.per_host)
+        async with gate, self._slots:
+            yield
+
+    async def _answer(self, target: httpx.URL, left_s: float) -> Outcome | str:
+        """An outcome, or where the server redirects to."""
+        try:
+            with anyio.fail_after(max(left_s, 0.0)):
+                return await self._ask(target)
+        except tuple(kind for kind, _ in FAILURES) as error:
+            return _failed(error, self.limits)
+
+    async def _ask(self, target: httpx.URL) -> Outcome | str:
+        where = httpcore.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
+        limits = self.limits
+        wait = {"connect": limits.connect_s, "read": limits.read_s, "write": limits.read_s, "pool": limits.total_s}
+        headers = [*HEADERS.items(), ("Host", target.netloc.decode("ascii"))]
+        async with self._pool.stream("GET", where, headers=headers, extensions={"timeout": wait}) as response:
+            answer = httpx.Response(response.status, headers=response.headers, content=response.aiter_stream())
+            if answer.status_code in REDIRECTS:
+                return _location(target, answer)
+            refused = _refused(answer, limits)
+            return refused or Outcome("ok", answer.status_code, data=await _body(answer, limits.most_bytes))
+
+
+async def _body(answer: httpx.Response, most_bytes: int) -> bytes:
+    """The body, decompressed; raises TooLargeError as soon as it is known to exceed the limit."""
+    announced = answer.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > most_bytes:
+        raise TooLargeError
+    parts, total = [], 0
+    async for piece in answer.aiter_bytes():
+        total += len(piece)
+        if total > most_bytes:
+            raise TooLargeError
+        parts.append(piece)
+    return b"".join(parts)
+
+
+def _host(url: str) -> str:
+    try:
+        return httpx.URL(url).host
+    except httpx.InvalidURL:
+        return ""
+
+
+def _target(url: str) -> httpx.URL | Outcome:
+    """The URL without user, password and fragment, or why it cannot be asked."""
+    try:
+        target = httpx.URL(url)
+        if target.scheme not in {"http", "https"}:
+            return Outcome("blocked", error=f"scheme {target.scheme or '(none)'} is neither http nor https")
+        if not target.host or not 0 < (target.port or 80) <= MOST_PORT:
+            return Outcome("blocked", error="no host, or no such port")
+        return target.copy_with(userinfo=b"", fragment=None, host=target.host.rstrip("."))
+    except (httpx.InvalidURL, ValueError) as error:
+        return Outcome("blocked", error=f"not a URL: {error}"[:ERROR_LENGTH])
+
+
+def _location(target: httpx.URL, answer: httpx.Response) -> Outcome | str:
+    location = answer.headers.get("location", "").strip()
+    if not location:
+        return Outcome("redirect", answer.status_code, f"HTTP {answer.status_code} without Location")
+    try:
+        return str(target.join(location))
+    except (httpx.InvalidURL, ValueError) as error:
+        return Outcome("redirect", answer.status_code, f"bad Location: {error}"[:ERROR_LENGTH])
+
+
+def _refused(answer: httpx.Response, limits: Limits) -> Outcome | None:
+    """The outcome of an answer that holds no picture for us."""
+    code = answer.status_code
+    if not 200 <= code < 300:
+        status = "http_429" if code == 429 else {3: "redirect", 4: "http_4xx"}.get(code // 100, "http_5xx")
+        wait_s = _retry_after_s(answer.headers.get("retry-after"), datetime.now(UTC))
+        return Outcome(status, code, f"HTTP {code}", retry_after_s=wait_s)
+    tags = answer.headers.get_list("x-robots-tag")
+    if limits.robots and any(forbids(tag) for tag in tags):
+        return Outcome("robots", code, f"X-Robots-Tag: {', '.join(tags)}"[:ERROR_LENGTH])
+    return None
+
+
+def forbids(tag: str) -> bool:
+    """True when an X-Robots-Tag says noai or noimageai to everyone or to this program."""
+    agent = ""
+    for directive in tag.lower().split(","):
+        named, colon, rest = directive.partition(":")
+        if colon:
+            agent = named.strip()
+        if (rest if colon else directive).strip() in NO_AI and agent in {"", "*", AGENT}:
+            return True
+    return False
+
+
+def _retry_after_s(value: str | None, now: datetime) -> float | None:
+    """Seconds that a server asks to wait, by number or by date."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds())
+
+
+def _failed(error: Exception, limits: Limits) -> Outcome:
+    cause = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
+    status = next(status for kind, status in FAILURES if isinstance(cause, kind))
+    if isinstance(error, TooLargeError):
+        return Outcome(status, error=f"larger than {limits.most_bytes:,} bytes")
+    if isinstance(error, TimeoutError):
+        return Outcome(status, error=f"not done within {limits.total_s:g} s")
+    said = str(cause) or str(error.__cause__ or "")
+    text = said if status in {"blocked", "dns"} else f"{type(cause).__name__}: {said}".removesuffix(": ")
+    return Outcome(status, error=text[:ERROR_LENGTH], reached=status == "tls" or not isinstance(cause, UNREACHED))

@@ -32,23 +32,33 @@ def no_progress(done, total):
     """For runs nobody watches."""
 
 
-def pack(data, folder):
-    """Runs the captions and images stages; returns the images artifact and what its stage produced."""
+def prepare(data, folder):
+    """Runs the captions stage; returns the images stage, and the artifact that it will make."""
     captions, images = (Artifact(kind, Digest(kind, "0" * 32), folder / kind) for kind in ("captions", "images"))
     for each in (captions, images):
         each.path.mkdir(parents=True)
     run_captions(Stage("captions", "captions", CaptionsConfig(data=data, sha256=())), captions.path, no_progress)
-    stage = Stage("images", "images", ImagesConfig(data=data, sha256=()), {"captions": captions})
-    return images, run_images(stage, images.path, no_progress)
+    return Stage("images", "images", ImagesConfig(data=data, sha256=()), {"captions": captions}), images
 
 
-def pack_table(pictures, folder, **columns):
-    """Packs a table with these pictures (bytes or None)."""
+def pack(data, folder, **options):
+    """Runs the captions and images stages; returns the images artifact and what its stage produced."""
+    stage, images = prepare(data, folder)
+    return images, run_images(stage, images.path, no_progress, **options)
+
+
+def write_table(pictures, folder):
+    """A table with these pictures: bytes, or text that is a path or URL."""
     captions = [f"picture {row}" for row in range(len(pictures))]
+    kind = pa.string() if any(isinstance(each, str) for each in pictures) else pa.binary()
     folder.mkdir(parents=True, exist_ok=True)
-    table = pa.table({"caption": captions, "image": pa.array(pictures, pa.binary()), **columns})
-    pq.write_table(table, folder / "mine.parquet")
-    return pack(DataConfig(source="table", path=folder / "mine.parquet"), folder)
+    pq.write_table(pa.table({"caption": captions, "image": pa.array(pictures, kind)}), folder / "mine.parquet")
+    return folder / "mine.parquet"
+
+
+def pack_table(pictures, folder, **options):
+    """Packs a table with these pictures."""
+    return pack(DataConfig(source="table", path=write_table(pictures, folder), **options), folder)
 
 
 RED = Image.new("RGB", (24, 16), (200, 30, 60))

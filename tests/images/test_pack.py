@@ -4,7 +4,10 @@ import hashlib
 import io
 import json
 import random
+import subprocess
+import sys
 import tarfile
+from itertools import takewhile
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from tests.images.pictures import HUGE, JPEG, PNG, RED, WEBP, claiming, encode, pack, pack_table
+from tests.images.pictures import HUGE, JPEG, PNG, RED, WEBP, claiming, encode, pack, pack_table, prepare, write_table
+from tests.images.server import serving
 from xclr import schema
 from xclr.errors import DataError
 from xclr.images import decode, inspect, read_pictures, usable_rows
-from xclr.images.pack import MIN_SIDE, SHARD_ROWS
+from xclr.images import run as run_images
+from xclr.images.pack import MIN_SIDE, PARTS, SHARD_ROWS
 from xclr.recipe import DataConfig
 
 KINDS = {
@@ -38,6 +43,10 @@ KINDS = {
     "one pixel": (encode(Image.new("L", (1, 1))), "too_small"),
     "huge": (HUGE, "decode"),
     "wider than its data": (claiming(PNG, 2400, 16), "decode"),
+    "a format that starts programs": (encode(RED, "EPS"), "decode"),
+    "animated gif": (encode(RED, "GIF", save_all=True, append_images=[RED.rotate(90)]), "ok"),
+    "animated webp": (encode(RED, "WEBP", save_all=True, append_images=[RED.rotate(90)]), "ok"),
+    "Lab colours": (encode(Image.new("LAB", (24, 16)), "TIFF"), "ok"),
     "no area": (claiming(PNG, 0, 0), "decode"),
 }
 ANY_BYTES = (
@@ -159,6 +168,7 @@ def test_pictures_beyond_a_shard_go_to_the_next(tmp_path):
     small = encode(Image.new("L", (MIN_SIDE, MIN_SIDE)))
     pictures = [small] * (SHARD_ROWS + 2)
     pictures[1], pictures[-1] = None, PNG
+    assert SHARD_ROWS == 10_000
     images, produced = pack_table(pictures, tmp_path)
     assert produced.files == ("images.parquet", "shard-00000.tar", "shard-00001.tar")
     rows = pq.read_table(images.path / "images.parquet").to_pylist()
@@ -194,3 +204,127 @@ def test_the_table_says_which_stage_made_it(tmp_path):
     about = json.loads(pq.read_metadata(images.path / "images.parquet").metadata[b"about"])
     assert len(about["digest"]) == 32
     assert about["config"]["data"]["source"] == "table"
+
+
+LOCAL = {"allow_hosts": ("127.0.0.1",)}
+SHARD = 10  # rows, of the runs that are interrupted
+ROWS = 45
+STOPPED = 33  # rows that the first run comes to, in the fourth shard
+RUN = f"""
+import sys
+from pathlib import Path
+from xclr.images import run
+from xclr.stages import Stage
+stage = Stage.from_json(Path(sys.argv[1]).read_text())
+run(stage, Path(sys.argv[2]), lambda done, total: print(done, flush=True), {SHARD})
+"""
+
+
+@pytest.fixture
+def server():
+    with serving() as running:
+        yield running
+
+
+def no_progress(done, total):
+    """For runs nobody watches."""
+
+
+def test_pictures_by_path_and_url_are_accounted_for_like_the_others(server, tmp_path):
+    (tmp_path / "here.webp").write_bytes(WEBP)
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    given = ["here.webp", server.url("/ok"), server.url("/status/404"), server.url("/html"), None, "text.png",
+             server.url("/ok", "localhost"), server.url("/busy/503/0")]  # fmt: skip
+    images, produced = pack_table(given, tmp_path, **LOCAL)
+    rows = schema.read(images.path / "images.parquet", schema.IMAGES).to_pylist()
+    told = [(row["status"], row["http"], row["attempt"]) for row in rows]
+    assert told == [
+        ("ok", None, 1), ("ok", 200, 1), ("http_4xx", 404, 1), ("decode", 200, 1), ("decode", None, 1),
+        ("decode", None, 1), ("blocked", None, 1), ("ok", 200, 2),
+    ]  # fmt: skip
+    assert [located(images, rows[row]) for row in (0, 1, 7)] == [WEBP, PNG, PNG]
+    assert (rows[2]["error"], rows[2]["bytes"], rows[2]["sha256"]) == ("HTTP 404", None, None)
+    assert "data.allow_hosts" in rows[6]["error"]
+    downloaded = 2 * len(PNG) + rows[3]["bytes"]
+    counts = {"rows": 8, "blocked": 1, "decode": 3, "http_4xx": 1, "ok": 3}
+    assert produced.stats == counts | {"downloaded_bytes": downloaded}
+    assert usable_rows(images.path).tolist() == [0, 1, 7]
+
+
+def test_a_file_that_goes_after_the_captions_were_read_loses_its_row_only(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(PNG)
+    stage, images = prepare(DataConfig(source="table", path=write_table(["a.png", "b.png"], tmp_path)), tmp_path)
+    (tmp_path / "a.png").unlink()
+    assert run_images(stage, images.path, no_progress).stats == {"rows": 2, "decode": 1, "ok": 1}
+    rows = pq.read_table(images.path / "images.parquet").to_pylist()
+    assert rows[0]["error"] == f"no file {tmp_path / 'a.png'}"
+
+
+def test_a_table_that_changes_meanwhile_is_an_error(tmp_path):
+    stage, images = prepare(DataConfig(source="table", path=write_table([PNG] * 3, tmp_path)), tmp_path)
+    for number, word in ((2, "fewer"), (4, "more")):
+        write_table([PNG] * number, tmp_path)
+        with pytest.raises(DataError, match=f"now has {word} pictures than captions"):
+            run_images(stage, images.path, no_progress)
+
+
+def test_progress_is_told_after_every_picture(tmp_path):
+    stage, images = prepare(DataConfig(source="table", path=write_table([PNG] * 5, tmp_path)), tmp_path)
+    told = []
+    run_images(stage, images.path, lambda *counts: told.append(counts), 2)
+    assert told == [(row, 5) for row in range(1, 6)]
+
+
+def test_a_killed_run_goes_on_with_the_first_unfinished_shard(server, tmp_path):
+    """Row 33 is held back: the first run is killed in the fourth shard, when three are on disk."""
+    urls = [server.url(f"/ok?{row}") for row in range(ROWS)]
+    urls[STOPPED] = server.url("/hold")
+    stage, images = prepare(DataConfig(source="table", path=write_table(urls, tmp_path), **LOCAL), tmp_path)
+    (tmp_path / "stage.json").write_text(stage.to_json())
+    command = [sys.executable, "-c", RUN, str(tmp_path / "stage.json"), str(images.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        done = [int(line) for line in takewhile(lambda line: int(line) < STOPPED, process.stdout)]
+        process.kill()
+    assert done == list(range(1, STOPPED))
+    assert sorted(path.name for path in (images.path / PARTS).glob("*.parquet")) == [
+        "shard-00000.parquet", "shard-00001.parquet", "shard-00002.parquet"
+    ]  # fmt: skip
+    before = [(images.path / f"shard-0000{shard}.tar").stat().st_mtime_ns for shard in range(3)]
+    server.released.set()
+    produced = run_images(stage, images.path, no_progress, SHARD)
+    assert produced.stats == {"rows": ROWS, "ok": ROWS, "downloaded_bytes": ROWS * len(PNG)}
+    assert produced.scratch == (PARTS,)
+    assert [(images.path / f"shard-0000{shard}.tar").stat().st_mtime_ns for shard in range(3)] == before
+    assert [server.asked[f"/ok?{row}"] for row in range(30)] == [1] * 30
+    assert server.asked["/hold"] == 2
+    fresh, _ = pack(
+        DataConfig(source="table", path=tmp_path / "mine.parquet", **LOCAL), tmp_path / "b", shard_rows=SHARD
+    )
+    assert members(images) == members(fresh)
+    tables = [pq.read_table(each.path / "images.parquet") for each in (images, fresh)]
+    assert tables[0].equals(tables[1])
+
+
+def test_a_run_without_a_network_keeps_its_shards_and_goes_on_when_there_is_one(tmp_path):
+    with serving() as dead:
+        pass
+    with serving() as server:
+        urls = [server.url(f"/ok?{row}") for row in range(2 * SHARD)] + [dead.url(f"/ok?{row}") for row in range(300)]
+        stage, images = prepare(DataConfig(source="table", path=write_table(urls, tmp_path), **LOCAL), tmp_path)
+        with pytest.raises(DataError, match="200 downloads in a row reached no server"):
+            run_images(stage, images.path, no_progress, SHARD)
+        finished = len(list((images.path / PARTS).glob("*.parquet")))
+        assert 2 <= finished <= 22
+        assert server.asked.total() == 2 * SHARD
+        with pytest.raises(DataError, match="50 downloads in a row reached no server"):
+            run_images(stage, images.path, no_progress, SHARD)
+        assert server.asked.total() == 2 * SHARD
+
+
+def test_a_run_without_a_usable_picture_tries_all_again(server, tmp_path):
+    urls = [server.url(f"/busy/404/0?{row}") for row in range(3)]
+    stage, images = prepare(DataConfig(source="table", path=write_table(urls, tmp_path), **LOCAL), tmp_path)
+    with pytest.raises(DataError, match="none of the 3 pictures can be used: 3 http_4xx; the first: HTTP 404"):
+        run_images(stage, images.path, no_progress)
+    assert run_images(stage, images.path, no_progress).stats["ok"] == 3

@@ -1,13 +1,18 @@
 """Pictures as tensors: every mode becomes a square of red, green, blue and alpha."""
 
+import os
+import resource
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.images.pictures import JPEG, PNG, RED, WEBP, encode, pack_table
+from tests.images.pictures import JPEG, PNG, RED, WEBP, encode, pack, pack_table, write_table
 from xclr.errors import DataError
 from xclr.images import decode, read_pictures, usable_rows
+from xclr.recipe import DataConfig
 
 SIDES = [8, 16, 32]
 
@@ -115,3 +120,55 @@ def test_no_rows_are_no_pictures(images):
 def test_a_row_without_a_picture_is_named(row, images):
     with pytest.raises(DataError, match=f"row {row} has no picture"):
         read_pictures(images, [0, row], 8)
+
+
+def turned(orientation, kind="JPEG"):
+    """A picture, red above blue, stored as a camera held in another way stores it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.new("RGB", (32, 32), (0, 0, 255))
+    picture.paste((255, 0, 0), (0, 0, 32, 16))
+    stored = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    method = stored[orientation]
+    return encode(picture.transpose(method) if method is not None else picture, kind, exif=exif)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_picture_stands_as_its_camera_was_held(orientation, kind):
+    pixels = decode(turned(orientation, kind), 32)
+    assert near(pixels[:, :12], (255, 0, 0, 255), 12)
+    assert near(pixels[:, 20:], (0, 0, 255, 255), 12)
+
+
+def test_exif_that_cannot_be_read_turns_nothing():
+    whole = turned(6)
+    at = whole.index(b"Exif\0\0") + 6
+    for offset in range(26):  # header, one entry, end
+        broken = whole[: at + offset] + b"\xff" + whole[at + offset + 1 :]
+        assert decode(broken, 32).shape == (4, 32, 32)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_the_first_frame_of_an_animation_counts(kind):
+    blue = Image.new("RGB", RED.size, (0, 0, 255))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pixels = decode(encode(RED, kind, save_all=True, append_images=[blue, blue], **options), 8)
+    assert near(pixels, (200, 30, 60, 255), 0)
+
+
+def test_pictures_of_more_shards_than_files_may_be_open_are_read(tmp_path):
+    """One picture a shard, each of its own grey; the order asked goes back and forth between shards."""
+    shades = list(range(120))
+    table = write_table([encode(Image.new("L", (8, 8), shade)) for shade in shades], tmp_path)
+    images, produced = pack(DataConfig(source="table", path=table), tmp_path, shard_rows=1)
+    assert len(produced.files) == 121
+    order = np.random.default_rng(0).permutation(len(shades))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path(os.devnull).open() as first_free:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first_free.fileno() + 40, hard))
+    try:
+        pixels = read_pictures(images.path, order, 8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert pixels[:, 0, 0, 0].tolist() == [shades[row] for row in order]

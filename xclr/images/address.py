@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Collection, Iterable
@@ -13,6 +14,7 @@ import httpcore
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MOST_DIALLED = 3  # addresses of one name
+MOST_LOOK_UPS = 16  # at once: name servers drop queries of a burst, and each then costs 5 s
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 NOT_PUBLIC = tuple(  # ranges that `is_global` of some Python versions lets through
     map(
@@ -46,12 +48,13 @@ def is_allowed(host: str, port: int, allow: Collection[str]) -> bool:
     return any(each.lower().rstrip(".") in spelled for each in allow)
 
 
-async def resolve(host: str, port: int, timeout_s: float | None) -> list[str]:
-    """The addresses of a name, or of an address in any spelling; raises LookupFailedError."""
+async def resolve(host: str, port: int, timeout_s: float | None, turns: asyncio.Semaphore) -> list[str]:
+    """The addresses of a name, or of an address in any spelling, `turns` at a time; raises LookupFailedError."""
     look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
-        with anyio.fail_after(timeout_s):
-            found = await anyio.to_thread.run_sync(look_up, abandon_on_cancel=True)
+        async with turns:
+            with anyio.fail_after(timeout_s):
+                found = await anyio.to_thread.run_sync(look_up, abandon_on_cancel=True)
     except TimeoutError as error:
         raise LookupFailedError(f"no answer about {host} within {timeout_s:g} s") from error
     except (socket.gaierror, UnicodeError, OverflowError) as error:
@@ -73,6 +76,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
     def __init__(self, allow: Collection[str]) -> None:
         self.allow = allow
         self._dial = httpcore.AnyIOBackend()
+        self._look_ups = asyncio.Semaphore(MOST_LOOK_UPS)
 
     async def connect_tcp(
         self,
@@ -83,7 +87,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Connect to the first address that answers; raises BlockedError, LookupFailedError, httpcore's errors."""
-        addresses = await resolve(host, port, timeout)
+        addresses = await resolve(host, port, timeout, self._look_ups)
         if not is_allowed(host, port, self.allow):
             check(host, addresses)
         *others, last = addresses[:MOST_DIALLED]

@@ -202,7 +202,7 @@ def _target(url: str) -> httpx.URL | Outcome:
         target = httpx.URL(url)
         if target.scheme not in {"http", "https"}:
             return Outcome("blocked", error=f"scheme {target.scheme or '(none)'} is neither http nor https")
-        if not target.host or not 0 < (target.port or 80) <= MOST_PORT:
+        if not target.host or not (target.port is None or 0 < target.port <= MOST_PORT):
             return Outcome("blocked", error="no host, or no such port")
         return target.copy_with(userinfo=b"", fragment=None, host=target.host.rstrip("."))
     except (httpx.InvalidURL, ValueError) as error:
@@ -258,12 +258,11 @@ def _retry_after_s(value: str | None, now: datetime) -> float | None:
 
 
 def _failed(error: Exception, limits: Limits) -> Outcome:
-    cause = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
+    cause = next((each for each in error.args if isinstance(each, ssl.SSLError)), error)  # httpcore wraps it
     status = next(status for kind, status in FAILURES if isinstance(cause, kind))
     if isinstance(error, TooLargeError):
         return Outcome(status, error=f"larger than {limits.most_bytes:,} bytes")
     if isinstance(error, TimeoutError):
         return Outcome(status, error=f"not done within {limits.total_s:g} s")
-    said = str(cause) or str(error.__cause__ or "")
-    text = said if status in {"blocked", "dns"} else f"{type(cause).__name__}: {said}".removesuffix(": ")
+    text = str(cause) if status in {"blocked", "dns"} else f"{type(cause).__name__}: {cause}".removesuffix(": ")
     return Outcome(status, error=text[:ERROR_LENGTH], reached=status == "tls" or not isinstance(cause, UNREACHED))

@@ -12,7 +12,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from xclr.captions import SOURCES
 from xclr.errors import DataError
 from xclr.images.fetch import Limits, Outcome
 from xclr.images.obtain import Breaker, obtain
-from xclr.images.read import opened, rgba
+from xclr.images.read import opened
 from xclr.stages import ImagesConfig, Produced, Progress, Stage
 
 SHARD_ROWS = 10_000
@@ -47,7 +47,7 @@ SUFFIX = {"WEBP": "webp", "PNG": "png", "JPEG": "jpg", "GIF": "gif", "BMP": "bmp
 Sample = tuple[int, tuple[str, Outcome]]  # row id, caption and picture
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage, out: Path, progress: Progress, shard_rows: int = SHARD_ROWS) -> Produced:
     """Write shard-00000.tar ... (<row_id>.<suffix> and .txt, the WebDataset layout) and images.parquet.
 
     images.parquet has one row for every captions row, whatever the picture is like; `offset` and `size` locate the
@@ -58,16 +58,17 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     data = stage.config.data
     captions = pq.ParquetFile(stage.inputs["captions"].path / "captions.parquet")
     total = captions.metadata.num_rows
-    names = [f"shard-{shard:05d}.tar" for shard in range(-(-total // SHARD_ROWS))]
+    names = [f"shard-{shard:05d}.tar" for shard in range(-(-total // shard_rows))]
     (out / PARTS).mkdir(exist_ok=True)
     done = next((shard for shard, name in enumerate(names) if not _finished(out, name)), len(names))
-    texts = islice(_texts(captions), done * SHARD_ROWS, None)
-    pictures = islice(SOURCES[data.source].pictures(data), done * SHARD_ROWS, None)
+    texts = islice(_texts(captions), done * shard_rows, None)
+    pictures = islice(SOURCES[data.source].pictures(data), done * shard_rows, None)
     with closing(obtain(pictures, Limits(allow_hosts=data.allow_hosts))) as outcomes:
-        samples = enumerate(zip(texts, Breaker().watch(outcomes), strict=True), start=done * SHARD_ROWS)
+        samples = enumerate(_pairs(texts, Breaker().watch(outcomes)), start=done * shard_rows)
         for shard, name in enumerate(names[done:], start=done):
-            rows = _pack(out / name, shard, _counted(islice(samples, SHARD_ROWS), progress, total))
+            rows = _pack(out / name, shard, _counted(islice(samples, shard_rows), progress, total))
             _write_part(pa.Table.from_pylist(rows, schema.IMAGES), _part(out, name))
+        next(samples, None)  # there is none, or an error
     about = {"digest": stage.digest, "config": stage.identity}
     stats = _assemble(out, names, about)
     _judge(out, stats)
@@ -82,7 +83,6 @@ def inspect(data: bytes | None) -> dict[str, Any]:
     try:
         with opened(data) as picture:
             picture.load()
-            rgba(picture.crop((0, 0, 1, 1)))  # some modes have no way to colours
             found |= {"width": picture.width, "height": picture.height, "format": picture.format}
     except UNREADABLE as error:
         return found | {"status": "decode", "error": f"{type(error).__name__}: {error}"[:200]}
@@ -94,6 +94,15 @@ def inspect(data: bytes | None) -> dict[str, Any]:
 def _texts(captions: pq.ParquetFile) -> Iterator[str]:
     for batch in captions.iter_batches(SHARD_ROWS, columns=["caption"]):
         yield from batch.column(0).to_pylist()
+
+
+def _pairs(texts: Iterable[str], outcomes: Iterable[Outcome]) -> Iterator[tuple[str, Outcome]]:
+    """Captions with their pictures; raises DataError when there are not as many of both."""
+    for text, outcome in zip_longest(texts, outcomes):
+        if text is None or outcome is None:
+            few = "fewer" if outcome is None else "more"
+            raise DataError(f"the source now has {few} pictures than captions: it has changed meanwhile", "run again")
+        yield text, outcome
 
 
 def _counted(samples: Iterable[Sample], progress: Progress, total: int) -> Iterator[Sample]:

@@ -47,7 +47,7 @@ def read_pictures(images: Path, rows: Sequence[int] | npt.NDArray[np.int64], sid
 def decode(data: bytes, side: int) -> Tensor:
     """One encoded picture as uint8 [4, side, side], upright; of an animation the first frame."""
     with opened(data) as picture:
-        square = _square(rgba(_upright(picture)), side)
+        square = _square(_rgba(_upright(picture)), side)
     return torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)
 
 
@@ -63,7 +63,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(each for each in FORMATS if each in Image.OPEN)
 
 
-def rgba(picture: Image.Image) -> Image.Image:
+def _rgba(picture: Image.Image) -> Image.Image:
     """Red, green, blue, alpha; 16-bit grey is scaled, which Pillow's convert would cut off at 255."""
     if picture.mode.startswith("I"):
         picture = Image.fromarray((np.asarray(picture, dtype=np.float32) / 257).clip(0, 255).astype(np.uint8))

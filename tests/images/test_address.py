@@ -1,0 +1,127 @@
+"""Which addresses downloads reach: those of the open Internet, in no spelling any other."""
+
+import asyncio
+import ipaddress
+
+import anyio
+import httpcore
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.images.server import serving
+from xclr.images.address import BlockedError, CheckedBackend, LookupFailedError, is_allowed, is_public, resolve
+
+PUBLIC = ["8.8.8.8", "1.1.1.1", "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:8.8.8.8",
+          "64:ff9b::8.8.8.8", "2002:808:808::1"]  # fmt: skip
+PRIVATE = [
+    "127.0.0.1", "127.255.255.254", "0.0.0.0", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",
+    "169.254.169.254", "100.64.0.1", "100.100.100.200", "168.63.129.16", "192.0.0.8", "192.0.2.1", "198.18.0.1",
+    "224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255", "::", "::1", "::127.0.0.1", "fe80::1",
+    "fe80::1%2", "fc00::1", "fd00:ec2::254", "fec0::1", "ff02::1", "2001:db8::1", "::ffff:127.0.0.1",
+    "::ffff:169.254.169.254", "64:ff9b::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b:1::1", "2002:7f00:1::",
+    "2002:a9fe:a9fe::", "2001:0:7f00:1::",
+]  # fmt: skip
+IPV4 = st.integers(0, 2**32 - 1).map(ipaddress.IPv4Address)
+LOOPBACK = ["127.0.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "0x7f.1", "017700000001", "::1",
+            "::ffff:127.0.0.1", "0", "localhost"]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_addresses_of_the_internet_are_public(address):
+    assert is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_addresses_of_networks_and_machines_are_not(address):
+    assert not is_public(ipaddress.ip_address(address))
+
+
+@given(IPV4)
+def test_an_ipv4_address_counts_the_same_in_every_wrapping(address):
+    number, public = int(address), is_public(address)
+    assert is_public(ipaddress.IPv6Address((0xFFFF << 32) | number)) == public
+    assert is_public(ipaddress.IPv6Address((0x64FF9B << 96) | number)) == public
+    assert is_public(ipaddress.IPv6Address((0x2002 << 112) | (number << 80) | 1)) == public
+    if public:
+        assert address.is_global
+        assert not (address.is_private or address.is_loopback or address.is_link_local or address.is_multicast)
+
+
+@given(st.integers(0, 2**128 - 1).map(ipaddress.IPv6Address))
+def test_a_public_ipv6_address_has_none_of_the_other_marks(address):
+    if is_public(address):
+        marks = (address.is_private, address.is_loopback, address.is_link_local, address.is_multicast)
+        assert not any((*marks, address.is_site_local, address.is_unspecified))
+
+
+@given(st.sampled_from(["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
+                        "100.64.0.0/10", "224.0.0.0/4", "::1/128", "fc00::/7", "fe80::/10", "ff00::/8"]),
+       st.data())  # fmt: skip
+def test_no_address_of_these_networks_is_public(network, data):
+    inside = ipaddress.ip_network(network)
+    address = inside[data.draw(st.integers(0, inside.num_addresses - 1))]
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    ("host", "allow", "allowed"),
+    [
+        ("pictures.lan", ["pictures.lan"], True),
+        ("PICTURES.lan.", ["pictures.lan"], True),
+        ("pictures.lan", ["Pictures.LAN"], True),
+        ("pictures.lan", ["pictures.lan:8000"], True),
+        ("pictures.lan", ["pictures.lan:8001"], False),
+        ("other.pictures.lan", ["pictures.lan"], False),
+        ("pictures.lan.example.com", ["pictures.lan"], False),
+        ("pictures.lan", ["lan"], False),
+        ("127.0.0.1", ["127.0.0.1"], True),
+        ("2130706433", ["127.0.0.1"], False),
+        ("localhost", ["127.0.0.1"], False),
+        ("::1", ["::1"], True),
+        ("::1", ["[::1]:8000"], True),
+        ("::1", ["[::1]"], True),
+        ("pictures.lan", [], False),
+    ],
+)
+def test_only_a_host_as_it_is_written_is_allowed(host, allow, allowed):
+    assert is_allowed(host, 8000, allow) == allowed
+
+
+def connect(host, port, allow=()):
+    """Opens and closes a connection."""
+
+    async def once():
+        stream = await CheckedBackend(allow).connect_tcp(host, port, 5.0)
+        peer = stream.get_extra_info("server_addr")
+        await stream.aclose()
+        return peer
+
+    return anyio.run(once)
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_this_machine_is_refused_in_every_spelling(host):
+    with serving() as server:
+        with pytest.raises(BlockedError, match="not a public address"):
+            connect(host, server.server_port)
+        assert server.asked.total() == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433"])
+def test_an_allowed_host_is_reached_by_the_address_found(host):
+    with serving() as server:
+        assert connect(host, server.server_port, [host]) == ("127.0.0.1", server.server_port)
+
+
+def test_a_refused_connection_is_an_error_of_the_last_address():
+    with serving() as server:
+        port = server.server_port
+    with pytest.raises(httpcore.ConnectError):
+        connect("localhost", port, ["localhost"])
+
+
+@pytest.mark.parametrize("host", ["nobody.invalid", "a..b", "x" * 64 + ".com", ""])
+def test_a_name_without_an_address_is_told_from_a_dead_server(host):
+    with pytest.raises(LookupFailedError):
+        anyio.run(resolve, host, 80, 20.0, asyncio.Semaphore(1))

@@ -1,0 +1,124 @@
+"""Pictures however they are given, in order and within memory; and what tells a dead network from a dead host."""
+
+import os
+from contextlib import closing
+
+import pytest
+
+from tests.images.pictures import PNG, WEBP
+from tests.images.server import LIMIT, serving
+from tests.images.test_fetch import QUICK
+from xclr.errors import DataError
+from xclr.images.fetch import Limits, Outcome
+from xclr.images.obtain import AHEAD, Breaker, obtain, read
+
+LIMITS = Limits(**QUICK)
+DEAD = {"status": "dns", "error": "no such name", "reached": False}
+
+
+@pytest.fixture
+def server():
+    with serving() as running:
+        yield running
+
+
+def test_all_kinds_of_pictures_come_in_the_order_of_the_rows(server, tmp_path):
+    path = tmp_path / "a.webp"
+    path.write_bytes(WEBP)
+    server.awaited = 3
+    given = [PNG, server.url("/count"), path, None, server.url("/ok"), server.url("/status/404"), b"", tmp_path / "b"]
+    found = list(obtain(given, LIMITS))
+    assert [each.data for each in found] == [PNG, PNG, WEBP, b"", PNG, b"", b"", b""]
+    assert [each.status for each in found] == ["ok"] * 5 + ["http_4xx", "ok", "decode"]
+    assert found[-1].error == f"no file {tmp_path / 'b'}"
+
+
+def test_pictures_that_are_given_need_no_look_ahead_beyond_the_bound():
+    taken = []
+    pictures = (taken.append(row) or PNG for row in range(10_000))
+    with closing(obtain(pictures, Limits(in_flight=2))) as outcomes:
+        next(outcomes)
+        assert len(taken) == 2 * AHEAD + 1
+
+
+def test_downloads_run_ahead_of_a_slow_one_but_not_without_bound(server):
+    """The first answer is held back until all that may be asked meanwhile have been asked."""
+    window = 2 * AHEAD + 1
+    server.awaited = window
+    urls = [server.url("/count"), *(server.url(f"/ok?{row}") for row in range(200))]
+    with closing(obtain(urls, Limits(**QUICK | {"in_flight": 2, "per_host": 2}))) as outcomes:
+        assert next(outcomes).status == "ok"
+        assert server.asked.total() == window
+
+
+def test_leaving_early_ends_the_downloads(server):
+    with closing(
+        obtain([PNG, server.url("/silent"), server.url("/hold")], Limits(**QUICK | {"in_flight": 0}))
+    ) as outcomes:
+        assert next(outcomes).data == PNG
+    assert not server.released.is_set()
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("file", "ok"), ("large", "too_large"), ("folder", "decode"), ("gone", "decode"),
+                         ("pipe", "decode"), ("nul\x00l", "decode"), ("n" * 300, "decode"), ("link", "ok")],
+)  # fmt: skip
+def test_a_file_is_read_or_accounted_for(name, status, tmp_path):
+    (tmp_path / "file").write_bytes(bytes(LIMIT))
+    (tmp_path / "large").write_bytes(bytes(LIMIT + 1))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    found = read(tmp_path / name, LIMIT)
+    assert found.status == status
+    assert len(found.data) == (LIMIT if status == "ok" else 0)
+    assert (found.error is None) == (status == "ok")
+
+
+def watch(*runs):
+    """The number of outcomes that pass; each run is a number, a host, and what came of them."""
+    outcomes = [Outcome(host=host, **what) for number, host, what in runs for _ in range(number)]
+    return sum(1 for _ in Breaker().watch(outcomes))
+
+
+OK = {"status": "ok"}
+LOST = {"status": "http_4xx", "error": "HTTP 404"}
+BLOCKED = {"status": "blocked", "error": "not public"}
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [(49, "a", DEAD), (1, "a", OK)],
+        [(1, "a", OK), (199, "a", DEAD), (1, "a", LOST), (199, "a", DEAD)],
+        [(1, "a", OK), (1000, "dead", DEAD), (1, "b", OK)],
+        [(1000, "a", LOST)],
+        [(1000, "a", BLOCKED)],
+        [(1000, "", {"status": "decode"})],
+    ],
+)
+def test_hosts_that_are_gone_do_not_stop_a_run(runs):
+    assert watch(*runs) == sum(number for number, *_ in runs)
+
+
+@pytest.mark.parametrize(
+    ("runs", "count"),
+    [
+        ([(50, "a", DEAD)], 50),
+        ([(30, "a", DEAD), (5, "a", BLOCKED), (20, "b", DEAD)], 50),
+        ([(1, "a", OK), (200, "a", DEAD)], 200),
+        ([(1, "a", OK), (100, "a", DEAD), (100, "b", DEAD)], 200),
+        ([(1, host, OK) for host in "abcdef"] + [(50, host, DEAD) for host in "uvwxyz"], 201),
+    ],
+)
+def test_a_dead_network_stops_a_run(runs, count):
+    with pytest.raises(DataError, match=f"{count} downloads in a row reached no server .*no such name") as caught:
+        watch(*runs)
+    assert "finished shards stay" in caught.value.remedy
+
+
+def test_downloads_that_reach_nobody_end_the_run():
+    with serving() as server:
+        urls = [server.url(f"/ok?{row}") for row in range(300)]
+    with pytest.raises(DataError, match=r"50 downloads in a row reached no server .*connection, ConnectError"):
+        list(Breaker().watch(obtain(urls, LIMITS)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -168,7 +169,7 @@ def compare(
     home: Home = None,
     as_json: Json = False,
     out: Annotated[
-        Path | None, typer.Option(help="where the page goes [default: HOME/pages/compare-<names>.html]")
+        Path | None, typer.Option(help="file or folder for the page [default: HOME/pages/compare-<names>.html]")
     ] = None,
 ) -> None:
     """Show the scores of runs, method by suite, and write a page with them, training curves and nearest neighbours."""
@@ -197,6 +198,9 @@ def _print_scores(scores: Scores, against: str | None = None) -> None:
 def _write_page(
     home: Path, runs: Sequence[str], scores: Scores, against: str | None = None, out: Path | None = None
 ) -> None:
+    from flows.context import state_folder
+
+    os.environ.setdefault("MPLCONFIGDIR", str(state_folder(home) / "matplotlib"))  # read at import; else below ~
     from flows.page import write_page
 
     print(f"page        {write_page(home, runs, scores, against, out)}", file=sys.stderr)

@@ -185,4 +185,5 @@ def _cell(found: Summary | None, sign: str, best: float | None) -> Cell:
     if found is None:
         return Cell("-")
     interval = "" if found.ci95 is None else f" ± {100 * found.ci95:.1f}"
-    return Cell(f"{100 * found.mean:{sign}.1f}{interval}", found.mean == best)
+    percent = round(100 * found.mean, 1) + 0.0  # no minus before a zero
+    return Cell(f"{percent:{sign}.1f}{interval}", found.mean == best)

@@ -45,8 +45,7 @@ def evaluate(
         made = _there(run)
         checkpoints = {title: made[title] for title, _, _ in stages.trainings(run.recipe)}
         judged = submit_suites(run, checkpoints, made)
-        compare(run, judged.scores)
-        settle(run, [*judged.features, *judged.scores])
+        compare(run, judged.scores, [*judged.features, *judged.scores])
         return run.id
 
 
@@ -68,12 +67,13 @@ def submit_suites(run: Run, checkpoints: Mapping[str, Any], made: Mapping[str, A
     return judged
 
 
-def compare(run: Run, scores: Sequence[Future]) -> None:
-    """Wait for every suite, gather the scores of those that finished in one table, publish it."""
-    wait(list(scores))
+def compare(run: Run, scores: Sequence[Future], everything: Sequence[Future]) -> None:
+    """Gather the scores of the suites that finished in one table and publish it; raises what made anything fail."""
+    wait(list(everything))
     finished = [each for each in scores if each.state.is_completed()]
-    if finished or not scores:
+    if finished or all(each.state.is_completed() for each in everything):  # a recipe may have no suites
         publish_table(run, tasks.comparison.submit(run, finished).result())
+    settle(run, everything)
 
 
 def _there(run: Run) -> dict[str, Artifact]:

@@ -43,7 +43,9 @@ def full(
         made = submit_data(run, until)
         checkpoints = submit_pretraining(run, made) if reaches(until, "pretrain") else {}
         judged = submit_suites(run, checkpoints if reaches(until, "evaluate") else {}, made)
+        everything = [*made.values(), *checkpoints.values(), *judged.features, *judged.scores]
         if reaches(until, "compare"):
-            compare(run, judged.scores)
-        settle(run, [*made.values(), *checkpoints.values(), *judged.features, *judged.scores])
+            compare(run, judged.scores, everything)
+        else:
+            settle(run, everything)
         return run.id

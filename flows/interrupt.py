@@ -7,11 +7,13 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from flows.context import current
 from infra.cancel import cancel_run
+from infra.stage import Run
+from xclr.errors import XclrError
 
 GRACE_S = 5
 
@@ -28,13 +30,15 @@ def stopping_on_ctrl_c() -> Iterator[None]:
     os.set_blocking(writer, False)
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    threading.Thread(target=_answer, args=(reader,), daemon=True).start()
+    answering = threading.Thread(target=_answer, args=(reader,), daemon=True)
+    answering.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, before)
         os.close(writer)
+        answering.join()  # it may be ending jobs
 
 
 def _answer(reader: int) -> None:
@@ -44,10 +48,17 @@ def _answer(reader: int) -> None:
             os._exit(130)  # not the first time: leave at once
         print("\nstopping; jobs go on by themselves. Ctrl-C once more ends them too.", file=sys.stderr, flush=True)
         if select.select([reader], [], [], GRACE_S)[0] and _next_is_interrupt(reader):
-            ended = sum(len(cancel_run(run.store.home, run.record).ended) for run in runs)
-            print(f"{ended} job{'s' * (ended != 1)} ended", file=sys.stderr, flush=True)
+            _cancel(runs)
         for run in runs:
             run.stopping.set()
+
+
+def _cancel(runs: Sequence[Run]) -> None:
+    try:
+        ended = sum(len(cancel_run(run.store.home, run.record).ended) for run in runs)
+        print(f"{ended} job{'s' * (ended != 1)} ended", file=sys.stderr, flush=True)
+    except XclrError as error:
+        print(f"xclr: {error}", file=sys.stderr, flush=True)
 
 
 def _next_is_interrupt(reader: int) -> bool:

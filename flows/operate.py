@@ -94,11 +94,12 @@ def _status_text(home: Path, seen: View) -> RenderableType:
 
 
 def _run_table(facts: Status) -> Table:
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from infra.ledger import now
 
-    table = Table("run", "state", "started", "jobs")
+    width = max(len(each.run) for each in facts.runs)  # an id is there to be copied: it is never folded
+    table = Table(Column("run", min_width=width, no_wrap=True), "state", "started", "jobs")
     for each in facts.runs:
         own = [job for job in facts.jobs if job.run == each.run]
         parts = [f"{sum(job.state == state for job in own)} {state}" for state in dict.fromkeys(j.state for j in own)]
@@ -111,13 +112,14 @@ def _job_table(lines: Sequence[JobLine], jobs: Sequence[Job]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    there = any(line.reason for line in lines)
-    table = Table("stage", "state", "progress", "job", "node", "elapsed", *(["reason"] if there else []))
+    reasons, runs = any(line.reason for line in lines), len({line.run for line in lines}) > 1
+    last = [*(["run"] if runs else []), *(["reason"] if reasons else [])]
+    table = Table("stage", "state", "progress", "job", "node", "elapsed", *last)
     for line, job in zip(lines, jobs, strict=True):
         done = "" if job.progress is None else f"{job.progress[0]}/{job.progress[1]}"
-        reason = [escape(line.reason)] if there else []
+        rest = [*([line.run] if runs else []), *([escape(line.reason)] if reasons else [])]
         where = "in the run" if job.entry.is_inline else job.pid
-        table.add_row(line.stage, _coloured(line.state), done, where, line.node, ago(line.elapsed_s), *reason)
+        table.add_row(line.stage, _coloured(line.state), done, where, line.node, ago(line.elapsed_s), *rest)
     return table
 
 
@@ -230,19 +232,19 @@ def gc(
 
 def _show_items(items: Sequence[Item], total: int, dry_run: bool) -> None:
     from rich.filesize import decimal
-    from rich.table import Table
+    from rich.table import Column, Table
 
     if not items:
         show(
             "nothing to remove: a run refers to everything here (--keep N forgets all but the newest N of each recipe)"
         )
         return
-    table = Table("kind", "name", "digest", "size", "why")
+    table = Table("kind", "name", Column("digest", overflow="fold"), "size", "why")
     for each in items:
         digest = each.digest if each.kind == "run" else each.digest[:8]
         table.add_row(each.kind, each.name, digest, decimal(each.bytes), each.why)
     show(table)
-    show(f"{len(items)} items, {decimal(total)} {'would go' if dry_run else 'removed'}")
+    show(f"{len(items)} item{'s' * (len(items) != 1)}, {decimal(total)} {'would go' if dry_run else 'removed'}")
 
 
 @app.command()
@@ -265,7 +267,12 @@ def doctor(home: Home = None, as_json: Json = False) -> None:
 
 def _show_finding(finding: Finding) -> None:
     from rich.markup import escape
+    from rich.table import Table
 
-    show(f"[{COLOURS[finding.state]}]{finding.state:<9}[/]{finding.check:<15} {escape(finding.found)}")
+    line = Table.grid(padding=(0, 1))
+    for width in (8, 16, None):  # what does not fit is folded below itself
+        line.add_column(width=width, overflow="fold")
+    line.add_row(_coloured(finding.state), finding.check, escape(finding.found))
     if finding.remedy:
-        show(f"{'':<25}[dim]-> {escape(finding.remedy)}[/]")
+        line.add_row("", "", f"[dim]-> {escape(finding.remedy)}")
+    show(line)

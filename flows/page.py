@@ -41,11 +41,12 @@ GLOSSARY: Mapping[str, str] = {  # a column of the table, in words
 def write_page(home: Path, wanted: Sequence[str], scores: pa.Table, against: str | None, out: Path | None) -> Path:
     """Write the page of the named runs (see find_runs) and their scores; returns its path.
 
-    The default is HOME/pages/compare-<names>.html. What cannot be shown (features that are gone, no labels) is told on
-    the page. Raises StoreError when the file cannot be written.
+    It is compare-<names>.html in HOME/pages, or in `out` where that is a folder, else the file `out`. What cannot be
+    shown (features that are gone, no labels) is told on the page. Raises StoreError when the file cannot be written.
     """
     records = find_runs(home, wanted)
-    path = (out or home / "pages" / f"compare-{_file_name(wanted or [records[0].recipe.name])}.html").absolute()
+    name = f"compare-{_file_name(wanted or [records[0].recipe.name])}.html"
+    path = home / "pages" / name if out is None else out.absolute() / name if out.is_dir() else out.absolute()
     html = render(records, scores, Store(home), against)
     try:
         write_atomically(path, html)

@@ -62,16 +62,16 @@ def sheet_of(trainings: Sequence[Training], store: Store) -> Sheet:
 
     Raises StoreError or DataError when features or pictures are gone or damaged.
     """
-    chosen = [each for each in trainings if each.seed == min(other.seed for other in trainings)]
-    chosen = [each for each in chosen if each.images == chosen[0].images]
-    there = [each for each in chosen if store.find(each.features.digest) is not None]
+    first = [each for each in trainings if each.seed == min(other.seed for other in trainings)]
+    there = [each for each in first if each.images == first[0].images and store.find(each.features.digest) is not None]
     if not there:
-        raise StoreError("the features of these runs are gone", "run the recipe again")
+        raise StoreError("the features of these runs are not in the store", "run the recipe again")
     for artifact in (there[0].captions, there[0].images):
         if store.find(artifact.digest) is None:
-            raise StoreError(f"the {artifact.kind} of these runs are gone", "run the recipe again")
-    lacking = sorted({each.method[0] for each in chosen} - {each.method[0] for each in there})
-    return _sheet(there, f" No features are left of {', '.join(lacking)}." if lacking else "")
+            raise StoreError(f"the {artifact.kind} of these runs are not in the store", "run the recipe again")
+    shown = {each.method for each in there}
+    lacking = dict.fromkeys(" ".join(each.method) for each in first if each.method not in shown)
+    return _sheet(there, f" Without {', '.join(lacking)}: no features, or other pictures." if lacking else "")
 
 
 def _sheet(trainings: Sequence[Training], remark: str) -> Sheet:
@@ -89,7 +89,8 @@ def _sheet(trainings: Sequence[Training], remark: str) -> Sheet:
     about = (
         f"{len(queries)} {asked}, and of {searched} pictures the {NEIGHBOURS} whose frozen features have the largest"
     )
-    return Sheet(tuple(questions), f"{about} cosine with theirs. Seed {first.seed}.{remark}")
+    classes = " Classes are Unicode's subgroups." if any(labels.tags) else ""
+    return Sheet(tuple(questions), f"{about} cosine with theirs, seed {first.seed}.{classes}{remark}")
 
 
 def _question(
@@ -120,5 +121,5 @@ def _tiles(training: Training, rows: Ints) -> dict[int, Tile]:
 def _uri(picture: Tensor) -> str:
     """A picture [4, side, side] as a WebP data URI."""
     buffer = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "WEBP", quality=80, method=6)
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

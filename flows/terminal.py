@@ -20,7 +20,7 @@ def show(what: RenderableType) -> None:
     console = Console()
     if not console.is_terminal:  # a pipe has no width to fold lines at
         console = Console(width=200)
-    console.print(what)
+    console.print(what, highlight=False)
 
 
 def ago(seconds: float) -> str:

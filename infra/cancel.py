@@ -36,9 +36,11 @@ def cancel_run(home: Path, record: RunRecord) -> Cancelled:
 
     A stage in the run's own process is let finish. Raises JobError when a job outlives WITHIN_S seconds.
     """
+    before = _live_jobs(home, record)
     write_atomically(cancel_mark(home, record.run), now().isoformat())
-    ending, left = _shares(home, record)
-    end_jobs(home, record, frozenset(entry.digest for entry in ending))
+    own, left = _shares(home, record)  # the run may have ended some already: it has seen the mark
+    ending = tuple(each for each in dict.fromkeys((*before, *own)) if each not in left)
+    end_jobs(home, record, frozenset(record.digests))
     deadline = time.monotonic() + WITHIN_S
     while alive := [f"{each.stage} ({each.job})" for each in ending if _is_live(home, each)]:
         if time.monotonic() > deadline:
@@ -114,6 +116,6 @@ def _close_for_the_dead(home: Path, run: str) -> None:
     record = next((each for each in scan_runs(home).records if each.run == run), None)
     if record is not None and shown_state(record) == "running":
         return
-    if record is not None and record.state == "running":
-        write_record(home, record.model_copy(update={"state": "cancelled", "ended": now()}))
+    if record is not None and record.state != "completed":  # Prefect ends the process before it tells us to cancel
+        write_record(home, record.model_copy(update={"state": "cancelled", "ended": record.ended or now()}))
     cancel_mark(home, run).unlink(missing_ok=True)

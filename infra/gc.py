@@ -7,7 +7,6 @@ the ledger of the digest; the next gc finds what is left.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from infra.plan import observe
 from infra.runs import RunRecord, cancel_mark, record_path, scan_runs, shown_state
 from xclr.artifact import Artifact, Digest
 from xclr.errors import StoreError
-from xclr.store import LOCK, MANIFEST, Store, only_writer
+from xclr.store import MANIFEST, Store, is_locked, only_writer
 
 
 class Item(BaseModel):
@@ -65,7 +64,7 @@ def survey(home: Path, keep: int | None = None, *, unfinished: bool = False) -> 
     book = Book(home)
     entries = {entry.digest: entry for entry in book.read().entries}
     busy = {each.digest for each in entries.values() if _is_busy(home, each)}
-    busy |= {each.digest for each in found.values() if _is_locked(each.path)}
+    busy |= {each.digest for each in found.values() if is_locked(each.path)}
     live = {digest for each in kept if shown_state(each) == "running" for digest in each.digests}
     roots = {digest for each in kept for digest in each.digests} | busy
     needed = reachable(roots, {each.digest: each.inputs for each in found.values()})
@@ -134,20 +133,8 @@ def _artifact(path: Path) -> Artifact:
 
 def _is_busy(home: Path, entry: Entry) -> bool:
     out = home / "artifacts" / entry.kind / entry.digest
-    (action,) = reconcile(Ledger((entry,)), observe(entry, out) if out.exists() else {}, now())
+    (action,) = reconcile(Ledger((entry,)), observe(entry, out), now())
     return isinstance(action, Attach)
-
-
-def _is_locked(path: Path) -> bool:
-    """True when someone writes in a directory; asks without leaving a trace."""
-    try:
-        with (path / LOCK).open("r+") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def _run_item(home: Path, record: RunRecord, keep: int | None) -> Item:

@@ -49,7 +49,8 @@ class Place(NamedTuple):
 
 
 def compare(world: int, device: str) -> Parity:
-    """Run the check on `world` processes of this machine."""
+    """Run the check on `world` processes of this machine; raises RuntimeError for a device that there is not."""
+    torch.device(device)
     with tempfile.TemporaryDirectory() as folder:
         place = Place(folder, world, device)
         mp.start_processes(_on_rank, (place,), nprocs=world, start_method="spawn")  # type: ignore[attr-defined, no-untyped-call]
@@ -79,7 +80,7 @@ def loss(anchors: Tensor, candidates: Tensor) -> Tensor:
 
 def _on_rank(rank: int, place: Place) -> None:
     on_gpu = place.device == "cuda"
-    device = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
+    device = torch.device(place.device, rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
     torch.set_num_threads(1)

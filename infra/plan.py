@@ -24,7 +24,7 @@ from infra.ledger import (
 from xclr.job import FAILURE, RESULT
 from xclr.recipe import Recipe
 from xclr.stages import Stage, pipeline
-from xclr.store import Store, only_writer
+from xclr.store import Store, is_locked
 
 
 class PlannedStage(BaseModel):
@@ -60,11 +60,11 @@ def _job_state(entry: Entry, job: JobId, out: Path) -> JobState:
     for outcome, state in ((RESULT, JobState.COMPLETED), (FAILURE, JobState.FAILED)):
         if (out / outcome).exists():
             return state
-    if not is_of_this_machine(job):  # its processes cannot be seen, its lock can, once it has started
-        with only_writer(out, wait=False) as nobody_writes:
-            if not nobody_writes or now() - entry.claimed < UNSEEN_GRACE:
-                return JobState.RUNNING
-    return JobState.GONE
+    if is_of_this_machine(job):
+        return JobState.GONE
+    # the processes of another machine cannot be seen, its lock can, once it has started
+    seen = is_locked(out) or now() - entry.claimed < UNSEEN_GRACE
+    return JobState.RUNNING if seen else JobState.GONE
 
 
 def _planned(stage: Stage, store: Store, cluster: Cluster) -> PlannedStage:

@@ -155,7 +155,7 @@ def check_prefect(url: str) -> str:
     server's major.minor is not this client's: Prefect's clients and servers are only tried together within one.
     """
     answer = _ask("Prefect", url, "/admin/version", "PREFECT_API_URL")
-    found = _version("Prefect", url, answer, "PREFECT_API_URL")
+    found = _version("Prefect", url, answer and _unquoted(answer), "PREFECT_API_URL")
     mine = Version(metadata.version("prefect"))
     if found is not None and found.release[:2] != mine.release[:2]:
         raise _mismatch("Prefect", url, found, mine, f"use a server {mine.major}.{mine.minor}.*")
@@ -180,9 +180,9 @@ def check_mlflow(uri: str) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """A URL without user, password, query and fragment: fit to be printed."""
+    """A URL without user, password, query, fragment and last slash: fit to be printed."""
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
 def _ask(name: str, url: str, path: str, variable: str) -> str | None:
@@ -194,7 +194,7 @@ def _ask(name: str, url: str, path: str, variable: str) -> str | None:
         who = unquote(parts.netloc.rpartition("@")[0])
         headers["Authorization"] = "Basic " + base64.b64encode(who.encode()).decode()
     try:
-        request = urllib.request.Request(shown.rstrip("/") + path, headers=headers)  # noqa: S310 - the user's own URL
+        request = urllib.request.Request(shown + path, headers=headers)  # noqa: S310 - the user's own URL
         with urllib.request.urlopen(request, timeout=ASK_WITHIN_S) as answer:  # noqa: S310
             return str(answer.read(10_000).decode(errors="replace"))
     except urllib.error.HTTPError as error:
@@ -214,9 +214,15 @@ def _version(name: str, url: str, answer: str | None, variable: str) -> Version 
     if answer is None:
         return None
     try:
-        return Version(answer.strip().strip('"'))
+        return Version(answer)
     except InvalidVersion as error:
         raise _stranger(name, without_secrets(url), variable, "no version") from error
+
+
+def _unquoted(answer: str) -> str:
+    """The text of a JSON string; what is none is no version either. MLflow's answer has no quotes."""
+    inside = answer.strip().removeprefix('"').removesuffix('"')
+    return inside if answer.strip() == f'"{inside}"' else ""
 
 
 def _stranger(name: str, shown: str, variable: str, said: str) -> RecipeError:

@@ -22,8 +22,10 @@ def captions(run: Run) -> Artifact:
 
 @task(task_run_name="images", cache_policy=NO_CACHE)
 def images(run: Run, captions: Artifact) -> Artifact:
-    """Check every picture and pack it into shards."""
-    return make(run, stages.images(run.recipe, run.store, captions))
+    """Fetch and check every picture and pack it into shards; refuse a recipe that too few are left for."""
+    artifact = make(run, stages.images(run.recipe, run.store, captions))
+    stages.check_pictures(run.recipe, run.store.manifest(artifact))
+    return artifact
 
 
 @task(task_run_name="embeddings", cache_policy=NO_CACHE)

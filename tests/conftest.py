@@ -49,6 +49,7 @@ def smoke_home(tmp_path_factory) -> Path:
         (kind,) = {path.parent.parent.name for path in home.glob(f"artifacts/*/{name}/manifest.json")}
         assert re.search(rf"{kind} hit", done.stderr), "a finished stage was made again"
     (home / "table.txt").write_text(done.stdout)
+    (home / "said.txt").write_text(done.stderr)
     return home
 
 

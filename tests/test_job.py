@@ -66,7 +66,7 @@ def test_a_fault_a_person_can_mend_is_left_with_its_remedy(tmp_path, out):
     assert done.returncode == 1
     failure = Failure.model_validate_json((out / FAILURE).read_text())
     assert failure.error == "DataError"
-    assert "1 captions are empty (rows 1, counted from 0)" in failure.message
+    assert "1 captions are empty (row 1, counted from 0)" in failure.message
     assert failure.remedy == "mend or remove these rows"
     assert "DataError" in done.stderr
     assert not (out / RESULT).exists()

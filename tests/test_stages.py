@@ -253,9 +253,9 @@ def test_a_stages_identity_is_what_json_can_hold(store):
         assert json.loads(json.dumps(stage.identity)) == stage.identity
 
 
-def counted(train, distinct):
-    """A captions manifest with these counts."""
-    stats = {"rows": 100, "train": train, "distinct": distinct}
+def counted(**stats):
+    """A manifest with these counts."""
+    stats = {"rows": 100} | stats
     name = Digest("captions", "ab" * 16)
     return Manifest(
         kind="captions", digest=name, inputs=(), config={}, code=1, files=(), stats=stats, created="2025-01-01"
@@ -276,6 +276,15 @@ def test_too_few_captions_are_told_a_k_that_works():
     with pytest.raises(DataError, match=r"graph\.k 10 .* 10") as caught:
         stages.check_sizes(recipe(train={"batch_size": 2}, graph={"k": 10}), counted(train=50, distinct=10))
     assert caught.value.remedy == "--set graph.k=9"
+
+
+def test_too_few_usable_pictures_are_told_with_what_became_of_the_others():
+    made = counted(ok=20, dns=70, http_4xx=10, downloaded_bytes=5)
+    with pytest.raises(DataError) as caught:
+        stages.check_pictures(recipe(train={"batch_size": 64}), made)
+    assert "20 of 100 pictures can be used (10 http_4xx, 70 dns)" in caught.value.message
+    assert "--set train.batch_size=10" in caught.value.remedy
+    stages.check_pictures(recipe(train={"batch_size": 20}), made)
 
 
 def modules_after(program):
@@ -303,3 +312,91 @@ for name in names:
     loaded = modules_after(program)
     assert {"xclr", "torch"} <= loaded
     assert loaded.isdisjoint({"prefect", "mlflow", "submitit", "flows", "tasks", "infra"})
+
+
+def own(tmp_path, source, **keys):
+    """Data of one's own: a picture in a class folder, and a table that names it."""
+    (tmp_path / "pictures" / "dog").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "pictures" / "dog" / "a.png").write_bytes(b"1")
+    (tmp_path / "mine.csv").write_text("caption,image\na dog,pictures/dog/a.png\n")
+    path = tmp_path / ("mine.csv" if source == "table" else "pictures")
+    return {"source": source, "path": str(path), **keys}
+
+
+@pytest.mark.parametrize("source", ["table", "folder"])
+def test_a_changed_picture_file_renames_the_images_and_what_follows_but_no_caption(source, store, tmp_path):
+    before = digests(store, data=own(tmp_path, source))
+    (tmp_path / "pictures" / "dog" / "a.png").write_bytes(b"22")
+    gone = renamed(before, digests(store, data={"source": source, **paths(tmp_path, source)}))
+    assert {"images", "pretrain simclr seed 0"} <= gone
+    assert gone.isdisjoint({"captions", "embeddings", "graph"})
+
+
+def paths(tmp_path, source):
+    """Where the data of `own` lie."""
+    return {"path": str(tmp_path / ("mine.csv" if source == "table" else "pictures"))}
+
+
+def test_a_further_picture_in_a_folder_renames_the_captions(store, tmp_path):
+    before = digests(store, data=own(tmp_path, "folder"))
+    (tmp_path / "pictures" / "dog" / "b.png").write_bytes(b"1")
+    assert "captions" in renamed(before, digests(store, data=own(tmp_path, "folder")))
+
+
+def test_a_missing_picture_file_fails_while_planning(store, tmp_path):
+    data = own(tmp_path, "table")
+    (tmp_path / "pictures" / "dog" / "a.png").unlink()
+    with pytest.raises(DataError, match="1 of 1 picture files are not there"):
+        pipeline(recipe(data=data), store)
+
+
+def test_hosts_that_may_be_reached_rename_the_images_alone_among_the_data(store, tmp_path):
+    before = digests(store, data=own(tmp_path, "table"))
+    gone = renamed(before, digests(store, data={**paths(tmp_path, "table"), "source": "table", "allow_hosts": ["nas"]}))
+    assert "images" in gone
+    assert gone.isdisjoint({"captions", "embeddings", "graph"})
+
+
+def test_another_template_renames_the_captions_of_a_folder(store, tmp_path):
+    before = digests(store, data=own(tmp_path, "folder"))
+    after = digests(store, data={**paths(tmp_path, "folder"), "source": "folder", "caption_template": "a {}"})
+    assert "captions" in renamed(before, after)
+
+
+def test_class_folders_have_classes(store, tmp_path):
+    mine = recipe(data=own(tmp_path, "folder"), evaluate={"suites": ["linear", "keywords"]})
+    assert stages.has_labels(mine)
+    assert stages.suites(mine) == ["linear"]
+    assert "pretrain supcon seed 0" in {stage.name for stage in pipeline(mine, store)}
+
+
+def test_conceptual_captions_have_no_classes_and_the_lines_do_not_ask_for_a_column(tmp_path):
+    mine = recipe(data={"source": "cc12m", "path": "x.tsv", "label_column": "kind"})
+    assert not stages.has_labels(mine)
+    assert stages.skipped(mine) == [
+        "supcon is left out: it needs classes (cc12m has none)",
+        "suite linear is left out: it needs classes (cc12m has none)",
+    ]
+
+
+@pytest.mark.parametrize("name", ["cc3m", "cc12m", "imagenet"])
+def test_the_papers_recipes_serve_all_they_ask_for(name, store, tmp_path):
+    """With data in place: every objective and suite of the recipe is planned."""
+    places = {"cc3m": "a dog\thttp://host/a.jpg\n", "cc12m": "http://host/a.jpg\ta dog\n"}
+    if name == "imagenet":
+        for part in ("train", "val"):
+            (tmp_path / part / "n01440764").mkdir(parents=True)
+            (tmp_path / part / "n01440764" / "a.JPEG").write_bytes(b"1")
+        (tmp_path / "LOC_synset_mapping.txt").write_text("n01440764 tench, Tinca tinca\n")
+    else:
+        (tmp_path / "x.tsv").write_text(places[name])
+    path = tmp_path if name == "imagenet" else tmp_path / "x.tsv"
+    loaded = load_recipe(name, [f"data.path={path}"])
+    assert stages.skipped(loaded) == []
+    planned = pipeline(loaded, store)
+    assert sum(stage.kind == "pretrain" for stage in planned) == 1 + len(loaded.objectives)
+    methods = ("random", "simclr", "supcon", "xclr") if name == "imagenet" else ()
+    suites = {stage.name for stage in planned if stage.kind == "suite"}
+    assert suites == {f"linear {method} seed 0" for method in methods}
+    for stage in planned:
+        assert Stage.from_json(stage.to_json()) == stage

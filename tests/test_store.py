@@ -11,7 +11,7 @@ import pytest
 
 from xclr.artifact import Digest, Manifest, sha256_file
 from xclr.errors import StoreError
-from xclr.store import MANIFEST, Store, describe, only_writer, write_atomically
+from xclr.store import MANIFEST, Store, describe, is_locked, only_writer, write_atomically
 
 NAME = Digest("captions", "ab" * 16)
 HOLDER = """
@@ -255,6 +255,15 @@ def test_a_directory_has_one_writer_among_processes(tmp_path):
         second, holds = hold(tmp_path / "out")
         second.communicate("", timeout=30)
         assert holds == "False"
+
+
+def test_asking_whether_a_directory_is_written_leaves_no_trace(tmp_path):
+    assert not is_locked(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    process, _ = hold(tmp_path / "out")
+    assert is_locked(tmp_path / "out")
+    process.communicate("", timeout=30)
+    assert not is_locked(tmp_path / "out")
 
 
 def test_a_killed_writer_gives_the_directory_free(tmp_path):

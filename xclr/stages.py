@@ -29,6 +29,7 @@ from xclr.recipe import (
     method_name,
     with_graph,
 )
+from xclr.schema import STATUSES
 from xclr.store import Store
 from xclr.textmodel import locate
 
@@ -364,3 +365,16 @@ def check_sizes(recipe: Recipe, captions: Manifest) -> None:
             f"graph.k {recipe.graph.k} needs more than {distinct} distinct captions",
             f"--set graph.k={max(1, distinct - 1)}",
         )
+
+
+def check_pictures(recipe: Recipe, images: Manifest) -> None:
+    """Raise DataError when too few pictures can be used for the recipe, before any training."""
+    usable, rows = int(images.stats.get("ok", 0)), int(images.stats["rows"])
+    if usable >= recipe.train.batch_size:
+        return
+    lost = ", ".join(f"{images.stats[each]} {each}" for each in STATUSES if each != "ok" and each in images.stats)
+    raise DataError(
+        f"{usable} of {rows} pictures can be used ({lost or 'no others'}), fewer than train.batch_size "
+        f"{recipe.train.batch_size}",
+        f"--set train.batch_size={max(2, usable // 2)}, or mend the rows that images.parquet says are lost",
+    )

@@ -154,3 +154,15 @@ def only_writer(directory: Path, *, wait: bool = True) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def is_locked(directory: Path) -> bool:
+    """True when someone writes in a directory; asks without leaving a trace."""
+    try:
+        with (directory / LOCK).open("r+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a minute on two idle cores, more on busy ones
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "own-data.md"
 BLOCK = re.compile(r"^```(\w+) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -39,7 +39,7 @@ def typed(command: str, folder: Path, code: int) -> str:
     """What a shell prints when the commands are typed there."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=280,
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
     return (done.stdout + done.stderr).replace(str(folder), "/home/me")

@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests.flows.finished import own_recipe
+from tests.infra.conftest import TINY
+
 
 def xclr(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line as a person does."""
@@ -53,6 +56,25 @@ def test_a_fault_in_what_was_typed(tmp_path, arguments, parts):
     fails(xclr(*arguments, cwd=tmp_path), *parts)
 
 
+@pytest.mark.parametrize(
+    ("variable", "address", "server"),
+    [
+        ("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9", "the MLflow server at http://127.0.0.1:9 cannot be"),
+        ("PREFECT_API_URL", "http://127.0.0.1:9/api", "the Prefect server at http://127.0.0.1:9/api cannot be"),
+    ],
+)
+def test_a_server_that_is_not_there_is_told_before_any_work(tmp_path, variable, address, server):
+    done = xclr("run", "smoke", cwd=tmp_path, **{variable: address})
+    fails(done, server, variable)
+    assert "secret" not in done.stdout + done.stderr
+    assert not list(tmp_path.glob(".xclr/artifacts/*/*"))
+
+
+def test_a_recipe_of_a_newer_format(tmp_path):
+    (tmp_path / "new.yaml").write_text("version: 99\nquantum: true\n")
+    fails(xclr("plan", "new.yaml", cwd=tmp_path), "new.yaml was written for a newer xclr", "upgrade")
+
+
 def test_a_text_model_that_is_nowhere(tmp_path):
     done = xclr("plan", "emoji", "--set", "embed.model=no-such/model", cwd=tmp_path, HF_HUB_OFFLINE="1")
     fails(done, "text model 'no-such/model' is not on this machine", "embed.model")
@@ -81,6 +103,19 @@ def test_a_fault_in_the_data_is_told_before_long_work(tmp_path, columns, parts):
     done = xclr("run", recipe_for(pa.table(columns), tmp_path), cwd=tmp_path)
     fails(done, *parts)
     assert not (tmp_path / ".xclr" / "artifacts" / "embeddings").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_no_suite_judges_has_features_and_a_page_and_fails_with_its_training(tmp_path):
+    own_recipe(tmp_path, "a drawing of")
+    small = TINY["train"] | {"batch_size": 16}
+    recipe = recipe_for(pq.read_table(tmp_path / "own.parquet"), tmp_path, graph={"k": 4}, train=small)
+    done = xclr("run", recipe, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "No suite judged this run" in done.stderr
+    page = (tmp_path / ".xclr" / "pages" / "compare-own.html").read_text()
+    assert page.count("data:image/webp") > 10, "the features were not waited for"
+    fails(xclr("run", recipe, "--set", "train.learning_rate=1e30", cwd=tmp_path), "pretrain xclr", "loss is not finite")
 
 
 def test_help_and_plan_import_nothing_heavy(tmp_path):

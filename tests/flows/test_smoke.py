@@ -71,6 +71,24 @@ def test_the_table_has_every_method_and_suite(home):
     assert "│ clip" not in distances
 
 
+def test_a_run_and_compare_leave_a_page_and_say_where(home, tmp_path):
+    page = home / "pages" / "compare-smoke.html"
+    assert (home / "said.txt").read_text().splitlines()[-1] == f"page        {page}"
+    made = page.read_text()
+    page.unlink()
+    rows = xclr(home, "compare", "--json")
+    assert rows.stderr == ""
+    assert not page.exists()
+    done = xclr(home, "compare", "smoke", "--json", "--out", str(tmp_path / "mine.html"))
+    assert done.stdout == rows.stdout
+    assert done.stderr == f"page        {tmp_path / 'mine.html'}\n"
+    assert (tmp_path / "mine.html").read_text() == made
+    assert made.count("data:image/webp") == 10 * (1 + 4 * 6)
+    assert len(made) < 3_000_000
+    for word in ("Scores", "Distance to clip", "entropy of the targets", "vendor top-1", "xclr run smoke"):
+        assert word in made
+
+
 def test_each_distinct_caption_was_encoded_once(home):
     store = Store(home)
     (manifest,) = [store.manifest(found) for found in map(store.find, digests(store, "embeddings")) if found]

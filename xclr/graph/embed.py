@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.lib.format import open_memmap
 
 from xclr import schema
@@ -40,12 +41,18 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
 
 def read_captions(path: Path) -> pa.Table:
     """The captions sorted by row_id; raises DataError unless these are 0..n-1 and n > 0."""
-    captions = schema.read(path, schema.CAPTIONS).sort_by("row_id")
+    captions = schema.read(path, schema.CAPTIONS)
     if not captions.num_rows:
         raise DataError(f"{path} has no captions", "check data.path, data.caption_column and data.limit")
-    if not np.array_equal(captions["row_id"].to_numpy(), np.arange(captions.num_rows)):
+    if not _is_dense(captions):  # sorting copies: 1 GiB for a million rows
+        captions = captions.sort_by("row_id")
+    if not _is_dense(captions):
         raise DataError(f"{path}: row_id is not 0..{captions.num_rows - 1}, each once", "run the captions stage again")
     return captions
+
+
+def _is_dense(captions: pa.Table) -> bool:
+    return np.array_equal(captions["row_id"].to_numpy(), np.arange(captions.num_rows))
 
 
 def representatives(captions: pa.Table) -> RowIds:
@@ -91,7 +98,7 @@ def table(vectors: Vectors) -> pa.Table:
 
 def _by_length(captions: pa.Table, rows: RowIds) -> Iterator[RowIds]:
     """Chunks of rows, long captions first: little padding, and the largest batch shows at once that it fits."""
-    lengths = np.array([len(caption.as_py()) for caption in captions["caption"].take(rows)])
+    lengths = pc.utf8_length(captions["caption"].take(rows)).to_numpy()
     ordered = rows[np.argsort(-lengths, kind="stable")]
     return (ordered[start : start + CHUNK] for start in range(0, len(ordered), CHUNK))
 

@@ -1,0 +1,32 @@
+"""Debian's chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser for a module's tests. Playwright keeps an event loop running meanwhile: no asyncio.run beside it."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        missing("chromium is not installed: on Debian, apt-get install chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        yield started
+        started.close()

@@ -1,0 +1,143 @@
+"""Servers are asked who they are before anything is sent to them."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
+
+import pytest
+from packaging.version import Version
+
+from infra import servers
+from infra.servers import check_mlflow, check_prefect, without_secrets
+from xclr.errors import JobError, RecipeError
+
+PREFECT, MLFLOW = (Version(metadata.version(name)) for name in ("prefect", "mlflow"))
+
+
+@contextmanager
+def foreign(body: str, status: int = 200, authorization: str | None = None):
+    """The address of a program that gives one answer to everything, or 401 to who does not say who he is."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            known = authorization is None or self.headers.get("Authorization") == authorization
+            self.send_response(status if known else 401)
+            self.end_headers()
+            self.wfile.write(body.encode() if known else b"")
+
+        def log_message(self, *arguments):
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def silent():
+    """The address of a program that takes a connection and says nothing."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"),
+    [
+        (f"{PREFECT.major}.{PREFECT.minor}.{PREFECT.micro + 1}", True),
+        (f"{PREFECT.major}.{PREFECT.minor + 1}.0", False),
+        (f"{PREFECT.major - 1}.{PREFECT.minor}.0", False),
+    ],
+)
+def test_prefect_needs_the_same_major_and_minor(version, fits):
+    with foreign(json.dumps(version)) as place:
+        if fits:
+            assert check_prefect(f"http://{place}/api") == version
+            return
+        with pytest.raises(RecipeError, match=rf"{version}, the client here is {PREFECT}(.|\n)*prefect {version}"):
+            check_prefect(f"http://{place}/api")
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"),
+    [
+        (f"{MLFLOW.major}.{MLFLOW.minor}.0", True),
+        (f"{MLFLOW.major}.{MLFLOW.minor + 1}.0", True),
+        (f"{MLFLOW.major}.{MLFLOW.minor - 1}.9", False),
+        (f"{MLFLOW.major + 1}.{MLFLOW.minor}.0", False),
+    ],
+)
+def test_mlflow_needs_the_same_major_and_no_older_minor(version, fits):
+    with foreign(version) as place:
+        if fits:
+            assert check_mlflow(f"http://{place}") == version
+            return
+        with pytest.raises(RecipeError, match=f"the MLflow server at http://{place} is {version}, the client"):
+            check_mlflow(f"http://{place}/")
+
+
+@pytest.mark.parametrize(("body", "status"), [("<html>a page</html>", 200), ("not here", 404), ("", 500)])
+@pytest.mark.parametrize(("check", "name"), [(check_prefect, "Prefect"), (check_mlflow, "MLflow")])
+def test_something_else_on_the_port_is_told_from_a_server(check, name, body, status):
+    with (
+        foreign(body, status) as place,
+        pytest.raises(RecipeError, match=f"what answers at http://{place} is not {name}"),
+    ):
+        check(f"http://{place}")
+
+
+@pytest.mark.parametrize("check", [check_prefect, check_mlflow])
+def test_a_server_that_is_not_there_is_told_at_once_without_its_password(check, free_port):
+    with pytest.raises(JobError, match=rf"http://127.0.0.1:{free_port}/x cannot be reached: .*refused") as caught:
+        check(f"http://me:secret@127.0.0.1:{free_port}/x")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_says_nothing_is_given_up():
+    with silent() as place, pytest.raises(JobError, match="no answer in time"):
+        check_mlflow(f"http://{place}")
+
+
+def test_an_address_that_is_none():
+    with pytest.raises(JobError, match="cannot be reached"):
+        check_mlflow("http://no such host:port")
+
+
+def test_user_and_password_are_sent_but_never_shown():
+    with foreign(str(MLFLOW), authorization="Basic bWU6cEBzcw==") as place:
+        assert check_mlflow(f"http://me:p%40ss@{place}") == str(MLFLOW)
+        assert check_mlflow(f"http://{place}") == servers.UNKNOWN
+    assert without_secrets("https://me:p@ss@host:1/api?key=1#x") == "https://host:1/api"
+
+
+def test_a_store_that_is_no_server_passes():
+    assert check_mlflow("sqlite:////somewhere/mlflow.db") == str(MLFLOW)
+
+
+@pytest.mark.slow
+def test_the_real_servers_pass(tmp_path):
+    with servers.using(servers.PREFECT, tmp_path) as prefect, servers.using(servers.MLFLOW, tmp_path) as mlflow:
+        assert check_prefect(f"{prefect}/api") == str(PREFECT)
+        assert check_mlflow(mlflow) == str(MLFLOW)
+        with pytest.raises(RecipeError, match="is not MLflow"):
+            check_mlflow(f"{prefect}/api")
+        with pytest.raises(RecipeError, match="is not Prefect"):
+            check_prefect(mlflow)

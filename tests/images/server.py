@@ -22,7 +22,8 @@ PATIENCE_S = 60  # until a server gives up on a condition that a failing test ne
 
 
 class Server(ThreadingHTTPServer):
-    """Counts requests; /hold answers once `released` is set, /count once `awaited` requests have come."""
+    """Counts requests; /hold answers once `released` is set, /count once `awaited` requests have come, /together by
+    as many as the barrier is for."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -32,7 +33,7 @@ class Server(ThreadingHTTPServer):
         self.scheme = "http"
         self.changed = threading.Condition()
         self.asked, self.headers, self.names = Counter(), [], []
-        self.now = self.most = 0  # answers being given
+        self.now = self.most = 0  # requests of /together
         self.released, self.closing = threading.Event(), threading.Event()
         self.awaited = 0
         self.barrier = threading.Barrier(1)
@@ -59,14 +60,8 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.changed:
             self.server.asked[self.path] += 1
             self.server.headers.append(dict(self.headers))
-            self.server.now += 1
-            self.server.most = max(self.server.most, self.server.now)
             self.server.changed.notify_all()
-        try:
-            getattr(self, "on_" + self.path.split("/")[1].partition("?")[0])()
-        finally:
-            with self.server.changed:
-                self.server.now -= 1
+        getattr(self, "on_" + self.path.split("/")[1].partition("?")[0])()
 
     def answer(self, code=200, body=PNG, **headers):
         """A whole answer."""
@@ -158,8 +153,15 @@ class Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def on_together(self):
+        self._count(1)
         self.server.barrier.wait(PATIENCE_S)
+        self._count(-1)  # before the answer, upon which the next may come
         self.answer()
+
+    def _count(self, more):
+        with self.server.changed:
+            self.server.now += more
+            self.server.most = max(self.server.most, self.server.now)
 
 
 @contextmanager

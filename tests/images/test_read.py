@@ -141,6 +141,7 @@ def test_a_picture_stands_as_its_camera_was_held(orientation, kind):
     assert near(pixels[:, 20:], (0, 0, 255, 255), 12)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what Pillow finds odd in it
 def test_exif_that_cannot_be_read_turns_nothing():
     whole = turned(6)
     at = whole.index(b"Exif\0\0") + 6

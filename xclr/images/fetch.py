@@ -27,6 +27,7 @@ HEADERS = {"User-Agent": f"{AGENT}/{__version__}", "Accept": "image/*,*/*;q=0.5"
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 NO_AI = frozenset({"noai", "noimageai"})  # X-Robots-Tag
 AGAIN = frozenset({"http_429", "http_5xx", "connection", "timeout"})  # may be better a moment later
+KEPT = 16  # idle connections; httpcore goes through all of them for each request: 5.7 ms with 64, 1.0 ms with 16
 MOST_PORT = 65_535
 ERROR_LENGTH = 200  # characters
 
@@ -104,6 +105,7 @@ def _pool(limits: Limits, context: ssl.SSLContext | None) -> httpcore.AsyncConne
     return httpcore.AsyncConnectionPool(
         ssl_context=context or httpx.create_ssl_context(),
         max_connections=limits.in_flight,
+        max_keepalive_connections=KEPT,
         keepalive_expiry=15.0,
         network_backend=CheckedBackend(limits.allow_hosts),
     )

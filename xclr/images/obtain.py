@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,7 +29,7 @@ def obtain(pictures: Iterable[Picture], limits: Limits) -> Generator[Outcome, No
                 start = stack.enter_context(downloading(limits))
                 stack.callback(_cancel, window)
             window.append(start(picture) if isinstance(picture, str) and start else picture)
-            while len(window) > AHEAD * limits.in_flight or _held(window) > HELD_BYTES:
+            while window and _is_due(window, limits):
                 yield _outcome(window.popleft(), limits)
         while window:
             yield _outcome(window.popleft(), limits)
@@ -63,8 +63,9 @@ class Breaker:
         enough = self.in_a_row >= (self.LATER if self.reached else self.FIRST)
         # one dead host among many is no dead network, however many of its pictures stand side by side
         if enough and len(self.failing) == len(self.hosts):
+            last = f"the last, of {outcome.host}: {outcome.status}, {outcome.error}"
             raise DataError(
-                f"{self.in_a_row} downloads in a row reached no server (the last: {outcome.status}, {outcome.error})",
+                f"{self.in_a_row} downloads in a row reached no server ({last})",
                 "mend the network or its name server and run again: finished shards stay. If these hosts are gone for "
                 "good, remove their rows",
             )
@@ -98,8 +99,13 @@ def read(path: Path, most_bytes: int) -> Outcome:
     return Outcome("ok", data=data)
 
 
-def _held(window: Iterable[Picture | Future[Outcome]]) -> int:
-    return sum(_size(entry) for entry in window)
+def _is_due(window: Sequence[Picture | Future[Outcome]], limits: Limits) -> bool:
+    """True when the first is here, or is to be waited for because no more may be asked meanwhile."""
+    return (
+        not isinstance(window[0], Future)
+        or len(window) > AHEAD * limits.in_flight
+        or sum(map(_size, window)) > HELD_BYTES
+    )
 
 
 def _size(entry: Picture | Future[Outcome]) -> int:

@@ -206,7 +206,7 @@ def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[M
             name = f"eval/{row['suite']}/{row['split']}_{row['metric']}"
             yield Metric(name, row["value"], when, row["step"])
         return
-    prefix = "cost" if stage.kind in {"pretrain", "features"} else "data"
+    prefix = "system" if stage.kind in {"pretrain", "features"} else "data"
     for key, value in manifest.cost.model_dump().items():
         yield Metric(f"{prefix}/{stage.kind}/{key}", float(value), when, 0)
     if prefix == "data":

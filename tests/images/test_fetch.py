@@ -178,7 +178,8 @@ def test_robots_may_be_disregarded(server):
     [("noai", True), ("noindex, noai", True), ("NOIMAGEAI", True), ("xclr: noai", True), ("*: noai", True),
      ("otherbot: noai", False), ("otherbot: noindex, noai", False), ("otherbot: noindex, xclr: noai", True),
      ("max-image-preview:large, noai", True), ("unavailable_after: 25 Jun 2030 15:00:00 PST, noai", True),
-     ("otherbot: max-snippet: 5, noai", False), ("unavailable_after: 25 Jun 2030 15:00:00 PST", False), ("noarchive", False), ("", False)],
+     ("otherbot: max-snippet: 5, noai", False),
+     ("unavailable_after: 25 Jun 2030 15:00:00 PST", False), ("noarchive", False), ("", False)],
 )  # fmt: skip
 def test_a_robots_tag_counts_when_it_speaks_to_us(tag, expected):
     assert forbids(tag) == expected

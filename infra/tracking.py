@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from xclr.artifact import Artifact, Manifest
 from xclr.recipe import Recipe, graph_name, method_name
@@ -21,9 +21,10 @@ from xclr.stages import PretrainConfig, Stage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+    from mlflow.entities import DatasetInput, Metric
     from mlflow.entities import Run as MlflowRun
 
+LOCK = "tracking.lock"  # in STATE: one thread of one process writes at a time; together they break MLflow's unique keys
 BATCH = 1000  # metrics a request: MLflow's limit
 FOLLOW_EVERY = 20  # polls of a running job between two uploads of its metrics
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -53,7 +54,8 @@ class Tracker:
 
     def __init__(self, uri: str, recipe: Recipe, artifacts: Path, tags: Mapping[str, str]) -> None:
         self.uri, self.recipe, self.artifacts, self.tags = uri, recipe, artifacts, dict(tags)
-        self.lock = threading.RLock()
+        artifacts.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(artifacts.parent / LOCK)
         self.opened: tuple[MlflowClient, str] | None = None
         self.runs: dict[str, MlflowRun] = {}  # by our digest, or "data"
         self.sent: dict[str, int] = {}  # last step sent, by digest
@@ -113,9 +115,10 @@ class Tracker:
             from mlflow import MlflowClient
 
             client = MlflowClient(self.uri)
-            found = client.get_experiment_by_name(self.recipe.name)
             where = None if self.uri.startswith("http") else self.artifacts.absolute().as_uri()
-            experiment = found.experiment_id if found else client.create_experiment(self.recipe.name, where)
+            with self.lock:
+                found = client.get_experiment_by_name(self.recipe.name)
+                experiment = found.experiment_id if found else client.create_experiment(self.recipe.name, where)
             for run in client.search_runs([experiment], max_results=10_000):
                 self.runs[run.data.tags.get("digest") or run.data.tags.get("stage", "")] = run
             self.opened = client, experiment
@@ -134,20 +137,30 @@ class Tracker:
         if reused_from is not None:
             tags["reused_from"] = reused_from
         name = f"{method} {graph} seed {config.seed}"
-        run = self._run(digest, name, tags, dict(_flat(stage.identity)))
-        self._log_inputs(run, stage)
-        return run
+        return self._run(digest, name, tags, dict(_flat(stage.identity)), self._inputs(stage))
 
-    def _run(self, key: str, name: str, tags: dict[str, str], params: dict[str, str]) -> MlflowRun:
+    def _run(
+        self, key: str, name: str, tags: dict[str, str], params: dict[str, str], inputs: Sequence[DatasetInput] = ()
+    ) -> MlflowRun:
         client, experiment = self._open()
         if key not in self.runs:
-            from mlflow.entities import Param
-
-            run = client.create_run(experiment, tags={**self.tags, **tags}, run_name=name)
-            client.log_batch(run.info.run_id, params=[Param(each, value) for each, value in params.items()])
-            self.runs[key] = run
+            tag = "stage" if key == "data" else "digest"  # another process may have created it since
+            found = client.search_runs([experiment], f"tags.{tag} = '{key}'", max_results=1)
+            self.runs[key] = found[0] if found else self._create(name, tags, params, inputs)
         self.runs[key] = client.get_run(self.runs[key].info.run_id)
         return self.runs[key]
+
+    def _create(
+        self, name: str, tags: dict[str, str], params: dict[str, str], inputs: Sequence[DatasetInput]
+    ) -> MlflowRun:
+        from mlflow.entities import Param
+
+        client, experiment = self._open()
+        run = client.create_run(experiment, tags={**self.tags, **tags}, run_name=name)
+        client.log_batch(run.info.run_id, params=[Param(each, value) for each, value in params.items()])
+        if inputs:
+            client.log_inputs(run.info.run_id, list(inputs))
+        return run
 
     def _send(self, stage: Stage, out: Path) -> None:
         """Upload the spooled metrics beyond the last step that the run has."""
@@ -170,19 +183,17 @@ class Tracker:
             if (artifact.path / name).exists():
                 client.log_artifact(run.info.run_id, str(artifact.path / name), folder)
 
-    def _log_inputs(self, run: MlflowRun, stage: Stage) -> None:
+    def _inputs(self, stage: Stage) -> list[DatasetInput]:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        inputs = [
+        source = self.recipe.data.source
+        return [
             DatasetInput(
-                Dataset(
-                    f"{self.recipe.data.source}-{role}", str(each.digest), "local", json.dumps({"uri": str(each.path)})
-                ),
+                Dataset(f"{source}-{role}", str(each.digest), "local", json.dumps({"uri": str(each.path)})),
                 [InputTag("mlflow.data.context", role)],
             )
             for role, each in stage.inputs.items()
         ]
-        self._client().log_inputs(run.info.run_id, inputs)
 
 
 def _checkpoint(stage: Stage) -> str | None:

@@ -111,7 +111,7 @@ def reference(value: object, folder: Path, where: Callable[[], str]) -> Picture:
     """A table's value as a picture: bytes, or text that is an address or a path starting at `folder`."""
     if value is None or isinstance(value, bytes):
         return value
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not is_text(value):
         raise DataError(
             f"{where()}: the picture is {value!r}, not text", "give a path that starts at the table, a URL, or null"
         )

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from mlflow import MlflowClient
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.slow
+
+
+def what_scrolling_shows(page: Page) -> Iterator[str]:
+    """The page's text at every place of its table of metrics, which holds only the rows that are seen."""
+    first = page.get_by_text("eval/background/gap_gap")
+    first.scroll_into_view_if_needed()
+    box = first.bounding_box()
+    page.mouse.move(box["x"] + 500, box["y"] + 5)
+    for _ in range(12):
+        yield page.locator("body").inner_text()
+        page.mouse.wheel(0, 100)
+        page.wait_for_timeout(100)  # the page draws
 
 
 def test_clip_and_xclr_side_by_side(browser: Browser, served):
@@ -20,7 +34,7 @@ def test_clip_and_xclr_side_by_side(browser: Browser, served):
         row.get_by_role("checkbox").first.check()
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_text("Comparing 2 Runs")).to_be_visible(timeout=30_000)
-    text = page.locator("body").inner_text()
+    text = "\n".join(what_scrolling_shows(page))
     for method in ("clip", "xclr"):
         assert runs[method].info.run_name in text
         for name, value in runs[method].data.metrics.items():

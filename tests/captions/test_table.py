@@ -248,7 +248,7 @@ def test_labels_may_be_whole_and_other_numbers_and_null(tmp_path):
     assert [each["label"] for each in records] == ["1", "2.5", None]
 
 
-@pytest.mark.parametrize("value", ["7", "[1]", "{}", "true"])
+@pytest.mark.parametrize("value", ["7", "[1]", "{}", "true", r'"http://host/\ud800"'])
 def test_a_picture_that_is_no_text_is_named_by_line(value, tmp_path):
     error = fault(text_table(tmp_path, "mine.jsonl", f'{{"caption": "a", "image": {value}}}'))
     assert "line 1: the picture is" in error.message

@@ -4,6 +4,7 @@ import gzip
 import ipaddress
 import ssl
 import threading
+import zlib
 from collections import Counter
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -130,15 +131,21 @@ class Handler(BaseHTTPRequestHandler):
     def on_bomb(self):
         self.answer(body=gzip.compress(bytes(50 * LIMIT)), Content_Encoding="gzip")
 
+    def on_packed(self):
+        """PNG, packed by the given encodings in turn."""
+        names = unquote(self.path.split("/")[2])
+        pack = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
+        body = PNG
+        for name in names.split(", "):
+            body = pack.get(name.lower(), bytes)(body)
+        self.answer(body=body, Content_Encoding=names)
+
     def on_short(self):
         self.answer(body=PNG[:20], Content_Length=len(PNG))
         self.close_connection = True
 
     def on_reset(self):
         self.close_connection = True
-
-    def on_gzip(self):
-        self.answer(body=gzip.compress(PNG), Content_Encoding="gzip")
 
     def on_badgzip(self):
         self.answer(body=b"no gzip at all", Content_Encoding="gzip")

@@ -17,7 +17,7 @@ LOCAL = ("127.0.0.1",)
 QUICK = {"allow_hosts": LOCAL, "connect_s": 5.0, "read_s": 5.0, "total_s": 5.0, "most_bytes": LIMIT, "backoff_s": 0.0}
 OUTCOMES = {  # path: status, HTTP, a part of the error, tries
     "/ok": ("ok", 200, None, 1),
-    "/gzip": ("ok", 200, None, 1),
+    "/packed/gzip": ("ok", 200, None, 1),
     "/html": ("ok", 200, None, 1),  # whether it is a picture is told later
     "/exactly": ("ok", 200, None, 1),
     "/hops/5": ("ok", 200, None, 1),
@@ -46,7 +46,12 @@ OUTCOMES = {  # path: status, HTTP, a part of the error, tries
     "/bomb": ("too_large", None, "larger than 100,000 bytes", 1),
     "/short": ("connection", None, "RemoteProtocolError", 2),
     "/reset": ("connection", None, "RemoteProtocolError", 2),
-    "/badgzip": ("decode", None, "DecodingError", 1),
+    "/badgzip": ("decode", None, "incorrect header", 1),
+    "/packed/X-GZip": ("ok", 200, None, 1),
+    "/packed/deflate": ("ok", 200, None, 1),
+    "/packed/identity": ("ok", 200, None, 1),
+    "/packed/gzip,%20gzip": ("decode", None, "gzip, gzip", 1),
+    "/packed/br": ("decode", None, "Content-Encoding br", 1),
 }
 
 
@@ -70,7 +75,9 @@ def test_every_answer_has_the_outcome_it_deserves(server):
         assert found.status in schema.STATUSES
         assert found.host == "127.0.0.1"
         assert found.reached == (found.status != "dns")
-    assert outcomes[0].data == outcomes[1].data == PNG
+    packed = [each for path, each in zip(OUTCOMES, outcomes, strict=True) if path.startswith("/packed")]
+    assert {each.data for each in packed if each.status == "ok"} == {PNG}
+    assert outcomes[0].data == PNG
     assert len(outcomes[3].data) == LIMIT
     assert not any(each.data for each in outcomes if each.status != "ok")
 
@@ -112,7 +119,8 @@ def test_a_redirect_to_a_private_address_is_not_followed(server):
 
 @pytest.mark.parametrize(
     "url", ["ftp://127.0.0.1/a.png", "file:///etc/passwd", "http://", "http:///a.png", "http://127.0.0.1:0/",
-            "http://127.0.0.1:99999/", "http://[::1", "http://a\x00b/", "data:image/png;base64,AAAA", ""],
+            "http://127.0.0.1:99999/", "http://[::1", "http://a\x00b/", "data:image/png;base64,AAAA", "",
+            "http://127.0.0.1/\ud800"],
 )  # fmt: skip
 def test_what_is_no_web_address_is_blocked(url):
     (found,) = fetch(url)
@@ -155,6 +163,12 @@ def test_a_server_may_say_by_date_when_to_come_again(server, days):
     assert (found.status, found.attempt) == (("ok", 2) if days < 0 else ("http_5xx", 1))
 
 
+@pytest.mark.parametrize("when", ["soon", "-1", "Mon, 1 Jan 99999999999999999999 00:00:00 GMT", "9" * 5000])
+def test_a_date_that_is_none_is_an_outcome_like_any_other(server, when):
+    (found,) = fetch(server.url(f"/busy/503/{quote(when)}"))
+    assert (found.status, found.attempt) == (("http_5xx", 1) if when.startswith("9") else ("ok", 2))
+
+
 def test_robots_may_be_disregarded(server):
     assert fetch(server.url("/robots/noai"), robots=False)[0].status == "ok"
 
@@ -163,6 +177,8 @@ def test_robots_may_be_disregarded(server):
     ("tag", "expected"),
     [("noai", True), ("noindex, noai", True), ("NOIMAGEAI", True), ("xclr: noai", True), ("*: noai", True),
      ("otherbot: noai", False), ("otherbot: noindex, noai", False), ("otherbot: noindex, xclr: noai", True),
+     ("max-image-preview:large, noai", True), ("unavailable_after: 25 Jun 2030 15:00:00 PST, noai", True),
+     ("otherbot: max-snippet: 5, noai", False),
      ("unavailable_after: 25 Jun 2030 15:00:00 PST", False), ("noarchive", False), ("", False)],
 )  # fmt: skip
 def test_a_robots_tag_counts_when_it_speaks_to_us(tag, expected):

@@ -51,6 +51,18 @@ def test_downloads_run_ahead_of_a_slow_one_but_not_without_bound(server):
         assert server.asked.total() == window
 
 
+def test_pictures_that_wait_are_bounded_in_bytes(server):
+    """The first answer is held back until as many were asked as may wait; then no more have been."""
+    room = 3
+    server.awaited = 1 + room + 1
+    urls = [server.url("/count"), *(server.url(f"/exactly?{row}") for row in range(60))]
+    limits = Limits(**QUICK | {"in_flight": 2, "per_host": 2, "held_bytes": room * LIMIT})
+    with closing(obtain(urls, limits)) as outcomes:
+        assert next(outcomes).data == PNG
+        assert server.asked.total() == server.awaited
+        assert sum(len(each.data) for each in outcomes) == 60 * LIMIT
+
+
 def test_leaving_early_ends_the_downloads(server):
     with closing(
         obtain([PNG, server.url("/silent"), server.url("/hold")], Limits(**QUICK | {"in_flight": 0}))

@@ -147,6 +147,12 @@ def test_a_tar_holds_each_picture_beside_its_caption(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_camera_s_jpeg_with_a_second_picture_inside_is_a_jpeg_to_other_readers(tmp_path):
+    picture = encode(RED, "MPO", save_all=True, append_images=[RED])
+    images, _ = pack_table([picture], tmp_path)
+    assert members(images)[0] == ("000000000.jpg", picture)
+
+
 def test_the_emoji_are_packed_as_they_were_given(tmp_path):
     images, produced = pack(DataConfig(limit=40), tmp_path)
     assert produced.stats == {"rows": 40, "ok": 40}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,27 +12,75 @@ from xclr.datafiles import Picture
 from xclr.errors import DataError
 from xclr.images.fetch import Limits, Outcome, Start, downloading
 
-AHEAD = 4  # rows looked ahead for each download in flight
-HELD_BYTES = 256 << 20  # finished pictures that may wait for those before them
+AHEAD = 32  # rows looked ahead for each download in flight: those that time out keep no others waiting
 
 
 def obtain(pictures: Iterable[Picture], limits: Limits) -> Generator[Outcome, None, None]:
-    """One outcome a picture, in order. Memory: HELD_BYTES and what is in flight, never a shard.
+    """One outcome a picture, in order. Memory: limits.held_bytes and in_flight pictures, never a shard.
 
     Downloads start once the first URL comes, and end with the iterator.
     """
-    window: deque[Picture | Future[Outcome]] = deque()
+    window = Window(limits)
     with ExitStack() as stack:
         start: Start | None = None
         for picture in pictures:
-            if isinstance(picture, str) and start is None:
-                start = stack.enter_context(downloading(limits))
-                stack.callback(_cancel, window)
-            window.append(start(picture) if isinstance(picture, str) and start else picture)
-            while window and _is_due(window, limits):
-                yield _outcome(window.popleft(), limits)
-        while window:
-            yield _outcome(window.popleft(), limits)
+            if isinstance(picture, str):
+                if start is None:
+                    start = stack.enter_context(downloading(limits))
+                    stack.callback(window.cancel)
+                window.add(start(picture))
+            else:
+                window.add(picture)
+            while window.is_due():
+                yield window.pop()
+        while window.entries:
+            yield window.pop()
+
+
+class Window:
+    """Pictures in the order of the rows: given, under way, or here and waiting for those before them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.entries: deque[bytes | Path | Future[Outcome] | None] = deque()
+        self.running: set[Future[Outcome]] = set()
+        self.held_bytes = 0  # of the entries that are here
+
+    def add(self, entry: bytes | Path | Future[Outcome] | None) -> None:
+        """Append a picture."""
+        self.entries.append(entry)
+        if isinstance(entry, Future):
+            self.running.add(entry)
+        elif isinstance(entry, bytes):
+            self.held_bytes += len(entry)
+
+    def is_due(self) -> bool:
+        """True when the first is to be taken; False, once a download may start, when more may be added before."""
+        if not self.entries or not isinstance(self.entries[0], Future):
+            return bool(self.entries)
+        if len(self.running) >= self.limits.in_flight:
+            wait(self.running, return_when=FIRST_COMPLETED)
+        for each in [each for each in self.running if each.done()]:
+            self.running.remove(each)
+            self.held_bytes += len(each.result().data)
+        return len(self.entries) > AHEAD * self.limits.in_flight or self.held_bytes > self.limits.held_bytes
+
+    def pop(self) -> Outcome:
+        """The first picture's outcome, waited for if need be."""
+        entry = self.entries.popleft()
+        if isinstance(entry, Path):
+            return read(entry, self.limits.most_bytes)
+        outcome = entry.result() if isinstance(entry, Future) else Outcome("ok", data=entry or b"")
+        if isinstance(entry, Future) and entry in self.running:
+            self.running.remove(entry)
+        else:
+            self.held_bytes -= len(outcome.data)
+        return outcome
+
+    def cancel(self) -> None:
+        """End the downloads that nobody will take."""
+        for each in self.running:
+            each.cancel()
 
 
 class Breaker:
@@ -76,15 +124,6 @@ def _add(hosts: set[str], host: str, most: int) -> None:
         hosts.add(host)
 
 
-def _outcome(entry: Picture | Future[Outcome], limits: Limits) -> Outcome:
-    if isinstance(entry, Future):
-        return entry.result()
-    if isinstance(entry, Path):
-        return read(entry, limits.most_bytes)
-    assert not isinstance(entry, str)
-    return Outcome("ok", data=entry or b"")
-
-
 def read(path: Path, most_bytes: int) -> Outcome:
     """The content of a file as an outcome: a file that is gone or no file holds nothing to decode."""
     try:
@@ -97,24 +136,3 @@ def read(path: Path, most_bytes: int) -> Outcome:
     if len(data) > most_bytes:
         return Outcome("too_large", error=f"{path} is larger than {most_bytes:,} bytes")
     return Outcome("ok", data=data)
-
-
-def _is_due(window: Sequence[Picture | Future[Outcome]], limits: Limits) -> bool:
-    """True when the first is here, or is to be waited for because no more may be asked meanwhile."""
-    return (
-        not isinstance(window[0], Future)
-        or len(window) > AHEAD * limits.in_flight
-        or sum(map(_size, window)) > HELD_BYTES
-    )
-
-
-def _size(entry: Picture | Future[Outcome]) -> int:
-    if isinstance(entry, Future):
-        return len(entry.result().data) if entry.done() else 0
-    return len(entry) if isinstance(entry, bytes) else 0
-
-
-def _cancel(window: Iterable[Picture | Future[Outcome]]) -> None:
-    for entry in window:
-        if isinstance(entry, Future):
-            entry.cancel()

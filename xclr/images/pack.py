@@ -43,7 +43,7 @@ UNREADABLE = (  # what Pillow raises on broken bytes
     struct.error,
     Image.DecompressionBombError,
 )
-SUFFIX = {"WEBP": "webp", "PNG": "png", "JPEG": "jpg", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
+SUFFIX = {"WEBP": "webp", "PNG": "png", "JPEG": "jpg", "MPO": "jpg", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 Sample = tuple[int, tuple[str, Outcome]]  # row id, caption and picture
 
 

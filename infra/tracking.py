@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import pyarrow.parquet as pq
@@ -49,6 +49,16 @@ def runs_page(base: str, experiment: str) -> str:
     return f"{base}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
+class NewRun(NamedTuple):
+    """An MLflow run to create."""
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str] = {}
+    inputs: Sequence[DatasetInput] = ()
+    began_ms: int | None = None
+
+
 class Tracker:
     """Writes stages to one experiment of an MLflow store."""
 
@@ -66,7 +76,7 @@ class Tracker:
         with self.lock:
             client = self._client()
             owner = _checkpoint(stage)
-            run = self._pretraining(owner, stage, reused_from) if owner else self._data_run()
+            run = self._pretraining(owner, stage, artifact.path, reused_from) if owner else self._data_run()
             if run.data.tags.get(_mark(stage)) == str(stage.digest):
                 return
             if stage.kind == "pretrain":
@@ -76,14 +86,14 @@ class Tracker:
             self._log_files(run, stage, artifact)
             client.set_tag(run.info.run_id, _mark(stage), str(stage.digest))
             if stage.kind == "pretrain" or owner is None:
-                client.set_terminated(run.info.run_id, "FINISHED")
+                client.set_terminated(run.info.run_id, "FINISHED", _made_ms(manifest))
 
     def follow(self, stage: Stage, out: Path) -> None:
         """Upload the new metrics of a running pretraining, now and then."""
         self.polls += 1
         if stage.kind == "pretrain" and self.polls % FOLLOW_EVERY == 0:
             with self.lock:
-                self._pretraining(str(stage.digest), stage)
+                self._pretraining(str(stage.digest), stage, out)
                 self._send(stage, out)
 
     def experiment_url(self) -> str | None:
@@ -125,9 +135,9 @@ class Tracker:
         return self.opened
 
     def _data_run(self) -> MlflowRun:
-        return self._run("data", "data", {"stage": "data", "dataset": self.recipe.data.source}, {})
+        return self._run("data", NewRun("data", {"stage": "data", "dataset": self.recipe.data.source}))
 
-    def _pretraining(self, digest: str, stage: Stage, reused_from: str | None = None) -> MlflowRun:
+    def _pretraining(self, digest: str, stage: Stage, out: Path, reused_from: str | None = None) -> MlflowRun:
         if digest in self.runs or not isinstance(stage.config, PretrainConfig):
             self._open()
             return self.runs[digest]
@@ -137,29 +147,27 @@ class Tracker:
         if reused_from is not None:
             tags["reused_from"] = reused_from
         name = f"{method} {graph} seed {config.seed}"
-        return self._run(digest, name, tags, dict(_flat(stage.identity)), self._inputs(stage))
+        params, first = dict(_flat(stage.identity)), next(read_spool(out / SPOOL), None)
+        began_ms = first.time_ms if first else None  # a training that is logged later keeps its times
+        return self._run(digest, NewRun(name, tags, params, self._inputs(stage), began_ms))
 
-    def _run(
-        self, key: str, name: str, tags: dict[str, str], params: dict[str, str], inputs: Sequence[DatasetInput] = ()
-    ) -> MlflowRun:
+    def _run(self, key: str, new: NewRun) -> MlflowRun:
         client, experiment = self._open()
         if key not in self.runs:
             tag = "stage" if key == "data" else "digest"  # another process may have created it since
             found = client.search_runs([experiment], f"tags.{tag} = '{key}'", max_results=1)
-            self.runs[key] = found[0] if found else self._create(name, tags, params, inputs)
+            self.runs[key] = found[0] if found else self._create(new)
         self.runs[key] = client.get_run(self.runs[key].info.run_id)
         return self.runs[key]
 
-    def _create(
-        self, name: str, tags: dict[str, str], params: dict[str, str], inputs: Sequence[DatasetInput]
-    ) -> MlflowRun:
+    def _create(self, new: NewRun) -> MlflowRun:
         from mlflow.entities import Param
 
         client, experiment = self._open()
-        run = client.create_run(experiment, tags={**self.tags, **tags}, run_name=name)
-        client.log_batch(run.info.run_id, params=[Param(each, value) for each, value in params.items()])
-        if inputs:
-            client.log_inputs(run.info.run_id, list(inputs))
+        run = client.create_run(experiment, new.began_ms, tags={**self.tags, **new.tags}, run_name=new.name)
+        client.log_batch(run.info.run_id, params=[Param(each, value) for each, value in new.params.items()])
+        if new.inputs:
+            client.log_inputs(run.info.run_id, list(new.inputs))
         return run
 
     def _send(self, stage: Stage, out: Path) -> None:
@@ -211,7 +219,7 @@ def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[M
     """The numbers of a stage as MLflow metrics, dated by the artifact, so that logging them again changes nothing."""
     from mlflow.entities import Metric
 
-    when = int(datetime.fromisoformat(manifest.created).timestamp() * 1000)
+    when = _made_ms(manifest)
     if stage.kind == "suite":
         for row in pq.read_table(artifact.path / "scores.parquet").to_pylist():
             name = f"eval/{row['suite']}/{row['split']}_{row['metric']}"
@@ -224,6 +232,10 @@ def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[M
         for key, value in manifest.stats.items():
             if isinstance(value, int | float):
                 yield Metric(f"data/{stage.kind}/{key}", float(value), when, 0)
+
+
+def _made_ms(manifest: Manifest) -> int:
+    return int(datetime.fromisoformat(manifest.created).timestamp() * 1000)
 
 
 def _points(entry: Entry) -> Iterator[tuple[str, float, int, int]]:

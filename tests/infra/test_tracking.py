@@ -56,9 +56,16 @@ def test_a_pretraining_is_one_run_with_its_curve_and_its_evaluation(home):
     assert run.id
 
 
+def first_loss_ms(home, digest):
+    client, runs = runs_of(home)
+    (found,) = [each for each in runs if each.data.tags.get("digest") == digest]
+    return min(each.timestamp for each in client.get_metric_history(found.info.run_id, "train/loss"))
+
+
 @pytest.mark.slow
 def test_a_hit_is_logged_into_a_new_database(home):
     _, made = evaluated(home)
+    began = first_loss_ms(home, made["checkpoint"].digest)
     moved = home.rename(home.with_name("moved"))
     (moved / "state" / "mlflow.db").unlink()
     evaluated(moved)
@@ -66,3 +73,5 @@ def test_a_hit_is_logged_into_a_new_database(home):
     (found,) = [each for each in runs if each.data.tags.get("digest") == made["checkpoint"].digest]
     assert "eval/linear/pictures_top1" in found.data.metrics
     assert found.data.tags["reused_from"]
+    assert found.info.start_time == began, "a training that is logged later keeps its times"
+    assert began <= found.info.end_time <= began + 600_000

@@ -48,7 +48,6 @@ def compare_in_mlflow(browser: Browser, runs: str) -> None:
     for name in ("clip pairs seed 0", "xclr captions seed 0"):
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
         row.get_by_role("checkbox").first.check()
-    save(page, "mlflow-runs", height=560)
     page.get_by_role("button", name="Compare").click()
     page.get_by_text("Comparing 2 Runs").wait_for()
     for section in ("Visualizations", "Parameters", "Artifacts", "Tags"):
@@ -74,7 +73,9 @@ def run_in_prefect(browser: Browser, prefect: str) -> None:
 def comparison_page(browser: Browser, home: Path) -> None:
     """The page of `xclr compare`."""
     page = open_page(browser, (home / "pages" / f"compare-{RECIPE}.html").as_uri(), height=1400)
-    save(page, "compare-page")
+    save(page, "compare-page", height=1120)
+    page.get_by_role("heading", name="Nearest neighbours").evaluate("each => each.scrollIntoView()")
+    save(page, "compare-neighbours", height=760)
 
 
 def open_page(browser: Browser, address: str, *, height: int) -> Page:

@@ -17,6 +17,7 @@ import yaml
 
 from infra.ledger import Book, Entry, find_process
 from infra.runs import read_runs
+from tests.conftest import command
 from xclr.recipe import recipe_names
 
 pytestmark = pytest.mark.slow
@@ -107,6 +108,15 @@ def test_a_run_after_the_command_line_finds_everything(prefect, served, smoke_ho
     assert "/runs/" in shown["mlflow-xclr-seed-0"]["data"]
     logs = api(served, "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run]}}})
     assert any("captions hit" in each["message"] for each in logs)
+
+
+def test_the_command_line_uses_the_servers_that_are_up(served, smoke_home):
+    done = subprocess.run(command(smoke_home, "run", "smoke"), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert f"mlflow      {served.mlflow}/#/experiments/" in done.stderr
+    assert f"prefect     {served.prefect}/" in done.stderr
+    run = api(served, f"/flow_runs/{read_runs(smoke_home)[-1].flow_run}")
+    assert run["state"]["type"] == "COMPLETED"
 
 
 @pytest.mark.parametrize("flow", ["xclr-data", "xclr-evaluate"])

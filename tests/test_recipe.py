@@ -24,6 +24,7 @@ from xclr.recipe import (
     method_name,
     parse_recipe,
     recipe_names,
+    with_overrides,
 )
 
 EVERY_OBJECTIVE = "objectives: [simclr, supcon, clip, {name: clip, text: frozen}, xclr, random]"
@@ -455,3 +456,12 @@ def test_the_named_recipes_of_the_paper_keep_its_settings(name):
 
 def test_every_field_of_the_data_says_what_it_is():
     assert all(field.description for field in DataConfig.model_fields.values())
+
+
+def test_overrides_change_a_loaded_recipe_as_they_change_a_file():
+    recipe = load_recipe("smoke")
+    assert with_overrides(recipe, ()) is recipe
+    changes = ("train.epochs=7", "objective.target_temperature=0.5", "name=other")
+    assert with_overrides(recipe, changes) == load_recipe("smoke", changes)
+    with pytest.raises(RecipeError, match=r"recipe smoke: unknown key 'train.epoch'"):
+        with_overrides(recipe, ("train.epoch=2",))

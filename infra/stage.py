@@ -164,11 +164,11 @@ def _next(run: Run, stage: Stage, out: Path) -> Submit | Attach | Adopt | GiveUp
 def _submit(run: Run, stage: Stage, out: Path, attempt: int) -> None:
     """Claim an attempt and see it to its end, or leave it to the process that was first."""
     resources = run.cluster.resources(stage.kind)
-    entry = Entry(
-        digest=stage.digest, kind=stage.kind, stage=stage.name, run=run.id, attempt=attempt,
-        owner=this_process(), claimed=ledger.now(),
-    )  # fmt: skip
     with run.cores.taken(resources.ranks * resources.threads_per_rank):
+        entry = Entry(
+            digest=stage.digest, kind=stage.kind, stage=stage.name, run=run.id, attempt=attempt,
+            owner=this_process(), claimed=ledger.now(),
+        )  # fmt: skip
         if run.should_stop or not run.book.claim(entry):
             return
         for stale in (RESULT, FAILURE):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from infra import ledger
 from infra.ledger import JobState, find_process, processes_of
 from infra.runs import read_runs
 from infra.stage import ensure
@@ -66,6 +68,18 @@ def long_recipe():
 
 def orchestrate(home: Path, recipe: Recipe) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", ORCHESTRATOR, str(home), recipe.model_dump_json()])
+
+
+def test_a_job_is_claimed_when_its_cores_are_free_so_that_its_time_is_its_own(home):
+    run = open_run(home)
+    with run.cores.taken(run.cores.total):
+        thread = threading.Thread(target=data, args=(run,))
+        thread.start()
+        until(lambda: run.cores.changed._waiters)
+        freed = ledger.now()
+    thread.join()
+    assert all(entry.claimed >= freed for entry in run.book.read().entries)
+    assert len(run.book.read().entries) == 2
 
 
 def test_a_finished_stage_is_found_and_not_made_again(home):

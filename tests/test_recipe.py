@@ -410,7 +410,8 @@ def test_method_names_say_what_differs_from_the_defaults():
 def test_every_objective_has_a_graph_name():
     names = {model.model_fields["name"].default: graph_name(model()) for model in OBJECTIVE_MODELS}
     assert names == {
-        "simclr": "augmentation", "supcon": "class", "clip": "pairs", "xclr": "captions", "random": "none",
+        "simclr": "augmentation", "supcon": "class", "xclr": "captions", "dcl": "augmentation", "dclw": "augmentation",
+        "clip": "pairs", "cwcl": "captions", "softclip": "pairs", "cloob": "pairs", "random": "none",
     }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -79,18 +79,28 @@ class EmbedConfig(Config):
     batch_size: int = Field(64, ge=1, description="captions encoded at once", json_schema_extra=RUNTIME)
 
 
+GraphSource = Literal[
+    "captions", "class_captions", "wordnet", "class", "random_class", "augmentation", "random_pair", "knn"
+]
+NEEDS_CLASSES: frozenset[GraphSource] = frozenset({"class_captions", "wordnet", "class", "random_class"})
+
+
 class TargetGraph(Config):
     """Which similarities the targets come from."""
 
-    source: Literal["captions", "random_class"] = Field(
-        "captions", description="captions: cosine; random_class: the same cosines, shuffled over pairs of classes"
+    source: GraphSource = Field(
+        "captions",
+        description="captions: cosines; class_captions: cosines of class names; wordnet: Wu-Palmer of the classes; "
+        "class: 1 in a class, else 0; random_class: class cosines, shuffled over pairs of classes; augmentation: 1 "
+        "for the picture itself; random_pair: cosines of captions, drawn for each pair of pictures; knn: the "
+        "neighbours kept in Parquet",
     )
-    seed: int = Field(0, ge=0, description="of the shuffle (random_class)")
+    seed: int = Field(0, ge=0, description="of what is drawn (random_class, random_pair)")
 
     @property
     def target(self) -> TargetGraph:
         """Source and seed alone, the seed only where it has an effect."""
-        return TargetGraph(source=self.source, seed=0 if self.source == "captions" else self.seed)
+        return TargetGraph(source=self.source, seed=self.seed if self.source.startswith("random") else 0)
 
     @property
     def label(self) -> str:
@@ -109,38 +119,90 @@ class GraphConfig(TargetGraph):
 TEMPERATURE = "tau, of the similarities between pictures"
 
 
-class SimCLRConfig(Config):
+class ViewsConfig(Config):
+    """Base of the objectives between views of pictures."""
+
+    temperature: float = Field(0.1, gt=0, description=TEMPERATURE)
+
+
+class SimCLRConfig(ViewsConfig):
     """One-hot target on the other view."""
 
     name: Literal["simclr"] = "simclr"
-    temperature: float = Field(0.1, gt=0, description=TEMPERATURE)
 
 
-class SupConConfig(Config):
+class SupConConfig(ViewsConfig):
     """Uniform target on the views of the same class (L_out)."""
 
     name: Literal["supcon"] = "supcon"
-    temperature: float = Field(0.1, gt=0, description=TEMPERATURE)
 
 
-class XCLRConfig(Config):
-    """Target = softmax of the graph's similarities."""
+class DCLConfig(ViewsConfig):
+    """SimCLR without the other view in the denominator."""
 
-    name: Literal["xclr"] = "xclr"
-    temperature: float = Field(0.1, gt=0, description=TEMPERATURE)
-    target_temperature: float = Field(0.1, gt=0, description="tau_s, of the graph's similarities; small is one-hot")
+    name: Literal["dcl"] = "dcl"
+
+
+class DCLWConfig(ViewsConfig):
+    """DCL that draws near pairs less than far ones (von Mises-Fisher weights)."""
+
+    name: Literal["dclw"] = "dclw"
+    sigma: float = Field(0.5, gt=0, description="of the weights; large is DCL")
+
+
+class GraphedConfig(Config):
+    """Base of the objectives whose targets come from a similarity graph."""
+
     graph: TargetGraph | None = Field(None, description="default: the recipe's graph")
 
 
-class CLIPConfig(Config):
-    """Image-text contrast in both directions with a learned temperature."""
+class XCLRConfig(ViewsConfig, GraphedConfig):
+    """Target = softmax of the graph's similarities."""
 
-    name: Literal["clip"] = "clip"
+    name: Literal["xclr"] = "xclr"
+    target_temperature: float = Field(0.1, gt=0, description="tau_s, of the graph's similarities; small is one-hot")
+
+
+class PairsConfig(Config):
+    """Base of the objectives between pictures and their captions."""
+
     text: Literal["scratch", "frozen"] = Field(
         "scratch", description="scratch: a small transformer; frozen: an MLP on the caption embeddings"
     )
+
+
+class LearnedScaleConfig(PairsConfig):
+    """Base of those with a learned temperature."""
+
     init_temperature: float = Field(0.07, gt=0, description="before training")
     max_scale: float = Field(100.0, gt=0, description="largest learned 1 / temperature")
+
+
+class CLIPConfig(LearnedScaleConfig):
+    """Image-text contrast in both directions with a learned temperature."""
+
+    name: Literal["clip"] = "clip"
+
+
+class CWCLConfig(LearnedScaleConfig, GraphedConfig):
+    """CLIP whose captions draw all pictures, in proportion to the graph's (similarity + 1) / 2."""
+
+    name: Literal["cwcl"] = "cwcl"
+
+
+class SoftCLIPConfig(LearnedScaleConfig):
+    """CLIP with targets softened by the similarities inside each modality."""
+
+    name: Literal["softclip"] = "softclip"
+    mix: float = Field(0.3, ge=0, le=1, description="share of the softened target; 0 is CLIP")
+
+
+class CLOOBConfig(PairsConfig):
+    """InfoLOOB on embeddings that a Hopfield network retrieved from the batch."""
+
+    name: Literal["cloob"] = "cloob"
+    scale: float = Field(30.0, gt=0, description="1 / temperature, not learned")
+    hopfield_scale: float = Field(8.0, gt=0, description="beta of the retrieval; large retrieves single embeddings")
 
 
 class RandomConfig(Config):
@@ -150,9 +212,20 @@ class RandomConfig(Config):
 
 
 ObjectiveConfig = Annotated[
-    SimCLRConfig | SupConConfig | XCLRConfig | CLIPConfig | RandomConfig, Field(discriminator="name")
+    SimCLRConfig
+    | SupConConfig
+    | XCLRConfig
+    | DCLConfig
+    | DCLWConfig
+    | CLIPConfig
+    | CWCLConfig
+    | SoftCLIPConfig
+    | CLOOBConfig
+    | RandomConfig,
+    Field(discriminator="name"),
 ]
-OBJECTIVE_NAMES = ("simclr", "supcon", "clip", "xclr", "random")
+OBJECTIVE_MODELS: tuple[type[Config], ...] = get_args(get_args(ObjectiveConfig)[0])
+OBJECTIVE_NAMES: tuple[str, ...] = tuple(model.model_fields["name"].default for model in OBJECTIVE_MODELS)
 
 
 def method_name(objective: ObjectiveConfig) -> str:
@@ -165,17 +238,17 @@ def method_name(objective: ObjectiveConfig) -> str:
 
 def graph_name(objective: ObjectiveConfig) -> str:
     """Where an objective's targets come from."""
-    if isinstance(objective, XCLRConfig) and objective.graph is not None:
-        return objective.graph.label
-    return {"simclr": "augmentation", "supcon": "class", "clip": "pairs", "random": "none"}.get(
-        objective.name, "captions"
-    )
+    if isinstance(objective, GraphedConfig):
+        return objective.graph.label if objective.graph is not None else "captions"
+    if isinstance(objective, PairsConfig):
+        return "pairs"
+    return {"supcon": "class", "random": "none"}.get(objective.name, "augmentation")
 
 
 def with_graph(objectives: Sequence[ObjectiveConfig], default: TargetGraph) -> list[ObjectiveConfig]:
-    """The objectives with the graph filled in where X-CLR does not name its own."""
+    """The objectives with the graph filled in where one that needs it does not name its own."""
     return [
-        each.model_copy(update={"graph": (each.graph or default).target}) if isinstance(each, XCLRConfig) else each
+        each.model_copy(update={"graph": (each.graph or default).target}) if isinstance(each, GraphedConfig) else each
         for each in objectives
     ]
 
@@ -183,8 +256,8 @@ def with_graph(objectives: Sequence[ObjectiveConfig], default: TargetGraph) -> l
 class TrainConfig(Config):
     """How a backbone is pretrained."""
 
-    backbone: Literal["resnet-mini", "resnet18", "resnet34", "resnet50"] = Field(
-        "resnet-mini", description="resnet-mini is made for 32 pixels; the others are torchvision's"
+    backbone: Literal["resnet-mini", "resnet18", "resnet34", "resnet50", "vit-small", "vit-base"] = Field(
+        "resnet-mini", description="resnet-mini is made for 32 pixels; the others are torchvision's, patches of 16"
     )
     width: int = Field(16, ge=4, description="channels of the first block (resnet-mini)")
     image_size: int = Field(32, ge=8, description="side of a training view, pixels")
@@ -192,16 +265,49 @@ class TrainConfig(Config):
     projector_out: int = Field(128, ge=1, description="size of the vectors that the loss compares")
     epochs: int = Field(12, ge=1, description="passes over the training pictures")
     batch_size: int = Field(256, ge=2, description="samples per step over all ranks; each gives two views")
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd has momentum 0.9")
-    learning_rate: float = Field(3e-3, gt=0, description="at its highest, whatever the batch size")
+    optimizer: Literal["adamw", "sgd", "lars"] = Field("adamw", description="sgd and lars have momentum 0.9")
+    learning_rate: float = Field(3e-3, gt=0, description="at its highest, after lr_rule")
+    lr_rule: Literal["absolute", "linear", "sqrt"] = Field(
+        "absolute",
+        description="what learning_rate is multiplied by: absolute 1, linear batch_size / 256, sqrt sqrt(batch_size)",
+    )
     weight_decay: float = Field(1e-4, ge=0, description="not on biases and norms")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising learning rate")
+    views: Literal["stickers", "simclr", "autoaugment"] = Field(
+        "stickers",
+        description="stickers: cut-out pictures on drawn backgrounds, in one pass on the batch; simclr: crop, flip, "
+        "colour, grey, blur; autoaugment: crop, flip and AutoAugment's ImageNet policy",
+    )
     min_crop: float = Field(0.3, gt=0, le=1, description="smallest share of the picture's area in a crop")
     background: float = Field(
-        0.8, ge=0, le=1, description="how often a transparent picture gets its group's background"
+        0.8, ge=0, le=1, description="how often a transparent picture gets its group's background (stickers)"
     )
+    shuffle_shards: int | None = Field(
+        None, ge=1, description="shuffle pictures within so many shards at a time, for slow disks; default: within all"
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the network's products; weights and losses stay float32"
+    )
+    channels_last: bool = Field(True, description="memory format of pictures in the network")
+    compile: bool = Field(False, description="torch.compile the backbone")
+    activation_checkpointing: bool = Field(
+        False, description="compute activations twice to keep fewer in memory", json_schema_extra=RUNTIME
+    )
+    blockwise_from: int = Field(
+        2048,
+        ge=2,
+        description="views in a global batch from which the loss goes block by block",
+        json_schema_extra=RUNTIME,
+    )
+    workers: int = Field(4, ge=0, description="processes of each rank that decode pictures", json_schema_extra=RUNTIME)
     log_every: int = Field(5, ge=1, description="steps between two log lines", json_schema_extra=RUNTIME)
     checkpoint_every: int = Field(100, ge=1, description="steps between two checkpoints", json_schema_extra=RUNTIME)
+    keep_checkpoints: int = Field(
+        2, ge=1, description="newest checkpoints kept, beside the best", json_schema_extra=RUNTIME
+    )
+    stuck_after_s: int = Field(
+        600, ge=1, description="how long ranks wait for one that is late", json_schema_extra=RUNTIME
+    )
 
 
 class EvalConfig(Config):
@@ -353,9 +459,6 @@ def _override_objectives(raw: dict[str, Any], parts: list[str], value: object) -
         if model is not None and parts[0] in model.model_fields:
             _assign(named, parts, value, "objective." + ".".join(parts))
             entries[index] = named
-
-
-OBJECTIVE_MODELS: tuple[type[Config], ...] = (SimCLRConfig, SupConConfig, XCLRConfig, CLIPConfig, RandomConfig)
 
 
 def _assign(raw: dict[str, Any], parts: list[str], value: object, override: str) -> None:

@@ -14,17 +14,18 @@ from xclr import datafiles
 from xclr.artifact import Artifact, Digest, Manifest, digest, identity
 from xclr.errors import DataError, RecipeError
 from xclr.recipe import (
+    NEEDS_CLASSES,
     RUNTIME,
-    CLIPConfig,
     Config,
     DataConfig,
+    GraphedConfig,
     ObjectiveConfig,
+    PairsConfig,
     RandomConfig,
     Recipe,
     SupConConfig,
     TargetGraph,
     TrainConfig,
-    XCLRConfig,
     graph_name,
     method_name,
     with_graph,
@@ -196,9 +197,10 @@ def objectives(recipe: Recipe) -> list[ObjectiveConfig]:
     filled = with_graph(recipe.objectives, recipe.graph)
     left_out = (RandomConfig,) if has_labels(recipe) else (RandomConfig, SupConConfig)
     chosen: list[ObjectiveConfig] = [RandomConfig(), *(each for each in filled if not isinstance(each, left_out))]
-    classes = any(isinstance(each, XCLRConfig) and each.graph and each.graph.source != "captions" for each in chosen)
-    if classes and not has_labels(recipe):
-        raise RecipeError("graph random_class needs classes", "set data.label_column, or graph.source: captions")
+    graphs = [each.graph for each in chosen if isinstance(each, GraphedConfig) and each.graph]
+    needy = [each.source for each in graphs if each.source in NEEDS_CLASSES]
+    if needy and not has_labels(recipe):
+        raise RecipeError(f"graph {needy[0]} needs classes", "set data.label_column, or graph.source: captions")
     return chosen
 
 
@@ -251,7 +253,7 @@ def class_graph(target: TargetGraph, captions: Artifact, embeddings: Artifact) -
 
 def class_graphs(recipe: Recipe) -> list[TargetGraph]:
     """The class graphs that the recipe's objectives need, each once."""
-    graphs = [each.graph for each in objectives(recipe) if isinstance(each, XCLRConfig) and each.graph]
+    graphs = [each.graph for each in objectives(recipe) if isinstance(each, GraphedConfig) and each.graph]
     return list(dict.fromkeys(each for each in graphs if each.source != "captions"))
 
 
@@ -266,10 +268,10 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, inputs: Mapp
     train = recipe.train
     if isinstance(objective, RandomConfig):  # no schedule enters the name of an untrained backbone
         train = TrainConfig(backbone=train.backbone, width=train.width, image_size=train.image_size)
-    if isinstance(objective, CLIPConfig) and objective.text == "frozen":
+    if isinstance(objective, PairsConfig) and objective.text == "frozen":
         roles.append("embeddings")
     chosen = {role: inputs[role] for role in roles}
-    if isinstance(objective, XCLRConfig) and objective.graph is not None:
+    if isinstance(objective, GraphedConfig) and objective.graph is not None:
         source = "embeddings" if objective.graph.source == "captions" else class_graph_role(objective.graph)
         chosen["embeddings" if source == "embeddings" else "class_graph"] = inputs[source]
     config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=recipe.data.source)
@@ -284,7 +286,9 @@ def class_graph_role(target: TargetGraph) -> str:
 def label(objective: ObjectiveConfig) -> str:
     """Method, and its graph where that is not the method's own."""
     graph = graph_name(objective)
-    return method_name(objective) + (f" ({graph})" if isinstance(objective, XCLRConfig) and graph != "captions" else "")
+    return method_name(objective) + (
+        f" ({graph})" if isinstance(objective, GraphedConfig) and graph != "captions" else ""
+    )
 
 
 def features(recipe: Recipe, title: str, checkpoint: Artifact, inputs: Mapping[str, Artifact]) -> Stage:

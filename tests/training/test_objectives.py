@@ -80,7 +80,7 @@ def test_a_step_has_a_finite_loss_and_moves_every_parameter(paths, rows, name):
     for key, parameter in module.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), key
         assert parameter.grad.abs().max() > 0, key
-    assert all(value.ndim == 0 and not value.requires_grad for value in outcome.report.values())
+    assert all(value.ndim == 0 and not value.requires_grad for value in outcome.report().values())
 
 
 def test_random_trains_nothing(paths):
@@ -107,7 +107,7 @@ def test_xclr_with_cold_targets_and_distinct_captions_is_simclr(paths, distinct)
     expected = module_of(SimCLRConfig(temperature=TAU), paths)(features, distinct)
     outcome = module_of(config, paths)(features, distinct)
     torch.testing.assert_close(outcome.loss, expected.loss, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(outcome.report, expected.report, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outcome.report(), expected.report(), rtol=1e-5, atol=1e-6)
 
 
 def test_xclr_with_cold_targets_draws_equal_captions_together(home, paths):
@@ -115,13 +115,13 @@ def test_xclr_with_cold_targets_draws_equal_captions_together(home, paths):
     captions = home.column("caption")
     pair = next((a, b) for b, a in enumerate(map(captions.index, captions)) if a < b)
     rows = torch.tensor(pair)
-    report = module_of(XCLRConfig(target_temperature=1e-4), paths)(features_of(rows), rows).report
+    report = module_of(XCLRConfig(target_temperature=1e-4), paths)(features_of(rows), rows).report()
     assert report["positive_mass"].item() == pytest.approx(1 / 3, abs=1e-3)
     assert report["target_entropy"].item() == pytest.approx(math.log(3), abs=1e-3)
 
 
 def test_xclr_with_hot_targets_has_uniform_ones(paths, distinct):
-    report = module_of(XCLRConfig(target_temperature=1e4), paths)(features_of(distinct), distinct).report
+    report = module_of(XCLRConfig(target_temperature=1e4), paths)(features_of(distinct), distinct).report()
     assert report["target_entropy"].item() == pytest.approx(math.log(2 * len(distinct) - 1), abs=1e-4)
     assert report["positive_mass"].item() == pytest.approx(1 / (2 * len(distinct) - 1), abs=1e-4)
 
@@ -133,7 +133,7 @@ def test_supcon_is_xclr_with_a_cold_class_graph(paths, rows):
     config = XCLRConfig(temperature=TAU, target_temperature=1e-3, graph=graph)
     outcome = module_of(config, paths)(features, rows)
     torch.testing.assert_close(outcome.loss, expected.loss, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(outcome.report, expected.report, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outcome.report(), expected.report(), rtol=1e-5, atol=1e-6)
     simclr = module_of(SimCLRConfig(temperature=TAU), paths)(features, rows)
     assert abs(simclr.loss - outcome.loss) > 1e-3  # there are classes with more than one sample
 
@@ -154,18 +154,18 @@ def test_a_row_without_a_class_has_only_its_other_view(home, paths, rows, tmp_pa
     schema.write(table, tmp_path / "captions.parquet", schema.CAPTIONS, {})
     odd = rows[rows % 2 == 1]
     outcome = module_of(SupConConfig(), paths | {"captions": tmp_path})(features_of(odd), odd)
-    assert outcome.report["target_entropy"] == 0 and outcome.report["positive_mass"] == 1
+    assert outcome.report()["target_entropy"] == 0 and outcome.report()["positive_mass"] == 1
 
 
 def test_simclr_reports_one_hot_targets(paths, rows):
-    report = module_of(SimCLRConfig(), paths)(features_of(rows), rows).report
+    report = module_of(SimCLRConfig(), paths)(features_of(rows), rows).report()
     assert report == {"target_entropy": 0, "positive_mass": 1}
 
 
 def test_supcon_reports_uniform_targets_over_the_class(home, paths, rows):
     labels = np.asarray(home.column("label"))[rows.numpy()]
     positives = 2 * (labels[:, None] == labels).sum(axis=1) - 1
-    report = module_of(SupConConfig(), paths)(features_of(rows), rows).report
+    report = module_of(SupConConfig(), paths)(features_of(rows), rows).report()
     assert report["target_entropy"].item() == pytest.approx(np.log(positives).mean(), rel=1e-5)
     assert report["positive_mass"].item() == pytest.approx((1 / positives).mean(), rel=1e-5)
     assert positives.max() > 1
@@ -191,7 +191,7 @@ def test_clip_is_the_mean_of_its_two_views(paths, rows):
 
 
 def test_clips_scale_starts_at_the_inverse_temperature(paths, rows):
-    report = module_of(CLIPConfig(init_temperature=0.07), paths)(features_of(rows), rows).report
+    report = module_of(CLIPConfig(init_temperature=0.07), paths)(features_of(rows), rows).report()
     assert report["scale"].item() == pytest.approx(1 / 0.07, rel=1e-5)
 
 
@@ -200,7 +200,7 @@ def test_clips_scale_is_never_above_its_limit(paths, rows):
     optimizer = torch.optim.SGD([module.log_scale], lr=0.5)
     scales = []
     for _ in range(5):
-        scales.append(module(features_of(rows), rows).report["scale"].item())
+        scales.append(module(features_of(rows), rows).report()["scale"].item())
         module.log_scale.grad = torch.tensor(-1.0)  # as data that always ask for a larger scale
         optimizer.step()
     assert scales == sorted(scales) and scales[0] < scales[-1] == pytest.approx(20.0, rel=1e-6)
@@ -218,7 +218,7 @@ def test_clips_scale_comes_down_again_from_its_limit(paths, rows):
         outcome = module(features_of(rows), rows)
         outcome.loss.backward()
         optimizer.step()
-        scales.append(outcome.report["scale"].item())
+        scales.append(outcome.report()["scale"].item())
     assert scales[-1] < 99
 
 

@@ -1,6 +1,6 @@
 """Contrastive objectives: targets, the loss, its block-wise twin, and candidates gathered from all ranks."""
 
-from xclr.objective.gather import anchor_index, gather_rows, gather_views
+from xclr.objective.gather import anchor_index, gather_rows, gather_views, world_and_rank
 from xclr.objective.loss import contrastive, cosine_logits, xclr_loss, xclr_loss_from_embeddings
 from xclr.objective.targets import (
     class_targets,
@@ -25,6 +25,7 @@ __all__ = [
     "pair_targets",
     "self_mask",
     "soft_targets",
+    "world_and_rank",
     "xclr_loss",
     "xclr_loss_from_embeddings",
 ]

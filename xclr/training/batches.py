@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -16,6 +17,7 @@ from xclr.errors import DataError
 from xclr.images import read_pictures, usable_rows
 from xclr.recipe import TrainConfig
 from xclr.training.keyed import epoch_order
+from xclr.training.ranks import Place
 from xclr.training.views import as_groups, texture_bank, training_view, view_numbers
 
 
@@ -24,6 +26,10 @@ class Batch(NamedTuple):
 
     rows: Tensor
     views: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(each.to(device, non_blocking=True) for each in self))
 
 
 class Batches(Protocol):
@@ -39,8 +45,11 @@ class Batches(Protocol):
         """Samples a step over all ranks."""
         ...
 
-    def batch(self, step: int, rank: int, world: int) -> Batch:
-        """This rank's share of the batch of a step, a pure function of its arguments."""
+    def stream(self, start: int, stop: int, place: Place) -> Iterator[Batch]:
+        """This rank's share of the batches of global steps start, ..., stop - 1, on its device.
+
+        The share of a step is a pure function of the step, the rank and the world.
+        """
         ...
 
 
@@ -79,6 +88,11 @@ class PictureBatches:
     def batch_size(self) -> int:
         """Samples a step over all ranks."""
         return self.config.batch_size
+
+    def stream(self, start: int, stop: int, place: Place) -> Iterator[Batch]:
+        """The batches of the steps, on the rank's device."""
+        for step in range(start, stop):
+            yield self.batch(step, place.rank, place.world).to(place.device)
 
     def batch(self, step: int, rank: int, world: int) -> Batch:
         """Samples rank * b to (rank + 1) * b of the step's global batch, and their two views."""

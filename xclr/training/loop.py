@@ -15,11 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 from xclr.errors import JobError, RecipeError
 from xclr.recipe import TrainConfig
 from xclr.training import checkpoint
-from xclr.training.batches import Batches
+from xclr.training.batches import Batch, Batches
 from xclr.training.checkpoint import Checkpoint
 from xclr.training.norm import convert_sync_batchnorm
 from xclr.training.objectives import Outcome
 from xclr.training.optim import build_optimizer, learning_rate
+from xclr.training.ranks import Place
 from xclr.training.stop import Stopped
 
 Log = Callable[[int, Mapping[str, float]], None]
@@ -53,28 +54,31 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
     Every rank calls it with the same arguments. `should_stop` is asked at each step; when any rank says yes, all
     stop together after a checkpoint and Stopped is raised. `resume` continues with the loss sequence unchanged.
     """
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    if data.batch_size % world:
+    place = Place.here()
+    if data.batch_size % place.world:
         raise RecipeError(
-            f"train.batch_size {data.batch_size} cannot be shared by {world} ranks", "choose a multiple of the ranks"
+            f"train.batch_size {data.batch_size} cannot be shared by {place.world} ranks",
+            "choose a multiple of the ranks",
         )
     model = convert_sync_batchnorm(objective)
     optimizer = build_optimizer(model, config)
     done = _restore(resume, model, optimizer)
     steps = config.epochs * data.steps_per_epoch
-    trained = DistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
+    trained = DistributedDataParallel(model, broadcast_buffers=False) if place.world > 1 else model
     model.train()
     meter = Meter(data.batch_size)
     saved = resume
-    for step in range(done, steps):
-        rate = _step(trained, optimizer, data, (step, steps, rank, world), config, meter)
+    for step, batch in enumerate(data.stream(done, steps, place), start=done):
+        logged = step + 1 == steps or (step + 1) % config.log_every == 0
+        rate = learning_rate(step, steps, config)
+        meter.add(_step(trained, optimizer, batch, rate), logged)
         stop = meter.share(should_stop())
-        if step + 1 == steps or (step + 1) % config.log_every == 0:
+        if logged:
             log(
                 step + 1, meter.read() | {"train/learning_rate": rate, "train/epoch": (step + 1) / data.steps_per_epoch}
             )
         if stop or step + 1 == steps or (step + 1) % config.checkpoint_every == 0:
-            saved = _save(out, step + 1, model, optimizer, rank)
+            saved = _save(out, step + 1, model, optimizer, place.rank)
         if stop and step + 1 < steps:
             raise Stopped(f"stopped after step {step + 1} of {steps}")
     if saved is None:
@@ -82,25 +86,14 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
     return saved
 
 
-def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    data: Batches,
-    place: tuple[int, int, int, int],
-    config: TrainConfig,
-    meter: Meter,
-) -> float:
-    step, steps, rank, world = place
-    rate = learning_rate(step, steps, config)
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, rate: float) -> Outcome:
     for group in optimizer.param_groups:
         group["lr"] = rate
-    batch = data.batch(step, rank, world)
     outcome: Outcome = model(batch.views, batch.rows)
     optimizer.zero_grad(set_to_none=True)
     outcome.loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    meter.add(outcome)
-    return rate
+    return outcome
 
 
 class Meter:
@@ -112,10 +105,11 @@ class Meter:
         self.values = torch.zeros(0)
         self.steps, self.since = 0, time.perf_counter()
 
-    def add(self, outcome: Outcome) -> None:
-        """Take one step's outcome."""
-        self.names = ["loss", *outcome.report]
-        self.values = torch.stack([outcome.loss.detach().float(), *(each.float() for each in outcome.report.values())])
+    def add(self, outcome: Outcome, logged: bool) -> None:
+        """Take one step's outcome, with its report when the step is logged."""
+        named = {"loss": outcome.loss.detach()} | (outcome.report() if logged else {})
+        self.names = list(named)
+        self.values = torch.stack([each.float() for each in named.values()])
         self.steps += 1
 
     def share(self, stop: bool) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import singledispatch
+from functools import partial, singledispatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,10 +42,10 @@ Targets = Callable[[Tensor, Tensor, Tensor], Tensor]  # (rows [b], all rows [B],
 
 
 class Outcome(NamedTuple):
-    """A loss to descend and numbers to watch, all scalars."""
+    """A loss to descend, and what computes the numbers to watch on the steps that are logged; all scalars."""
 
     loss: Tensor
-    report: dict[str, Tensor]
+    report: Callable[[], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ViewObjective(nn.Module):
         targets = self.targets(rows, all_rows, anchors)
         logits = cosine_logits(z, candidates, temperature=self.temperature)
         loss = contrastive(logits, targets, excluding(self_mask(anchors, len(candidates))))
-        return Outcome(loss, _target_report(targets, anchors))
+        return Outcome(loss, partial(_target_report, targets, anchors))
 
 
 class CLIPObjective(nn.Module):
@@ -104,7 +104,7 @@ class CLIPObjective(nn.Module):
             / 2
             for own, theirs in zip(z.chunk(2), pictures, strict=True)
         ]
-        return Outcome(torch.stack(losses).mean(), {"scale": scale.detach()})
+        return Outcome(torch.stack(losses).mean(), lambda: {"scale": scale.detach()})
 
 
 @singledispatch

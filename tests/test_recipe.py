@@ -466,3 +466,14 @@ def test_overrides_change_a_loaded_recipe_as_they_change_a_file():
     assert with_overrides(recipe, changes) == load_recipe("smoke", changes)
     with pytest.raises(RecipeError, match=r"recipe smoke: unknown key 'train.epoch'"):
         with_overrides(recipe, ("train.epoch=2",))
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "views"), [("imagenet", 0.075, "autoaugment"), ("cc3m", 0.1, "simclr"), ("cc12m", 0.1, "simclr")]
+)
+def test_the_papers_recipes_hold_its_settings(name, rate, views):
+    train = load_recipe(name).train
+    assert (train.backbone, train.projector_hidden, train.projector_out) == ("resnet50", 2048, 128)
+    assert (train.optimizer, train.learning_rate, train.lr_rule) == ("lars", rate, "sqrt")
+    assert (train.epochs, train.batch_size, train.weight_decay, train.warmup_fraction) == (100, 1024, 1e-6, 0.1)
+    assert (train.views, train.image_size, train.min_crop) == (views, 224, 0.08)

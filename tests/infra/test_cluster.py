@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from infra.cluster import CLUSTERS, Cluster, Resources, cores, load_cluster
 from xclr.errors import RecipeError
+from xclr.recipe import load_recipe
 from xclr.stages import KINDS
 
 
@@ -98,3 +99,8 @@ def test_a_faulty_key_is_named_with_its_file(text, said, tmp_path):
 @pytest.mark.parametrize("text", ["stages: [", "- local", "5", "words", b"name: caf\xe9", "name: 2001-13-45"])
 def test_a_file_that_holds_no_keys_is_named(text, tmp_path):
     assert "mine.yaml" in fault(written(tmp_path, text)).message
+
+
+def test_the_papers_batches_are_shared_by_eight_gpus():
+    assert load_cluster("node8").resources("pretrain").ranks == 8
+    assert all(load_recipe(name).train.batch_size % 8 == 0 for name in ("imagenet", "cc3m", "cc12m"))

@@ -14,14 +14,15 @@ from xclr.objective import (
     class_targets,
     contrastive,
     cosine_logits,
-    dcl_log_weights,
     excluding,
     gather_rows,
     gather_views,
     identity_targets,
+    itself_and_pair,
     pair_targets,
     self_mask,
     soft_targets,
+    without,
     xclr_loss,
 )
 from xclr.training.norm import SyncBatchNorm, convert_sync_batchnorm
@@ -68,7 +69,7 @@ class ViewContrast(nn.Module):
         n = len(candidates)
         exclude = self_mask(anchors, n)
         targets = self.targets(vectors, labels, anchors, n)
-        log_weights = dcl_log_weights(anchors, n) if self.name == "dcl" else excluding(exclude)
+        log_weights = without(itself_and_pair(anchors, n), n) if self.name == "dcl" else excluding(exclude)
         return contrastive(cosine_logits(z, candidates, temperature=TAU), targets, log_weights)
 
     def targets(self, vectors, labels, anchors, n):

@@ -8,11 +8,12 @@ from xclr.objective import (
     class_targets,
     contrastive,
     cosine_logits,
-    dcl_log_weights,
     excluding,
+    itself_and_pair,
     pair_targets,
     self_mask,
     soft_targets,
+    without,
     xclr_loss,
 )
 
@@ -48,7 +49,7 @@ def objective_value(name, dtype):
         "xclr": (soft_targets(class_similarity(dtype), temperature=TAU, exclude=itself), excluding(itself)),
         "simclr": (pair_targets(anchors, n), excluding(itself)),
         "supcon": (class_targets(labels(), labels(), anchors, dtype=dtype), excluding(itself)),
-        "dcl": (pair_targets(anchors, n), dcl_log_weights(anchors, n)),
+        "dcl": (pair_targets(anchors, n), without(itself_and_pair(anchors, n), n)),
     }[name]
     z = projections(dtype)
     return contrastive(cosine_logits(z, z, temperature=TAU), targets, log_weights)

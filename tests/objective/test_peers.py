@@ -12,11 +12,13 @@ from xclr.objective import (
     class_targets,
     contrastive,
     cosine_logits,
-    dcl_log_weights,
     excluding,
     identity_targets,
+    itself_and_pair,
     pair_targets,
     self_mask,
+    weighted_pair_targets,
+    without,
 )
 
 N, D = 12, 7
@@ -47,17 +49,17 @@ def test_simclr_is_lightlys_ntxent(tau):
 
 def test_dcl_is_lightlys():
     z = views(N, D)
-    ours = contrastive(view_logits(z, 0.1), pair_targets(ANCHORS, 2 * N), dcl_log_weights(ANCHORS, 2 * N))
+    ours = contrastive(
+        view_logits(z, 0.1), pair_targets(ANCHORS, 2 * N), without(itself_and_pair(ANCHORS, 2 * N), 2 * N)
+    )
     assert_same(ours, DCLLoss(temperature=0.1)(*z.chunk(2)), z)
 
 
 @pytest.mark.filterwarnings("ignore:To copy construct from a tensor")
 def test_dclw_is_lightlys_with_the_weight_on_the_positive():
     z = views(N, D)
-    first, second = F.normalize(z.detach(), dim=1).chunk(2)
-    weight = 2 - N * ((first * second).sum(1) / 0.5).softmax(0)
-    targets = pair_targets(ANCHORS, 2 * N) * weight.repeat(2)[:, None]
-    ours = contrastive(view_logits(z, 0.1), targets, dcl_log_weights(ANCHORS, 2 * N))
+    targets = weighted_pair_targets(*F.normalize(z, dim=1).chunk(2), ANCHORS, sigma=0.5)
+    ours = contrastive(view_logits(z, 0.1), targets, without(itself_and_pair(ANCHORS, 2 * N), 2 * N))
     assert_same(ours, DCLWLoss(temperature=0.1, sigma=0.5)(*z.chunk(2)), z)
 
 

@@ -12,12 +12,13 @@ from xclr.objective import (
     class_targets,
     contrastive,
     cosine_logits,
-    dcl_log_weights,
     excluding,
     identity_targets,
+    itself_and_pair,
     pair_targets,
     self_mask,
     soft_targets,
+    without,
 )
 
 few = settings(max_examples=40, deadline=None)
@@ -136,7 +137,7 @@ def test_cold_targets_become_pair_and_class_targets(samples, seed, count):
 def test_weights_are_minus_infinity_where_excluded_and_else_zero(samples, seed):
     n = 2 * samples
     anchors = some_anchors(n, seed)
-    weights = dcl_log_weights(anchors, n)
+    weights = without(itself_and_pair(anchors, n), n)
     for row, a in zip(weights, anchors.tolist(), strict=True):
         assert row.isinf().nonzero().flatten().tolist() == sorted([a, (a + samples) % n])
         assert (row[row.isfinite()] == 0).all()
@@ -148,14 +149,14 @@ def test_anchors_of_a_part_give_the_rows_of_the_whole():
     part, whole = torch.tensor([2, 3, 8, 9]), torch.arange(12)
     assert torch.equal(pair_targets(part, n), pair_targets(whole, n)[part])
     assert torch.equal(class_targets(labels[part], labels, part), class_targets(labels, labels, whole)[part])
-    assert torch.equal(dcl_log_weights(part, n), dcl_log_weights(whole, n)[part])
+    assert torch.equal(itself_and_pair(part, n), itself_and_pair(whole, n)[part])
 
 
 def test_builders_refuse_batches_without_views_or_positives():
     with pytest.raises(ValueError, match="two views"):
         pair_targets(torch.arange(3), 3)
     with pytest.raises(ValueError, match="no negative"):
-        dcl_log_weights(torch.arange(2), 2)
+        itself_and_pair(torch.arange(2), 2)
     with pytest.raises(ValueError, match="no other candidate of its class"):
         class_targets(torch.tensor([0]), torch.tensor([0, 1]), torch.tensor([0]))
 

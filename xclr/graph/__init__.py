@@ -6,18 +6,31 @@ from xclr.graph.embed import run as run_embeddings
 from xclr.graph.encoder import Encoder, SentenceEncoder
 from xclr.graph.knn import TopK, merge_topk, self_join, topk
 from xclr.graph.neighbours import run as run_graph
-from xclr.graph.similarity import ClassGraph, EmbeddingLookup, KnnGraph, SimilaritySource
+from xclr.graph.similarity import (
+    ClassGraph,
+    EmbeddingLookup,
+    KnnGraph,
+    RandomPair,
+    SameClass,
+    SameRow,
+    SimilaritySource,
+    open_similarity,
+)
 
 __all__ = [
     "ClassGraph",
     "EmbeddingLookup",
     "Encoder",
     "KnnGraph",
+    "RandomPair",
+    "SameClass",
+    "SameRow",
     "SentenceEncoder",
     "SimilaritySource",
     "TopK",
     "embed_captions",
     "merge_topk",
+    "open_similarity",
     "run_class_graph",
     "run_embeddings",
     "run_graph",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +17,12 @@ from xclr import schema
 from xclr.errors import DataError
 from xclr.graph.embed import read_captions, representatives
 from xclr.graph.knn import TopK
+from xclr.recipe import GraphSource, TargetGraph
+
+VALUES = 1 << 16  # of RandomPair
+GOLDEN = 0x9E3779B97F4A7C15
+
+Rows = Callable[[slice], Tensor]
 
 
 class SimilaritySource(Protocol):
@@ -23,6 +31,22 @@ class SimilaritySource(Protocol):
     def block(self, rows: Tensor, cols: Tensor) -> Tensor:
         """Similarities [b, B] float32 in [-1, 1] of row ids `rows` [b] and `cols` [B], on the device of `rows`."""
         ...
+
+    def between(self, rows: Tensor, cols: Tensor) -> Rows:
+        """What gives block(rows[part], cols) for a slice, after looking up once what all slices need."""
+        ...
+
+
+class _ByBlock(ABC):
+    """A graph with nothing to look up beforehand."""
+
+    @abstractmethod
+    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
+        """Similarities [b, B] of row ids."""
+
+    def between(self, rows: Tensor, cols: Tensor) -> Rows:
+        """block(rows[part], cols) for any slice."""
+        return lambda part: self.block(rows[part], cols)
 
 
 class EmbeddingLookup:
@@ -36,16 +60,87 @@ class EmbeddingLookup:
         """Map a vectors.npy."""
         return cls(np.load(path, mmap_mode="r"))
 
+    @property
+    def width(self) -> int:
+        """Size of a vector."""
+        return int(self.vectors.shape[1])
+
     def gather(self, rows: Tensor) -> Tensor:
         """The vectors [b, d] float32 of row ids [b], on their device; raises IndexError for a row beyond the table."""
         return torch.from_numpy(self.vectors[rows.cpu().numpy()]).to(rows.device).float()
 
     def block(self, rows: Tensor, cols: Tensor) -> Tensor:
         """Cosines [b, B], clamped to [-1, 1]."""
-        return (self.gather(rows) @ self.gather(cols).T).clamp_(-1, 1)
+        return self.between(rows, cols)(slice(None))
+
+    def between(self, rows: Tensor, cols: Tensor) -> Rows:
+        """The vectors of all rows are read once."""
+        left, right = self.gather(rows), self.gather(cols)
+        return lambda part: (left[part] @ right.T).clamp_(-1, 1)
 
 
-class ClassGraph:
+class SameRow(_ByBlock):
+    """1 for a row itself, else 0: the graph of SimCLR."""
+
+    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
+        """Equality of row ids [b, B]."""
+        return (rows[:, None] == cols).float()
+
+
+class SameClass(_ByBlock):
+    """1 within a class, else 0: the graph of SupCon; a row without a class (label -1) is alone."""
+
+    def __init__(self, labels: Tensor) -> None:
+        self.labels = torch.where(labels < 0, -1 - torch.arange(len(labels)), labels)  # [n] int64, by row_id
+
+    @classmethod
+    def open(cls, captions: Path) -> SameClass:
+        """Read the labels of captions.parquet; raises DataError when it has none."""
+        labels = read_labels(captions)
+        if (labels < 0).all():
+            raise DataError("these data have no classes", "set data.label_column, or choose another graph")
+        return cls(labels)
+
+    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
+        """Equality of classes [b, B]."""
+        labels = self.labels.to(rows.device)
+        return (labels[rows][:, None] == labels[cols]).float()
+
+
+class RandomPair(_ByBlock):
+    """For each pair of rows a value of its own from a table, 1 for a row itself: a graph without any structure.
+
+    Which value depends on (seed, the smaller row id, the larger), so that a pair has the same one in every batch.
+    """
+
+    def __init__(self, values: Tensor, seed: int) -> None:
+        self.values = values  # [2^k] float32
+        self.key = torch.tensor(seed * GOLDEN % 2**63, dtype=torch.int64)
+
+    @classmethod
+    def open(cls, vectors: Path, seed: int) -> RandomPair:
+        """Values: the cosines of VALUES random pairs of captions."""
+        lookup = EmbeddingLookup.open(vectors)
+        picked = np.random.default_rng(seed).integers(0, len(lookup.vectors), (2, VALUES))
+        left, right = (lookup.gather(torch.from_numpy(each)) for each in picked)
+        return cls((left * right).sum(1).clamp_(-1, 1), seed)
+
+    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
+        """Drawn similarities [b, B]."""
+        low, high = torch.minimum(rows[:, None], cols), torch.maximum(rows[:, None], cols)
+        bits = _mixed(_mixed(low + self.key.to(rows.device)) + high)
+        found = self.values.to(rows.device)[bits & (len(self.values) - 1)]
+        return found.masked_fill_(low == high, 1.0)
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """int64 bits, each of which depends on all of the input's; multiplication wraps."""
+    bits = (bits ^ (bits >> 31)) * -0x61C8864680B583EB
+    bits = (bits ^ (bits >> 29)) * 0x2545F4914F6CDD1D
+    return bits ^ (bits >> 32)
+
+
+class ClassGraph(_ByBlock):
     """The similarity of two rows' classes; a row without a class (label -1) has 1 with itself and 0 else."""
 
     def __init__(self, matrix: Tensor, labels: Tensor) -> None:
@@ -56,16 +151,16 @@ class ClassGraph:
     def open(cls, graph: Path, captions: Path) -> ClassGraph:
         """Read graph_class.parquet and the labels of captions.parquet; raises DataError when they do not fit."""
         edges = schema.read(graph, schema.GRAPH_CLASS)
-        labels = read_captions(captions)["label"].fill_null(-1).to_numpy().astype(np.int64)
+        labels = read_labels(captions)
         classes = int(edges["src"].to_numpy().max(initial=-1)) + 1
-        if edges.num_rows != classes**2 or labels.max() >= classes:
+        if edges.num_rows != classes**2 or int(labels.max()) >= classes:
             raise DataError(
                 f"{graph} has {edges.num_rows} rows for {classes} classes, the captions need {int(labels.max()) + 1}",
                 "run the class_graph stage again on these captions",
             )
         matrix = np.zeros((classes, classes), dtype=np.float32)
         matrix[edges["src"].to_numpy(), edges["dst"].to_numpy()] = edges["sim"].to_numpy()
-        return cls(torch.from_numpy(matrix), torch.from_numpy(labels))
+        return cls(torch.from_numpy(matrix), labels)
 
     def block(self, rows: Tensor, cols: Tensor) -> Tensor:
         """Class similarities [b, B]."""
@@ -75,7 +170,7 @@ class ClassGraph:
         return torch.where(unlabelled, (rows[:, None] == cols).float(), found)
 
 
-class KnnGraph:
+class KnnGraph(_ByBlock):
     """A sparse graph: the stored similarity where either row keeps the other, 1 for equal captions, else 0."""
 
     def __init__(self, src: Tensor, neighbours: TopK, firsts: Tensor) -> None:
@@ -120,3 +215,34 @@ def _distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     """Distinct ids, ascending, and the place of each of `ids` among them."""
     values, places = np.unique(ids.numpy(), return_inverse=True)
     return torch.from_numpy(values), torch.from_numpy(places)
+
+
+def read_labels(captions: Path) -> Tensor:
+    """Class of each row of captions.parquet, -1 where there is none: int64 [n]."""
+    return torch.from_numpy(read_captions(captions)["label"].fill_null(-1).to_numpy().astype(np.int64))
+
+
+Inputs = Mapping[str, Path]  # directories of artifacts by role
+
+
+def _class_graph(inputs: Inputs, _: TargetGraph) -> SimilaritySource:
+    return ClassGraph.open(inputs["class_graph"] / "graph_class.parquet", inputs["captions"] / "captions.parquet")
+
+
+SOURCES: Mapping[GraphSource, Callable[[Inputs, TargetGraph], SimilaritySource]] = {
+    "captions": lambda inputs, _: EmbeddingLookup.open(inputs["embeddings"] / "vectors.npy"),
+    "class_captions": _class_graph,
+    "wordnet": _class_graph,
+    "random_class": _class_graph,
+    "class": lambda inputs, _: SameClass.open(inputs["captions"] / "captions.parquet"),
+    "augmentation": lambda _inputs, _: SameRow(),
+    "random_pair": lambda inputs, graph: RandomPair.open(inputs["embeddings"] / "vectors.npy", graph.seed),
+    "knn": lambda inputs, _: KnnGraph.open(
+        inputs["graph"] / "graph_knn.parquet", inputs["captions"] / "captions.parquet"
+    ),
+}
+
+
+def open_similarity(graph: TargetGraph, inputs: Inputs) -> SimilaritySource:
+    """The similarities that a recipe's graph names, from the artifacts that stages.pretrain gives it."""
+    return SOURCES[graph.source](inputs, graph)

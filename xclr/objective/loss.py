@@ -1,17 +1,20 @@
-"""The contrastive loss, X-CLR as a choice of its targets, and the block-wise twin of X-CLR."""
+"""The contrastive loss, plain and block by block, and X-CLR as a choice of its targets."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from xclr.objective.targets import at_least_float32, excluding, soft_targets
+from xclr.objective.targets import at_least_float32, excluding, soft_targets, without
 
 BLOCK_ELEMENTS = 2**20  # of one [block, n] buffer: 4 MB in float32 stays near a core's cache
+
+TargetRows = Callable[[slice], Tensor]  # of anchors -> their targets [r, B], a tensor of the caller's own
 
 
 def contrastive(logits: Tensor, targets: Tensor, log_weights: Tensor | None = None) -> Tensor:
@@ -87,9 +90,47 @@ def xclr_loss_from_embeddings(
     if min(temperature, target_temperature, block) <= 0:
         raise ValueError(f"temperatures {temperature}, {target_temperature} and block {block} must be positive")
     dtype = at_least_float32(z, e)
-    plan = _Plan(temperature, target_temperature, min(block, n), torch.is_grad_enabled() and z.requires_grad)
-    with torch.autocast(z.device.type, enabled=False):
-        loss: Tensor = _BlockwiseXCLR.apply(z.to(dtype), e.detach().to(dtype), plan)
+    wide, own = e.detach().to(dtype), torch.arange(n, device=z.device)[:, None]
+    scaled = wide / target_temperature
+
+    def targets(rows: slice) -> Tensor:
+        similarity = scaled[rows] @ wide.T
+        _softmax_(similarity.scatter_(1, own[rows], -math.inf))
+        return similarity
+
+    return contrast(z, z, targets, temperature=temperature, excluded=own, block=block)
+
+
+def contrast(
+    queries: Tensor,
+    keys: Tensor,
+    targets: TargetRows,
+    *,
+    temperature: float | Tensor,
+    excluded: Tensor | None = None,
+    block: int | None = None,
+) -> Tensor:
+    """The contrastive loss of unit queries against unit keys.
+
+    contrastive(queries keys^T / temperature, targets, 0 but -inf in the excluded columns)
+
+    With a block that many rows are taken at a time and the gradient is computed in the same pass: with p the softmax of
+    the logits over what is not excluded and A = (p - targets) / b, it is A keys / temperature for the queries,
+    A^T queries / temperature for the keys; memory grows with block * B, never with b * B. It can be differentiated
+    once, in queries, keys and temperature; targets have no gradient.
+
+    queries: [b, d]. keys: [B, d]. targets: gives the rows [r, B] of a slice. excluded: int64 [b, m], columns out of
+    each row's denominator. Returns a scalar in float32 or wider, whatever autocast says.
+    """
+    dtype = at_least_float32(queries, keys)
+    with torch.autocast(queries.device.type, enabled=False):
+        if block is None:
+            logits = cosine_logits(queries, keys, temperature=temperature)
+            weights = None if excluded is None else without(excluded, len(keys))
+            return contrastive(logits, targets(slice(0, len(queries))), weights)
+        plan = _Plan(targets, excluded, min(block, len(queries)), torch.is_grad_enabled())
+        tau = torch.as_tensor(temperature, dtype=dtype, device=queries.device)
+        loss: Tensor = _Blockwise.apply(queries.to(dtype), keys.to(dtype), tau, plan)
     return loss
 
 
@@ -100,54 +141,50 @@ def default_block(n: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    temperature: float
-    target_temperature: float
+    targets: TargetRows
+    excluded: Tensor | None
     block: int
     with_gradient: bool
 
 
-class _BlockwiseXCLR(torch.autograd.Function):
-    """The loss forward, its gradient kept from the same pass: [n, d] is all that backward needs."""
+class _Blockwise(torch.autograd.Function):
+    """The loss forward, its gradients kept from the same pass: [b, d] and [B, d] are all that backward needs."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, z: Tensor, e: Tensor, plan: _Plan) -> Tensor:
-        loss, gradient = _blockwise(z, e, plan)
-        ctx.save_for_backward(gradient)
+    def forward(ctx: FunctionCtx, queries: Tensor, keys: Tensor, temperature: Tensor, plan: _Plan) -> Tensor:
+        loss, *gradients = _blockwise(queries, keys, temperature, plan)
+        ctx.save_for_backward(*gradients)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grad_output * gradient, None, None
+    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.saved_tensors  # type: ignore[attr-defined]
+        return *(grad_output * each for each in gradients), None
 
 
-def _blockwise(z: Tensor, e: Tensor, plan: _Plan) -> tuple[Tensor, Tensor]:
-    """The loss and dL/dz from two [block, n] buffers."""
-    n = z.shape[0]
-    scaled_z, scaled_e = z / plan.temperature, e / plan.target_temperature
-    buffers = z.new_empty(2, plan.block, n)
-    loss, gradient = z.new_zeros(()), torch.zeros_like(z)
-    for start in range(0, n, plan.block):
-        rows = slice(start, min(start + plan.block, n))
-        logits, targets = buffers[:, : rows.stop - start]
-        torch.mm(scaled_z[rows], z.T, out=logits)
-        torch.mm(scaled_e[rows], e.T, out=targets)
-        loss += _loss_and_slope(logits, targets, start)
+def _blockwise(queries: Tensor, keys: Tensor, temperature: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
+    """The loss, and its gradients with respect to queries, keys and temperature."""
+    b, scaled = len(queries), queries / temperature
+    buffer = queries.new_empty(plan.block, len(keys))
+    loss, by_query, by_key = queries.new_zeros(()), torch.zeros_like(queries), torch.zeros_like(keys)
+    for start in range(0, b, plan.block):
+        rows = slice(start, min(start + plan.block, b))
+        logits = torch.mm(scaled[rows], keys.T, out=buffer[: rows.stop - start])
+        loss += _loss_and_slope(logits, plan, rows)
         if plan.with_gradient:
-            gradient[rows].addmm_(logits, scaled_z)
-            gradient.addmm_(logits.T, scaled_z[rows])
-    return loss / n, gradient / n
+            torch.mm(logits, keys, out=by_query[rows])
+            by_key.addmm_(logits.T, scaled[rows])
+    by_query /= temperature * b
+    return loss / b, by_query, by_key / b, -(by_query * queries).sum() / temperature
 
 
-def _loss_and_slope(logits: Tensor, targets: Tensor, start: int) -> Tensor:
-    """Sum the loss of rows start, start + 1, ... and overwrite logits [b, n] by their derivative p - s."""
-    itself, itself_in_targets = logits.diagonal(start), targets.diagonal(start)
-    itself_in_targets.fill_(-math.inf)
-    _softmax_(targets)
-    itself.zero_()  # 0 * 0 here, where 0 * -inf would be NaN
-    attraction = torch.dot(targets.flatten(), logits.flatten())
-    itself.fill_(-math.inf)
+def _loss_and_slope(logits: Tensor, plan: _Plan, rows: slice) -> Tensor:
+    """Sum the loss of some rows and overwrite their logits [r, B] by its derivative p - targets."""
+    targets = plan.targets(rows).to(logits.dtype)
+    attraction = torch.dot(targets.flatten(), logits.flatten())  # before any logit is -inf: 0 * -inf would be NaN
+    if plan.excluded is not None:
+        logits.scatter_(1, plan.excluded[rows], -math.inf)
     repulsion = _softmax_(logits).sum()
     logits.sub_(targets)
     return repulsion - attraction

@@ -78,16 +78,85 @@ def identity_targets(anchors: Tensor, candidates: int) -> Tensor:
     return F.one_hot(anchors, candidates).to(torch.float32)
 
 
+def view_targets(similarity: Tensor, anchors: Tensor, *, temperature: float) -> Tensor:
+    """Soft targets over both views of every sample, which share its similarity: X-CLR.
+
+    soft_targets(similarity.repeat(1, 2), temperature, exclude = the anchors' own columns), from half the exponentials.
+
+    similarity: [b, B] between the anchors' samples and all samples. anchors: int64 [b], columns among the 2B views.
+    Returns [b, 2B], rows sum to 1, without gradient. Source: arXiv 2407.18134, section 3.
+    """
+    candidates = similarity.shape[1]
+    logits = similarity.detach().to(at_least_float32(similarity)) / temperature
+    weights = logits.sub_(logits.amax(dim=1, keepdim=True)).exp_()
+    own = weights.gather(1, (anchors % candidates)[:, None])
+    total = weights.sum(dim=1, keepdim=True).mul_(2).sub_(own)
+    both = weights.div_(total).repeat(1, 2)
+    return both.scatter_(1, anchors[:, None], 0.0)
+
+
+def weighted_pair_targets(first: Tensor, second: Tensor, anchors: Tensor, *, sigma: float) -> Tensor:
+    """DCLW's weights of the attraction, smaller for pairs that are near already: [b, 2B] with one cell a row.
+
+    w_i = 2 - B exp(c_i / sigma) / sum_j exp(c_j / sigma), c_i = first_i . second_i; no gradient through w.
+
+    first, second: [B, d] unit rows, the two views of all samples. anchors: int64 [b], columns among the 2B views.
+    Source: arXiv 2110.06848, section 3.3.
+    """
+    cosine = (first.detach() * second.detach()).sum(dim=1) / sigma
+    weights = 2 - len(cosine) * cosine.softmax(dim=0)
+    return pair_targets(anchors, 2 * len(cosine)) * weights[anchors % len(cosine), None]
+
+
+def weighted_targets(similarity: Tensor) -> Tensor:
+    """CWCL: every candidate attracts in proportion to its similarity in the frozen modality.
+
+    T_ij = w_ij / sum_k w_ik, w = (similarity + 1) / 2
+
+    similarity: [b, B] in [-1, 1]. Returns [b, B], rows sum to 1, without gradient. Raises ValueError when every
+    similarity of a row is -1. Source: arXiv 2309.14580, equation 3.
+    """
+    weights = (similarity.detach().to(at_least_float32(similarity)) + 1) / 2
+    total = weights.sum(dim=1, keepdim=True)
+    if (total <= 0).any():
+        raise ValueError("a row of `similarity` is -1 throughout; the anchor itself should be 1")
+    return weights / total
+
+
+def softened_targets(similarity: Tensor, anchors: Tensor, *, temperature: float | Tensor, mix: float) -> Tensor:
+    """SoftCLIP: the own column, softened by the anchor's similarities inside its own modality.
+
+    T_ij = (1 - mix) [j = anchor_i] + mix exp(similarity_ij / temperature) / sum_k exp(similarity_ik / temperature)
+
+    similarity: [b, B]. anchors: int64 [b]. Returns [b, B], rows sum to 1, without gradient.
+    Source: arXiv 2303.17561, section 3.2.
+    """
+    logits = similarity.detach().to(at_least_float32(similarity)) / torch.as_tensor(temperature).detach()
+    own = anchors[:, None]
+    soft = logits.softmax(dim=1).mul_(mix)
+    return soft.scatter_add_(1, own, torch.full_like(own, 1 - mix, dtype=soft.dtype))
+
+
 def excluding(mask: Tensor) -> Tensor:
     """Log-weights of a denominator without some cells: -inf where the mask is True, else 0."""
     return torch.zeros(mask.shape, device=mask.device).masked_fill_(mask, -math.inf)
 
 
-def dcl_log_weights(anchors: Tensor, candidates: int) -> Tensor:
-    """Log-weights [b, candidates] of DCL's denominator: neither the anchor nor its other view; anchors: int64 [b].
+def without(columns: Tensor, candidates: int) -> Tensor:
+    """Log-weights [b, candidates] of a denominator without some columns a row; columns: int64 [b, m]."""
+    return torch.zeros(len(columns), candidates, device=columns.device).scatter_(1, columns, -math.inf)
+
+
+def itself(anchors: Tensor, candidates: int) -> Tensor:
+    """The column [b, 1] that SimCLR, SupCon and X-CLR leave out of the denominator; anchors: int64 [b]."""
+    return anchors[:, None]
+
+
+def itself_and_pair(anchors: Tensor, candidates: int) -> Tensor:
+    """The columns [b, 2] that DCL leaves out of the denominator: the anchor and its other view; anchors: int64 [b].
 
     Raises ValueError when there are fewer than two samples, which leaves no negative. Source: arXiv 2110.06848.
     """
     if candidates < 4:
         raise ValueError(f"{candidates} candidates leave DCL no negative; it needs two views of two samples")
-    return excluding(self_mask(anchors, candidates) | (pair_targets(anchors, candidates) > 0))
+    return torch.stack((anchors, (anchors + candidates // 2) % candidates), dim=1)

@@ -1,8 +1,4 @@
-"""Objectives as modules: heads on top of the features, and the targets each one trains on.
-
-A module sees this rank's features [2b, F] (all first views, then all second views) and the row ids [b] of its
-samples; it gathers candidates from all ranks and returns the mean loss over its own anchors.
-"""
+"""Objectives as modules: features and row ids in, a loss and a report out."""
 
 from __future__ import annotations
 
@@ -13,32 +9,53 @@ from functools import partial, singledispatch
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow.parquet as pq
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from xclr.errors import DataError
-from xclr.graph import ClassGraph, EmbeddingLookup, SimilaritySource
+from xclr.graph import EmbeddingLookup, SameClass, SimilaritySource, open_similarity
 from xclr.objective import (
+    TargetRows,
     anchor_index,
+    at_least_float32,
     class_targets,
-    contrastive,
-    cosine_logits,
-    excluding,
+    contrast,
+    default_block,
     gather_rows,
     gather_views,
     identity_targets,
+    itself,
+    itself_and_pair,
     pair_targets,
-    self_mask,
-    soft_targets,
+    retrieve,
+    softened_targets,
+    view_targets,
+    weighted_pair_targets,
+    weighted_targets,
 )
-from xclr.recipe import CLIPConfig, ObjectiveConfig, SimCLRConfig, SupConConfig, TrainConfig, XCLRConfig
+from xclr.recipe import (
+    CLIPConfig,
+    CLOOBConfig,
+    CWCLConfig,
+    DCLConfig,
+    DCLWConfig,
+    GraphedConfig,
+    LearnedScaleConfig,
+    ObjectiveConfig,
+    PairsConfig,
+    SimCLRConfig,
+    SoftCLIPConfig,
+    SupConConfig,
+    TargetGraph,
+    TrainConfig,
+    ViewsConfig,
+    XCLRConfig,
+)
 from xclr.training.model import TextTower, projector
 from xclr.training.words import tokenize, vocabulary
 
-Targets = Callable[[Tensor, Tensor, Tensor], Tensor]  # (rows [b], all rows [B], anchors [2b]) -> [2b, 2B]
+SPREAD_ROWS = 1024  # of which uniformity looks at all pairs
 
 
 class Outcome(NamedTuple):
@@ -57,54 +74,182 @@ class Materials:
     config: TrainConfig
 
 
-class ViewObjective(nn.Module):
-    """Image-image contrast: every view is an anchor, all other views of the global batch are candidates."""
+class Views(NamedTuple):
+    """The views of a global batch, as one rank sees them."""
 
-    def __init__(self, head: nn.Module, temperature: float, targets: Targets) -> None:
+    z: Tensor  # [2b, d] this rank's unit rows, all first views, then all second
+    candidates: Tensor  # [2B, d] those of all ranks, in the same order
+    rows: Tensor  # [b] row ids
+    all_rows: Tensor  # [B]
+    anchors: Tensor  # [2b] columns of z's rows among the candidates
+
+
+class Pairs(NamedTuple):
+    """One view of each picture and its caption, as one rank sees them."""
+
+    pictures: Tensor  # [b, d] this rank's unit rows
+    captions: Tensor  # [b, d]
+    all_pictures: Tensor  # [B, d] those of all ranks
+    all_captions: Tensor  # [B, d]
+    rows: Tensor  # [b] row ids
+    all_rows: Tensor  # [B]
+    own: Tensor  # [b] columns of this rank's among all
+    temperature: float | Tensor
+
+
+ViewTargets = Callable[[Views], TargetRows]
+PairTargets = Callable[[Pairs], tuple[TargetRows, TargetRows]]  # of pictures over captions, of captions over pictures
+
+
+class ViewObjective(nn.Module):
+    """Image-image contrast: every view is an anchor, the views of the global batch are candidates."""
+
+    def __init__(
+        self,
+        head: nn.Module,
+        config: ViewsConfig,
+        targets: ViewTargets,
+        excluded: Callable[[Tensor, int], Tensor] = itself,
+        *,
+        blockwise_from: int = 2048,
+    ) -> None:
         super().__init__()
         self.head = head
-        self.temperature = temperature
-        self.targets = targets
+        self.temperature = config.temperature
+        self.targets, self.excluded = targets, excluded
+        self.blockwise_from = blockwise_from
 
     def forward(self, features: Tensor, rows: Tensor) -> Outcome:
-        """Cross-entropy between softmax(z_i.z_j / temperature) and the targets, the diagonal left out of both."""
-        z = F.normalize(self.head(features), dim=1)
-        candidates, all_rows = gather_views(z), gather_rows(rows)
-        anchors = anchor_index(len(rows), device=rows.device)
-        targets = self.targets(rows, all_rows, anchors)
-        logits = cosine_logits(z, candidates, temperature=self.temperature)
-        loss = contrastive(logits, targets, excluding(self_mask(anchors, len(candidates))))
-        return Outcome(loss, partial(_target_report, targets, anchors))
+        """The contrastive loss of this rank's views among those of all ranks."""
+        z = unit(self.head(features))
+        with torch.autocast(z.device.type, enabled=False):
+            anchors = anchor_index(len(rows), device=rows.device)
+            views = Views(z, gather_views(z), rows, gather_rows(rows), anchors)
+            targets, count = self.targets(views), len(views.candidates)
+            loss = contrast(
+                z,
+                views.candidates,
+                targets,
+                temperature=self.temperature,
+                excluded=self.excluded(anchors, count),
+                block=block_of(count, count, self.blockwise_from),
+            )
+        return Outcome(loss, partial(self._report, views, targets))
+
+    @torch.no_grad()
+    def _report(self, views: Views, targets: TargetRows) -> dict[str, Tensor]:
+        pair = (views.anchors + len(views.all_rows)) % len(views.candidates)
+        first, second = views.z.detach().chunk(2)
+        return (
+            {"temperature": first.new_tensor(self.temperature)}
+            | target_report(targets, pair, len(views.candidates))
+            | spread_report(first, second)
+        )
 
 
-class CLIPObjective(nn.Module):
+class PairObjective(nn.Module):
     """Image-text contrast in both directions, each view by itself; the scale is learned and limited."""
 
-    def __init__(self, head: nn.Module, text: nn.Module, texts: Tensor, config: CLIPConfig) -> None:
+    def __init__(self, towers: Towers, config: LearnedScaleConfig, targets: PairTargets) -> None:
         super().__init__()
-        self.head, self.text = head, text
-        self.register_buffer("texts", texts, persistent=False)  # [n, ...] what the text tower reads, by row id
+        self.towers, self.targets = towers, targets
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
         self.max_scale = config.max_scale
 
     def forward(self, features: Tensor, rows: Tensor) -> Outcome:
-        """Mean over views and directions of the cross-entropy with the own caption (the own picture) as target."""
-        z = F.normalize(self.head(features), dim=1)
-        t = F.normalize(self.text(self.get_buffer("texts")[rows]), dim=1)
+        """Mean over views and directions of the contrastive loss between pictures and captions."""
         with torch.no_grad():  # the parameter itself, so that its gradient can bring it down again
             self.log_scale.clamp_(max=math.log(self.max_scale))
-        scale = self.log_scale.exp()
-        pictures, captions = gather_views(z).chunk(2), gather_rows(t)
-        targets = identity_targets(anchor_index(len(rows), views=1, device=rows.device), len(captions))
+        temperature = 1 / self.log_scale.exp()
+        views = self.towers(features, rows, temperature)
+        targets = [self.targets(pairs) for pairs in views]
+        losses = [self._loss(*each) for each in zip(views, targets, strict=True)]
+        return Outcome(torch.stack(losses).mean(), partial(pair_report, views[0], targets[0]))
+
+    def _loss(self, pairs: Pairs, targets: tuple[TargetRows, TargetRows]) -> Tensor:
+        block = self.towers.block(len(pairs.all_rows))
+        directions = ((pairs.pictures, pairs.all_captions), (pairs.captions, pairs.all_pictures))
         losses = [
-            (
-                contrastive(cosine_logits(own, captions, temperature=1 / scale), targets)
-                + contrastive(cosine_logits(t, theirs, temperature=1 / scale), targets)
-            )
-            / 2
-            for own, theirs in zip(z.chunk(2), pictures, strict=True)
+            contrast(anchors, candidates, rows, temperature=pairs.temperature, block=block)
+            for (anchors, candidates), rows in zip(directions, targets, strict=True)
         ]
-        return Outcome(torch.stack(losses).mean(), lambda: {"scale": scale.detach()})
+        return (losses[0] + losses[1]) / 2
+
+
+class CLOOBObjective(nn.Module):
+    """InfoLOOB in both directions on what Hopfield networks retrieve from the batch's pictures and captions."""
+
+    def __init__(self, towers: Towers, config: CLOOBConfig) -> None:
+        super().__init__()
+        self.towers, self.temperature, self.hopfield_scale = towers, 1 / config.scale, config.hopfield_scale
+
+    def forward(self, features: Tensor, rows: Tensor) -> Outcome:
+        """tau (InfoLOOB(U_x, U_y) + InfoLOOB(V_y, V_x)), mean over views; U from stored pictures x, V from captions y.
+
+        Source: arXiv 2110.11316, equations 5 to 7.
+        """
+        views = self.towers(features, rows, self.temperature)
+        losses = [self._loss(pairs) for pairs in views]
+        return Outcome(torch.stack(losses).mean(), partial(pair_report, views[0], _own_captions(views[0])))
+
+    def _loss(self, pairs: Pairs) -> Tensor:
+        from_pictures = [self._retrieve(each, pairs.all_pictures) for each in (pairs.pictures, pairs.captions)]
+        from_captions = [self._retrieve(each, pairs.all_captions) for each in (pairs.captions, pairs.pictures)]
+        losses = [
+            contrast(
+                anchors,
+                gather_rows(candidates),
+                identity_rows(pairs.own, len(pairs.all_rows)),
+                temperature=self.temperature,
+                excluded=pairs.own[:, None],
+                block=self.towers.block(len(pairs.all_rows)),
+            )
+            for anchors, candidates in (from_pictures, from_captions)
+        ]
+        return self.temperature * (losses[0] + losses[1])
+
+    def _retrieve(self, queries: Tensor, stored: Tensor) -> Tensor:
+        return retrieve(queries, stored, scale=self.hopfield_scale)
+
+
+class Towers(nn.Module):
+    """The head on the pictures' features, and the text tower on what `texts` gives for row ids."""
+
+    def __init__(
+        self, head: nn.Module, text: nn.Module, texts: Callable[[Tensor], Tensor], blockwise_from: int
+    ) -> None:
+        super().__init__()
+        self.head, self.text, self.texts = head, text, texts
+        self.blockwise_from = blockwise_from
+
+    def forward(self, features: Tensor, rows: Tensor, temperature: float | Tensor) -> list[Pairs]:
+        """Pictures and captions of all ranks, once for each view."""
+        z, t = unit(self.head(features)), unit(self.text(self.texts(rows)))
+        all_captions, all_rows = gather_rows(t), gather_rows(rows)
+        own = anchor_index(len(rows), views=1, device=rows.device)
+        return [
+            Pairs(pictures, t, all_pictures, all_captions, rows, all_rows, own, temperature)
+            for pictures, all_pictures in zip(z.chunk(2), gather_views(z).chunk(2), strict=True)
+        ]
+
+    def block(self, samples: int) -> int | None:
+        """Rows at a time; None for all at once."""
+        return block_of(2 * samples, samples, self.blockwise_from)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows of length one, in float32 or wider."""
+    return F.normalize(x.to(at_least_float32(x)), dim=1)
+
+
+def block_of(views: int, candidates: int, blockwise_from: int) -> int | None:
+    """How many anchors a global batch takes at a time; None, all at once, below `blockwise_from` views."""
+    return default_block(candidates) if views >= blockwise_from else None
+
+
+def identity_rows(own: Tensor, candidates: int) -> TargetRows:
+    """One-hot targets at the own columns."""
+    return lambda part: identity_targets(own[part], candidates)
 
 
 @singledispatch
@@ -115,60 +260,123 @@ def build_objective(config: ObjectiveConfig, materials: Materials) -> nn.Module 
 
 @build_objective.register
 def _(config: SimCLRConfig, materials: Materials) -> nn.Module:
-    def targets(rows: Tensor, all_rows: Tensor, anchors: Tensor) -> Tensor:
-        return pair_targets(anchors, 2 * len(all_rows))
+    return _views(config, materials, _other_views)
 
-    return ViewObjective(projector(materials.features, materials.config), config.temperature, targets)
+
+@build_objective.register
+def _(config: DCLConfig, materials: Materials) -> nn.Module:
+    return _views(config, materials, _other_views, itself_and_pair)
+
+
+@build_objective.register
+def _(config: DCLWConfig, materials: Materials) -> nn.Module:
+    def targets(views: Views) -> TargetRows:
+        first, second = views.candidates.chunk(2)
+        return lambda part: weighted_pair_targets(first, second, views.anchors[part], sigma=config.sigma)
+
+    return _views(config, materials, targets, itself_and_pair)
 
 
 @build_objective.register
 def _(config: SupConConfig, materials: Materials) -> nn.Module:
-    labels = _labels(materials.inputs["captions"])
+    labels = SameClass.open(materials.inputs["captions"] / "captions.parquet").labels
 
-    def targets(rows: Tensor, all_rows: Tensor, anchors: Tensor) -> Tensor:
-        return class_targets(labels[rows].repeat(2), labels[all_rows].repeat(2), anchors)
+    def targets(views: Views) -> TargetRows:
+        known = labels.to(views.rows.device)
+        own, every = known[views.rows].repeat(2), known[views.all_rows].repeat(2)
+        return lambda part: class_targets(own[part], every, views.anchors[part])
 
-    return ViewObjective(projector(materials.features, materials.config), config.temperature, targets)
+    return _views(config, materials, targets)
 
 
 @build_objective.register
 def _(config: XCLRConfig, materials: Materials) -> nn.Module:
-    source = _similarity(materials.inputs)
+    source = _similarity(config, materials)
 
-    def targets(rows: Tensor, all_rows: Tensor, anchors: Tensor) -> Tensor:
-        similarity = source.block(rows, all_rows).repeat(2, 2)
-        exclude = self_mask(anchors, similarity.shape[1])
-        return soft_targets(similarity, temperature=config.target_temperature, exclude=exclude)
+    def targets(views: Views) -> TargetRows:
+        similarity = source.between(views.rows.repeat(2), views.all_rows)
+        return lambda part: view_targets(similarity(part), views.anchors[part], temperature=config.target_temperature)
 
-    return ViewObjective(projector(materials.features, materials.config), config.temperature, targets)
+    return _views(config, materials, targets)
 
 
 @build_objective.register
 def _(config: CLIPConfig, materials: Materials) -> nn.Module:
-    out = materials.config.projector_out
+    return PairObjective(_towers(config, materials), config, _own_captions)
+
+
+@build_objective.register
+def _(config: CWCLConfig, materials: Materials) -> nn.Module:
+    source = _similarity(config, materials)
+
+    def targets(pairs: Pairs) -> tuple[TargetRows, TargetRows]:
+        similarity = source.between(pairs.rows, pairs.all_rows)
+        return _own_captions(pairs)[0], lambda part: weighted_targets(similarity(part))
+
+    return PairObjective(_towers(config, materials), config, targets)
+
+
+@build_objective.register
+def _(config: SoftCLIPConfig, materials: Materials) -> nn.Module:
+    def softened(own: Tensor, every: Tensor, pairs: Pairs) -> TargetRows:
+        own, every = own.detach(), every.detach()
+        return lambda part: softened_targets(
+            own[part] @ every.T, pairs.own[part], temperature=pairs.temperature, mix=config.mix
+        )
+
+    def targets(pairs: Pairs) -> tuple[TargetRows, TargetRows]:
+        pictures = softened(pairs.pictures, pairs.all_pictures, pairs)
+        return pictures, softened(pairs.captions, pairs.all_captions, pairs)
+
+    return PairObjective(_towers(config, materials), config, targets)
+
+
+@build_objective.register
+def _(config: CLOOBConfig, materials: Materials) -> nn.Module:
+    return CLOOBObjective(_towers(config, materials), config)
+
+
+def _views(
+    config: ViewsConfig,
+    materials: Materials,
+    targets: ViewTargets,
+    excluded: Callable[[Tensor, int], Tensor] = itself,
+) -> nn.Module:
+    head = projector(materials.features, materials.config)
+    return ViewObjective(head, config, targets, excluded, blockwise_from=materials.config.blockwise_from)
+
+
+def _other_views(views: Views) -> TargetRows:
+    return lambda part: pair_targets(views.anchors[part], len(views.candidates))
+
+
+def _own_captions(pairs: Pairs) -> tuple[TargetRows, TargetRows]:
+    rows = identity_rows(pairs.own, len(pairs.all_rows))
+    return rows, rows
+
+
+def _similarity(config: GraphedConfig, materials: Materials) -> SimilaritySource:
+    return open_similarity(config.graph or TargetGraph(), materials.inputs)
+
+
+def _towers(config: PairsConfig, materials: Materials) -> Towers:
+    out, hidden = materials.config.projector_out, materials.config.projector_hidden
     text: nn.Module
+    texts: Callable[[Tensor], Tensor]
     if config.text == "frozen":
-        texts = torch.from_numpy(np.load(materials.inputs["embeddings"] / "vectors.npy").astype(np.float32))
-        hidden = materials.config.projector_hidden
-        text = nn.Sequential(nn.Linear(texts.shape[1], hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
+        lookup = EmbeddingLookup.open(materials.inputs["embeddings"] / "vectors.npy")
+        text = nn.Sequential(nn.Linear(lookup.width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
+        texts = lookup.gather
     else:
-        texts, known = _tokens(materials.inputs["captions"])
-        text = TextTower(len(known) + 2, texts.shape[1], out)
-    return CLIPObjective(projector(materials.features, materials.config), text, texts, config)
+        tokens, known = _tokens(materials.inputs["captions"])
+        text = TextTower(len(known) + 2, tokens.shape[1], out)
+        texts = partial(_rows_of, tokens)
+    return Towers(projector(materials.features, materials.config), text, texts, materials.config.blockwise_from)
 
 
-def _similarity(inputs: Mapping[str, Path]) -> SimilaritySource:
-    if "class_graph" in inputs:
-        return ClassGraph.open(inputs["class_graph"] / "graph_class.parquet", inputs["captions"] / "captions.parquet")
-    return EmbeddingLookup.open(inputs["embeddings"] / "vectors.npy")
-
-
-def _labels(captions: Path) -> Tensor:
-    labels = pq.read_table(captions / "captions.parquet", columns=["label"]).column("label")
-    if labels.null_count == len(labels):
-        raise DataError("these data have no classes", "set data.label_column, or leave supcon out")
-    classes = torch.from_numpy(np.asarray(labels.fill_null(-1), dtype=np.int64))
-    return torch.where(classes < 0, -1 - torch.arange(len(classes)), classes)  # a row without class is one of its own
+def _rows_of(table: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a table that stays in the CPU's memory, on the device of the row ids."""
+    return table[rows.cpu()].to(rows.device)
 
 
 def _tokens(captions: Path) -> tuple[Tensor, dict[str, int]]:
@@ -178,7 +386,32 @@ def _tokens(captions: Path) -> tuple[Tensor, dict[str, int]]:
     return tokenize(texts, known), known
 
 
-def _target_report(targets: Tensor, anchors: Tensor) -> dict[str, Tensor]:
-    entropy = torch.special.entr(targets).sum(1).mean()
-    pair = pair_targets(anchors, targets.shape[1])
-    return {"target_entropy": entropy, "positive_mass": (targets * pair).sum(1).mean()}
+def target_report(targets: TargetRows, positive: Tensor, candidates: int) -> dict[str, Tensor]:
+    """Mean entropy of the target rows, and their mean mass on each anchor's positive column; block by block."""
+    entropy = mass = torch.zeros((), device=positive.device)
+    block = default_block(candidates)
+    for start in range(0, len(positive), block):
+        rows = targets(slice(start, min(start + block, len(positive))))
+        rows = rows / rows.sum(dim=1, keepdim=True)
+        entropy = entropy + torch.special.entr(rows).sum()
+        mass = mass + rows.gather(1, positive[start : start + block, None]).sum()
+    return {"target_entropy": entropy / len(positive), "positive_mass": mass / len(positive)}
+
+
+def spread_report(first: Tensor, second: Tensor) -> dict[str, Tensor]:
+    """Mean squared distance of positives, and log mean exp(-2 d^2) over pairs of anchors (arXiv 2005.10242).
+
+    first, second: [b, d] unit rows; both are of this rank's rows only.
+    """
+    alignment = (first - second).square().sum(dim=1).mean()
+    distances = torch.pdist(first[:SPREAD_ROWS])
+    return {"alignment": alignment, "uniformity": distances.square().mul(-2).exp().mean().log()}
+
+
+@torch.no_grad()
+def pair_report(pairs: Pairs, targets: tuple[TargetRows, TargetRows]) -> dict[str, Tensor]:
+    """What the tracker shows of pictures and captions: the targets' numbers are means of both directions."""
+    directions = [target_report(each, pairs.own, len(pairs.all_rows)) for each in targets]
+    means = {name: torch.stack([each[name] for each in directions]).mean() for name in directions[0]}
+    temperature = torch.as_tensor(pairs.temperature, device=pairs.own.device).detach()
+    return {"temperature": temperature} | means | spread_report(pairs.pictures.detach(), pairs.captions.detach())

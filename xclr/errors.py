@@ -35,3 +35,11 @@ class JobError(XclrError):
 
 class BusyError(JobError):
     """Another process is writing the same artifact."""
+
+
+class Stopped(Exception):  # noqa: N818
+    """Work that ended at a step boundary because it was asked to; what it came to is on disk."""
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.number = number  # of the signal that asked this process

@@ -1,6 +1,7 @@
 """`python -m xclr.job STAGE.json OUT`: the one entry point of every job, on a laptop or a compute node.
 
-The outcome is a file beside the output: result.json when the stage is done, failure.json when it cannot be.
+The outcome is a file beside the output: result.json when the stage is done, failure.json when it cannot be, none when
+it was stopped and can go on.
 Ranks, rendezvous and threads come from RANK, WORLD_SIZE, XCLR_RENDEZVOUS and XCLR_THREADS.
 """
 
@@ -11,21 +12,24 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from xclr.artifact import Cost, FileEntry
-from xclr.errors import BusyError, XclrError
-from xclr.stages import Stage
-from xclr.store import describe, only_writer, write_atomically
+from xclr.errors import BusyError, Stopped, XclrError
+from xclr.stages import PretrainConfig, Stage
+from xclr.store import describe, is_locked, only_writer, write_atomically
 
 RESULT, FAILURE, PROGRESS = "result.json", "failure.json", "progress.json"
+OTHERS_WAIT_S = 300
 RUNNERS: Mapping[str, str] = {  # module of each stage kind's `run`; imported when the kind is run
     "captions": "xclr.captions.collect",
     "images": "xclr.images.pack",
@@ -91,11 +95,11 @@ def run_stage(stage: Stage, out: Path) -> None:
 
 
 def main(stage_json: Path, out: Path) -> int:
-    """Run a stage as one rank of a job; the outcome is a file, the exit code 0, 1, or 3 when another writes."""
+    """Run a stage as one rank of a job; the outcome is a file, the exit code 0, 1, 3 (another writes), 4 (stopped)."""
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     stage = Stage.from_json(stage_json.read_text())
     try:
-        _prepare_torch(rank, world)
+        _prepare_torch(rank, world, stage)
         if rank == 0:
             run_stage(stage, out)
         else:
@@ -103,6 +107,10 @@ def main(stage_json: Path, out: Path) -> int:
     except BusyError as error:  # the other writer's outcome counts, so this one leaves none
         print(error, file=sys.stderr)
         return 3
+    except Stopped as stopped:  # no outcome: what runs next goes on from here
+        print(stopped, file=sys.stderr)
+        _hand_on(stopped, rank, out)
+        return 4
     except Exception as error:  # noqa: BLE001 - the process boundary: whatever it was is written down
         traceback.print_exc()
         if rank == 0:
@@ -119,20 +127,41 @@ def record_failure(out: Path, error: BaseException) -> None:
     write_atomically(out / FAILURE, Failure(error=type(error).__name__, message=text, remedy=remedy).model_dump_json())
 
 
+def _hand_on(stopped: Stopped, rank: int, out: Path) -> None:
+    """Give rank 0's signal to the handler that was there before, submitit's, which requeues the job.
+
+    The other ranks wait until rank 0 has let go of the output: srun takes a rank that returns for the end of the step.
+    """
+    if rank == 0 and stopped.number is not None and callable(handler := signal.getsignal(stopped.number)):
+        handler(stopped.number, None)
+    waited = time.monotonic()
+    while rank and is_locked(out) and time.monotonic() - waited < OTHERS_WAIT_S:
+        time.sleep(0.2)
+
+
 def _runner(stage: Stage) -> Any:  # noqa: ANN401
     return importlib.import_module(RUNNERS[stage.kind]).run
 
 
-def _prepare_torch(rank: int, world: int) -> None:
+def _prepare_torch(rank: int, world: int, stage: Stage) -> None:
     import torch
     import torch.distributed as dist
 
     threads = int(os.environ.get("XCLR_THREADS", "0"))
     if threads:
         torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     if world > 1:
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, init_method=os.environ["XCLR_RENDEZVOUS"], rank=rank, world_size=world)
+        patience = stage.config.train.stuck_after_s if isinstance(stage.config, PretrainConfig) else 600
+        dist.init_process_group(
+            backend,
+            init_method=os.environ["XCLR_RENDEZVOUS"],
+            rank=rank,
+            world_size=world,
+            timeout=timedelta(seconds=2 * patience),  # later than the ranks' own meeting, which names who is missing
+        )
 
 
 def _on_gpu() -> bool:

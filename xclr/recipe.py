@@ -253,6 +253,9 @@ def with_graph(objectives: Sequence[ObjectiveConfig], default: TargetGraph) -> l
     ]
 
 
+PATCH = 16  # of a vision transformer, pixels
+
+
 class TrainConfig(Config):
     """How a backbone is pretrained."""
 
@@ -308,6 +311,12 @@ class TrainConfig(Config):
     stuck_after_s: int = Field(
         600, ge=1, description="how long ranks wait for one that is late", json_schema_extra=RUNTIME
     )
+
+    @model_validator(mode="after")
+    def _patches_fill_the_picture(self) -> TrainConfig:
+        if self.backbone.startswith("vit") and self.image_size % PATCH:
+            raise ValueError(f"image_size {self.image_size} is no multiple of {PATCH}, the patches of {self.backbone}")
+        return self
 
 
 class EvalConfig(Config):

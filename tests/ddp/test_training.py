@@ -7,11 +7,10 @@ import torch
 
 from tests.ddp.processes import run_on_ranks
 from tests.training.home import TRAIN, build, make_home, one_thread
-from xclr.errors import RecipeError
+from xclr.errors import RecipeError, Stopped
 from xclr.recipe import CLIPConfig, XCLRConfig
 from xclr.training import PictureBatches, checkpoint, train
 from xclr.training.norm import SyncBatchNorm
-from xclr.training.stop import Stopped
 
 WORLD, STEPS = 2, 5
 CONFIG = TRAIN.model_copy(update={"learning_rate": 1e-3, "epochs": 1})

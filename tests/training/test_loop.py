@@ -9,11 +9,11 @@ import torch
 
 from tests.training.home import RECIPE, TRAIN, build, no_progress
 from xclr import stages
-from xclr.errors import JobError, RecipeError
+from xclr.errors import JobError, RecipeError, Stopped
 from xclr.recipe import CLIPConfig, RandomConfig, SimCLRConfig, XCLRConfig
 from xclr.spool import SPOOL, read_spool
 from xclr.training import CHECKPOINT, build_backbone, checkpoint, pretrain, train
-from xclr.training.stop import StopFlag, Stopped
+from xclr.training.stop import StopFlag
 
 MIDDLE = 3  # steps of the first attempt
 
@@ -56,15 +56,8 @@ def steps(batches):
     return TRAIN.epochs * batches.steps_per_epoch
 
 
-@pytest.fixture(autouse=True)
-def _sigterm():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 @pytest.mark.parametrize("objective", [SimCLRConfig(), CLIPConfig()], ids=lambda each: each.name)
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lars"])
 def test_a_stopped_and_resumed_run_is_bit_for_bit_the_uninterrupted_one(
     home, batches, steps, tmp_path, objective, optimizer
 ):
@@ -105,11 +98,16 @@ def test_training_learns(home, batches, tmp_path):
 
 def test_metrics_have_the_names_and_values_of_the_tracker(home, batches, steps, tmp_path):
     _, said = attempt(TRAIN, batches, build(XCLRConfig(), home.paths), tmp_path)
-    names = ("loss", "target_entropy", "positive_mass", "images_per_s", "learning_rate", "epoch")
+    names = (
+        "loss", "learning_rate", "epoch", "gradient_norm", "images_per_s", "data_wait", "memory_gb",
+        "temperature", "target_entropy", "positive_mass", "alignment", "uniformity",
+    )  # fmt: skip
     assert all(set(metrics) == {f"train/{name}" for name in names} for metrics in said.values())
     assert said[steps]["train/epoch"] == TRAIN.epochs
     assert said[batches.steps_per_epoch]["train/epoch"] == 1
     assert all(metrics["train/images_per_s"] > 0 for metrics in said.values())
+    assert all(0 <= metrics["train/data_wait"] <= 1 for metrics in said.values())
+    assert all(metrics["train/memory_gb"] > 0.05 and metrics["train/gradient_norm"] > 0 for metrics in said.values())
 
 
 def test_metrics_are_said_at_the_interval_and_at_the_end(home, batches, steps, tmp_path):
@@ -146,7 +144,7 @@ def test_checkpoints_are_written_at_their_interval_and_two_are_kept(home, batche
         log=log,
     )
     assert seen == {step: (step - 1) // 2 * 2 for step in range(1, steps + 1)}
-    assert files(tmp_path) == ["checkpoints"] and len(files(tmp_path / "checkpoints")) == 2
+    assert files(tmp_path) == ["checkpoints"] and 2 <= len(list((tmp_path / "checkpoints").glob("*.pt"))) <= 3
 
 
 def test_a_stop_at_the_last_step_is_a_finished_training(home, batches, steps, tmp_path):
@@ -185,11 +183,14 @@ def test_data_without_a_whole_batch_are_an_error(home, batches, tmp_path):
         attempt(TRAIN, few, build(SimCLRConfig(), home.paths), tmp_path)
 
 
-def test_a_signal_raises_the_flag_and_only_then():
-    flag = StopFlag().install()
-    assert not flag()
-    signal.raise_signal(signal.SIGTERM)
-    assert flag() and flag()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_raises_the_flag_and_the_handler_of_before_comes_back(number):
+    before = signal.getsignal(number)
+    with StopFlag() as flag:
+        assert not flag()
+        signal.raise_signal(number)
+        assert flag() and flag() and flag.number == number
+    assert signal.getsignal(number) == before
 
 
 # The stage around the loop.
@@ -225,9 +226,7 @@ def weights(out):
 def finished(home, tmp_path_factory):
     """An uninterrupted run of the stage: what it produced, its folder, its progress."""
     out, seen = tmp_path_factory.mktemp("finished"), []
-    before = signal.getsignal(signal.SIGTERM)
     produced = pretrain.run(stage_of(home), out, lambda done, total: seen.append((done, total)))
-    signal.signal(signal.SIGTERM, before)
     return produced, out, seen
 
 
@@ -254,14 +253,15 @@ def test_running_the_stage_again_gives_the_same_weights(home, finished, tmp_path
 
 
 def test_a_stage_stopped_by_sigterm_goes_on_and_says_no_step_twice(home, finished, steps, tmp_path):
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped) as stopped:
         pretrain.run(stage_of(home), tmp_path, at(MIDDLE, lambda: signal.raise_signal(signal.SIGTERM)))
+    assert stopped.value.number == signal.SIGTERM
     left = checkpoint.latest(tmp_path / "checkpoints")
-    assert left.step == len(spooled(tmp_path)) == MIDDLE + 1
+    assert left.step == len(spooled(tmp_path)) == MIDDLE
     assert not (tmp_path / CHECKPOINT).exists()
     seen = []
     produced = pretrain.run(stage_of(home), tmp_path, lambda done, total: seen.append(done))
-    assert seen == list(range(MIDDLE + 2, steps + 1))
+    assert seen == list(range(MIDDLE + 1, steps + 1))
     assert spooled(tmp_path) == spooled(finished[1])
     torch.testing.assert_close(weights(tmp_path), weights(finished[1]), rtol=0, atol=0)
     assert produced.stats["step"] == steps

@@ -17,6 +17,7 @@ from xclr.errors import DataError
 from xclr.images import read_pictures, usable_rows
 from xclr.recipe import TrainConfig
 from xclr.training.keyed import epoch_order
+from xclr.training.model import memory_format
 from xclr.training.ranks import Place
 from xclr.training.views import as_groups, texture_bank, training_view, view_numbers
 
@@ -111,7 +112,7 @@ class PictureBatches:
             )
             for view in range(2)
         ]
-        return Batch(rows, torch.cat(views).contiguous(memory_format=torch.channels_last))
+        return Batch(rows, torch.cat(views).contiguous(memory_format=memory_format(self.config)))
 
 
 def source_side(config: TrainConfig) -> int:

@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from xclr.errors import JobError, RecipeError
+from xclr.errors import JobError, RecipeError, Stopped
 from xclr.recipe import TrainConfig
 from xclr.training import checkpoint
 from xclr.training.batches import Batch, Batches
 from xclr.training.checkpoint import Checkpoint
+from xclr.training.meter import Meter
 from xclr.training.norm import convert_sync_batchnorm
 from xclr.training.objectives import Outcome
 from xclr.training.optim import build_optimizer, learning_rate
-from xclr.training.ranks import Place
-from xclr.training.stop import Stopped
+from xclr.training.ranks import Boundary, Place
 
 Log = Callable[[int, Mapping[str, float]], None]
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+EXPLODED, SETTLED = 1e4, 20  # gradient norm over its running mean; steps after which that mean means something
 
 
 class Pretrainer(nn.Module):
     """A backbone under its objective, so that one forward pass goes through both."""
 
-    def __init__(self, backbone: nn.Module, objective: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, objective: nn.Module, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.backbone, self.objective = backbone, objective
+        self.backbone, self.objective, self.precision = backbone, objective, precision
 
     def forward(self, views: Tensor, rows: Tensor) -> Outcome:
-        """Loss of this rank's views [2b, 3, s, s]."""
-        outcome: Outcome = self.objective(self.backbone(views), rows)
+        """Loss of this rank's views [2b, 3, s, s]; products of the networks are in `precision`, the loss is not."""
+        with torch.autocast(views.device.type, self.precision, enabled=self.precision != torch.float32):
+            outcome: Outcome = self.objective(self.backbone(views), rows)
         return outcome
 
 
@@ -51,98 +55,137 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
 ) -> Checkpoint:
     """Train for config.epochs and return the last checkpoint, written below `out`/checkpoints by rank 0.
 
-    Every rank calls it with the same arguments. `should_stop` is asked at each step; when any rank says yes, all
+    Every rank calls it with the same arguments. `should_stop` is asked after each step; when any rank says yes, all
     stop together after a checkpoint and Stopped is raised. `resume` continues with the loss sequence unchanged.
+    Raises JobError when the gradient is not finite or explodes, before any weight changes, and when a rank is stuck.
     """
     place = Place.here()
-    if data.batch_size % place.world:
-        raise RecipeError(
-            f"train.batch_size {data.batch_size} cannot be shared by {place.world} ranks",
-            "choose a multiple of the ranks",
-        )
-    model = convert_sync_batchnorm(objective)
-    optimizer = build_optimizer(model, config)
-    done = _restore(resume, model, optimizer)
+    _check(config, data.batch_size, place)
+    learner = Learner.of(objective, config, place)
+    done = learner.restore(resume)
     steps = config.epochs * data.steps_per_epoch
-    trained = DistributedDataParallel(model, broadcast_buffers=False) if place.world > 1 else model
-    model.train()
-    meter = Meter(data.batch_size)
-    saved = resume
-    for step, batch in enumerate(data.stream(done, steps, place), start=done):
-        logged = step + 1 == steps or (step + 1) % config.log_every == 0
-        rate = learning_rate(step, steps, config)
-        meter.add(_step(trained, optimizer, batch, rate), logged)
-        stop = meter.share(should_stop())
-        if logged:
-            log(
-                step + 1, meter.read() | {"train/learning_rate": rate, "train/epoch": (step + 1) / data.steps_per_epoch}
-            )
-        if stop or step + 1 == steps or (step + 1) % config.checkpoint_every == 0:
-            saved = _save(out, step + 1, model, optimizer, place.rank)
-        if stop and step + 1 < steps:
-            raise Stopped(f"stopped after step {step + 1} of {steps}")
-    if saved is None:
+    if steps == 0:
         raise RecipeError("there is nothing to train: no whole batch in the data", "lower train.batch_size")
+    boundary, meter = Boundary(place, config.stuck_after_s), Meter(data.batch_size, place)
+    saved = resume
+    fetched, asked = time.perf_counter(), False
+    for step, batch in enumerate(data.stream(done, steps, place), start=done):
+        meter.wait(time.perf_counter() - fetched)
+        if boundary.agree(asked, step):
+            if saved is None or saved.step < step:
+                learner.save(out, step, meter)
+            raise Stopped(f"stopped after step {step} of {steps}")
+        rate = learning_rate(step, steps, config)
+        outcome, norm = learner.step(batch, rate, step, saved)
+        meter.add(outcome.loss.detach())
+        last = step + 1 == steps
+        if last or (step + 1) % config.log_every == 0:
+            report = {"loss": outcome.loss.detach(), "gradient_norm": norm} | outcome.report()
+            schedule = {"train/learning_rate": rate, "train/epoch": (step + 1) / data.steps_per_epoch}
+            log(step + 1, meter.read(report) | schedule)
+        asked = should_stop()
+        if last or (step + 1) % config.checkpoint_every == 0:
+            saved = learner.save(out, step + 1, meter)
+        fetched = time.perf_counter()
+    assert saved is not None  # the last step saves
     return saved
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, rate: float) -> Outcome:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    outcome: Outcome = model(batch.views, batch.rows)
-    optimizer.zero_grad(set_to_none=True)
-    outcome.loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return outcome
+@dataclass
+class Learner:
+    """What a step changes, and the config that says how."""
+
+    config: TrainConfig
+    place: Place
+    model: nn.Module  # as it is saved
+    trained: nn.Module  # the same, under DDP where there are ranks
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    usual_norm: float = math.nan  # running mean of the gradient's norm
+    seen: int = 0
+
+    @classmethod
+    def of(cls, objective: Pretrainer, config: TrainConfig, place: Place) -> Learner:
+        """Move the model to the rank's device, its batch norms over all ranks, and give it an optimiser."""
+        model = convert_sync_batchnorm(objective.to(place.device)).train()
+        if config.compile:
+            objective.backbone.compile()
+        trained = model
+        if place.world > 1:
+            own = [place.device] if place.device.type == "cuda" else None
+            trained = DistributedDataParallel(model, device_ids=own, broadcast_buffers=False)
+        scaler = torch.amp.GradScaler(place.device.type, enabled=config.precision == "float16")
+        return cls(config, place, model, trained, build_optimizer(model, config), scaler)
+
+    def step(self, batch: Batch, rate: float, step: int, saved: Checkpoint | None) -> tuple[Outcome, Tensor]:
+        """One step of the optimiser; the outcome and the norm of the gradient over all ranks' batches."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        outcome: Outcome = self.trained(batch.views, batch.rows)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(outcome.loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._check_norm(float(norm), float(outcome.loss.detach()), step, saved)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return outcome, norm
+
+    def _check_norm(self, norm: float, loss: float, step: int, saved: Checkpoint | None) -> None:
+        """Refuse a gradient that would spoil the weights; it is the same on all ranks, so that all of them do."""
+        skipped = self.scaler.is_enabled() and not math.isfinite(norm) and math.isfinite(loss)  # too large a scale
+        usual = self.seen >= SETTLED and norm > EXPLODED * self.usual_norm
+        if (not math.isfinite(norm) and not skipped) or usual:
+            what = "exploded" if math.isfinite(norm) else "is not finite"
+            where = f"step {saved.step} is kept in {saved.path}" if saved else "no checkpoint was due before it"
+            raise JobError(
+                f"the gradient {what} at step {step + 1}: norm {norm:.3g}, loss {loss:.3g}; {where}",
+                "lower train.learning_rate, lengthen train.warmup_fraction or raise the temperature",
+            )
+        if not skipped:
+            self.usual_norm = norm if self.seen == 0 else 0.9 * self.usual_norm + 0.1 * norm
+            self.seen += 1
+
+    def restore(self, resume: Checkpoint | None) -> int:
+        """Take over a checkpoint's state; the step it stands at."""
+        if resume is None:
+            return 0
+        state = checkpoint.load(resume)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"])
+        if self.place.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.place.device)
+        return resume.step
+
+    def save(self, out: Path, step: int, meter: Meter) -> Checkpoint:
+        """Rank 0 writes a checkpoint; all ranks call it."""
+        loss, directory = meter.mean_loss(), out / "checkpoints"
+        if self.place.rank == 0:
+            checkpoint.save(directory, step, self._state(), loss=loss, keep=self.config.keep_checkpoints)
+        return checkpoint.at(directory, step)
+
+    def _state(self) -> dict[str, Any]:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        if self.place.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.place.device)
+        return state
 
 
-class Meter:
-    """The latest loss and report, averaged over ranks in one small all-reduce a step."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.names: list[str] = []
-        self.values = torch.zeros(0)
-        self.steps, self.since = 0, time.perf_counter()
-
-    def add(self, outcome: Outcome, logged: bool) -> None:
-        """Take one step's outcome, with its report when the step is logged."""
-        named = {"loss": outcome.loss.detach()} | (outcome.report() if logged else {})
-        self.names = list(named)
-        self.values = torch.stack([each.float() for each in named.values()])
-        self.steps += 1
-
-    def share(self, stop: bool) -> bool:
-        """Average over ranks; True when any rank wants to stop; raises JobError when the loss is not finite."""
-        if dist.is_initialized():
-            both = torch.cat((self.values, torch.tensor([float(stop)])))
-            dist.all_reduce(both)
-            self.values, stop = both[:-1] / dist.get_world_size(), bool(both[-1] > 0)
-        if not self.values[0].isfinite():
-            raise JobError("the loss is not finite", "lower train.learning_rate or raise the temperature")
-        return stop
-
-    def read(self) -> dict[str, float]:
-        """Metrics since the last reading."""
-        now = time.perf_counter()
-        rate = self.steps * self.batch_size / max(now - self.since, 1e-9)
-        self.steps, self.since = 0, now
-        named = zip(self.names, self.values.tolist(), strict=True)
-        return {f"train/{name}": value for name, value in named} | {"train/images_per_s": rate}
-
-
-def _restore(resume: Checkpoint | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    if resume is None:
-        return 0
-    state = checkpoint.load(resume)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return resume.step
-
-
-def _save(out: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> Checkpoint:
-    state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    directory = out / "checkpoints"
-    if rank == 0:
-        checkpoint.save(directory, step, state)
-    return Checkpoint(directory / f"step-{step:09d}.pt", step)
+def _check(config: TrainConfig, batch_size: int, place: Place) -> None:
+    """Raise RecipeError for what these ranks cannot do."""
+    if batch_size % place.world:
+        raise RecipeError(
+            f"train.batch_size {batch_size} cannot be shared by {place.world} ranks", "choose a multiple of the ranks"
+        )
+    on_cuda = place.device.type == "cuda"
+    if config.precision == "bfloat16" and on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name(place.device)
+        raise RecipeError(f"{name} does not compute in bfloat16", "--set train.precision=float16, or float32")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
-from xclr.recipe import TrainConfig
+from xclr.recipe import PATCH, TrainConfig
 
 
 class BasicBlock(nn.Module):
@@ -48,6 +52,17 @@ def resnet_mini(config: TrainConfig) -> tuple[nn.Module, int]:
     return backbone, 8 * width
 
 
+def _vit(layers: int, heads: int, hidden: int) -> Callable[[TrainConfig], tuple[nn.Module, int]]:
+    def build(config: TrainConfig) -> tuple[nn.Module, int]:
+        from torchvision.models import VisionTransformer  # here, because its import takes 160 MB
+
+        network = VisionTransformer(config.image_size, PATCH, layers, heads, hidden, 4 * hidden)
+        network.heads = nn.Identity()
+        return network, hidden
+
+    return build
+
+
 def _torchvision(name: str) -> Callable[[TrainConfig], tuple[nn.Module, int]]:
     def build(_: TrainConfig) -> tuple[nn.Module, int]:
         import torchvision  # here, because its import takes 160 MB
@@ -63,13 +78,51 @@ def _torchvision(name: str) -> Callable[[TrainConfig], tuple[nn.Module, int]]:
 BACKBONES: Mapping[str, Callable[[TrainConfig], tuple[nn.Module, int]]] = {
     "resnet-mini": resnet_mini,
     **{name: _torchvision(name) for name in ("resnet18", "resnet34", "resnet50")},
+    "vit-small": _vit(layers=12, heads=6, hidden=384),
+    "vit-base": _vit(layers=12, heads=12, hidden=768),
 }
+REPEATED = ("BasicBlock", "Bottleneck", "EncoderBlock")  # what a backbone is a sequence of
 
 
 def build_backbone(config: TrainConfig) -> tuple[nn.Module, int]:
-    """A backbone with fresh weights and its number of features; channels-last, which CPUs and GPUs convolve faster."""
+    """A backbone with fresh weights and its number of features.
+
+    In channels-last format, unless the config says otherwise: CPUs and GPUs convolve it faster. With
+    `activation_checkpointing` each block keeps its input only and computes its activations again in backward.
+    """
     backbone, features = BACKBONES[config.backbone](config)
-    return backbone.to(memory_format=torch.channels_last), features
+    if config.activation_checkpointing:
+        for block in backbone.modules():
+            if type(block).__name__ in REPEATED:
+                block.forward = partial(_twice, block, block.forward)
+    return backbone.to(memory_format=memory_format(config)), features
+
+
+def memory_format(config: TrainConfig) -> torch.memory_format:
+    """How pictures lie in memory."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
+def _twice(block: nn.Module, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """forward(x), computed again when its gradient is wanted."""
+    if not torch.is_grad_enabled():
+        return forward(x)
+    again = partial(_without_statistics, block)
+    return checkpoint(forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
+
+
+@contextmanager
+def _without_statistics(block: nn.Module) -> Iterator[None]:
+    """Batch norms leave their running statistics alone: the first time has counted this batch."""
+    norms = [each for each in block.modules() if isinstance(each, _BatchNorm)]
+    before = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, tracks in zip(norms, before, strict=True):
+            norm.track_running_stats = tracks
 
 
 def projector(features: int, config: TrainConfig) -> nn.Module:

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from xclr.errors import Stopped
 from xclr.spool import SPOOL, Spool
 from xclr.stages import PretrainConfig, Produced, Progress, Stage
 from xclr.training import checkpoint
 from xclr.training.batches import PictureBatches
 from xclr.training.checkpoint import Checkpoint
-from xclr.training.loop import Pretrainer, train
+from xclr.training.loop import PRECISIONS, Pretrainer, train
 from xclr.training.model import build_backbone
 from xclr.training.objectives import Materials, build_objective
 from xclr.training.stop import StopFlag
@@ -42,12 +43,15 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
                 progress(step, steps)
             stats.update(metrics, step=step)
 
-        model = Pretrainer(backbone, objective)
-        flag = StopFlag().install()
-        train(config.train, batches, model, out=out, resume=resume, should_stop=flag, log=log)
+        model = Pretrainer(backbone, objective, PRECISIONS[config.train.precision])
+        with StopFlag() as flag:
+            try:
+                train(config.train, batches, model, out=out, resume=resume, should_stop=flag, log=log)
+            except Stopped as stopped:
+                raise Stopped(str(stopped), flag.number) from None
         backbone = model.backbone
     if _first():
-        checkpoint.write_tensors(out / CHECKPOINT, {"backbone": backbone.state_dict()})
+        checkpoint.write_tensors(out / CHECKPOINT, {"backbone": backbone.cpu().state_dict()})
     return Produced((CHECKPOINT, SPOOL), dict(stats), scratch=("checkpoints",))
 
 

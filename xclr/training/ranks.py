@@ -1,13 +1,19 @@
-"""Where a process stands: its rank among how many, and the device it computes on."""
+"""Where a process stands among the ranks of a training, and what the ranks agree on."""
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
+import torch.distributed as dist
 
+from xclr.errors import JobError
 from xclr.objective import world_and_rank
+
+ROLL_CALL_S = 5
 
 
 @dataclass(frozen=True)
@@ -20,13 +26,50 @@ class Place:
 
     @classmethod
     def here(cls) -> Place:
-        """This process: its GPU is that of LOCAL_RANK, where there is one."""
+        """This process; its device is the GPU of LOCAL_RANK, where there is one."""
         world, rank = world_and_rank()
-        return cls(rank, world, here())
+        if torch.cuda.is_available():
+            local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+            return cls(rank, world, torch.device("cuda", local))
+        return cls(rank, world, torch.device("cpu"))
 
 
-def here() -> torch.device:
-    """The device of this process: its own GPU, or the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    return torch.device("cpu")
+class Boundary:
+    """Where all ranks meet between two steps: they stop together, and one that does not come is named.
+
+    Its messages go by gloo through the CPUs, so that a rank can wait for the others without waiting for its GPU.
+    """
+
+    def __init__(self, place: Place, stuck_after_s: float) -> None:
+        self.place, self.stuck_after_s = place, stuck_after_s
+        if place.world > 1:
+            self.talk, self.roll = self._group(), self._group()
+
+    def agree(self, stop: bool, step: int) -> bool:
+        """True when any rank wants to stop; raises JobError when a rank does not come in time."""
+        if self.place.world == 1:
+            return stop
+        flag = torch.tensor([float(stop)])
+        try:
+            dist.all_reduce(flag, group=self.talk)
+        except RuntimeError as error:
+            raise JobError(
+                f"{self._missing()} did not come to step {step + 1} within {self.stuck_after_s:g} s",
+                "see the end of its log and its node; run the recipe again to go on from the last checkpoint",
+            ) from error
+        return bool(flag > 0)
+
+    def _group(self) -> dist.ProcessGroup:
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=self.stuck_after_s))
+        assert isinstance(group, dist.ProcessGroup)  # this process is in it
+        return group
+
+    def _missing(self) -> str:
+        """Call the roll, which only ranks that came answer; rank 0 hears who is missing."""
+        try:
+            dist.monitored_barrier(self.roll, timedelta(seconds=ROLL_CALL_S), wait_all_ranks=self.place.rank == 0)
+        except RuntimeError as error:
+            named = re.search(r"[Rr]anks? ((?:\d+(?:, )?)+) failed to pass", str(error))
+            if named and self.place.rank == 0:
+                return f"rank {named.group(1)}"
+        return "a rank (rank 0's log names it)" if self.place.rank else "a rank"

@@ -104,6 +104,7 @@ def main(stage_json: Path, out: Path) -> int:
             run_stage(stage, out)
         else:
             _runner(stage)(stage, out, lambda done, total: None)
+        _part(world)
     except BusyError as error:  # the other writer's outcome counts, so this one leaves none
         print(error, file=sys.stderr)
         return 3
@@ -162,6 +163,15 @@ def _prepare_torch(rank: int, world: int, stage: Stage) -> None:
             world_size=world,
             timeout=timedelta(seconds=2 * patience),  # later than the ranks' own meeting, which names who is missing
         )
+
+
+def _part(world: int) -> None:
+    """Leave the group together: a rank whose peers are gone aborts."""
+    if world > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _on_gpu() -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import signal
 
 import pytest
@@ -12,7 +13,9 @@ from xclr import stages
 from xclr.errors import JobError, RecipeError, Stopped
 from xclr.recipe import CLIPConfig, RandomConfig, SimCLRConfig, XCLRConfig
 from xclr.spool import SPOOL, read_spool
-from xclr.training import CHECKPOINT, build_backbone, checkpoint, pretrain, train
+from xclr.training import CHECKPOINT, Checkpoint, Pretrainer, build_backbone, checkpoint, pretrain, train
+from xclr.training.loop import EXPLODED, PRECISIONS, SETTLED, Learner
+from xclr.training.ranks import Place
 from xclr.training.stop import StopFlag
 
 MIDDLE = 3  # steps of the first attempt
@@ -175,6 +178,74 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_spoils_no_checkpoint(ho
     assert all(torch.tensor(metrics["train/loss"]).isfinite() for metrics in said.values())
     left = checkpoint.latest(tmp_path / "checkpoints")
     assert left is None or left.step == max(said)
+
+
+def test_a_gradient_that_is_not_finite_names_its_step_and_the_kept_checkpoint(home, batches, tmp_path):
+    """One bad batch after many good ones."""
+    config = TRAIN.model_copy(update={"epochs": 4, "checkpoint_every": 10})
+    with pytest.raises(JobError) as caught:
+        attempt(config, Spoilt(batches, 25), build(SimCLRConfig(), home.paths, config), tmp_path)
+    assert "is not finite at step 26" in caught.value.message and "step 20 is kept in" in caught.value.message
+    left = checkpoint.latest(tmp_path / "checkpoints")
+    assert left.step == 20 and str(left.path) in caught.value.message
+
+
+def test_a_gradient_far_above_its_usual_norm_is_an_explosion(home, batches, tmp_path):
+    learner = Learner.of(build(SimCLRConfig(), home.paths), TRAIN, Place.here())
+    batch, saved = batches.batch(0, 0, 1), Checkpoint(tmp_path / "step-000000007.pt", 7)
+    for step in range(SETTLED):
+        learner.step(batch, 0.0, step, saved)
+    before = {key: value.clone() for key, value in learner.model.named_parameters()}
+    learner.usual_norm /= 2 * EXPLODED
+    with pytest.raises(JobError, match=r"the gradient exploded at step 21: .*step 7 is kept in .*step-000000007.pt"):
+        learner.step(batch, 1.0, SETTLED, saved)
+    assert all(torch.equal(value, before[key]) for key, value in learner.model.named_parameters())
+
+
+class Spoilt:
+    """Batches of which one has pictures that are no numbers."""
+
+    def __init__(self, batches, step):
+        self.batches, self.step = batches, step
+
+    def __getattr__(self, name):
+        return getattr(self.batches, name)
+
+    def stream(self, start, stop, place):
+        for step, batch in enumerate(self.batches.stream(start, stop, place), start=start):
+            yield batch._replace(views=batch.views * math.nan) if step == self.step else batch
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_trains_and_resumes_bit_for_bit(home, batches, steps, tmp_path, precision):
+    """With float16 the scale of the loss is part of the checkpoint."""
+    config = TRAIN.model_copy(update={"precision": precision, "learning_rate": 1e-3})
+    dtype = PRECISIONS[precision]
+
+    def model(seed):
+        made = build(SimCLRConfig(), home.paths, config, seed=seed)
+        return Pretrainer(made.backbone, made.objective, dtype)
+
+    _, expected = attempt(config, batches, model(0), tmp_path / "whole")
+    with pytest.raises(Stopped):
+        attempt(config, batches, model(0), tmp_path / "parts", should_stop=stop_at(MIDDLE))
+    left = checkpoint.latest(tmp_path / "parts" / "checkpoints")
+    assert bool(checkpoint.load(left)["scaler"]) == (precision == "float16")
+    _, more = attempt(config, batches, model(9), tmp_path / "parts", resume=left)
+    assert losses(more) == {step: loss for step, loss in losses(expected).items() if step > MIDDLE}
+    _, full = attempt(TRAIN, batches, build(SimCLRConfig(), home.paths), tmp_path / "full")
+    assert losses(expected)[1] != losses(full)[1] == pytest.approx(losses(expected)[1], rel=0.01)
+
+
+@pytest.mark.slow
+def test_a_compiled_backbone_trains_to_the_same_losses_and_saves_under_the_same_names(home, batches, tmp_path):
+    config = TRAIN.model_copy(update={"compile": True, "epochs": 1})
+    done, said = attempt(config, batches, build(SimCLRConfig(), home.paths, config), tmp_path / "compiled")
+    plain, expected = attempt(
+        TRAIN.model_copy(update={"epochs": 1}), batches, build(SimCLRConfig(), home.paths), tmp_path / "plain"
+    )
+    assert list(losses(said).values())[:4] == pytest.approx(list(losses(expected).values())[:4], rel=1e-3)
+    assert checkpoint.load(done)["model"].keys() == checkpoint.load(plain)["model"].keys()
 
 
 def test_data_without_a_whole_batch_are_an_error(home, batches, tmp_path):

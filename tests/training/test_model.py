@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from xclr.recipe import TrainConfig
 from xclr.training.model import TextTower, build_backbone, projector
+
+VIT = TrainConfig(backbone="vit-small", image_size=32)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,47 @@ def test_a_backbone_gives_its_number_of_features_at_any_size(config, features, s
 @pytest.mark.parametrize(("name", "features"), [("resnet34", 512), ("resnet50", 2048)])
 def test_the_larger_backbones_say_their_number_of_features(name, features):
     assert build_backbone(TrainConfig(backbone=name))[1] == features
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "millions"), [("vit-small", 384, 21.7), ("vit-base", 768, 85.8)]
+)  # of arXiv 2010.11929 (B) and 2012.12877 (S), without their heads
+def test_the_vision_transformers_have_their_papers_sizes(name, features, millions):
+    backbone, count = build_backbone(TrainConfig(backbone=name, image_size=224))
+    assert count == features
+    assert sum(each.numel() for each in backbone.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_a_vision_transformer_gives_its_features():
+    backbone, count = build_backbone(TrainConfig(backbone="vit-small", image_size=32))
+    assert backbone(torch.randn(2, 3, 32, 32)).shape == (2, count)
+
+
+def test_a_picture_that_patches_do_not_fill_is_refused():
+    with pytest.raises(ValidationError, match="image_size 40 is no multiple of 16"):
+        TrainConfig(backbone="vit-small", image_size=40)
+
+
+@pytest.mark.parametrize("config", [TrainConfig(width=4), TrainConfig(backbone="resnet18"), VIT], ids=str)
+def test_computing_activations_twice_changes_neither_gradients_nor_statistics(config):
+    pictures, found = torch.randn(4, 3, 32, 32), []
+    for twice in (False, True):
+        torch.manual_seed(0)
+        backbone, _ = build_backbone(config.model_copy(update={"activation_checkpointing": twice}))
+        backbone(pictures).square().mean().backward()
+        found.append((backbone.state_dict(), {key: each.grad for key, each in backbone.named_parameters()}))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-7)
+
+
+def test_computing_activations_twice_keeps_fewer():
+    kept = []
+    for twice in (False, True):
+        backbone, _ = build_backbone(TrainConfig(backbone="resnet18", activation_checkpointing=twice))
+        held = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, held=held: held.append(x.numel()) or x, lambda x: x):
+            backbone(torch.randn(4, 3, 32, 32))
+        kept.append(sum(held))
+    assert kept[1] < kept[0] / 2
 
 
 def test_the_weights_follow_the_seed():

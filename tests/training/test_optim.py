@@ -4,11 +4,12 @@ import itertools
 
 import pytest
 import torch
+from lightly.utils import lars as peer
 from torch import nn
 
 from tests.training.home import build
 from xclr.recipe import CLIPConfig, TrainConfig
-from xclr.training.optim import build_optimizer, learning_rate
+from xclr.training.optim import LARS, build_optimizer, learning_rate, peak_rate
 
 STEPS = 100
 CONFIG = TrainConfig(learning_rate=0.2, warmup_fraction=0.1)  # ten steps of warm-up
@@ -42,7 +43,7 @@ def test_the_shortest_trainings_have_a_rate(steps):
     assert all(0 < learning_rate(step, steps, CONFIG) <= 0.2 for step in range(steps))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD), ("lars", LARS)])
 def test_vectors_and_scalars_are_not_decayed_and_matrices_are(home, name, kind):
     model = build(CLIPConfig(), home.paths)
     optimizer = build_optimizer(model, TrainConfig(optimizer=name, weight_decay=0.3))
@@ -52,7 +53,7 @@ def test_vectors_and_scalars_are_not_decayed_and_matrices_are(home, name, kind):
     assert any(each.ndim == 0 for each in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
 def test_a_step_without_gradient_shrinks_matrices_only(name):
     model = nn.Linear(3, 3)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -68,3 +69,38 @@ def test_frozen_parameters_are_left_alone():
     model.weight.requires_grad_(False)
     optimizer = build_optimizer(model, TrainConfig())
     assert [each for group in optimizer.param_groups for each in group["params"]] == [model.bias]
+
+
+@pytest.mark.parametrize("decay", [1e-6, 0.1])
+def test_lars_takes_the_steps_of_lightlys(decay):
+    """Which leaves both decay and trust out where the decay is 0, as for biases and norms."""
+    torch.manual_seed(0)
+    ours, theirs = (nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = build_optimizer(ours, TrainConfig(optimizer="lars", learning_rate=0.3, weight_decay=decay))
+    wide, narrow = ([each for each in theirs.parameters() if (each.ndim >= 2) == which] for which in (True, False))
+    groups = [{"params": wide, "weight_decay": decay}, {"params": narrow, "weight_decay": 0.0}]
+    theirs_stepper = peer.LARS(groups, lr=0.3, momentum=0.9, trust_coefficient=1e-3)
+    for _ in range(6):
+        pictures = torch.randn(16, 7)
+        for model, stepper in ((ours, optimizer), (theirs, theirs_stepper)):
+            stepper.zero_grad()
+            model(pictures).square().sum().backward()
+            stepper.step()
+    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6)
+
+
+def test_lars_trusts_without_decay_too_and_leaves_a_weight_of_zeros_its_plain_step():
+    weight, zeros = nn.Parameter(torch.full((2, 2), 3.0)), nn.Parameter(torch.zeros(2, 2))
+    optimizer = LARS([{"params": [weight, zeros]}], lr=1.0)
+    weight.grad, zeros.grad = torch.full((2, 2), 5.0), torch.ones(2, 2)
+    optimizer.step()
+    torch.testing.assert_close(weight, torch.full((2, 2), 3.0 - 1e-3 * 6 / 10 * 5))  # |w| = 6, |g| = 10
+    torch.testing.assert_close(zeros, -torch.ones(2, 2))
+
+
+@pytest.mark.parametrize(("rule", "rate"), [("absolute", 0.075), ("linear", 0.3), ("sqrt", 2.4)])
+def test_the_rule_says_what_the_rate_is_multiplied_by(rule, rate):
+    config = TrainConfig(learning_rate=0.075, lr_rule=rule, batch_size=1024, warmup_fraction=0.0)
+    assert peak_rate(config) == learning_rate(0, STEPS, config) == pytest.approx(rate)

@@ -113,7 +113,7 @@ class Learner:
         trained = model
         if place.world > 1:
             own = [place.device] if place.device.type == "cuda" else None
-            trained = DistributedDataParallel(model, device_ids=own, broadcast_buffers=False)
+            trained = DistributedDataParallel(model, device_ids=own, forward_sync_buffers=False)
         scaler = torch.amp.GradScaler(place.device.type, enabled=config.precision == "float16")
         return cls(config, place, model, trained, build_optimizer(model, config), scaler)
 

@@ -113,16 +113,19 @@ def _twice(block: nn.Module, forward: Callable[..., Tensor], x: Tensor) -> Tenso
 
 @contextmanager
 def _without_statistics(block: nn.Module) -> Iterator[None]:
-    """Batch norms leave their running statistics alone: the first time has counted this batch."""
+    """Batch norms leave their running statistics as they are: the first time has counted this batch."""
     norms = [each for each in block.modules() if isinstance(each, _BatchNorm)]
-    before = [norm.track_running_stats for norm in norms]
+    before = [
+        (norm.momentum, norm.num_batches_tracked.clone()) for norm in norms if norm.num_batches_tracked is not None
+    ]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, tracks in zip(norms, before, strict=True):
-            norm.track_running_stats = tracks
+        for norm, (momentum, counted) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked = counted
 
 
 def projector(features: int, config: TrainConfig) -> nn.Module:

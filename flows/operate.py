@@ -248,14 +248,21 @@ def _show_items(items: Sequence[Item], total: int, dry_run: bool) -> None:
 
 
 @app.command()
-def doctor(home: Home = None, as_json: Json = False) -> None:
+def doctor(
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="only the GPUs: gathering between them, and a minute's speed")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=1, help="how long --gpu trains")] = 60,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
     """Say what this machine has and lacks, and how to mend it; exit 1 when something needed is wrong."""
     from flows.context import home_folder, state_folder
-    from infra.doctor import examine
+    from infra.doctor import examine, examine_gpus
 
     place = home_folder(home)
     findings = []
-    for finding in examine(place, state_folder(place)):
+    for finding in examine_gpus(seconds) if gpu else examine(place, state_folder(place)):
         findings.append(finding)
         if not as_json:
             _show_finding(finding)

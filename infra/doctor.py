@@ -34,7 +34,7 @@ PINNED = ("torch", "prefect", "fastapi", "mlflow", "pyarrow", "submitit")  # wha
 SLURM = ("sinfo", "sbatch", "squeue", "sacct")
 WORDNET = Path("/usr/share/wordnet/data.noun")
 LEAST_DISK, LEAST_MEMORY = 2 * 2**30, 2 * 2**30  # of the emoji recipe
-PARITY_WITHIN_S = 60
+PARITY_WITHIN_S, STARTS_IN_S = 60, 180
 
 
 class Finding(BaseModel):
@@ -82,6 +82,19 @@ def examine(home: Path, state: Path) -> Iterator[Finding]:
     gpus = gpu_names()
     yield check_gpus(gpus)
     yield check_gathering(*((len(gpus), "cuda") if len(gpus) > 1 else (2, "cpu")))
+
+
+def examine_gpus(seconds: float) -> Iterator[Finding]:
+    """What to know on arrival at a GPU machine: the GPUs, gathering between all of them, and how fast they train."""
+    gpus = gpu_names()
+    if not gpus:
+        remedy = "run it where the GPUs are (nvidia-smi lists them); everything runs on CPUs too, slowly"
+        yield Finding(check="GPUs", state="wrong", found="torch sees none", remedy=remedy)
+        return
+    yield check_gpus(gpus)
+    if len(gpus) > 1:
+        yield check_gathering(len(gpus), "cuda")
+    yield check_throughput(len(gpus), "cuda", seconds)
 
 
 def check_python() -> Finding:
@@ -257,27 +270,48 @@ def check_gpus(names: Sequence[str]) -> Finding:
     )
 
 
+def check_throughput(world: int, device: str, seconds: float) -> Finding:
+    """Pictures a second in the trainer's own steps, all GPUs together."""
+    from infra.throughput import Throughput
+
+    check, what = "throughput", f"{world} {device} processes"
+    measured = _measured(check, what, ["infra.throughput", str(world), device, str(seconds)], seconds + STARTS_IN_S)
+    if isinstance(measured, Finding):
+        return measured
+    found = Throughput.model_validate_json(measured)
+    return Finding(
+        check=check, state="ok",
+        found=f"{found.images_per_s:,.0f} pictures a second, {found.images_per_s / world:,.0f} on each of {what}: "
+        f"{found.backbone} in {found.precision}, {found.steps} steps of SimCLR, {found.memory_gb:.1f} GB each",
+    )  # fmt: skip
+
+
 def check_gathering(world: int, device: str, within_s: float = PARITY_WITHIN_S) -> Finding:
     """Candidates gathered from several processes have one process's values and gradient."""
     from infra.parity import Parity
 
     check, what = "all-gather", f"{world} {device} processes"
-    command = [sys.executable, "-m", "infra.parity", str(world), device]
-    try:
-        parity = Parity.model_validate_json(_output(command, within_s))
-    except subprocess.TimeoutExpired:
-        remedy = "see whether a firewall or GLOO_SOCKET_IFNAME / NCCL_SOCKET_IFNAME keeps processes apart"
-        return Finding(check=check, state="wrong", found=f"{what} did not end in {within_s:g} s", remedy=remedy)
-    except (subprocess.CalledProcessError, ValueError) as error:
-        last = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1:]
-        return Finding(
-            check=check, state="wrong", found=f"{what} failed: {''.join(last)}",
-            remedy=f"see what it says: python -m infra.parity {world} {device}",
-        )  # fmt: skip
+    measured = _measured(check, what, ["infra.parity", str(world), device], within_s)
+    if isinstance(measured, Finding):
+        return measured
+    parity = Parity.model_validate_json(measured)
     found = f"{what}: values differ by {parity.values:g}, gradient by {parity.gradient:.0e}"
     if parity.holds:
         return Finding(check=check, state="ok", found=found)
     return Finding(check=check, state="wrong", found=found, remedy="do not train on several processes here")
+
+
+def _measured(check: str, what: str, module: Sequence[str], within_s: float) -> str | Finding:
+    """What a module of this project prints when it is run, or what went wrong."""
+    try:
+        return _output([sys.executable, "-m", *module], within_s)
+    except subprocess.TimeoutExpired:
+        remedy = "see whether a firewall or GLOO_SOCKET_IFNAME / NCCL_SOCKET_IFNAME keeps processes apart"
+        return Finding(check=check, state="wrong", found=f"{what} did not end in {within_s:g} s", remedy=remedy)
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr or str(error)).strip().splitlines()[-1:]
+        remedy = f"see what it says: python -m {' '.join(module)}"
+        return Finding(check=check, state="wrong", found=f"{what} failed: {''.join(last)}", remedy=remedy)
 
 
 def fs_type_of(path: Path, partitions: Iterable[Partition]) -> str:

@@ -14,6 +14,7 @@ from xclr.training.norm import SyncBatchNorm
 
 WORLD, STEPS = 2, 5
 CONFIG = TRAIN.model_copy(update={"learning_rate": 1e-3, "epochs": 1})
+TWICE = CONFIG.model_copy(update={"activation_checkpointing": True})
 OBJECTIVES = {"xclr": XCLRConfig(), "clip": CLIPConfig(), "clip frozen": CLIPConfig(text="frozen")}
 
 
@@ -33,11 +34,11 @@ def open_batches(paths, config=CONFIG):
     return FirstSteps.open(paths["captions"], paths["images"], config, seed=0)
 
 
-def trained(name, paths, out, should_stop=never):
+def trained(name, paths, out, should_stop=never, config=CONFIG):
     """The losses of all steps, the final weights and buffers."""
-    model, losses = build(OBJECTIVES[name], paths, CONFIG), []
+    model, losses = build(OBJECTIVES[name], paths, config), []
     train(
-        CONFIG,
+        config,
         open_batches(paths),
         model,
         out=out,
@@ -55,6 +56,7 @@ def norms(model):
 
 def on_a_rank(paths, folder, rank, world):
     results = {name: trained(name, paths, folder / f"{name} {rank}") for name in OBJECTIVES}
+    results["twice"] = trained("xclr", paths, folder / f"twice {rank}", config=TWICE)
     results["stopped"] = stopped(paths, folder / f"stopped {rank}", rank)
     results["refused"] = torch.tensor(refuses_an_odd_batch(paths, folder))
     return results
@@ -156,6 +158,11 @@ def test_every_batchnorm_goes_over_all_ranks(ranks, single):
 def test_only_the_first_rank_writes_checkpoints(ranks, folder, name):
     assert checkpoint.latest(folder / f"{name} 0" / "checkpoints").step == STEPS
     assert not (folder / f"{name} 1").exists()
+
+
+def test_computing_activations_twice_on_two_ranks_changes_nothing(ranks):
+    for rank in ranks:
+        torch.testing.assert_close(rank["twice"], rank["xclr"], rtol=1e-6, atol=1e-7)
 
 
 def test_all_ranks_stop_together_when_one_is_asked_to(ranks, folder):

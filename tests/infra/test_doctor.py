@@ -6,6 +6,7 @@ import os
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from infra.doctor import (
     check_database,
@@ -18,8 +19,10 @@ from infra.doctor import (
     check_slurm,
     check_state,
     check_text_model,
+    check_throughput,
     check_wordnet,
     examine,
+    examine_gpus,
     existing,
     fs_type_of,
     unmet_requirements,
@@ -135,6 +138,21 @@ def test_a_check_that_takes_too_long_or_fails_is_a_finding():
     assert "did not end" in check_gathering(2, "cpu", within_s=0.01).found
     finding = check_gathering(2, "no-such-device")
     assert (finding.state, "infra.parity" in finding.remedy) == ("wrong", True)
+
+
+@pytest.mark.slow
+def test_the_throughput_of_two_processes_is_measured_in_real_steps():
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    finding = check_throughput(2, "cpu", seconds=1)
+    assert finding.state == "ok", finding
+    assert "pictures a second" in finding.found and "2 cpu processes: resnet-mini in float32" in finding.found
+    assert check_throughput(1, "no-such-device", seconds=1).state == "wrong"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
+def test_without_a_gpu_the_gpu_examination_says_so():
+    (finding,) = examine_gpus(1)
+    assert (finding.check, finding.state) == ("GPUs", "wrong") and "nvidia-smi" in finding.remedy
 
 
 @pytest.mark.slow

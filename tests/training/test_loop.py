@@ -14,7 +14,7 @@ from xclr.errors import JobError, RecipeError, Stopped
 from xclr.recipe import CLIPConfig, RandomConfig, SimCLRConfig, XCLRConfig
 from xclr.spool import SPOOL, read_spool
 from xclr.training import CHECKPOINT, Checkpoint, Pretrainer, build_backbone, checkpoint, pretrain, train
-from xclr.training.loop import EXPLODED, PRECISIONS, SETTLED, Learner
+from xclr.training.loop import EXPLODED, SETTLED, Learner, precision_of
 from xclr.training.ranks import Place
 from xclr.training.stop import StopFlag
 
@@ -220,11 +220,10 @@ class Spoilt:
 def test_half_precision_trains_and_resumes_bit_for_bit(home, batches, steps, tmp_path, precision):
     """With float16 the scale of the loss is part of the checkpoint."""
     config = TRAIN.model_copy(update={"precision": precision, "learning_rate": 1e-3})
-    dtype = PRECISIONS[precision]
 
     def model(seed):
         made = build(SimCLRConfig(), home.paths, config, seed=seed)
-        return Pretrainer(made.backbone, made.objective, dtype)
+        return Pretrainer(made.backbone, made.objective, precision_of(config))
 
     _, expected = attempt(config, batches, model(0), tmp_path / "whole")
     with pytest.raises(Stopped):

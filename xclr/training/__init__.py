@@ -2,22 +2,26 @@
 
 from xclr.training.batches import Batch, Batches, PictureBatches
 from xclr.training.checkpoint import Checkpoint
-from xclr.training.loop import Pretrainer, train
+from xclr.training.loop import Learner, Pretrainer, precision_of, train
 from xclr.training.model import build_backbone
 from xclr.training.objectives import Materials, Outcome, build_objective
 from xclr.training.pretrain import CHECKPOINT, run
+from xclr.training.ranks import Place
 
 __all__ = [
     "CHECKPOINT",
     "Batch",
     "Batches",
     "Checkpoint",
+    "Learner",
     "Materials",
     "Outcome",
     "PictureBatches",
+    "Place",
     "Pretrainer",
     "build_backbone",
     "build_objective",
+    "precision_of",
     "run",
     "train",
 ]

@@ -25,7 +25,6 @@ from xclr.training.optim import build_optimizer, learning_rate
 from xclr.training.ranks import Boundary, Place
 
 Log = Callable[[int, Mapping[str, float]], None]
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EXPLODED, SETTLED = 1e4, 20  # gradient norm over its running mean; steps after which that mean means something
 
 
@@ -177,6 +176,11 @@ class Learner:
         if self.place.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.place.device)
         return state
+
+
+def precision_of(config: TrainConfig) -> torch.dtype:
+    """Of the networks' products."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[config.precision]
 
 
 def _check(config: TrainConfig, batch_size: int, place: Place) -> None:

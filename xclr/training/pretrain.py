@@ -14,7 +14,7 @@ from xclr.stages import PretrainConfig, Produced, Progress, Stage
 from xclr.training import checkpoint
 from xclr.training.batches import PictureBatches
 from xclr.training.checkpoint import Checkpoint
-from xclr.training.loop import PRECISIONS, Pretrainer, train
+from xclr.training.loop import Pretrainer, precision_of, train
 from xclr.training.model import build_backbone
 from xclr.training.objectives import Materials, build_objective
 from xclr.training.stop import StopFlag
@@ -43,7 +43,7 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
                 progress(step, steps)
             stats.update(metrics, step=step)
 
-        model = Pretrainer(backbone, objective, PRECISIONS[config.train.precision])
+        model = Pretrainer(backbone, objective, precision_of(config.train))
         with StopFlag() as flag:
             try:
                 train(config.train, batches, model, out=out, resume=resume, should_stop=flag, log=log)

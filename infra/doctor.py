@@ -32,7 +32,6 @@ NETWORK = frozenset(
 )
 PINNED = ("torch", "prefect", "fastapi", "mlflow", "pyarrow", "submitit")  # what is printed of the packages
 SLURM = ("sinfo", "sbatch", "squeue", "sacct")
-WORDNET = Path("/usr/share/wordnet/data.noun")
 LEAST_DISK, LEAST_MEMORY = 2 * 2**30, 2 * 2**30  # of the emoji recipe
 PARITY_WITHIN_S, STARTS_IN_S = 60, 180
 
@@ -208,16 +207,15 @@ def check_text_model(name: str) -> Finding:
 
 
 def check_wordnet() -> Finding:
-    """WordNet's files."""
+    """NLTK's WordNet corpus; the classes of ImageNet are shipped."""
     roots = [Path(each) for each in os.environ.get("NLTK_DATA", "").split(os.pathsep) if each]
     roots += [Path.home() / "nltk_data", Path(sys.prefix) / "nltk_data"]
     roots += [Path(each) / "nltk_data" for each in ("/usr/share", "/usr/local/share", "/usr/lib", "/usr/local/lib")]
-    places = [WORDNET, *(root / "corpora" / name for root in roots for name in ("wordnet", "wordnet.zip"))]
-    for path in places:
+    for path in (root / "corpora" / name for root in roots for name in ("wordnet", "wordnet.zip")):
         if path.exists():
-            return Finding(check="WordNet", state="ok", found=str(path.parent if path == WORDNET else path))
-    remedy = "only for class graphs from WordNet: apt install wordnet-base, or python -m nltk.downloader wordnet"
-    return Finding(check="WordNet", state="optional", found="none", remedy=remedy)
+            return Finding(check="WordNet", state="ok", found=str(path))
+    remedy = "only for graph.source wordnet on other classes: python -m nltk.downloader wordnet"
+    return Finding(check="WordNet", state="optional", found="ImageNet's classes, which are shipped", remedy=remedy)
 
 
 def check_slurm() -> Finding:

@@ -43,4 +43,4 @@ def graph(run: Run, captions: Artifact, embeddings: Artifact) -> Artifact:
 @task(task_run_name="class graph {target.label}", cache_policy=NO_CACHE)
 def class_graph(run: Run, target: TargetGraph, captions: Artifact, embeddings: Artifact) -> Artifact:
     """Write a similarity for every pair of classes."""
-    return make(run, stages.class_graph(target, captions, embeddings))
+    return make(run, stages.class_graph(run.recipe, target, run.store, captions, embeddings))

@@ -48,6 +48,18 @@ ANNOTATIONS = _schema(  # the emoji's further labels, one row for every captions
     required("group", pa.int32()),
     required("tags", pa.list_(pa.string())),
 )
+CLASSES = _schema(  # what the labels of the captions stand for
+    "classes",
+    required("label", pa.int32()),  # sorted, from 0
+    required("name", pa.string()),  # as a caption would call it
+    pa.field("synset", pa.string()),  # of WordNet 3.0, as in n02084071
+)
+TAXONOMY = _schema(
+    "taxonomy",
+    required("synset", pa.string()),
+    required("name", pa.string()),  # as in dog.n.01
+    required("hypernyms", pa.list_(pa.string())),  # and instance hypernyms
+)
 IMAGES = _schema(
     "images",
     required("row_id", pa.int64()),

@@ -35,6 +35,8 @@ from xclr.store import Store
 from xclr.textmodel import locate
 
 LABELLED = frozenset({"emoji", "folder", "imagenet"})  # sources that always have classes
+CLASS_GRAPHS = frozenset({"class_captions", "wordnet", "random_class"})  # similarities of all pairs of classes
+READ_FROM = {"captions": "embeddings", "random_pair": "embeddings", "knn": "graph"}  # artifact of the other graphs
 Until = Literal["captions", "images", "embeddings", "graph", "pretrain", "evaluate", "compare"]  # where a run may stop
 UNTIL: tuple[Until, ...] = get_args(Until)
 Progress = Callable[[int, int], None]  # (done, total)
@@ -79,10 +81,13 @@ class GraphKnnConfig(Config):
 
 
 class ClassGraphConfig(Config):
-    """A fixed similarity for every pair of classes."""
+    """A fixed similarity for every pair of classes; the text model and its template where class names are encoded."""
 
     source: str
-    seed: int
+    seed: int = 0
+    weights: str | None = None
+    template: str | None = None
+    model: str | None = Field(None, json_schema_extra=RUNTIME)
 
 
 class PretrainConfig(Config):
@@ -116,7 +121,7 @@ class ComparisonConfig(Config):
 
 
 KINDS: Mapping[str, tuple[type[Config], int]] = {  # config model and code version of each stage kind
-    "captions": (CaptionsConfig, 1),
+    "captions": (CaptionsConfig, 2),
     "images": (ImagesConfig, 1),
     "embeddings": (EmbeddingsConfig, 1),
     "graph": (GraphKnnConfig, 1),
@@ -244,17 +249,24 @@ def graph(recipe: Recipe, captions: Artifact, embeddings: Artifact) -> Stage:
     return Stage("graph", "graph", config, {"captions": captions, "embeddings": embeddings})
 
 
-def class_graph(target: TargetGraph, captions: Artifact, embeddings: Artifact) -> Stage:
+def class_graph(recipe: Recipe, target: TargetGraph, store: Store, captions: Artifact, embeddings: Artifact) -> Stage:
     """A similarity for every pair of classes, as Parquet."""
-    config = ClassGraphConfig(source=target.source, seed=target.seed)
-    name = f"class graph {target.label}"
-    return Stage("class_graph", name, config, {"captions": captions, "embeddings": embeddings})
+    config, inputs = ClassGraphConfig(source=target.source, seed=target.seed), {"captions": captions}
+    if target.source == "random_class":
+        inputs["embeddings"] = embeddings
+    if target.source == "class_captions":
+        folder = locate(recipe.embed.model)
+        template = recipe.data.caption_template
+        config = ClassGraphConfig(
+            source=target.source, weights=store.content_hash(folder), template=template, model=str(folder)
+        )
+    return Stage("class_graph", f"class graph {target.label}", config, inputs)
 
 
 def class_graphs(recipe: Recipe) -> list[TargetGraph]:
     """The class graphs that the recipe's objectives need, each once."""
     graphs = [each.graph for each in objectives(recipe) if isinstance(each, GraphedConfig) and each.graph]
-    return list(dict.fromkeys(each for each in graphs if each.source != "captions"))
+    return list(dict.fromkeys(each for each in graphs if each.source in CLASS_GRAPHS))
 
 
 def trainings(recipe: Recipe) -> list[tuple[str, ObjectiveConfig, int]]:
@@ -272,8 +284,10 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, inputs: Mapp
         roles.append("embeddings")
     chosen = {role: inputs[role] for role in roles}
     if isinstance(objective, GraphedConfig) and objective.graph is not None:
-        source = "embeddings" if objective.graph.source == "captions" else class_graph_role(objective.graph)
-        chosen["embeddings" if source == "embeddings" else "class_graph"] = inputs[source]
+        if objective.graph.source in CLASS_GRAPHS:
+            chosen["class_graph"] = inputs[class_graph_role(objective.graph)]
+        elif role := READ_FROM.get(objective.graph.source):
+            chosen[role] = inputs[role]
     config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=recipe.data.source)
     return Stage("pretrain", f"pretrain {label(objective)} seed {seed}", config, chosen)
 
@@ -322,7 +336,7 @@ def data_stages(recipe: Recipe, store: Store) -> dict[str, Stage]:
     found["embeddings"] = embeddings(recipe, store, made("captions"))
     found["graph"] = graph(recipe, made("captions"), made("embeddings"))
     for target in class_graphs(recipe):
-        found[class_graph_role(target)] = class_graph(target, made("captions"), made("embeddings"))
+        found[class_graph_role(target)] = class_graph(recipe, target, store, made("captions"), made("embeddings"))
     return found
 
 

@@ -100,7 +100,7 @@ def test_the_number_of_training_rows_is_told_even_when_it_is_0(tmp_path):
 
 def test_the_emoji_have_annotations_for_every_row(emoji):
     out, table, produced, _ = emoji
-    assert produced.files == ("captions.parquet", "annotations.parquet")
+    assert produced.files == ("captions.parquet", "classes.parquet", "annotations.parquet")
     annotations = schema.read(out / "annotations.parquet", schema.ANNOTATIONS)
     assert annotations["row_id"].to_pylist() == table["row_id"].to_pylist()
     assert all(tags == sorted(tags) for tags in annotations["tags"].to_pylist())

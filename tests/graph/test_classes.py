@@ -3,6 +3,7 @@
 import duckdb
 import numpy as np
 import polars
+import pyarrow as pa
 import pytest
 
 from tests.graph.conftest import captions_artifact, captions_table, make_stage, no_progress
@@ -11,7 +12,9 @@ from xclr.errors import DataError, RecipeError
 from xclr.graph import run_class_graph
 from xclr.graph.classes import class_vectors, cosine, random_class, read_labels
 from xclr.graph.embed import representatives
-from xclr.stages import ClassGraphConfig
+from xclr.graph.encoder import SentenceEncoder
+from xclr.stages import ClassGraphConfig, Stage
+from xclr.textmodel import locate
 
 
 def config(seed=0, source="random_class"):
@@ -96,7 +99,50 @@ def test_labels_that_cannot_be_used(embeddings, tmp_path, label, text, remedy):
 
 
 def test_unknown_source(captions, embeddings, tmp_path):
-    with pytest.raises(RecipeError, match="wordnet") as raised:
-        stage = make_stage("class_graph", config(source="wordnet"), captions, embeddings)
+    with pytest.raises(RecipeError, match="thesaurus") as raised:
+        stage = make_stage("class_graph", config(source="thesaurus"), captions, embeddings)
         run_class_graph(stage, tmp_path, no_progress)
     assert "random_class" in raised.value.remedy
+
+
+def with_classes(folder, classes):
+    """A captions artifact of one row a class, with what the classes stand for."""
+    artifact = captions_artifact(folder, [(name, label) for label, (name, _) in enumerate(classes)])
+    names, synsets = zip(*classes, strict=True)
+    table = pa.table({"label": range(len(classes)), "name": names, "synset": synsets}, schema=schema.CLASSES)
+    schema.write(table, artifact.path / "classes.parquet", schema.CLASSES, {})
+    return artifact
+
+
+def run_on(artifact, settings, out):
+    run_class_graph(Stage("class_graph", "class graph", settings, {"captions": artifact}), out, no_progress)
+    return matrix(out / "graph_class.parquet")
+
+
+def test_wordnet_needs_the_classes_only(tmp_path):
+    found = run_on(
+        with_classes(tmp_path / "in", [("dog", "n02084071"), ("cat", "n02121620"), ("tench", "n01440764")]),
+        config(source="wordnet"),
+        tmp_path,
+    )
+    np.testing.assert_array_equal(found, found.T)
+    np.testing.assert_array_equal(np.diag(found), 1)
+    assert found[0, 1] == pytest.approx(0.857142857, abs=1e-6) and found[0, 2] < found[0, 1]
+
+
+@pytest.mark.slow
+def test_class_captions_are_cosines_of_the_text_model(tmp_path):
+    folder = locate("sentence-transformers/all-MiniLM-L6-v2")
+    settings = ClassGraphConfig(source="class_captions", weights="x", template="a photo of a {}", model=str(folder))
+    classes = [("tabby cat", None), ("Persian cat", None), ("fire engine", None)]
+    found = run_on(with_classes(tmp_path / "in", classes), settings, tmp_path)
+    vectors = SentenceEncoder(folder, 8).encode([f"a photo of a {name}" for name, _ in classes])
+    np.testing.assert_allclose(found, vectors @ vectors.T, atol=1e-5)
+    assert found[0, 1] > found[0, 2] + 0.1
+
+
+def test_two_classes_of_one_name_are_refused_before_anything_is_encoded(tmp_path):
+    settings = ClassGraphConfig(source="class_captions", weights="x", template="a {}", model="/no/model")
+    artifact = with_classes(tmp_path / "in", [("crane", "n02012849"), ("dog", None), ("Crane", "n03126707")])
+    with pytest.raises(DataError, match="classes 0 and 2 have one name, 'Crane'"):
+        run_on(artifact, settings, tmp_path)

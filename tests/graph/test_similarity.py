@@ -7,7 +7,19 @@ import torch
 from tests.graph.conftest import ROWS, captions_artifact, make_stage, no_progress
 from xclr import schema
 from xclr.errors import DataError
-from xclr.graph import ClassGraph, EmbeddingLookup, KnnGraph, SimilaritySource, run_class_graph, run_graph
+from xclr.graph import (
+    ClassGraph,
+    EmbeddingLookup,
+    KnnGraph,
+    RandomPair,
+    SameClass,
+    SameRow,
+    SimilaritySource,
+    open_similarity,
+    run_class_graph,
+    run_graph,
+)
+from xclr.recipe import TargetGraph
 from xclr.stages import ClassGraphConfig, GraphKnnConfig
 
 ROWS_ASKED = torch.tensor([3, 0, 8, 12, 7, 10])
@@ -29,13 +41,16 @@ def class_path(captions, embeddings, tmp_path_factory):
     return out / "graph_class.parquet"
 
 
-@pytest.fixture(params=["embeddings", "knn", "class"])
+@pytest.fixture(params=["embeddings", "knn", "class", "same class", "same row", "random pair"])
 def source(request, captions, embeddings, knn_path, class_path) -> SimilaritySource:
     table = captions.path / "captions.parquet"
     return {
         "embeddings": lambda: EmbeddingLookup.open(embeddings.path / "vectors.npy"),
         "knn": lambda: KnnGraph.open(knn_path, table),
         "class": lambda: ClassGraph.open(class_path, table),
+        "same class": lambda: SameClass.open(table),
+        "same row": SameRow,
+        "random pair": lambda: RandomPair.open(embeddings.path / "vectors.npy", 3),
     }[request.param]()
 
 
@@ -109,3 +124,41 @@ def test_knn_graph_of_other_captions(knn_path, tmp_path):
     captions = captions_artifact(tmp_path, [("a", 5)])
     with pytest.raises(DataError, match="not the distinct captions"):
         KnnGraph.open(knn_path, captions.path / "captions.parquet")
+
+
+def test_between_gives_blocks_of_the_same_similarities(source):
+    whole, some = source.block(ROWS_ASKED, COLS_ASKED), source.between(ROWS_ASKED, COLS_ASKED)
+    torch.testing.assert_close(torch.cat([some(slice(0, 4)), some(slice(4, 6))]), whole)
+
+
+def test_same_class_and_same_row(captions):
+    labels = schema.read(captions.path / "captions.parquet", schema.CAPTIONS)["label"].to_pylist()
+    found = SameClass.open(captions.path / "captions.parquet").block(ROWS_ASKED, COLS_ASKED)
+    for i, row in enumerate(ROWS_ASKED.tolist()):
+        for j, col in enumerate(COLS_ASKED.tolist()):
+            alike = row == col or (labels[row] is not None and labels[row] == labels[col])
+            assert found[i, j] == alike
+    assert torch.equal(SameRow().block(ROWS_ASKED, COLS_ASKED), (ROWS_ASKED[:, None] == COLS_ASKED).float())
+
+
+def test_a_random_pair_has_its_value_in_every_batch_and_no_structure():
+    values = torch.linspace(-0.5, 0.9, 1 << 16)
+    rows = torch.arange(400) * 7_919
+    found, other = (RandomPair(values, seed).block(rows, rows) for seed in (0, 1))
+    torch.testing.assert_close(RandomPair(values, 0).block(rows[5:9], rows[91:94]), found[5:9, 91:94])
+    off = found[~torch.eye(400, dtype=torch.bool)]
+    assert (found != other).float().mean() > 0.99
+    assert off.mean().item() == pytest.approx(values.mean().item(), abs=0.01)
+    assert off.std().item() == pytest.approx(values.std().item(), abs=0.01)
+    rank = torch.linalg.matrix_rank(found - found.mean())
+    assert rank == 400  # of independent entries; a graph of few features would have a low one
+
+
+@pytest.mark.parametrize("name", ["captions", "class", "augmentation", "random_pair", "knn", "random_class"])
+def test_a_recipes_graph_is_opened_by_its_name(name, captions, embeddings, knn_path, class_path):
+    inputs = {
+        "captions": captions.path, "embeddings": embeddings.path,
+        "graph": knn_path.parent, "class_graph": class_path.parent,
+    }  # fmt: skip
+    found = open_similarity(TargetGraph(source=name), inputs).block(ROWS_ASKED, COLS_ASKED)
+    assert found.shape == (6, 8) and found[3, 1] == 1

@@ -27,7 +27,7 @@ SOURCES: Mapping[str, Source] = {
     "folder": Source(folder.captions, folder.pictures, folder.size),
     "cc3m": Source(conceptual.captions, conceptual.pictures, conceptual.size),
     "cc12m": Source(conceptual.captions, conceptual.pictures, conceptual.size),
-    "imagenet": Source(imagenet.captions, folder.pictures, folder.size),
+    "imagenet": Source(imagenet.captions, folder.pictures, folder.size, imagenet.classes),
 }
 DRAFT = "draft"  # folder of the first pass
 BATCH = 1 << 14  # rows in memory at once
@@ -65,7 +65,8 @@ class Seen:
 
 
 def run(stage: Stage, out: Path, progress: Progress) -> Produced:
-    """Write captions.parquet (dense row ids, exact duplicates marked) and, where there are any, annotations.parquet.
+    """Write captions.parquet (dense row ids, exact duplicates marked) and, where there are any, classes.parquet, which
+    says what the labels stand for, and annotations.parquet.
 
     Two passes, because duplicates and numbers of classes need all rows: memory grows by 20 bytes a row.
     """
@@ -79,6 +80,9 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     labels = by_name(seen.labels, seen.names)
     _second_pass(out, firsts, labels, about)
     files = ["captions.parquet"]
+    if seen.names:
+        _write_classes(data, sorted(seen.names), out / "classes.parquet", about)
+        files.append("classes.parquet")
     if data.source == "emoji":
         _annotate(data, out / "annotations.parquet", about)
         files.append("annotations.parquet")
@@ -139,6 +143,12 @@ def _second_pass(
             columns = {name: later[name] if name in later else batch.column(name) for name in schema.CAPTIONS.names}
             write(pa.table(columns, schema=schema.CAPTIONS))
             row = rows.stop
+
+
+def _write_classes(data: DataConfig, labels: Sequence[str], path: Path, about: Mapping[str, Any]) -> None:
+    names, synsets = zip(*SOURCES[data.source].classes(data, labels), strict=True)
+    columns = {"label": range(len(labels)), "name": names, "synset": synsets}
+    schema.write(pa.table(columns, schema=schema.CLASSES), path, schema.CLASSES, about)
 
 
 def _annotate(data: DataConfig, path: Path, about: Mapping[str, Any]) -> None:

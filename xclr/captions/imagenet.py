@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from xclr.captions.source import Records
+from collections.abc import Sequence
+
+from xclr.captions.source import Class, Records
 from xclr.captions.text import key, normalise
 from xclr.datafiles import SYNSETS, TRAIN, listing, located
 from xclr.errors import DataError
@@ -33,6 +35,12 @@ def captions(data: DataConfig) -> Records:
             "split": "train" if part == TRAIN else "pictures",
         }
     return {}
+
+
+def classes(data: DataConfig, labels: Sequence[str]) -> list[Class]:
+    """The synsets' names, told apart."""
+    names = _names(data)
+    return [Class(names[label], label) for label in labels]
 
 
 def _names(data: DataConfig) -> dict[str, str]:

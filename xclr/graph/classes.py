@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,37 +12,87 @@ import pyarrow as pa
 from xclr import schema
 from xclr.errors import DataError, RecipeError
 from xclr.graph.embed import RowIds, read_captions, representatives
+from xclr.graph.encoder import SentenceEncoder
+from xclr.graph.wordnet import located, wu_palmer
 from xclr.stages import ClassGraphConfig, Produced, Progress, Stage
 
 MAX_CLASSES = 32767  # ids are int16
 CHUNK = 1 << 14
+ENCODED_AT_ONCE = 64
 
 Matrix = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 
 def run(stage: Stage, out: Path, progress: Progress) -> Produced:
-    """Stage "class_graph": captions and embeddings -> graph_class.parquet, C x C rows, symmetric, diagonal 1.
+    """Stage "class_graph": captions, and embeddings where it shuffles them -> graph_class.parquet, C x C rows.
 
-    Raises DataError when there are no labels, or too many classes for int16; RecipeError for an unknown source.
+    Symmetric, diagonal 1. Raises DataError when there are no labels, too many classes for int16, two classes of one
+    name, or a class that WordNet does not know; RecipeError for an unknown source.
     """
     config = stage.config
     assert isinstance(config, ClassGraphConfig)
     if config.source not in SOURCES:
         raise RecipeError(f"no class graph {config.source!r}", "known: " + ", ".join(sorted(SOURCES)))
-    captions = read_captions(stage.inputs["captions"].path / "captions.parquet")
-    labels = read_labels(captions)
-    stored = np.load(stage.inputs["embeddings"].path / "vectors.npy", mmap_mode="r")
     progress(0, 2)
-    means = class_vectors(stored, labels, representatives(captions))
+    similarity = SOURCES[config.source](stage, config)
     progress(1, 2)
-    similarity = SOURCES[config.source](means, config.seed)
     about = {"digest": stage.digest, "config": stage.identity}
     schema.write(table(similarity), out / "graph_class.parquet", schema.GRAPH_CLASS, about)
     progress(2, 2)
     upper = similarity[np.triu_indices(len(similarity), 1)]
     mean = float(upper.mean(dtype=np.float64)) if len(upper) else 0.0
     return Produced(("graph_class.parquet",), {"classes": len(similarity), "mean_similarity": mean})
+
+
+def shuffled_captions(stage: Stage, config: ClassGraphConfig) -> Matrix:
+    """The similarities of classes by their captions, shuffled over pairs of classes."""
+    captions = read_captions(stage.inputs["captions"].path / "captions.parquet")
+    stored = np.load(stage.inputs["embeddings"].path / "vectors.npy", mmap_mode="r")
+    return random_class(class_vectors(stored, read_labels(captions), representatives(captions)), config.seed)
+
+
+def class_captions(stage: Stage, config: ClassGraphConfig) -> Matrix:
+    """The cosines of the class names' captions, "a photo of a {}"."""
+    assert config.model is not None and config.template is not None
+    names = [name for name, _ in read_classes(stage)]
+    check_apart(names)
+    encoder = SentenceEncoder(Path(config.model), ENCODED_AT_ONCE)
+    vectors = encoder.encode([config.template.replace("{}", name) for name in names]).astype(np.float64)
+    return cosine(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def wordnet_classes(stage: Stage, config: ClassGraphConfig) -> Matrix:
+    """Wu-Palmer similarities; the mean of both orders of a pair, should they differ, and 1 of a class with itself.
+
+    NLTK gives a dog less than 1 with itself: its shortest way to the root is shorter than that of its hypernym.
+    """
+    synsets, taxonomy = located(read_classes(stage))
+    similarity = wu_palmer(synsets, taxonomy)
+    similarity = (similarity + similarity.T) / 2
+    np.fill_diagonal(similarity, 1.0)
+    return similarity.astype(np.float32)
+
+
+def read_classes(stage: Stage) -> list[tuple[str, str | None]]:
+    """Name and synset of each class, by label; raises DataError without classes, or with too many."""
+    captions = stage.inputs["captions"].path
+    read_labels(read_captions(captions / "captions.parquet"))
+    rows = schema.read(captions / "classes.parquet", schema.CLASSES).to_pylist()
+    return [(each["name"], each["synset"]) for each in rows]
+
+
+def check_apart(names: Sequence[str]) -> None:
+    """Raise DataError when two classes have one name, which would make them one class."""
+    seen: dict[str, int] = {}
+    for label, name in enumerate(names):
+        key = name.casefold()
+        if key in seen:
+            raise DataError(
+                f"classes {seen[key]} and {label} have one name, {name!r}: their captions could not be told apart",
+                "rename one of them in the data, or use graph.source: captions",
+            )
+        seen[key] = label
 
 
 def read_labels(captions: pa.Table) -> Labels:
@@ -106,4 +156,8 @@ def table(similarity: Matrix) -> pa.Table:
     return pa.table(columns, schema=schema.GRAPH_CLASS)
 
 
-SOURCES: Mapping[str, Callable[[npt.NDArray[np.float64], int], Matrix]] = {"random_class": random_class}
+SOURCES: Mapping[str, Callable[[Stage, ClassGraphConfig], Matrix]] = {
+    "random_class": shuffled_captions,
+    "class_captions": class_captions,
+    "wordnet": wordnet_classes,
+}

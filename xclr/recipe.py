@@ -302,7 +302,12 @@ class TrainConfig(Config):
         description="views in a global batch from which the loss goes block by block",
         json_schema_extra=RUNTIME,
     )
-    workers: int = Field(4, ge=0, description="processes of each rank that decode pictures", json_schema_extra=RUNTIME)
+    workers: int = Field(
+        4,
+        ge=0,
+        description="processes of each rank that decode pictures, at most one a core",
+        json_schema_extra=RUNTIME,
+    )
     log_every: int = Field(5, ge=1, description="steps between two log lines", json_schema_extra=RUNTIME)
     checkpoint_every: int = Field(100, ge=1, description="steps between two checkpoints", json_schema_extra=RUNTIME)
     keep_checkpoints: int = Field(

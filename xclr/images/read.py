@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 import struct
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from torch import Tensor
 from xclr.errors import DataError
 
 # not among them: formats for which Pillow starts other programs (EPS) or that no page shows
+ORIENTATION, SIDEWAYS = 0x0112, 5  # of EXIF; from 5 on, width and height are exchanged
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 
 
@@ -42,6 +46,74 @@ def read_pictures(images: Path, rows: Sequence[int] | npt.NDArray[np.int64], sid
                 tar.seek(offsets[index])
                 pixels[int(index)] = decode(tar.read(sizes[index]), side)
     return pixels
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Where pictures lie in the shards of an images artifact: row ids, shards, offsets and sizes, int64 [n] each."""
+
+    folder: Path
+    rows: npt.NDArray[np.int64]
+    shards: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+
+    @classmethod
+    def open(cls, images: Path, rows: npt.NDArray[np.int64]) -> PictureFiles:
+        """Look up some rows; raises DataError for a row without a picture."""
+        return cls(images, rows, *_places(images, rows))
+
+    def picture(self, position: int, behind: float) -> tuple[tuple[int, int], Callable[[float], Image.Image]]:
+        """Width and height of the picture at a position, and what decodes it.
+
+        The decoder takes how many times larger than needed the picture is, and may return it smaller by a power of two
+        (JPEG); what it returns is upright RGB, transparent parts on grey `behind`. Raises DataError naming the row.
+        """
+        try:
+            picture = opened(self._encoded(position))
+            turned = picture.getexif().get(ORIENTATION, 1) >= SIDEWAYS
+            size = picture.size[::-1] if turned else picture.size
+        except (OSError, ValueError, SyntaxError) as error:
+            raise self._unreadable(position, error) from error
+        return size, partial(self._decoded, position, picture, behind)
+
+    def _encoded(self, position: int) -> bytes:
+        offset, size = int(self.offsets[position]), int(self.sizes[position])
+        data = os.pread(_descriptor(self.folder / f"shard-{self.shards[position]:05d}.tar"), size, offset)
+        if len(data) < size:
+            raise OSError(f"the shard ends after {len(data)} of {size} bytes")
+        return data
+
+    def _decoded(self, position: int, picture: Image.Image, behind: float, times: float) -> Image.Image:
+        try:
+            if times >= 2:
+                picture.draft("RGB", (math.ceil(picture.width / times), math.ceil(picture.height / times)))
+            return _rgb(_upright(picture), behind)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise self._unreadable(position, error) from error
+
+    def _unreadable(self, position: int, error: Exception) -> DataError:
+        place = f"shard {self.shards[position]}, offset {self.offsets[position]}"
+        return DataError(
+            f"row {self.rows[position]} cannot be read from {self.folder} ({place}): {error}",
+            "the shard is damaged: remove this folder and run the recipe again, which makes it anew",
+        )
+
+
+@cache
+def _descriptor(path: Path) -> int:
+    """An open file of this process; reads by offset need no position, so that it can be shared by forks."""
+    return os.open(path, os.O_RDONLY)
+
+
+def _rgb(picture: Image.Image, behind: float) -> Image.Image:
+    if picture.mode == "RGB":
+        picture.load()
+        return picture
+    rgba = _rgba(picture)
+    paper = Image.new("RGB", rgba.size, (round(255 * behind),) * 3)
+    paper.paste(rgba, mask=rgba.getchannel("A"))
+    return paper
 
 
 def decode(data: bytes, side: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from xclr.training.batches import Batch, Batches, PictureBatches
 from xclr.training.checkpoint import Checkpoint
+from xclr.training.loader import StreamedBatches, open_batches
 from xclr.training.loop import Learner, Pretrainer, precision_of, train
 from xclr.training.model import build_backbone
 from xclr.training.objectives import Materials, Outcome, build_objective
@@ -19,8 +20,10 @@ __all__ = [
     "PictureBatches",
     "Place",
     "Pretrainer",
+    "StreamedBatches",
     "build_backbone",
     "build_objective",
+    "open_batches",
     "precision_of",
     "run",
     "train",

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import psutil
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -68,16 +70,11 @@ class PictureBatches:
     @classmethod
     def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> PictureBatches:
         """Decode the training pictures; raises DataError when they do not fill one batch."""
-        splits = np.asarray(pq.read_table(captions / "captions.parquet", columns=["split"]).column("split").to_pylist())
-        usable = usable_rows(images)
-        rows = usable[splits[usable] == "train"]
-        if len(rows) < config.batch_size:
-            raise DataError(
-                f"{len(rows)} usable training pictures do not fill a batch of {config.batch_size}",
-                f"--set train.batch_size={max(2, len(rows) // 2)}",
-            )
+        rows = training_rows(captions, images, config)
+        _check_memory(len(rows) * 4 * source_side(config) ** 2)
         pictures = read_pictures(images, rows, source_side(config))
-        groups = as_groups(read_groups(captions), len(splits))[rows]
+        count = int(pq.read_metadata(captions / "captions.parquet").num_rows)
+        groups = as_groups(read_groups(captions), count)[rows]
         return cls(torch.from_numpy(rows), pictures, groups, texture_bank(), config, seed)
 
     @property
@@ -113,6 +110,29 @@ class PictureBatches:
             for view in range(2)
         ]
         return Batch(rows, torch.cat(views).contiguous(memory_format=memory_format(self.config)))
+
+
+def training_rows(captions: Path, images: Path, config: TrainConfig) -> npt.NDArray[np.int64]:
+    """Sorted row ids of the usable training pictures; raises DataError when they do not fill one batch."""
+    splits = pq.read_table(captions / "captions.parquet", columns=["split"]).column("split")
+    usable = usable_rows(images)
+    rows: npt.NDArray[np.int64] = usable[np.asarray(pc.equal(splits, "train"))[usable]]
+    if len(rows) < config.batch_size:
+        raise DataError(
+            f"{len(rows)} usable training pictures do not fill a batch of {config.batch_size}",
+            f"--set train.batch_size={max(2, len(rows) // 2)}",
+        )
+    return rows
+
+
+def _check_memory(needed: int) -> None:
+    """Raise DataError before pictures are decoded that do not fit."""
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise DataError(
+            f"the decoded pictures need {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free",
+            "--set train.views=simclr, which reads them from the shards as it goes, or a smaller data.limit",
+        )
 
 
 def source_side(config: TrainConfig) -> int:

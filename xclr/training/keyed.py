@@ -30,6 +30,20 @@ def epoch_order(seed: int, epoch: int, n: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n))
 
 
+def windowed_order(seed: int, epoch: int, shards: npt.NDArray[np.int64], window: int) -> npt.NDArray[np.int64]:
+    """An order of samples in an epoch that reads from `window` shards at a time: int64 [n].
+
+    The shards come in a random order; the samples of each `window` of them are shuffled together. shards: [n], where
+    each sample lies. A pure function of its arguments.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    ids, starts = np.unique(np.sort(shards), return_index=True)
+    by_shard = np.split(np.argsort(shards, kind="stable"), starts[1:])
+    turn = rng.permutation(len(ids))
+    windows = (turn[start : start + window] for start in range(0, len(turn), window))
+    return np.concatenate([rng.permutation(np.concatenate([by_shard[each] for each in some])) for some in windows])
+
+
 def _mix(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

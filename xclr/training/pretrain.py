@@ -12,8 +12,8 @@ from xclr.errors import Stopped
 from xclr.spool import SPOOL, Spool
 from xclr.stages import PretrainConfig, Produced, Progress, Stage
 from xclr.training import checkpoint
-from xclr.training.batches import PictureBatches
 from xclr.training.checkpoint import Checkpoint
+from xclr.training.loader import open_batches
 from xclr.training.loop import Pretrainer, precision_of, train
 from xclr.training.model import build_backbone
 from xclr.training.objectives import Materials, build_objective
@@ -34,7 +34,7 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     spool = Spool(out / SPOOL, resume.step if resume else 0) if _first() else None
     stats: dict[str, float] = {"step": resume.step if resume else 0}
     if objective is not None:
-        batches = PictureBatches.open(inputs["captions"], inputs["images"], config.train, config.seed)
+        batches = open_batches(inputs["captions"], inputs["images"], config.train, config.seed)
         steps = config.train.epochs * batches.steps_per_epoch
 
         def log(step: int, metrics: Mapping[str, float]) -> None:

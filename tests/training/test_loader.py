@@ -1,0 +1,150 @@
+"""Streamed batches: the same pictures for any number of ranks and workers, from any step on."""
+
+import os
+import signal
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from tests.training.home import TRAIN, build
+from xclr.errors import DataError
+from xclr.images import PictureFiles
+from xclr.recipe import SimCLRConfig
+from xclr.training import PictureBatches, Place, StreamedBatches, open_batches, train
+from xclr.training.keyed import epoch_order, windowed_order
+
+CONFIG = TRAIN.model_copy(update={"views": "simclr", "workers": 0, "image_size": 24})
+
+
+def opened(home, **changes):
+    return open_batches(home.paths["captions"], home.paths["images"], CONFIG.model_copy(update=changes), 0)
+
+
+def place(rank=0, world=1):
+    return Place(rank, world, torch.device("cpu"))
+
+
+def steps(batches, start=0, stop=3, at=None):
+    return list(batches.stream(start, stop, at or place()))
+
+
+@pytest.mark.parametrize("views", ["simclr", "autoaugment"])
+def test_worker_counts_change_no_picture(home, views):
+    expected = steps(opened(home, views=views))
+    for workers in (1, 3):
+        for ours, theirs in zip(steps(opened(home, views=views, workers=workers)), expected, strict=True):
+            assert torch.equal(ours.rows, theirs.rows) and torch.equal(ours.views, theirs.views)
+
+
+@pytest.mark.parametrize("views", ["simclr", "autoaugment"])
+def test_the_ranks_shares_are_the_batch_of_one_rank(home, views):
+    batches = opened(home, views=views)
+    whole = steps(batches)
+    parts = [steps(batches, at=place(rank, 2)) for rank in range(2)]
+    for one, first, second in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat((first.rows, second.rows)), one.rows)
+        by_view = [torch.cat(halves) for halves in zip(first.views.chunk(2), second.views.chunk(2), strict=True)]
+        torch.testing.assert_close(torch.cat(by_view), one.views, rtol=0, atol=1e-5)
+
+
+def test_a_stream_can_begin_at_any_step(home):
+    batches = opened(home)
+    end = batches.steps_per_epoch
+    late = steps(batches, end - 1, end + 2)
+    for ours, theirs in zip(late, steps(batches, 0, end + 2)[end - 1 :], strict=True):
+        assert torch.equal(ours.rows, theirs.rows) and torch.equal(ours.views, theirs.views)
+
+
+def test_two_views_of_a_picture_differ_and_so_do_two_epochs(home):
+    batches = opened(home)
+    first, second = steps(batches, 0, 1)[0].views.chunk(2)
+    assert (first - second).abs().mean() > 0.1
+    rows = [
+        torch.cat([each.rows for each in steps(batches, at_, at_ + batches.steps_per_epoch)])
+        for at_ in (0, batches.steps_per_epoch)
+    ]
+    assert not torch.equal(*rows) and len(set(rows[0].tolist())) == len(rows[0])
+
+
+def test_views_have_the_size_range_and_layout_of_the_network(home):
+    (batch,) = steps(opened(home), 0, 1)
+    assert batch.views.shape == (2 * CONFIG.batch_size, 3, 24, 24) and batch.views.dtype == torch.float32
+    assert batch.views.is_contiguous(memory_format=torch.channels_last)
+    assert -2.01 < batch.views.min() < batch.views.max() < 2.01
+
+
+def test_stickers_stay_in_memory_and_photographs_do_not(home):
+    assert isinstance(opened(home, views="stickers"), PictureBatches)
+    assert isinstance(opened(home), StreamedBatches)
+
+
+def test_pictures_that_do_not_fit_into_memory_are_refused_before_they_are_decoded(home):
+    with pytest.raises(DataError, match=r"decoded pictures need [\d.]+ GB") as caught:
+        opened(home, views="stickers", image_size=400_000)
+    assert "train.views=simclr" in caught.value.remedy
+
+
+def test_workers_ignore_the_signals_that_stop_their_rank(home):
+    stream = opened(home, workers=2).stream(0, 8, place())
+    next(stream)
+    children = [each.pid for each in psutil.Process().children()]
+    assert len(children) >= 2
+    for child in children:
+        os.kill(child, signal.SIGTERM)
+        os.kill(child, signal.SIGUSR2)
+    assert sum(1 for _ in stream) == 7
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_cannot_be_read_is_named_with_its_remedy(home, tmp_path, workers):
+    images = home.paths["images"]
+    for path in images.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "shard-00000.tar").unlink()
+    (tmp_path / "shard-00000.tar").write_bytes((images / "shard-00000.tar").read_bytes()[:50_000])
+    batches = StreamedBatches.open(home.paths["captions"], tmp_path, CONFIG.model_copy(update={"workers": workers}), 0)
+    with pytest.raises(DataError, match=r"row \d+ cannot be read from .* \(shard 0, offset \d+\)") as caught:
+        steps(batches, 0, batches.steps_per_epoch)
+    assert "run the recipe again" in caught.value.remedy
+
+
+def test_streamed_pictures_train(home, tmp_path):
+    config, losses = CONFIG.model_copy(update={"workers": 1, "epochs": 3}), []
+    batches = open_batches(home.paths["captions"], home.paths["images"], config, 0)
+    model = build(SimCLRConfig(), home.paths, config)
+    train(
+        config, batches, model, out=tmp_path, resume=None, should_stop=lambda: False,
+        log=lambda step, metrics: losses.append(metrics["train/loss"]),
+    )  # fmt: skip
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.1
+
+
+def test_a_large_jpeg_is_decoded_smaller(home, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (1200, 800), (200, 30, 30)).save(tmp_path / "shard-00000.tar", format="JPEG")
+    size = (tmp_path / "shard-00000.tar").stat().st_size
+    one = np.zeros(1, np.int64)
+    files = PictureFiles(tmp_path, one, one, one, np.array([size]))
+    assert [files.picture(0, 0.5)[1](times).size for times in (1.0, 2.0, 4.5)] == [(1200, 800), (600, 400), (300, 200)]
+    assert files.picture(0, 0.5)[0] == (1200, 800)
+
+
+@pytest.mark.parametrize("window", [1, 3, 100])
+def test_a_windowed_order_has_every_sample_once_and_reads_few_shards_at_a_time(window):
+    shards = np.repeat(np.arange(10), 50)
+    order = windowed_order(0, 4, shards, window)
+    assert sorted(order) == list(range(500))
+    for start in range(0, 500, 50 * window):
+        assert len(set(shards[order[start : start + 50 * window]])) <= window
+    assert np.array_equal(order, windowed_order(0, 4, shards, window))
+    assert not np.array_equal(order, windowed_order(0, 5, shards, window))
+    assert not np.array_equal(order, windowed_order(1, 4, shards, window))
+
+
+def test_the_order_of_a_window_of_all_shards_is_as_random_as_that_without(home):
+    shards = np.repeat(np.arange(10), 50)
+    for order in (windowed_order(0, 0, shards, 10), epoch_order(0, 0, 500).numpy()):
+        assert abs(np.corrcoef(order, np.arange(500))[0, 1]) < 0.15

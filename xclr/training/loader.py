@@ -1,0 +1,141 @@
+"""Batches of photographs: decoded, cropped and mirrored by worker processes, coloured on the rank's device."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from xclr.errors import DataError
+from xclr.images import PictureFiles
+from xclr.recipe import TrainConfig
+from xclr.training import augment
+from xclr.training.augment import CROP_NUMBERS, NUMBERS, POLICY_NUMBERS
+from xclr.training.batches import Batch, PictureBatches, training_rows
+from xclr.training.keyed import epoch_order, keyed_uniform, windowed_order
+from xclr.training.model import memory_format
+from xclr.training.ranks import Place
+from xclr.training.stop import SIGNALS
+from xclr.training.views import PLAIN, normalised
+
+Share = tuple[int, npt.NDArray[np.int64]]  # epoch and positions of a rank's part of a batch
+Loaded = tuple[Tensor, Tensor, Tensor] | DataError  # rows [b], pixels uint8 [2b, s, s, 3], colour numbers [2b, 9]
+AHEAD = 2  # batches that each worker prepares
+
+
+def open_batches(captions: Path, images: Path, config: TrainConfig, seed: int) -> PictureBatches | StreamedBatches:
+    """The training pictures as `config.views` wants them; raises DataError when they do not fill one batch."""
+    opened: Callable[..., PictureBatches | StreamedBatches] = StreamedBatches.open
+    return (PictureBatches.open if config.views == "stickers" else opened)(captions, images, config, seed)
+
+
+@dataclass(frozen=True)
+class StreamedBatches:
+    """Batches read from shards as they are needed; in memory is only where each picture lies, 24 bytes a picture."""
+
+    pictures: PictureFiles
+    config: TrainConfig
+    seed: int
+
+    @classmethod
+    def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> StreamedBatches:
+        """Find the training pictures; raises DataError when they do not fill one batch."""
+        return cls(PictureFiles.open(images, training_rows(captions, images, config)), config, seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return len(self.pictures.rows) // self.config.batch_size
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a step over all ranks."""
+        return self.config.batch_size
+
+    def stream(self, start: int, stop: int, place: Place) -> Iterator[Batch]:
+        """The rank's share of the batches of global steps start, ..., stop - 1, on its device.
+
+        Raises DataError naming the picture that cannot be read.
+        """
+        workers = min(self.config.workers, len(os.sched_getaffinity(0)))
+        loader: DataLoader[Loaded] = DataLoader(
+            _Decoded(self),
+            batch_size=None,
+            sampler=self._shares(start, stop, place),
+            num_workers=workers,
+            prefetch_factor=AHEAD if workers else None,
+            pin_memory=place.device.type == "cuda",
+            worker_init_fn=_ignore_signals,
+        )
+        for loaded in loader:
+            if isinstance(loaded, DataError):
+                raise DataError(loaded.message, loaded.remedy)
+            yield self._coloured(*(each.to(place.device, non_blocking=True) for each in loaded))
+
+    def _shares(self, start: int, stop: int, place: Place) -> Iterator[Share]:
+        """Which pictures the rank takes at each step."""
+        share, order, known = self.batch_size // place.world, np.zeros(0, np.int64), -1
+        for step in range(start, stop):
+            epoch, within = divmod(step, self.steps_per_epoch)
+            if epoch != known:
+                order, known = self._order(epoch), epoch
+            begin = within * self.batch_size + place.rank * share
+            yield epoch, order[begin : begin + share]
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        if self.config.shuffle_shards is None:
+            return epoch_order(self.seed, epoch, len(self.pictures.rows)).numpy()
+        return windowed_order(self.seed, epoch, self.pictures.shards, self.config.shuffle_shards)
+
+    def _coloured(self, rows: Tensor, pixels: Tensor, u: Tensor) -> Batch:
+        views = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # stays channels-last
+        if self.config.views == "simclr":
+            views = augment.recolour(views.contiguous(), u)
+        return Batch(rows, normalised(views).contiguous(memory_format=memory_format(self.config)))
+
+
+class _Decoded(Dataset[Loaded]):
+    """What workers make of a share: each picture is decoded once and cut twice."""
+
+    def __init__(self, batches: StreamedBatches) -> None:
+        self.pictures, self.config, self.seed = batches.pictures, batches.config, batches.seed
+
+    def __getitem__(self, share: Share) -> Loaded:
+        epoch, positions = share
+        rows = torch.from_numpy(self.pictures.rows[positions])
+        numbers = torch.stack([keyed_uniform((self.seed, epoch, view), rows, NUMBERS) for view in range(2)])
+        side = self.config.image_size
+        pixels = np.empty((2, len(rows), side, side, 3), dtype=np.uint8)
+        try:
+            for index, position in enumerate(positions):
+                for view, picture in enumerate(self._views(int(position), numbers[:, index])):
+                    pixels[view, index] = np.asarray(picture)
+        except DataError as error:  # a worker's exception would lose its remedy
+            return error
+        colours = numbers[:, :, CROP_NUMBERS : NUMBERS - POLICY_NUMBERS].flatten(0, 1)
+        return rows, torch.from_numpy(pixels).flatten(0, 1), colours
+
+    def _views(self, position: int, numbers: Tensor) -> Iterator[Image.Image]:
+        side, config = self.config.image_size, self.config
+        size, decode = self.pictures.picture(position, PLAIN)
+        parts = [augment.crop(size, u, config.min_crop) for u in numbers]
+        picture = decode(min(min(part.width, part.height) for part in parts) / side)
+        scale = picture.width / size[0], picture.height / size[1]
+        for part, u in zip(parts, numbers, strict=True):
+            view = augment.cut(picture, part, scale, u, side)
+            yield augment.auto_augment(view, u[-POLICY_NUMBERS:]) if config.views == "autoaugment" else view
+
+
+def _ignore_signals(worker: int) -> None:
+    """A stop is the rank's affair: its workers go on until it has saved, and end with it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -395,7 +395,7 @@ def test_whatever_a_mapping_holds_it_is_a_recipe_or_a_recipe_error(raw):
     try:
         recipe = parse_recipe({"name": "mine", **raw}, where="mine.yaml")
     except RecipeError as error:
-        assert error.message.startswith("mine.yaml: ")
+        assert error.message.startswith("mine.yaml")
     else:
         assert parse_recipe(recipe.model_dump(mode="json"), where="mine.yaml") == recipe
 

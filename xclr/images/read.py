@@ -71,11 +71,11 @@ class PictureFiles:
         """
         try:
             picture = opened(self._encoded(position))
-            turned = picture.getexif().get(ORIENTATION, 1) >= SIDEWAYS
-            size = picture.size[::-1] if turned else picture.size
+            turn = picture.getexif().get(ORIENTATION, 1)
+            size = picture.size[::-1] if turn >= SIDEWAYS else picture.size
         except (OSError, ValueError, SyntaxError) as error:
             raise self._unreadable(position, error) from error
-        return size, partial(self._decoded, position, picture, behind)
+        return size, partial(self._decoded, position, picture, behind, turn > 1)
 
     def _encoded(self, position: int) -> bytes:
         offset, size = int(self.offsets[position]), int(self.sizes[position])
@@ -84,11 +84,11 @@ class PictureFiles:
             raise OSError(f"the shard ends after {len(data)} of {size} bytes")
         return data
 
-    def _decoded(self, position: int, picture: Image.Image, behind: float, times: float) -> Image.Image:
+    def _decoded(self, position: int, picture: Image.Image, behind: float, turned: bool, times: float) -> Image.Image:
         try:
             if times >= 2:
                 picture.draft("RGB", (math.ceil(picture.width / times), math.ceil(picture.height / times)))
-            return _rgb(_upright(picture), behind)
+            return _rgb(_upright(picture) if turned else picture, behind)
         except (OSError, ValueError, SyntaxError) as error:
             raise self._unreadable(position, error) from error
 

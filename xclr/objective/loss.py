@@ -91,10 +91,9 @@ def xclr_loss_from_embeddings(
         raise ValueError(f"temperatures {temperature}, {target_temperature} and block {block} must be positive")
     dtype = at_least_float32(z, e)
     wide, own = e.detach().to(dtype), torch.arange(n, device=z.device)[:, None]
-    scaled = wide / target_temperature
 
     def targets(rows: slice) -> Tensor:
-        similarity = scaled[rows] @ wide.T
+        similarity = (wide[rows] / target_temperature) @ wide.T
         _softmax_(similarity.scatter_(1, own[rows], -math.inf))
         return similarity
 
@@ -165,18 +164,20 @@ class _Blockwise(torch.autograd.Function):
 
 def _blockwise(queries: Tensor, keys: Tensor, temperature: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
     """The loss, and its gradients with respect to queries, keys and temperature."""
-    b, scaled = len(queries), queries / temperature
+    b = len(queries)
     buffer = queries.new_empty(plan.block, len(keys))
     loss, by_query, by_key = queries.new_zeros(()), torch.zeros_like(queries), torch.zeros_like(keys)
     for start in range(0, b, plan.block):
         rows = slice(start, min(start + plan.block, b))
-        logits = torch.mm(scaled[rows], keys.T, out=buffer[: rows.stop - start])
+        scaled = queries[rows] / temperature
+        logits = torch.mm(scaled, keys.T, out=buffer[: rows.stop - start])
         loss += _loss_and_slope(logits, plan, rows)
         if plan.with_gradient:
             torch.mm(logits, keys, out=by_query[rows])
-            by_key.addmm_(logits.T, scaled[rows])
+            by_key.addmm_(logits.T, scaled)
     by_query /= temperature * b
-    return loss / b, by_query, by_key / b, -(by_query * queries).sum() / temperature
+    by_key /= b
+    return loss / b, by_query, by_key, -torch.dot(by_query.flatten(), queries.flatten()) / temperature
 
 
 def _loss_and_slope(logits: Tensor, plan: _Plan, rows: slice) -> Tensor:

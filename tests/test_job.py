@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from xclr import job
 from xclr.artifact import Artifact, Digest, Manifest, sha256_file
-from xclr.errors import BusyError, DataError
+from xclr.errors import BusyError, DataError, Stopped
 from xclr.job import FAILURE, PROGRESS, RESULT, Failure, Result
 from xclr.recipe import DataConfig
 from xclr.stages import KINDS, CaptionsConfig, ImagesConfig, Stage
@@ -151,3 +152,16 @@ def test_the_end_of_a_stage_is_always_told(tmp_path):
     progress(10, 10)
     assert json.loads((tmp_path / PROGRESS).read_text()) == {"done": 10, "total": 10}
     assert [each.name for each in tmp_path.iterdir()] == [PROGRESS]
+
+
+def test_the_first_ranks_signal_goes_to_the_handler_of_before_when_all_is_saved(tmp_path):
+    """Which is submitit's: it requeues the job at once."""
+    seen = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: seen.append(number))
+    try:
+        job._hand_on(Stopped("stopped", signal.SIGUSR2), 0, tmp_path)
+        job._hand_on(Stopped("stopped", signal.SIGUSR2), 1, tmp_path)  # another rank's does not
+        job._hand_on(Stopped("stopped"), 0, tmp_path)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert seen == [signal.SIGUSR2]

@@ -25,6 +25,7 @@ def _on_rank(rank, function, world, folder):
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     rendezvous = f"file://{folder}/rendezvous"
-    dist.init_process_group("gloo", rendezvous, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, rendezvous, rank=rank, world_size=world, timeout=timedelta(seconds=60))
     torch.save(function(rank, world), f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()

@@ -1,4 +1,6 @@
-"""SyncBatchNorm over processes is BatchNorm on the concatenated batch."""
+"""SyncBatchNorm over processes, ours on CPU and torch's on CUDA, is BatchNorm on the concatenated batch."""
+
+from functools import partial
 
 import pytest
 import torch
@@ -51,10 +53,10 @@ def rows_of(case, rank):
     return slice(edges[rank], edges[rank + 1])
 
 
-def run(case, norm, rows):
+def run(case, norm, rows, device="cpu"):
     """Outputs and input gradients of STEPS steps, the affine gradients (summed over steps), buffers, eval output."""
-    x, slope = (each[:, rows] for each in tensors(case))
-    results = {}
+    x, slope = (each[:, rows].to(device) for each in tensors(case))
+    norm, results = norm.to(device), {}
     for step in range(STEPS):
         leaf = x[step].clone()
         if case == "channels last":
@@ -68,11 +70,14 @@ def run(case, norm, rows):
     results |= {f"d{key}": parameter.grad for key, parameter in norm.named_parameters()}
     results |= {f"buffer {key}": value.clone() for key, value in norm.named_buffers()}
     results["eval"] = norm.eval()(x[0]).detach() if norm.track_running_stats else torch.zeros(0)
-    return results
+    return {key: value.cpu() for key, value in results.items()}
 
 
-def on_a_rank(rank, world):
-    results = {case: run(case, convert_sync_batchnorm(layer(case)), rows_of(case, rank)) for case in CASES}
+def on_a_rank(device, rank, world):
+    place = torch.device(device, rank) if device == "cuda" else torch.device("cpu")
+    norms = {case: convert_sync_batchnorm(layer(case).to(place)) for case in CASES}
+    assert all(isinstance(each, SyncBatchNorm if device == "cpu" else nn.SyncBatchNorm) for each in norms.values())
+    results = {case: run(case, norm, rows_of(case, rank), place) for case, norm in norms.items()}
     results["frozen"] = frozen(tensors("4-d float64")[0][0, rows_of("4-d float64", rank)])
     return results
 
@@ -84,9 +89,12 @@ def frozen(x):
     return {"weight": norm.weight.grad, "bias": norm.bias.grad}
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    return run_on_ranks(on_a_rank, WORLD, tmp_path_factory.mktemp("norm"))
+TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < WORLD, reason="torch's SyncBatchNorm needs two GPUs")
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=TWO_GPUS)])
+def ranks(request, tmp_path_factory):
+    return run_on_ranks(partial(on_a_rank, request.param), WORLD, tmp_path_factory.mktemp("norm"))
 
 
 @pytest.mark.parametrize("case", CASES)

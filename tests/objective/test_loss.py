@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.objective.batches import Largest, captions, classes, unit_rows, value_and_gradient, views
 from xclr.objective import (
     class_targets,
+    contrast,
     contrastive,
     cosine_logits,
     excluding,
@@ -223,3 +224,34 @@ def test_shapes_and_numbers_that_cannot_be_meant_are_refused():
         contrastive(torch.zeros(4, 4), torch.zeros(4, 1))
     with pytest.raises(ValueError, match="must be one filled"):
         contrastive(torch.zeros(0, 4), torch.zeros(0, 4))
+
+
+def rows_of(targets):
+    """A tensor of the caller's own for each slice."""
+    return lambda rows: targets[rows].clone()
+
+
+@few
+@given(
+    b=st.integers(1, 9), candidates=st.integers(3, 14), d=st.integers(1, 6), m=st.integers(0, 2),
+    block=st.integers(1, 10), seed=st.integers(0, 10_000),
+)  # fmt: skip
+def test_any_targets_and_exclusions_are_the_same_block_by_block(b, candidates, d, m, block, seed):
+    """Local anchors among more candidates, target rows that need not sum to 1, a learned temperature."""
+    generator = torch.Generator().manual_seed(seed)
+    queries, keys = (
+        unit_rows(b, d, seed=seed).requires_grad_(),
+        unit_rows(candidates, d, seed=seed + 1).requires_grad_(),
+    )
+    temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    whole = torch.rand(b, candidates, generator=generator, dtype=torch.float64)
+    excluded = torch.stack([torch.randperm(candidates, generator=generator)[:m] for _ in range(b)]) if m else None
+    found = [
+        value_and_gradient(
+            contrast(queries, keys, rows_of(whole), temperature=temperature, excluded=excluded, block=each),
+            queries, keys, temperature,
+        )
+        for each in (None, block)
+    ]  # fmt: skip
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-10, abs=1e-12)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-9, atol=1e-11)

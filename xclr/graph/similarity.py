@@ -103,8 +103,8 @@ class SameClass(_ByBlock):
 
     def block(self, rows: Tensor, cols: Tensor) -> Tensor:
         """Equality of classes [b, B]."""
-        labels = self.labels.to(rows.device)
-        return (labels[rows][:, None] == labels[cols]).float()
+        left, right = (self.labels[each.cpu()].to(each.device) for each in (rows, cols))
+        return (left[:, None] == right).float()
 
 
 class RandomPair(_ByBlock):

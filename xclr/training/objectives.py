@@ -282,8 +282,7 @@ def _(config: SupConConfig, materials: Materials) -> nn.Module:
     labels = SameClass.open(materials.inputs["captions"] / "captions.parquet").labels
 
     def targets(views: Views) -> TargetRows:
-        known = labels.to(views.rows.device)
-        own, every = known[views.rows].repeat(2), known[views.all_rows].repeat(2)
+        own, every = (_rows_of(labels, each).repeat(2) for each in (views.rows, views.all_rows))
         return lambda part: class_targets(own[part], every, views.anchors[part])
 
     return _views(config, materials, targets)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Container
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from infra import slurm
+from infra import local
 from infra.ledger import Attach, Book, Entry, JobState, Ledger, is_of_this_machine, now, reconcile
-from infra.plan import observe
+from infra.observe import elements, found_again, observe
 from infra.runs import RunRecord, cancel_mark, read_runs, scan_runs, shown_state, wanted, write_record
+from infra.slurm.queue import is_slurm, job_name
+from infra.slurm.submit import scancel
 from xclr.errors import JobError, StoreError
 from xclr.store import write_atomically
 
@@ -42,9 +45,9 @@ def cancel_run(home: Path, record: RunRecord) -> Cancelled:
     ending = tuple(each for each in dict.fromkeys((*before, *own)) if each not in left)
     end_jobs(home, record, frozenset(record.digests))
     deadline = time.monotonic() + WITHIN_S
-    while alive := [f"{each.stage} ({each.job})" for each in ending if _is_live(home, each)]:
+    while alive := [f"{each.stage} ({job_name(str(each.job))})" for each in ending if _goes_on(home, each)]:
         if time.monotonic() > deadline:
-            remedy = "run xclr cancel on the machine that each id begins with"
+            remedy = "run xclr cancel on the node of each, and where Slurm's scancel reaches the cluster"
             raise JobError(f"still running after {WITHIN_S} s: {', '.join(alive)}", remedy)
         time.sleep(POLL_S)
     _close_for_the_dead(home, record.run)
@@ -61,10 +64,22 @@ def end_jobs(home: Path, record: RunRecord, digests: Container[str]) -> int:
     """End the jobs of these digests that are the run's alone; returns how many."""
     book, ended = Book(home), 0
     for entry in _shares(home, record)[0]:
-        if entry.digest in digests and is_of_this_machine(str(entry.job)) and slurm.cancel(str(entry.job)):
+        if entry.digest in digests and _end(entry):
             book.close(entry, JobState.CANCELLED)
             ended += 1
     return ended
+
+
+def _end(entry: Entry) -> bool:
+    """End a job from here; False when that is not possible."""
+    job = str(entry.job)
+    if is_slurm(job):
+        try:
+            scancel(job, entry.name)
+        except OSError:  # it is asked for again, and told if it stays
+            return False
+        return True
+    return is_of_this_machine(job) and local.cancel(job) > 0
 
 
 def find_run(home: Path, name: str) -> RunRecord:
@@ -97,18 +112,41 @@ def _shares(home: Path, record: RunRecord) -> tuple[tuple[Entry, ...], tuple[Ent
 
 
 def _live_jobs(home: Path, record: RunRecord) -> tuple[Entry, ...]:
-    """Newest attempts at the run's digests whose job is a live process of its own."""
+    """Newest attempts at the run's digests that have a live job of their own, in this machine or in Slurm."""
     book = Book(home)
-    entries = (book.latest(digest) for digest in record.digests)
-    return tuple(each for each in entries if each is not None and _is_live(home, each))
+    found = (_with_job(home, book.latest(digest)) for digest in record.digests)
+    return tuple(each for each in found if each is not None and _is_live(home, each))
+
+
+def _with_job(home: Path, entry: Entry | None) -> Entry | None:
+    """An attempt, with the job that its claimer could not write down."""
+    if entry is None:
+        return None
+    with suppress(OSError):
+        return found_again(entry, _out(home, entry))
+    return entry
 
 
 def _is_live(home: Path, entry: Entry) -> bool:
     if entry.job is None or entry.is_inline:
         return False
-    latest = Book(home).latest(entry.digest) or entry
-    (action,) = reconcile(Ledger((latest,)), observe(latest, home / "artifacts" / entry.kind / entry.digest), now())
-    return isinstance(action, Attach) and action.job == entry.job
+    latest = Book(home).latest(entry.digest)
+    if latest is not None and (latest.attempt != entry.attempt or latest.state is not None):
+        return False
+    (action,) = reconcile(Ledger((entry,)), observe(entry, _out(home, entry)), now())
+    return isinstance(action, Attach)
+
+
+def _goes_on(home: Path, entry: Entry) -> bool:
+    """True while a job that was ended is still there, whatever the ledger says."""
+    if not is_slurm(str(entry.job)):
+        return _is_live(home, entry)
+    seen = elements(entry)
+    return seen is not None and (seen.state is JobState.UNKNOWN or not seen.is_ending)
+
+
+def _out(home: Path, entry: Entry) -> Path:
+    return home / "artifacts" / entry.kind / entry.digest
 
 
 def _close_for_the_dead(home: Path, run: str) -> None:

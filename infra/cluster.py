@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from xclr.errors import RecipeError
 from xclr.recipe import Config
@@ -21,20 +21,48 @@ CLUSTERS = Path(__file__).parent / "clusters"
 class Resources(Config):
     """What a job of one stage kind gets."""
 
-    executor: Literal["inline", "local"] = Field(
-        "inline", description="inline: in the orchestrator's process; local: a process of its own through submitit"
+    executor: Literal["inline", "local", "slurm"] = Field(
+        "inline",
+        description="inline: in the orchestrator's process; local: a process of its own; slurm: a job of the cluster",
     )
-    ranks: int = Field(1, ge=1, description="processes of one job, one a GPU where there are any")
+    ranks: int = Field(1, ge=1, description="processes of one job over all its nodes, one a GPU where there are any")
+    nodes: int = Field(1, ge=1, description="of each job, which share its ranks and GPUs evenly")
     threads: int | None = Field(
-        None, ge=1, description="of each rank; default: the machine's cores shared by the ranks"
+        None, ge=1, description="of each rank; default: cpus, else the machine's cores shared by the ranks"
     )
-    gpus: int = Field(0, ge=0, description="of each job")
+    cpus: int | None = Field(None, ge=1, description="cores of each rank, for its threads and loaders (slurm)")
+    gpus: int = Field(0, ge=0, description="of each job: none, or one a rank")
+    memory_gb: float | None = Field(None, gt=0, description="on each node (slurm); default: the cluster's own")
     timeout_min: int = Field(7 * 24 * 60, ge=1, description="after which a job is ended")
+    warn_s: int = Field(
+        300,
+        ge=1,
+        description="how long before that a job is told, so that it saves (slurm); two steps and more",
+    )
+    partition: str | None = Field(None, description="default: the cluster's own (slurm)")
+    account: str | None = Field(None, description="who pays (slurm)")
+    qos: str | None = Field(None, description="quality of service (slurm)")
+    constraint: str | None = Field(None, description="features that the nodes must have (slurm)")
+    parallel: int = Field(64, ge=1, description="elements of a job array at once (slurm)")
+    setup: tuple[str, ...] = Field((), description="shell lines before the job, such as module load (slurm)")
+    sbatch: Mapping[str, str | int | bool] = Field(
+        {}, description="more options of sbatch by their long names, such as {nice: 100} (slurm)"
+    )
+
+    @model_validator(mode="after")
+    def _shares_are_even(self) -> Resources:
+        if self.gpus not in {0, self.ranks}:
+            raise ValueError(f"{self.gpus} GPUs for {self.ranks} ranks: give each rank one, ranks = gpus")
+        if self.ranks % self.nodes:
+            raise ValueError(f"{self.ranks} ranks cannot be shared evenly by {self.nodes} nodes")
+        if self.nodes > 1 and self.executor != "slurm":
+            raise ValueError("more than one node needs executor: slurm")
+        return self
 
     @property
     def threads_per_rank(self) -> int:
         """Threads each rank computes with."""
-        return self.threads or max(1, cores() // self.ranks)
+        return self.threads or self.cpus or max(1, cores() // self.ranks)
 
 
 class Cluster(Config):

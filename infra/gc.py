@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from infra.ledger import Attach, Book, Entry, Ledger, now, reconcile
-from infra.plan import observe
+from infra.observe import observe
 from infra.runs import RunRecord, cancel_mark, record_path, scan_runs, shown_state
 from xclr.artifact import Artifact, Digest
 from xclr.errors import StoreError

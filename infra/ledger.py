@@ -1,8 +1,9 @@
 """The ledger of jobs: who claimed which digest, which job makes it, how that ended.
 
 HOME/ledger/<digest>/<attempt>.json. An attempt is claimed by creating its file (O_EXCL), which one process can do
-once, before the job is submitted; the job's id is written after. `reconcile` decides what follows from what is
-observed and touches nothing.
+once, before the job is submitted; the job's id is written after. A job of Slurm bears a name that was drawn with the
+claim, so that it is found when its submitter died in between, and is not taken for another that got its number after a
+crash of Slurm. `reconcile` decides what follows from what is observed and touches nothing.
 """
 
 from __future__ import annotations
@@ -21,20 +22,36 @@ from pydantic import BaseModel, ConfigDict
 
 from xclr.artifact import Digest
 from xclr.errors import StoreError
+from xclr.recipe import RetriesConfig
 from xclr.store import write_atomically
 
-JobId = str  # "<host>/<pid>/<start time in ms>": a pid alone is used again
+JobId = str  # "<host>/<pid>/<start time in ms>", because a pid is used again, or "slurm/<number>"
+USAGE = "usage.json"
 UNSEEN_GRACE = timedelta(minutes=10)  # how long a claim from another machine may stay without a job
 
 
 class JobState(StrEnum):
     """What is observed of a job."""
 
+    PENDING = "pending"
     RUNNING = "running"
     COMPLETED = "completed"
-    FAILED = "failed"
+    FAILED = "failed"  # it says why
     GONE = "gone"  # ended without a word
     CANCELLED = "cancelled"  # ended by a person
+    STOPPED = "stopped"  # asked to stop, saved, and not requeued
+    PREEMPTED = "preempted"
+    TIMEOUT = "timeout"
+    NODE_FAIL = "node_fail"
+    OUT_OF_MEMORY = "out_of_memory"
+    UNSEEN = "unseen"  # Slurm answers and does not show it
+    UNKNOWN = "unknown"  # Slurm does not answer
+
+
+LIVE = frozenset({JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN})
+ABSENT = frozenset(
+    {JobState.UNSEEN, JobState.PREEMPTED, JobState.NODE_FAIL}
+)  # Slurm may requeue it: for a while it lives
 
 
 class Entry(BaseModel):
@@ -48,10 +65,13 @@ class Entry(BaseModel):
     attempt: int
     owner: JobId  # the process that claimed it
     claimed: datetime
-    job: JobId | None = None  # the process that makes it
+    name: str = ""  # of the job in Slurm, drawn with the claim; none for jobs of this machine
+    job: JobId | None = None  # what makes it
     log: str | None = None
     state: JobState | None = None  # the end, once known
     ended: datetime | None = None
+    unseen_since: datetime | None = None  # Slurm has not shown the job since
+    before: tuple[JobState, ...] = ()  # how the attempts ended that this one follows by itself
 
     @property
     def is_inline(self) -> bool:
@@ -59,11 +79,22 @@ class Entry(BaseModel):
         return self.job == self.owner
 
 
+class Usage(BaseModel):
+    """What the jobs of a digest used, as Slurm's accounting has it, over all attempts and requeues."""
+
+    model_config = ConfigDict(frozen=True)
+    gpu_hours: float
+    cpu_hours: float  # allocated
+    cpu_efficiency: float | None  # of the allocated time, how much was computed; None where nobody counted
+    jobs: int
+
+
 @dataclass(frozen=True)
 class Ledger:
-    """The latest attempt at each digest, as read."""
+    """The latest attempt at each digest, as read, and how often a job may be tried again."""
 
     entries: tuple[Entry, ...]
+    retries: RetriesConfig = RetriesConfig()
 
 
 @dataclass(frozen=True)
@@ -73,6 +104,7 @@ class Submit:
     digest: str
     attempt: int
     reason: str
+    before: tuple[JobState, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,10 +124,11 @@ class Adopt:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """The job says that it cannot be done."""
+    """It is not tried again by itself: the job says that it cannot be done, or it ended too often in other ways."""
 
     digest: str
     attempt: int
+    reason: str = "it failed"
 
 
 Action = Submit | Attach | Adopt | GiveUp
@@ -103,29 +136,54 @@ Action = Submit | Attach | Adopt | GiveUp
 
 def reconcile(ledger: Ledger, observed: Mapping[JobId, JobState], now: datetime) -> tuple[Action, ...]:
     """What to do about each digest, from what is written and what is observed of jobs and claiming processes."""
-    return tuple(_decide(entry, observed, now) for entry in ledger.entries)
+    return tuple(_decide(entry, observed, now, ledger.retries) for entry in ledger.entries)
 
 
-def _decide(entry: Entry, observed: Mapping[JobId, JobState], now: datetime) -> Action:
-    def again(reason: str) -> Submit:
-        return Submit(entry.digest, entry.attempt + 1, reason)
-
+def _decide(entry: Entry, observed: Mapping[JobId, JobState], now: datetime, retries: RetriesConfig) -> Action:
     if entry.state is None and entry.job is None:
         owner = observed.get(entry.owner)
-        waiting = owner is JobState.RUNNING or (owner is None and now - entry.claimed < UNSEEN_GRACE)
-        return Attach(entry.digest, None) if waiting else again("its claimer ended before submitting")
+        if owner is JobState.RUNNING or (owner is None and now - entry.claimed < UNSEEN_GRACE):
+            return Attach(entry.digest, None)
+        return Submit(entry.digest, entry.attempt + 1, "its claimer ended before submitting", entry.before)
     state = entry.state or observed.get(entry.job or "", JobState.GONE)
+    patience = timedelta(seconds=retries.lost_after_s)
     match state:
-        case JobState.RUNNING:
+        case JobState.PENDING | JobState.RUNNING | JobState.UNKNOWN:
+            return Attach(entry.digest, entry.job)
+        case _ if entry.state is None and state in ABSENT and now - (entry.unseen_since or now) < patience:
             return Attach(entry.digest, entry.job)
         case JobState.COMPLETED:
             return Adopt(entry.digest)
-        case JobState.FAILED:
-            return GiveUp(entry.digest, entry.attempt)
-        case JobState.GONE:
-            return again("its job ended without a result")
-        case JobState.CANCELLED:
-            return again("its job was cancelled")
+        case JobState.FAILED | JobState.OUT_OF_MEMORY:
+            return GiveUp(entry.digest, entry.attempt, WHY[state])
+        case _:
+            return _again(entry, state, retries)
+
+
+WHY: Mapping[JobState, str] = {
+    JobState.FAILED: "it failed",
+    JobState.OUT_OF_MEMORY: "it needed more memory than it has",
+    JobState.GONE: "its job ended without a result",
+    JobState.UNSEEN: "its job is no longer in Slurm's queue",
+    JobState.CANCELLED: "its job was cancelled",
+    JobState.STOPPED: "its job was stopped",
+    JobState.PREEMPTED: "its job was preempted",
+    JobState.TIMEOUT: "its job reached its time limit",
+    JobState.NODE_FAIL: "its node was lost",
+}
+
+
+def _again(entry: Entry, state: JobState, retries: RetriesConfig) -> Submit | GiveUp:
+    """Another attempt, unless so many ended in this way already."""
+    lost = (JobState.GONE, JobState.UNSEEN)
+    same = lost if state in lost else (state,)
+    most = {JobState.TIMEOUT: retries.timeouts, JobState.NODE_FAIL: retries.node_failures}.get(
+        state, retries.crashes if state in lost else None
+    )
+    times = sum(each in same for each in entry.before)
+    if most is not None and times >= most:
+        return GiveUp(entry.digest, entry.attempt, f"{WHY[state]}, {times + 1} times in all")
+    return Submit(entry.digest, entry.attempt + 1, WHY[state], (*entry.before, state))
 
 
 class Book:
@@ -145,6 +203,20 @@ class Book:
         """The newest attempt at every digest."""
         digests = sorted(path.name for path in self.root.glob("*")) if self.root.exists() else []
         return Ledger(tuple(entry for digest in digests if (entry := self.latest(digest)) is not None))
+
+    def attempts(self, digest: Digest | str) -> tuple[Entry, ...]:
+        """Every attempt at a digest, oldest first."""
+        return tuple(_read(path) for path in sorted((self.root / digest).glob("[0-9]*.json")))
+
+    def usage(self, digest: Digest | str) -> Usage | None:
+        """What the jobs of a digest used, once it is known."""
+        with suppress(FileNotFoundError):
+            return Usage.model_validate_json((self.root / digest / USAGE).read_text())
+        return None
+
+    def write_usage(self, digest: Digest | str, usage: Usage) -> None:
+        """Keep what the jobs of a digest used."""
+        write_atomically(self.root / digest / USAGE, usage.model_dump_json())
 
     def claim(self, entry: Entry) -> bool:
         """Create the attempt's file; False when another process was first."""

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from infra.cluster import Cluster
-from infra.ledger import (
-    UNSEEN_GRACE,
-    Attach,
-    Book,
-    Entry,
-    JobId,
-    JobState,
-    Ledger,
-    find_process,
-    is_of_this_machine,
-    now,
-    reconcile,
-)
-from xclr.job import FAILURE, RESULT
+from infra.ledger import Attach, Book, Ledger, now, reconcile
+from infra.observe import observe
 from xclr.recipe import Recipe
 from xclr.stages import Stage, pipeline
-from xclr.store import Store, is_locked
+from xclr.store import Store
 
 
 class PlannedStage(BaseModel):
@@ -42,29 +29,6 @@ class PlannedStage(BaseModel):
 def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, ...]:
     """Every stage of a recipe in order; touches nothing."""
     return tuple(_planned(stage, store, cluster) for stage in pipeline(recipe, store))
-
-
-def observe(entry: Entry, out: Path) -> dict[JobId, JobState]:
-    """What can be seen of an attempt's processes and outcome from this machine."""
-    observed = {}
-    if is_of_this_machine(entry.owner):
-        observed[entry.owner] = JobState.RUNNING if find_process(entry.owner) else JobState.GONE
-    if entry.job is not None:
-        observed[entry.job] = _job_state(entry, entry.job, out)
-    return observed
-
-
-def _job_state(entry: Entry, job: JobId, out: Path) -> JobState:
-    if find_process(job):
-        return JobState.RUNNING
-    for outcome, state in ((RESULT, JobState.COMPLETED), (FAILURE, JobState.FAILED)):
-        if (out / outcome).exists():
-            return state
-    if is_of_this_machine(job):
-        return JobState.GONE
-    # the processes of another machine cannot be seen, its lock can, once it has started
-    seen = is_locked(out) or now() - entry.claimed < UNSEEN_GRACE
-    return JobState.RUNNING if seen else JobState.GONE
 
 
 def _planned(stage: Stage, store: Store, cluster: Cluster) -> PlannedStage:

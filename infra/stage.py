@@ -7,13 +7,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from infra import ledger, slurm
+from infra import ledger, local
 from infra.cancel import end_jobs
 from infra.cluster import Cluster, cores
 from infra.ledger import (
+    ABSENT,
+    Action,
     Adopt,
     Attach,
     Book,
@@ -25,20 +28,26 @@ from infra.ledger import (
     reconcile,
     this_process,
 )
-from infra.plan import observe
+from infra.observe import found_again, observe
 from infra.progress import Board
 from infra.runs import RunRecord, cancel_mark, write_record
+from infra.slurm.queue import job_name
+from infra.slurm.submit import Order, log_of, slurm_name
+from infra.slurm.submit import submit as slurm_submit
+from infra.snapshot import freeze
 from infra.tracking import Tracker
+from xclr import shards
 from xclr.artifact import Artifact, Manifest
 from xclr.errors import JobError, StoreError, XclrError
-from xclr.job import FAILURE, RESULT, Failure, Result, record_failure, run_stage
+from xclr.job import FAILURE, OUTCOMES, RESULT, Failure, Result, record_failure, run_stage
 from xclr.stages import Stage
-from xclr.store import Store, only_writer
+from xclr.store import Store, only_writer, write_atomically
 
 Mode = Literal["cached", "retry", "force", "read-only"]
 POLL_S = 0.3
 LOG_LINES = 15
-MOST_ATTEMPTS = 3  # of one run at a job that ends without a word
+STAGE = "stage.json"
+CANCELLED = JobState.CANCELLED
 
 
 class Cores:
@@ -76,6 +85,11 @@ class Run:
         self.cores = Cores(cores())
         self.stopping = threading.Event()
         self.save()
+
+    @cached_property
+    def code(self) -> Path:
+        """What this run's jobs run: the code as it is when the first of them is submitted."""
+        return freeze(self.store.home)
 
     @property
     def cancelled(self) -> bool:
@@ -118,29 +132,32 @@ def ensure(run: Run, stage: Stage) -> Artifact:
 
 def _make(run: Run, stage: Stage, out: Path) -> Artifact:
     """Go from what the ledger says to a committed artifact, whoever does the work."""
-    waited_for: set[int] = set()
+    waited_for: set[int] = set()  # attempts whose end this run sees
     while (artifact := run.store.find(stage.digest)) is None:
         if run.should_stop:
             raise _stopped(run, stage)
-        match _next(run, stage, out):
-            case Submit() if len(waited_for) >= MOST_ATTEMPTS:
-                raise _failure(run, stage, out)
-            case Submit(attempt=attempt, reason=reason):
-                if attempt > 1:
-                    run.board.say(f"{stage.name}: made again, {reason}")
-                waited_for.add(attempt)
-                _submit(run, stage, out, attempt)
-            case Attach():
-                run.tracker.follow(stage, out)
-                time.sleep(POLL_S)
+        entry, action = _next(run, stage, out)
+        match action:
+            case Submit(before=before) if entry and entry.attempt in waited_for and before[-1:] == (CANCELLED,):
+                raise JobError(f"{stage.name}: its job was cancelled", "run the recipe again to submit it anew")
+            case Submit():
+                if action.attempt > 1:
+                    run.board.say(f"{stage.name}: submitted again, {action.reason}")
+                waited_for.add(action.attempt)
+                _submit(run, stage, out, action)
+            case Attach() if entry is not None:
+                waited_for.add(entry.attempt)
+                if entry.job is not None:
+                    run.board.say(f"{stage.name}: waits for {job_name(entry.job)}, which run {entry.run} submitted")
+                _wait(run, stage, out)
             case Adopt():
                 _commit(run, stage, out)
-            case GiveUp(attempt=attempt) if attempt in waited_for or run.mode == "cached":
-                raise _failure(run, stage, out)
+            case GiveUp(attempt=attempt, reason=reason) if attempt in waited_for or run.mode == "cached":
+                raise _failure(run, stage, out, reason)
             case GiveUp(attempt=attempt):
                 run.board.say(f"{stage.name}: tried again, it failed in an earlier run")
                 waited_for.add(attempt + 1)
-                _submit(run, stage, out, attempt + 1)
+                _submit(run, stage, out, Submit(stage.digest, attempt + 1, "it failed in an earlier run"))
     return artifact
 
 
@@ -151,36 +168,86 @@ def _stopped(run: Run, stage: Stage) -> JobError:
     return JobError(f"{stage.name}: stopped before its end", "run the recipe again: what is running is waited for")
 
 
-def _next(run: Run, stage: Stage, out: Path) -> Submit | Attach | Adopt | GiveUp:
+def _next(run: Run, stage: Stage, out: Path) -> tuple[Entry | None, Action]:
+    """The newest attempt and what follows from what is seen of it; its end is written down, once it is known."""
     entry = run.book.latest(stage.digest)
     if entry is None:
-        return Submit(stage.digest, 1, "nobody made it yet")
-    (action,) = reconcile(Ledger((entry,)), observe(entry, out), ledger.now())
+        return None, Submit(stage.digest, 1, "nobody made it yet")
+    try:
+        entry = _seen(run, entry, found_again(entry, out))
+    except OSError:  # Slurm does not answer: nobody knows whether there is a job
+        return entry, Attach(stage.digest, None)
+    observed = observe(entry, out)
+    state = observed.get(entry.job or "")
+    unseen = (entry.unseen_since or ledger.now()) if state in ABSENT else None
+    entry = _seen(run, entry, entry.model_copy(update={"unseen_since": unseen}))
+    (action,) = reconcile(Ledger((entry,), run.recipe.retries), observed, ledger.now())
+    if entry.state is None and state is not None and not isinstance(action, Attach):
+        run.book.close(entry, state)
     if isinstance(action, Adopt) and not (out / RESULT).exists():  # made once, then lost or discarded
-        return Submit(stage.digest, entry.attempt + 1, "its output is gone")
-    return action
+        return entry, Submit(stage.digest, entry.attempt + 1, "its output is gone")
+    return entry, action
 
 
-def _submit(run: Run, stage: Stage, out: Path, attempt: int) -> None:
+def _seen(run: Run, before: Entry, after: Entry) -> Entry:
+    """Write down what changed, unless somebody wrote the attempt's end meanwhile."""
+    if after != before:
+        latest = run.book.latest(before.digest)
+        if latest is None or latest.attempt != before.attempt or latest.state is not None:
+            return latest or before
+        run.book.update(after)
+    return after
+
+
+def _submit(run: Run, stage: Stage, out: Path, order: Submit) -> None:
     """Claim an attempt and see it to its end, or leave it to the process that was first."""
     resources = run.cluster.resources(stage.kind)
-    with run.cores.taken(resources.ranks * resources.threads_per_rank):
+    on_slurm = resources.executor == "slurm"
+    with run.cores.taken(0 if on_slurm else resources.ranks * resources.threads_per_rank):
         entry = Entry(
-            digest=stage.digest, kind=stage.kind, stage=stage.name, run=run.id, attempt=attempt,
-            owner=this_process(), claimed=ledger.now(),
+            digest=stage.digest, kind=stage.kind, stage=stage.name, run=run.id, attempt=order.attempt,
+            owner=this_process(), claimed=ledger.now(), before=order.before,
+            name=slurm_name(stage.name) if on_slurm else "",
         )  # fmt: skip
         if run.should_stop or not run.book.claim(entry):
             return
-        for stale in (RESULT, FAILURE):
+        for stale in OUTCOMES:
             (out / stale).unlink(missing_ok=True)
-        with run.board.stage(stage.name, out):
-            if resources.executor == "inline":
+        if resources.executor == "inline":
+            with run.board.stage(stage.name, out):
                 _run_inline(run, stage, out, entry)
-            else:
-                job = slurm.submit(stage, out, resources)
-                entry = entry.model_copy(update={"job": job.job, "log": job.log})
-                run.book.update(entry)
-                _wait(run, stage, out, entry)
+            return
+        try:
+            _start(run, stage, out, entry)
+        except JobError as error:
+            record_failure(out, error)
+            run.book.close(entry, JobState.FAILED)
+        else:
+            _wait(run, stage, out)
+
+
+def _start(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
+    """Submit the job of an attempt and write its id into the ledger."""
+    resources = run.cluster.resources(stage.kind)
+    stage_json = out / STAGE
+    write_atomically(stage_json, stage.to_json())
+    (out / "jobs").mkdir(exist_ok=True)
+    if resources.executor == "local":
+        started = local.submit(stage_json, out, resources, run.code)
+        run.book.update(entry.model_copy(update={"job": started.job, "log": started.log}))
+        return
+    number = shards.count(stage)
+    pieces = shards.missing(out, number) if number > 1 else ()
+    comment = f"xclr run={run.id} stage={stage.name} digest={stage.digest}"
+    order = Order(stage_json, out, entry.name, comment, run.code, run.recipe.retries.timeouts, pieces)
+    for job in slurm_submit(order, resources):
+        log = log_of(out, entry.name, job, array=bool(pieces))
+        entry = entry.model_copy(update={"job": job, "log": str(log)})
+        run.book.update(entry)
+    if run.cancelled:  # while it was being submitted
+        end_jobs(run.store.home, run.record, {str(stage.digest)})
+    what = f"an array of {len(pieces)} in " if pieces else ""
+    run.board.say(f"{stage.name}: {what}{job_name(str(entry.job))}")
 
 
 def _run_inline(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
@@ -195,17 +262,12 @@ def _run_inline(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
         run.book.close(entry, JobState.COMPLETED)
 
 
-def _wait(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
-    """Wait for a job, holding its cores; its end is written to the ledger."""
-    assert entry.job is not None
-    while not run.should_stop:
-        state = observe(entry, out)[entry.job]
-        if state is not JobState.RUNNING:
-            if not run.should_stop:  # else it was ended, and that is written already
-                run.book.close(entry, state)
-            return
-        run.tracker.follow(stage, out)
-        time.sleep(POLL_S)
+def _wait(run: Run, stage: Stage, out: Path) -> None:
+    """Wait until the newest attempt has ended, and show how far it is."""
+    with run.board.stage(stage.name, out):
+        while not run.should_stop and isinstance(_next(run, stage, out)[1], Attach):
+            run.tracker.follow(stage, out)
+            time.sleep(POLL_S)
 
 
 def _commit(run: Run, stage: Stage, out: Path) -> None:
@@ -238,12 +300,14 @@ def _manifest(run: Run, stage: Stage, out: Path) -> Manifest:
     )
 
 
-def _failure(run: Run, stage: Stage, out: Path) -> XclrError:
+def _failure(run: Run, stage: Stage, out: Path, reason: str) -> XclrError:
     entry = run.book.latest(stage.digest)
     log = entry.log if entry else None
     if (out / FAILURE).exists():
         failure = Failure.model_validate_json((out / FAILURE).read_text())
         remedy = failure.remedy or (f"see {log}" if log else f"see {out}")
         return JobError(f"{stage.name}: {failure.message}", remedy)
-    tail = "\n".join(Path(log).read_text(errors="replace").splitlines()[-LOG_LINES:]) if log else ""
-    return JobError(f"{stage.name}: the job ended without a result\n{tail}", f"see {log or out}")
+    there = log is not None and Path(log).exists()
+    tail = "\n".join(Path(str(log)).read_text(errors="replace").splitlines()[-LOG_LINES:]) if there else ""
+    remedy = f"see {log or out}" + ("; raise memory_gb in the cluster file" if "memory" in reason else "")
+    return JobError(f"{stage.name}: {reason}\n{tail}", remedy)

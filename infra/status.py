@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from infra.ledger import Book, Entry, JobState, now
-from infra.plan import observe
+from infra.observe import observe
 from infra.progress import read_progress
 from infra.runs import RunRecord, Shown, read_runs, shown_state
 from xclr.errors import StoreError

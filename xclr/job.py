@@ -1,7 +1,7 @@
 """`python -m xclr.job STAGE.json OUT`: the one entry point of every job, on a laptop or a compute node.
 
-The outcome is a file beside the output: result.json when the stage is done, failure.json when it cannot be, none when
-it was stopped and can go on.
+The outcome is a file beside the output: result.json when the stage is done, failure.json when it cannot be, stopped.json
+when it was asked to stop and can go on.
 Ranks, rendezvous and threads come from RANK, WORLD_SIZE, XCLR_RENDEZVOUS and XCLR_THREADS.
 """
 
@@ -17,19 +17,24 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from xclr import shards
 from xclr.artifact import Cost, FileEntry
 from xclr.errors import BusyError, Stopped, XclrError
 from xclr.stages import PretrainConfig, Stage
-from xclr.store import describe, is_locked, only_writer, write_atomically
+from xclr.store import describe, only_writer, write_atomically
 
-RESULT, FAILURE, PROGRESS = "result.json", "failure.json", "progress.json"
-OTHERS_WAIT_S = 300
+RESULT, FAILURE, STOPPED, PROGRESS = "result.json", "failure.json", "stopped.json", "progress.json"
+OUTCOMES = (RESULT, FAILURE, STOPPED)
+OTHERS_WAIT_S = 300  # for rank 0, which is saving or handing a signal on
+LINGER_S = 3  # after SIGTERM, for the SIGUSR2 that a preemption may send with it
+FIRST_SPEAKS_S = 10  # how long another rank that failed waits for rank 0, which knows more
 RUNNERS: Mapping[str, str] = {  # module of each stage kind's `run`; imported when the kind is run
     "captions": "xclr.captions.collect",
     "images": "xclr.images.pack",
@@ -81,7 +86,7 @@ def run_stage(stage: Stage, out: Path) -> None:
     with only_writer(out, wait=False) as mine:
         if not mine:
             raise BusyError(f"{out} is being written by another process", "wait for it; see xclr status")
-        for stale in (RESULT, FAILURE, PROGRESS):
+        for stale in (*OUTCOMES, PROGRESS):
             (out / stale).unlink(missing_ok=True)
         started, used = time.perf_counter(), _cpu_s()
         produced = _runner(stage)(stage, out, ProgressFile(out / PROGRESS))
@@ -94,13 +99,31 @@ def run_stage(stage: Stage, out: Path) -> None:
             shutil.rmtree(out / folder, ignore_errors=True)
 
 
-def main(stage_json: Path, out: Path) -> int:
-    """Run a stage as one rank of a job; the outcome is a file, the exit code 0, 1, 3 (another writes), 4 (stopped)."""
+def run_shard(stage: Stage, out: Path, shard: int) -> None:
+    """Make one shard of a stage; whoever makes the last one also puts all together."""
+    folder = shards.folder(out, shard)
+    if not folder.is_dir():
+        folder.parent.mkdir(exist_ok=True)
+        progress = ProgressFile(folder.with_name(f"{folder.name}.{PROGRESS}"))
+        importlib.import_module(RUNNERS[stage.kind]).run_shard(stage, out, shard, progress)
+        progress.path.unlink(missing_ok=True)
+    if not shards.missing(out, shards.count(stage)) and not (out / RESULT).exists():
+        with suppress(BusyError):  # another element was last as well
+            run_stage(stage, out)
+
+
+def main(stage_json: Path, out: Path, shard: int | None = None) -> int:
+    """Run a stage, or one shard of it, as one rank of a job.
+
+    The outcome is a file, the exit code 0, 1, 3 (another process writes) or 4 (stopped).
+    """
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     stage = Stage.from_json(stage_json.read_text())
     try:
         _prepare_torch(rank, world, stage)
-        if rank == 0:
+        if shard is not None:
+            run_shard(stage, out, shard)
+        elif rank == 0:
             run_stage(stage, out)
         else:
             _runner(stage)(stage, out, lambda done, total: None)
@@ -108,16 +131,23 @@ def main(stage_json: Path, out: Path) -> int:
     except BusyError as error:  # the other writer's outcome counts, so this one leaves none
         print(error, file=sys.stderr)
         return 3
-    except Stopped as stopped:  # no outcome: what runs next goes on from here
+    except Stopped as stopped:  # what runs next goes on from here
         print(stopped, file=sys.stderr)
         _hand_on(stopped, rank, out)
         return 4
     except Exception as error:  # noqa: BLE001 - the process boundary: whatever it was is written down
         traceback.print_exc()
-        if rank == 0:
-            record_failure(out, error)
+        _report(error, rank, out)
         return 1
     return 0
+
+
+def _report(error: Exception, rank: int, out: Path) -> None:
+    """Leave failure.json; another rank's counts when rank 0, which may name the culprit, says nothing in time."""
+    if rank:
+        _wait_for(out / FAILURE, FIRST_SPEAKS_S)
+    if rank == 0 or not (out / FAILURE).exists():
+        record_failure(out, error)
 
 
 def record_failure(out: Path, error: BaseException) -> None:
@@ -129,14 +159,23 @@ def record_failure(out: Path, error: BaseException) -> None:
 
 
 def _hand_on(stopped: Stopped, rank: int, out: Path) -> None:
-    """Give rank 0's signal to the handler that was there before, submitit's, which requeues the job.
+    """Give rank 0's signal to the handler that was there before; submitit's requeues the job on SIGUSR2 and ends here.
 
-    The other ranks wait until rank 0 has let go of the output: srun takes a rank that returns for the end of the step.
+    SIGTERM alone leaves stopped.json. The other ranks wait for rank 0, because Slurm ends the step with the first that
+    fails.
     """
-    if rank == 0 and stopped.number is not None and callable(handler := signal.getsignal(stopped.number)):
+    if rank:
+        _wait_for(out / STOPPED, OTHERS_WAIT_S)
+        return
+    if stopped.number is not None and callable(handler := signal.getsignal(stopped.number)):
         handler(stopped.number, None)
-    waited = time.monotonic()
-    while rank and is_locked(out) and time.monotonic() - waited < OTHERS_WAIT_S:
+        time.sleep(LINGER_S)  # SIGUSR2 may still come, and its handler does not return
+    write_atomically(out / STOPPED, json.dumps({"why": str(stopped)}))
+
+
+def _wait_for(path: Path, most_s: float) -> None:
+    began = time.monotonic()
+    while not path.exists() and time.monotonic() - began < most_s:
         time.sleep(0.2)
 
 

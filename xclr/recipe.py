@@ -77,6 +77,12 @@ class EmbedConfig(Config):
         "sentence-transformers/all-MiniLM-L6-v2", description="a sentence-transformers name or a folder with a model"
     )
     batch_size: int = Field(64, ge=1, description="captions encoded at once", json_schema_extra=RUNTIME)
+    shard: int = Field(
+        32_768,
+        ge=1,
+        description="captions of one piece of the work: what a killed job repeats at most, and an element of a job array",
+        json_schema_extra=RUNTIME,
+    )
 
 
 GraphSource = Literal[
@@ -334,6 +340,18 @@ class EvalConfig(Config):
     seed: int = Field(0, ge=0, description="of the resamples and the heads")
 
 
+class RetriesConfig(Config):
+    """How often a run submits a job again that did not end by a fault of its own; preemption counts for nothing.
+
+    What a job itself reports as wrong, and too little memory, are not tried again.
+    """
+
+    timeouts: int = Field(3, ge=0, description="after the time limit of the cluster file")
+    node_failures: int = Field(3, ge=0, description="after the loss of its node")
+    crashes: int = Field(2, ge=0, description="after an end without a word: killed, or lost by the scheduler")
+    lost_after_s: int = Field(300, ge=1, description="how long a job must be absent from Slurm's queue to be lost")
+
+
 class Recipe(Config):
     """A whole run."""
 
@@ -350,6 +368,7 @@ class Recipe(Config):
     train: TrainConfig = TrainConfig()
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="three or more give intervals over seeds")
     evaluate: EvalConfig = EvalConfig()
+    retries: RetriesConfig = RetriesConfig()
 
     @field_validator("objectives", mode="before")
     @classmethod

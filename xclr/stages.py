@@ -70,6 +70,7 @@ class EmbeddingsConfig(Config):
     weights: str
     model: str = Field(json_schema_extra=RUNTIME)
     batch_size: int = Field(json_schema_extra=RUNTIME)
+    shard: int = Field(1 << 15, json_schema_extra=RUNTIME)
 
 
 class GraphKnnConfig(Config):
@@ -239,7 +240,12 @@ def _hashes(data: DataConfig, store: Store, listing: str | None) -> tuple[str, .
 def embeddings(recipe: Recipe, store: Store, captions: Artifact) -> Stage:
     """Encode each distinct caption once."""
     folder = locate(recipe.embed.model)
-    config = EmbeddingsConfig(weights=store.content_hash(folder), model=str(folder), batch_size=recipe.embed.batch_size)
+    config = EmbeddingsConfig(
+        weights=store.content_hash(folder),
+        model=str(folder),
+        batch_size=recipe.embed.batch_size,
+        shard=recipe.embed.shard,
+    )
     return Stage("embeddings", "embeddings", config, {"captions": captions})
 
 

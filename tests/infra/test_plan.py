@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from infra.ledger import UNSEEN_GRACE, Entry, JobState, now, this_process
-from infra.plan import observe, plan
+from infra.observe import observe
+from infra.plan import plan
 from tests.infra.conftest import CLUSTER, TINY, open_run
 from tests.infra.test_stage import data
 from xclr.job import RESULT

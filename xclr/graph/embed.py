@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.lib.format import open_memmap
 
-from xclr import schema
+from xclr import schema, shards
 from xclr.errors import DataError
 from xclr.graph.encoder import Encoder, SentenceEncoder
 from xclr.stages import EmbeddingsConfig, Produced, Progress, Stage
@@ -27,16 +27,35 @@ RowIds = npt.NDArray[np.int64]
 def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     """Stage "embeddings": captions.parquet -> embeddings.parquet and vectors.npy, float16 [n, d], sorted by row_id.
 
-    Raises DataError when the captions' row_id are not 0..n-1, or a caption has no direction.
+    Shards that are there already are not encoded again. Raises DataError when the captions' row_id are not 0..n-1, or
+    a caption has no direction.
     """
     assert isinstance(stage.config, EmbeddingsConfig)
     captions = read_captions(stage.inputs["captions"].path / "captions.parquet")
+    firsts, size = distinct(captions), stage.config.shard
     encoder = SentenceEncoder(Path(stage.config.model), stage.config.batch_size)
-    vectors = embed_captions(captions, encoder, out / "vectors.npy", progress)
+    number = -(-len(firsts) // size)
+    for shard in shards.missing(out, number):
+        done = min(shard * size, len(firsts))
+        _encode_shard(captions, firsts, encoder, shards.Place(out, shard, size), _from(progress, done, len(firsts)))
+    vectors = open_memmap(out / "vectors.npy", mode="w+", dtype=np.float16, shape=(captions.num_rows, encoder.dim))
+    for shard in range(number):
+        vectors[firsts[shard * size : (shard + 1) * size]] = np.load(shards.folder(out, shard) / "vectors.npy")
+    _copy_to_duplicates(vectors, captions)
+    progress(len(firsts), len(firsts))
     about = {"digest": stage.digest, "config": stage.identity}
     schema.write(table(vectors), out / "embeddings.parquet", schema.embeddings(encoder.dim), about)
-    stats = {"rows": len(vectors), "distinct": len(distinct(captions)), "dim": encoder.dim}
-    return Produced(("embeddings.parquet", "vectors.npy"), stats)
+    stats = {"rows": len(vectors), "distinct": len(firsts), "dim": encoder.dim}
+    return Produced(("embeddings.parquet", "vectors.npy"), stats, (shards.SHARDS,))
+
+
+def run_shard(stage: Stage, out: Path, shard: int, progress: Progress) -> None:
+    """Encode one shard of the distinct captions, for `run` to find."""
+    assert isinstance(stage.config, EmbeddingsConfig)
+    captions = read_captions(stage.inputs["captions"].path / "captions.parquet")
+    encoder = SentenceEncoder(Path(stage.config.model), stage.config.batch_size)
+    place = shards.Place(out, shard, stage.config.shard)
+    _encode_shard(captions, distinct(captions), encoder, place, progress)
 
 
 def read_captions(path: Path) -> pa.Table:
@@ -75,18 +94,47 @@ def embed_captions(captions: pa.Table, encoder: Encoder, path: Path, progress: P
     """
     vectors = open_memmap(path, mode="w+", dtype=np.float16, shape=(captions.num_rows, encoder.dim))
     firsts = distinct(captions)
+    for rows, units in _encoded(captions, firsts, encoder, progress):
+        vectors[rows] = units
+    _copy_to_duplicates(vectors, captions)
+    return vectors
+
+
+def _encoded(
+    captions: pa.Table, rows: RowIds, encoder: Encoder, progress: Progress
+) -> Iterator[tuple[RowIds, Vectors]]:
+    """Unit vectors of the captions of `rows`, chunk by chunk."""
     done = 0
-    for rows in _by_length(captions, firsts):
-        vectors[rows] = _units(encoder.encode(captions["caption"].take(rows).to_pylist()), rows, captions)
-        done += len(rows)
-        progress(done, len(firsts))
+    for chunk in _by_length(captions, rows):
+        yield chunk, _units(encoder.encode(captions["caption"].take(chunk).to_pylist()), chunk, captions)
+        done += len(chunk)
+        progress(done, len(rows))
+
+
+def _encode_shard(
+    captions: pa.Table, firsts: RowIds, encoder: Encoder, place: shards.Place, progress: Progress
+) -> None:
+    rows = firsts[place.shard * place.size : (place.shard + 1) * place.size]
+    vectors = np.empty((len(rows), encoder.dim), dtype=np.float16)
+    for chunk, units in _encoded(captions, rows, encoder, progress):
+        vectors[np.searchsorted(rows, chunk)] = units
+    with shards.writing(place) as folder:
+        np.save(folder / "vectors.npy", vectors)
+
+
+def _from(progress: Progress, done: int, total: int) -> Progress:
+    """Progress of a shard as progress of the whole."""
+    return lambda more, _: progress(done + more, total)
+
+
+def _copy_to_duplicates(vectors: Vectors, captions: pa.Table) -> None:
+    """Give each row the vector of the first row with its caption."""
     sources = representatives(captions)
     copies = np.flatnonzero(sources != np.arange(len(sources)))
     for start in range(0, len(copies), COPY_ROWS):
         rows = copies[start : start + COPY_ROWS]
         vectors[rows] = vectors[sources[rows]]
-    vectors.flush()
-    return vectors
+    vectors.flush()  # type: ignore[attr-defined]
 
 
 def table(vectors: Vectors) -> pa.Table:

@@ -32,4 +32,5 @@ class StopFlag:
         return self.number is not None
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
+        if self.number != signal.SIGUSR2:  # a preemption sends both, and only this one has the job requeued
+            self.number = number

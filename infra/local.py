@@ -1,55 +1,22 @@
-"""Jobs through submitit: what is submitted, and how a job on this machine is started and ended."""
+"""Jobs on this machine through submitit: processes that outlive their submitter."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-import submitit
-from submitit.core.utils import DelayedSubmission
 from submitit.local.local import LocalExecutor, LocalJob
 
 from infra.cluster import Resources
 from infra.ledger import JobId, process_id, processes_of
-from xclr.stages import Stage
-from xclr.store import write_atomically
+from infra.slurm import StageJob
 
-STAGE = "stage.json"
 END_WITHIN_S = 10  # what is killed ends at once, unless the kernel is waiting for a disk
-
-
-class StageJob:
-    """What a job runs: paths and numbers only, so that its pickle holds no code, environment or secret."""
-
-    def __init__(self, stage_json: Path, out: Path, threads: int) -> None:
-        self.stage_json, self.out, self.threads = str(stage_json), str(out), threads
-        self.meeting = uuid.uuid4().hex  # ranks meet in a file of this attempt only
-
-    def __call__(self) -> int:
-        """Run the stage as one rank; the outcome is a file in `out`."""
-        place = submitit.JobEnvironment()
-        os.environ.update(
-            RANK=str(place.global_rank),
-            WORLD_SIZE=str(place.num_tasks),
-            LOCAL_RANK=str(place.local_rank),
-            XCLR_RENDEZVOUS=f"file://{self.out}/jobs/.meeting-{self.meeting}",
-            XCLR_THREADS=str(self.threads),
-        )
-        if sys.platform == "linux" and place.num_nodes == 1:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        from xclr.job import main
-
-        return main(Path(self.stage_json), Path(self.out))
-
-    def checkpoint(self) -> DelayedSubmission:
-        """A fresh job, which resumes from what is on disk."""
-        return DelayedSubmission(StageJob(Path(self.stage_json), Path(self.out), self.threads))
 
 
 class Submitted(NamedTuple):
@@ -60,15 +27,20 @@ class Submitted(NamedTuple):
 
 
 class DetachedExecutor(LocalExecutor):  # type: ignore[misc]
-    """submitit's local executor whose jobs are sessions of their own.
+    """submitit's local executor whose jobs are sessions of their own and run frozen code.
 
     submitit's controller stays in the terminal's process group, so that a Ctrl-C meant for the orchestrator would end
     the training too.
     """
 
+    def __init__(self, folder: Path, code: Path) -> None:
+        super().__init__(folder)
+        self.code = code
+
     def _submit_command(self, command: str) -> LocalJob[Any]:
         ranks = self.parameters.get("tasks_per_node", 1)
         environment = os.environ | {
+            "PYTHONPATH": str(self.code),
             "SUBMITIT_LOCAL_NTASKS": str(ranks),
             "SUBMITIT_LOCAL_COMMAND": command,
             "SUBMITIT_LOCAL_TIMEOUT_S": str(60 * self.parameters["timeout_min"]),
@@ -82,6 +54,7 @@ class DetachedExecutor(LocalExecutor):  # type: ignore[misc]
         with (self.folder.parent / "controller.log").open("ab") as log:  # not the terminal's streams, nor a pipe's
             process = subprocess.Popen(
                 [sys.executable, "-m", "submitit.local._local", str(self.folder)],
+                cwd=self.code,
                 env=environment,
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
@@ -91,12 +64,9 @@ class DetachedExecutor(LocalExecutor):  # type: ignore[misc]
         return LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=list(range(ranks)))
 
 
-def submit(stage: Stage, out: Path, resources: Resources) -> Submitted:
+def submit(stage_json: Path, out: Path, resources: Resources, code: Path) -> Submitted:
     """Start a stage as a job on this machine that outlives its submitter."""
-    stage_json = out / STAGE
-    write_atomically(stage_json, stage.to_json())
-    (out / "jobs").mkdir(exist_ok=True)
-    executor = DetachedExecutor(folder=out / "jobs" / "%j")
+    executor = DetachedExecutor(out / "jobs" / "%j", code)
     executor.update_parameters(
         timeout_min=resources.timeout_min, tasks_per_node=resources.ranks, gpus_per_node=resources.gpus
     )

@@ -1,0 +1,206 @@
+"""Submission to Slurm by submitit's executor: what the batch script says, and how a crash leaves no job astray."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import secrets
+import shlex
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from submitit.core.utils import DelayedSubmission
+from submitit.slurm.slurm import SlurmExecutor, SlurmJob
+
+from infra.cluster import Resources
+from infra.ledger import JobId
+from infra.slurm.job import StageJob
+from infra.slurm.queue import ANSWERS_WITHIN_S, PREFIX, QUEUE, slurm_ids
+from xclr.errors import JobError
+
+KEEP = re.compile(  # of the submitter's environment; whatever else a job needs is a setup line of the cluster file
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX|CUDA_HOME|SLURM_CONF|MUNGE_SOCKET"
+    r"|XCLR_HOME|XCLR_STATE|HF_HOME|HF_HUB_OFFLINE|HF_HUB_CACHE|SENTENCE_TRANSFORMERS_HOME|TORCH_HOME|NLTK_DATA"
+    r"|OMP_\w+|MKL_\w+|NCCL_\w+|GLOO_\w+"
+)
+PASSING = ("Socket timed out", "Unable to contact", "try again", "temporarily", "Connection refused", "Zero Bytes")
+TRIES, PAUSE_S = 4, 5.0
+DEFAULT_MAX_ARRAY = 1001
+
+
+class Order(NamedTuple):
+    """What is to be submitted."""
+
+    stage_json: Path
+    out: Path
+    name: str  # of the job, found nowhere else
+    comment: str
+    code: Path  # the frozen packages
+    timeouts: int  # after which submitit requeues no more
+    shards: tuple[int, ...] = ()  # one element of an array each; none for a single job
+
+
+class FrozenExecutor(SlurmExecutor):  # type: ignore[misc]
+    """submitit's Slurm executor, whose jobs run frozen code and find their pickle wherever the submitter dies.
+
+    submitit gives a pickle its job's name after sbatch has answered. A submitter that is killed between the two leaves a
+    job that waits for it in vain. Here the batch script itself copies the pickle, which was written before.
+    """
+
+    def __init__(self, order: Order, timeouts: int) -> None:
+        super().__init__(order.out / "jobs" / order.name, max_num_timeout=timeouts)
+        self.order = order
+
+    def _submit_command(self, command: str) -> SlurmJob[Any]:
+        script = self.folder / f"{self.order.name}.sh"
+        script.write_text(self._make_submission_file_text(command, self.order.name))
+        answer = _sbatch(script)
+        return SlurmJob(folder=self.folder, job_id=answer.partition(";")[0], tasks=list(range(self._num_tasks())))
+
+
+def submit(order: Order, resources: Resources) -> Iterator[JobId]:
+    """Submit a job, or arrays of as many elements as Slurm takes; yields the id after each, the last one is whole.
+
+    Raises JobError when Slurm refuses.
+    """
+    ids: list[str] = []
+    size = max_array_size() if order.shards else 1
+    for piece in [order.shards[start : start + size] for start in range(0, len(order.shards) or 1, size)]:
+        executor = executor_for(order._replace(shards=piece), resources)
+        _write_pickle(executor, piece, resources)
+        job = executor._submit_command(executor._submitit_command_str)
+        ids.append(job.job_id)
+        QUEUE.forget()
+        yield PREFIX + "+".join(ids)
+
+
+def executor_for(order: Order, resources: Resources) -> FrozenExecutor:
+    """submitit's executor with everything that the batch script says."""
+    order.out.joinpath("jobs", order.name).mkdir(parents=True, exist_ok=True)
+    executor = FrozenExecutor(order, order.timeouts)
+    executor.update_parameters(**_parameters(order, resources))
+    if order.shards:
+        executor.parameters["map_count"] = len(order.shards)
+    return executor
+
+
+def slurm_name(stage: str) -> str:
+    """A name for a job of that stage, found nowhere else."""
+    slug = re.sub(r"[^a-z0-9.]+", "-", stage.lower()).strip("-")
+    return f"xclr-{slug}-{secrets.token_hex(4)}"
+
+
+def log_of(out: Path, name: str, job: JobId, *, array: bool) -> Path:
+    """The log of rank 0, of an array's first element."""
+    return out / "jobs" / name / f"{slurm_ids(job)[0]}{'_0' if array else ''}_0_log.out"
+
+
+def scancel(job: JobId, name: str) -> None:
+    """Cancel a job if it bears the name that it was submitted by; raises OSError when Slurm does not answer."""
+    command = ["scancel", f"--name={name}", *slurm_ids(job)]
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=ANSWERS_WITHIN_S)
+    except subprocess.SubprocessError as error:
+        raise OSError(f"scancel: {(getattr(error, 'stderr', '') or str(error)).strip()}") from error
+    finally:
+        QUEUE.forget()
+
+
+def test_only(order: Order, resources: Resources) -> str:
+    """What `sbatch --test-only` says of the job that would be submitted; raises JobError when Slurm would refuse it."""
+    executor = executor_for(order, resources)
+    script = executor.folder / "test.sh"
+    script.write_text(executor._make_submission_file_text(executor._submitit_command_str, order.name))
+    return _sbatch(script, "--test-only")
+
+
+@functools.cache
+def max_array_size() -> int:
+    """Slurm's MaxArraySize, one above the largest index of an array."""
+    try:
+        shown = subprocess.run(
+            ["scontrol", "show", "config"], capture_output=True, text=True, check=True, timeout=ANSWERS_WITHIN_S
+        )
+    except (subprocess.SubprocessError, OSError):
+        return DEFAULT_MAX_ARRAY
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown.stdout, re.MULTILINE)
+    return int(found.group(1)) if found else DEFAULT_MAX_ARRAY
+
+
+def clean_environment() -> dict[str, str]:
+    """What a job inherits: where programs and files are, and nothing that may be secret or a surrounding job's."""
+    return {name: value for name, value in os.environ.items() if KEEP.fullmatch(name)}
+
+
+def _parameters(order: Order, resources: Resources) -> dict[str, Any]:
+    optional = {
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "cpus_per_task": resources.cpus or resources.threads,
+        "gpus_per_node": resources.gpus // resources.nodes or None,
+        "mem": f"{round(resources.memory_gb * 1024)}M" if resources.memory_gb else None,
+    }
+    return {name: value for name, value in optional.items() if value is not None} | {
+        "job_name": order.name,
+        "comment": order.comment,
+        "time": resources.timeout_min,
+        "nodes": resources.nodes,
+        "ntasks_per_node": resources.ranks // resources.nodes,
+        "signal_delay_s": min(resources.warn_s, 60 * resources.timeout_min // 2),
+        "array_parallelism": resources.parallel,
+        "stderr_to_stdout": True,
+        "wckey": None,
+        "srun_args": ["--kill-on-bad-exit=1"],  # a rank that is alone would wait for the others in vain
+        "setup": [*resources.setup, *_arrival(order)],
+        "additional_parameters": {"chdir": str(order.code), "requeue": True, **resources.sbatch},
+    }
+
+
+def _arrival(order: Order) -> Iterator[str]:
+    """Lines of the batch script: the frozen code first on the path, and the pickle where submitit looks for it."""
+    folder = order.out / "jobs" / order.name
+    job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if order.shards else "${SLURM_JOB_ID}"
+    there = f'{shlex.quote(str(folder))}/"{job}"_submitted.pkl'
+    yield f"export PYTHONPATH={shlex.quote(str(order.code))}"
+    yield f"[ -e {there} ] || cp {shlex.quote(str(_pickle(folder, order.shards)))} {there}"
+
+
+def _write_pickle(executor: FrozenExecutor, shards: Sequence[int], resources: Resources) -> None:
+    order = executor.order
+    job = DelayedSubmission(StageJob(order.stage_json, order.out, resources.threads_per_rank, shards))
+    job.set_timeout(resources.timeout_min, executor.max_num_timeout)
+    job.dump(_pickle(Path(executor.folder), shards))
+
+
+def _pickle(folder: Path, shards: Sequence[int]) -> Path:
+    """Where the pickle is written before there is a job; each array of several has its own."""
+    return folder / f"job{f'-from-{shards[0]}' if shards else ''}.pkl"
+
+
+def _sbatch(script: Path, *flags: str) -> str:
+    """Run sbatch; a controller that does not answer is asked again. Raises JobError with what it says."""
+    said = ""
+    for attempt in range(TRIES):
+        try:
+            done = subprocess.run(
+                ["sbatch", "--parsable", *flags, str(script)],
+                capture_output=True, text=True, check=False, env=clean_environment(), timeout=120,
+            )  # fmt: skip
+        except FileNotFoundError:
+            raise JobError("no sbatch on this machine", "run on the cluster's login node, or --cluster local") from None
+        if done.returncode == 0:
+            return done.stdout.strip() or done.stderr.strip()
+        said = done.stderr.strip()
+        if found := QUEUE.named(script.stem) if "timed out" in said else []:  # it was taken, only the answer was lost
+            return found[-1]
+        if not any(word in said for word in PASSING) or attempt == TRIES - 1:
+            break
+        time.sleep(PAUSE_S)
+    remedy = "see the cluster file; xclr doctor --cluster FILE asks Slurm about every stage kind in it"
+    raise JobError(f"sbatch: {said.removeprefix('sbatch: ')}", remedy)

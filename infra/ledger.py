@@ -49,9 +49,7 @@ class JobState(StrEnum):
 
 
 LIVE = frozenset({JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN})
-ABSENT = frozenset(
-    {JobState.UNSEEN, JobState.PREEMPTED, JobState.NODE_FAIL}
-)  # Slurm may requeue it: for a while it lives
+ABSENT = frozenset({JobState.UNSEEN, JobState.PREEMPTED, JobState.NODE_FAIL})  # Slurm may yet requeue it
 
 
 class Entry(BaseModel):
@@ -89,12 +87,15 @@ class Usage(BaseModel):
     jobs: int
 
 
+RETRIES = RetriesConfig()
+
+
 @dataclass(frozen=True)
 class Ledger:
     """The latest attempt at each digest, as read, and how often a job may be tried again."""
 
     entries: tuple[Entry, ...]
-    retries: RetriesConfig = RetriesConfig()
+    retries: RetriesConfig = RETRIES
 
 
 @dataclass(frozen=True)
@@ -141,10 +142,7 @@ def reconcile(ledger: Ledger, observed: Mapping[JobId, JobState], now: datetime)
 
 def _decide(entry: Entry, observed: Mapping[JobId, JobState], now: datetime, retries: RetriesConfig) -> Action:
     if entry.state is None and entry.job is None:
-        owner = observed.get(entry.owner)
-        if owner is JobState.RUNNING or (owner is None and now - entry.claimed < UNSEEN_GRACE):
-            return Attach(entry.digest, None)
-        return Submit(entry.digest, entry.attempt + 1, "its claimer ended before submitting", entry.before)
+        return _decide_claim(entry, observed.get(entry.owner), now)
     state = entry.state or observed.get(entry.job or "", JobState.GONE)
     patience = timedelta(seconds=retries.lost_after_s)
     match state:
@@ -158,6 +156,12 @@ def _decide(entry: Entry, observed: Mapping[JobId, JobState], now: datetime, ret
             return GiveUp(entry.digest, entry.attempt, WHY[state])
         case _:
             return _again(entry, state, retries)
+
+
+def _decide_claim(entry: Entry, owner: JobState | None, now: datetime) -> Action:
+    if owner is JobState.RUNNING or (owner is None and now - entry.claimed < UNSEEN_GRACE):
+        return Attach(entry.digest, None)
+    return Submit(entry.digest, entry.attempt + 1, "its claimer ended before submitting", entry.before)
 
 
 WHY: Mapping[JobState, str] = {

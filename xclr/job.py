@@ -1,7 +1,7 @@
 """`python -m xclr.job STAGE.json OUT`: the one entry point of every job, on a laptop or a compute node.
 
-The outcome is a file beside the output: result.json when the stage is done, failure.json when it cannot be, stopped.json
-when it was asked to stop and can go on.
+The outcome is a file beside the output: result.json when the stage is done, failure.json when it cannot be,
+stopped.json when it was asked to stop and can go on.
 Ranks, rendezvous and threads come from RANK, WORLD_SIZE, XCLR_RENDEZVOUS and XCLR_THREADS.
 """
 

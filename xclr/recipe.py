@@ -80,7 +80,7 @@ class EmbedConfig(Config):
     shard: int = Field(
         32_768,
         ge=1,
-        description="captions of one piece of the work: what a killed job repeats at most, and an element of a job array",
+        description="captions of one piece of the work, which a killed job repeats at most; an element of a job array",
         json_schema_extra=RUNTIME,
     )
 

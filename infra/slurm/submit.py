@@ -47,8 +47,8 @@ class Order(NamedTuple):
 class FrozenExecutor(SlurmExecutor):  # type: ignore[misc]
     """submitit's Slurm executor, whose jobs run frozen code and find their pickle wherever the submitter dies.
 
-    submitit gives a pickle its job's name after sbatch has answered. A submitter that is killed between the two leaves a
-    job that waits for it in vain. Here the batch script itself copies the pickle, which was written before.
+    submitit gives a pickle its job's name after sbatch has answered. A submitter that is killed between the two leaves
+    a job that waits for it in vain. Here the batch script itself copies the pickle, which was written before.
     """
 
     def __init__(self, order: Order, timeouts: int) -> None:

@@ -31,6 +31,9 @@ app = typer.Typer(
     add_completion=False,
 )
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="a named recipe (emoji, smoke) or a YAML file")]
+ClusterName = Annotated[
+    str | None, typer.Option(help="where to run: local, or a cluster file [default: XCLR_CLUSTER, else local]")
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="override a key: --set train.epochs=2")]
 
 
@@ -58,30 +61,33 @@ def run(
     until: Annotated[
         str, typer.Option(help="stop after: captions, images, embeddings, graph, pretrain, evaluate")
     ] = "compare",
-    cluster: Annotated[str, typer.Option(help="where to run: local, or a cluster file")] = "local",
+    cluster: ClusterName = None,
     home: Home = None,
     mode: Annotated[
         str, typer.Option(help="retry, cached (earlier failures stand), force (make again), read-only")
     ] = "retry",
 ) -> None:
     """Run a recipe: every stage, with progress, and a table at the end."""
-    from flows.context import check_choices, home_folder, prefect_server, state_folder, tracking_uri
+    from flows.context import check_choices, cluster_name, home_folder, prefect_server, state_folder, tracking_uri
     from infra.cluster import load_cluster
     from infra.servers import check_mlflow
     from xclr import stages
+    from xclr.datafiles import placed
     from xclr.recipe import load_recipe
     from xclr.store import Store
 
     loaded = load_recipe(recipe, sets or ())
     check_choices(mode, until)
-    load_cluster(cluster)
+    load_cluster(cluster_name(cluster))
     place = home_folder(home)
     Store(place).check_writable()
-    stages.pipeline(loaded, Store(place))  # what cannot be planned fails here, before any server starts
+    planned = placed(loaded, place)
+    if planned.data.path is not None or planned.data.url is None:
+        stages.pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
     state = state_folder(place)
     check_mlflow(tracking_uri(state))
     with prefect_server(state):
-        _run_flow(loaded, cluster, str(place), mode, until)
+        _run_flow(loaded, cluster_name(cluster), str(place), mode, until)
     if until != "compare":
         _say_where(place, state, loaded.name)
         return
@@ -124,20 +130,21 @@ def _say_where(home: Path, state: Path, recipe: str) -> None:
 def plan(
     recipe: RecipeName,
     sets: Sets = None,
-    cluster: Annotated[str, typer.Option(help="local, or a cluster file")] = "local",
+    cluster: ClusterName = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Show every stage: hit, miss or running; touches nothing."""
-    from flows.context import home_folder
+    from flows.context import cluster_name, home_folder
     from infra.cluster import load_cluster
     from infra.plan import plan as planned
+    from xclr.datafiles import placed
     from xclr.recipe import load_recipe
     from xclr.stages import skipped
     from xclr.store import Store
 
-    loaded = load_recipe(recipe, sets or ())
-    rows = planned(loaded, Store(home_folder(home)), load_cluster(cluster))
+    loaded = placed(load_recipe(recipe, sets or ()), home_folder(home))
+    rows = planned(loaded, Store(home_folder(home)), load_cluster(cluster_name(cluster)))
     if as_json:
         print(json.dumps([row.model_dump() for row in rows], indent=1))
         return

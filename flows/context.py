@@ -36,6 +36,11 @@ def state_folder(home: Path) -> Path:
     return Path(os.environ.get("XCLR_STATE", home / "state")).absolute()
 
 
+def cluster_name(cluster: str | None) -> str:
+    """The cluster file that was asked for, else the one that XCLR_CLUSTER names, else local."""
+    return cluster or os.environ.get("XCLR_CLUSTER", "local")
+
+
 def tracking_uri(state: Path) -> str:
     """The user's MLflow, else the one of `xclr serve` when it is up, else the file it would serve."""
     running = servers.find(servers.MLFLOW, state)
@@ -43,7 +48,7 @@ def tracking_uri(state: Path) -> str:
 
 
 @contextmanager
-def open_run(recipe: Recipe, cluster: str, home: str | None, mode: Mode) -> Iterator[Run]:
+def open_run(recipe: Recipe, cluster: str | None, home: str | None, mode: Mode) -> Iterator[Run]:
     """Check what can be checked at once, then open a run; its record says how it ended."""
     store = Store(home_folder(home))
     planned = stages.pipeline(recipe, store)
@@ -61,7 +66,7 @@ def open_run(recipe: Recipe, cluster: str, home: str | None, mode: Mode) -> Iter
         for line in stages.skipped(recipe):
             board.say(line)
         record = new_record(recipe, (stage.digest for stage in planned), flow_run)
-        run = Run(record, store, load_cluster(cluster), mode, tracker, board)
+        run = Run(record, store, load_cluster(cluster_name(cluster)), mode, tracker, board)
         current.append(run)
         try:
             yield run

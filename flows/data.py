@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.futures import wait
 
 import tasks
-from flows.context import cancel_jobs, open_run
+from flows.context import cancel_jobs, home_folder, open_run
 from flows.publish import publish_links
 from infra.stage import Mode, Run
 from xclr import stages
@@ -29,7 +29,7 @@ Futures = dict[str, Future]
 def data(
     recipe: Recipe,
     overrides: tuple[str, ...] = (),
-    cluster: str = "local",
+    cluster: str | None = None,
     home: str | None = None,
     mode: Mode = "retry",
 ) -> str:
@@ -38,13 +38,18 @@ def data(
     Args:
         recipe: The recipe: what is read, how it is embedded, which graphs are written.
         overrides: Keys of the recipe to change, as in `xclr run --set`: graph.k=16
-        cluster: Where the stages run: local, or the path of a cluster file.
+        cluster: Where the stages run: local, or the path of a cluster file. Default: XCLR_CLUSTER, else local.
         home: Where artifacts, ledger and logs live. Default: XCLR_HOME, else .xclr in the working directory.
         mode: retry, cached (earlier failures stand), force (make again) or read-only.
     """
-    with open_run(with_overrides(recipe, overrides), cluster, home, mode) as run:
+    with open_run(with_source(with_overrides(recipe, overrides), home), cluster, home, mode) as run:
         settle(run, list(submit_data(run, "graph").values()))
         return run.id
+
+
+def with_source(recipe: Recipe, home: str | None) -> Recipe:
+    """The recipe with its table fetched, where data.url names one."""
+    return recipe if recipe.data.url is None else tasks.source.submit(recipe, home_folder(home)).result()
 
 
 def submit_data(run: Run, until: Until) -> Futures:

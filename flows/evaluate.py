@@ -11,7 +11,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 import tasks
 from flows.context import cancel_jobs, open_run
-from flows.data import Future, settle
+from flows.data import Future, settle, with_source
 from flows.publish import publish_table
 from infra.stage import Run
 from xclr import stages
@@ -30,7 +30,7 @@ from xclr.recipe import Recipe, with_overrides
 def evaluate(
     recipe: Recipe,
     overrides: tuple[str, ...] = (),
-    cluster: str = "local",
+    cluster: str | None = None,
     home: str | None = None,
 ) -> str:
     """Judge the recipe's checkpoints by its suites; returns the run's id.
@@ -38,10 +38,10 @@ def evaluate(
     Args:
         recipe: The recipe whose checkpoints are judged; `evaluate` names the suites.
         overrides: Keys of the recipe to change, as in `xclr run --set`: evaluate.bootstrap=500
-        cluster: Where the stages run: local, or the path of a cluster file.
+        cluster: Where the stages run: local, or the path of a cluster file. Default: XCLR_CLUSTER, else local.
         home: Where artifacts, ledger and logs live. Default: XCLR_HOME, else .xclr in the working directory.
     """
-    with open_run(with_overrides(recipe, overrides), cluster, home, "retry") as run:
+    with open_run(with_source(with_overrides(recipe, overrides), home), cluster, home, "retry") as run:
         made = _there(run)
         checkpoints = {title: made[title] for title, _, _ in stages.trainings(run.recipe)}
         judged = submit_suites(run, checkpoints, made)
@@ -62,7 +62,9 @@ def submit_suites(run: Run, checkpoints: Mapping[str, Any], made: Mapping[str, A
     for title, checkpoint in checkpoints.items():
         features = tasks.features.submit(run, title, checkpoint, made)
         own = {"captions": made["captions"], "checkpoint": checkpoint, "features": features}
-        judged.features.append(features)
+        for dataset in stages.benchmarks(run.recipe):
+            own[f"features:{dataset}"] = tasks.folder_features.submit(run, title, checkpoint, dataset)
+        judged.features.extend(future for role, future in own.items() if role.startswith("features"))
         judged.scores.extend(tasks.suite.submit(run, name, title, own) for name in stages.suites(run.recipe))
     return judged
 

@@ -6,7 +6,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.context import cancel_jobs, open_run
-from flows.data import settle, submit_data
+from flows.data import settle, submit_data, with_source
 from flows.evaluate import compare, submit_suites
 from flows.pretrain import submit_pretraining
 from infra.stage import Mode
@@ -24,7 +24,7 @@ from xclr.stages import Until, reaches
 def full(
     recipe: Recipe,
     overrides: tuple[str, ...] = (),
-    cluster: str = "local",
+    cluster: str | None = None,
     home: str | None = None,
     mode: Mode = "retry",
     until: Until = "compare",
@@ -34,12 +34,12 @@ def full(
     Args:
         recipe: The recipe: data, objectives, training and suites.
         overrides: Keys of the recipe to change, as in `xclr run --set`: train.epochs=2
-        cluster: Where the stages run: local, or the path of a cluster file.
+        cluster: Where the stages run: local, or the path of a cluster file. Default: XCLR_CLUSTER, else local.
         home: Where artifacts, ledger and logs live. Default: XCLR_HOME, else .xclr in the working directory.
         mode: retry, cached (earlier failures stand), force (make again) or read-only.
         until: The last stage to run.
     """
-    with open_run(with_overrides(recipe, overrides), cluster, home, mode) as run:
+    with open_run(with_source(with_overrides(recipe, overrides), home), cluster, home, mode) as run:
         made = submit_data(run, until)
         checkpoints = submit_pretraining(run, made) if reaches(until, "pretrain") else {}
         judged = submit_suites(run, checkpoints if reaches(until, "evaluate") else {}, made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from infra.doctor import Finding
+    from infra.costs import CostLine
+    from infra.finding import Finding
     from infra.gc import Item
     from infra.status import Job, JobLine, Status, View
 
@@ -25,9 +27,13 @@ app = typer.Typer()
 REDRAW_S = 2.0
 FOLLOW_S = 0.3
 COLOURS = {
-    "running": "cyan", "completed": "green", "failed": "red", "cancelled": "yellow", "interrupted": "yellow",
-    "gone": "yellow", "ok": "green", "optional": "yellow", "wrong": "red",
-}  # fmt: skip
+    **dict.fromkeys(("completed", "ok"), "green"),
+    **dict.fromkeys(("failed", "wrong", "timeout", "out_of_memory"), "red"),
+    **dict.fromkeys(("cancelled", "interrupted", "gone", "stopped", "preempted", "node_fail"), "yellow"),
+    **dict.fromkeys(("unseen", "unknown", "optional"), "yellow"),
+    "running": "cyan",
+    "pending": "blue",
+}
 
 
 @app.command()
@@ -113,12 +119,14 @@ def _job_table(lines: Sequence[JobLine], jobs: Sequence[Job]) -> Table:
     from rich.table import Table
 
     reasons, runs = any(line.reason for line in lines), len({line.run for line in lines}) > 1
-    last = [*(["run"] if runs else []), *(["reason"] if reasons else [])]
+    limits = any(line.remaining_s is not None for line in lines)
+    last = [*(["left"] if limits else []), *(["run"] if runs else []), *(["reason"] if reasons else [])]
     table = Table("stage", "state", "progress", "job", "node", "elapsed", *last)
     for line, job in zip(lines, jobs, strict=True):
-        done = "" if job.progress is None else f"{job.progress[0]}/{job.progress[1]}"
-        rest = [*([line.run] if runs else []), *([escape(line.reason)] if reasons else [])]
-        where = "in the run" if job.entry.is_inline else job.pid
+        done = line.array or ("" if job.progress is None else f"{job.progress[0]}/{job.progress[1]}")
+        left = "" if line.remaining_s is None else ago(line.remaining_s)
+        rest = [*([left] if limits else []), *([line.run] if runs else []), *([escape(line.reason)] if reasons else [])]
+        where = "in the run" if job.entry.is_inline else job.number
         table.add_row(line.stage, _coloured(line.state), done, where, line.node, ago(line.elapsed_s), *rest)
     return table
 
@@ -129,8 +137,13 @@ def _coloured(state: str) -> str:
 
 @app.command()
 def logs(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="a job's id or number, a stage's name, or a digest")],
-    follow: Annotated[bool, typer.Option("--follow", help="go on until the job ends")] = False,
+    job: Annotated[
+        str, typer.Argument(metavar="JOB", help="a job's id or number (4711, 4711_3), a stage's name, or a digest")
+    ],
+    follow: Annotated[
+        bool, typer.Option("--follow", help="wait for the job to begin, and go on until it ends")
+    ] = False,
+    rank: Annotated[int, typer.Option(min=0, help="of which rank")] = 0,
     lines: Annotated[int | None, typer.Option(min=0, help="only the last so many lines")] = None,
     home: Home = None,
 ) -> None:
@@ -139,19 +152,42 @@ def logs(
     from infra.status import find_job
     from xclr.errors import StoreError
 
-    found = find_job(home_folder(home), job)
+    found = find_job(home_folder(home), re.sub(r"^(\d+)_\d+$", r"\1", job))
     if found.entry.log is None:
         print(f"{found.entry.stage} runs in the run's own process and has no log; see {found.out}", file=sys.stderr)
         return
-    path = Path(found.entry.log)
+    path = _log_path(Path(found.entry.log), job, rank)
     print(path, file=sys.stderr)
     try:
+        if follow:
+            _wait_for_log(path, found)
         _print_log(path, found, follow, lines)
     except FileNotFoundError as error:
         remedy = f"it begins when the job does; see xclr status, and {path.parent}"
         raise StoreError(f"{path} is not there", remedy) from error
     except KeyboardInterrupt:
         return
+
+
+def _log_path(first: Path, job: str, rank: int) -> Path:
+    """The log of a rank, and of the element that was asked for; `first` is that of rank 0 and the first element."""
+    element = re.fullmatch(r"(\d+_\d+)", job)
+    name = re.sub(r"^\d+_\d+(?=_\d+_log)", element.group(1), first.name) if element else first.name
+    return first.with_name(re.sub(r"_\d+_log\.out$", f"_{rank}_log.out", name))
+
+
+def _wait_for_log(path: Path, job: Job) -> None:
+    said = ""
+    while not path.exists() and not _is_over(job):
+        from infra.slurm.queue import plain_reason
+
+        reasons = {plain_reason(each) for each in (job.seen.live if job.seen else ())} - {""}
+        line = "the job waits" + (f": {'; '.join(sorted(reasons))}" if reasons else "")
+        if line != said:
+            print(line, file=sys.stderr, flush=True)
+            said = line
+        time.sleep(FOLLOW_S)
+        job = _again(job)
 
 
 def _print_log(path: Path, job: Job, follow: bool, lines: int | None) -> None:
@@ -170,15 +206,27 @@ def _print_log(path: Path, job: Job, follow: bool, lines: int | None) -> None:
 
 def _more(stream: Iterable[str], job: Job) -> Iterator[str]:
     """What is written from now on, until the job has ended and all is read."""
-    from infra.ledger import find_process, is_of_this_machine
-
-    name = str(job.entry.job)
     while True:
-        over = is_of_this_machine(name) and find_process(name) is None
+        over = _is_over(_again(job))
         yield from stream
         if over:
             return
         time.sleep(FOLLOW_S)
+
+
+def _again(job: Job) -> Job:
+    """The same job as it stands now."""
+    from infra.ledger import Book
+    from infra.status import job_of
+
+    attempts = Book(job.out.parents[2]).attempts(job.entry.digest)
+    return next((job_of(each, job.out) for each in attempts if each.attempt == job.entry.attempt), job)
+
+
+def _is_over(job: Job) -> bool:
+    from infra.ledger import LIVE
+
+    return job.state not in LIVE
 
 
 @app.command()
@@ -201,6 +249,41 @@ def cancel(
     print(f"{done.run}: {len(done.ended)} job{'s' * (len(done.ended) != 1)} ended{names}")
     for each in done.left:
         print(f"{each.stage} goes on: another run waits for it", file=sys.stderr)
+
+
+@app.command()
+def costs(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="a run's id or a recipe [default: the last]")
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a run's jobs used, by stage and method: GPU-hours, and how much of the cores' time was computed."""
+    from flows.context import home_folder
+    from infra.costs import costs_of, last_run
+
+    place = home_folder(home)
+    lines = costs_of(place, last_run(place, run))
+    if as_json:
+        print(json.dumps([each.model_dump() for each in lines], indent=1))
+        return
+    _show_costs(lines)
+
+
+def _show_costs(lines: Sequence[CostLine]) -> None:
+    from rich.table import Table
+
+    if not lines:
+        show("no job of this run used a GPU or was counted by Slurm")
+        return
+    table = Table("stage", "method", "jobs", "GPU-hours", "core-hours", "cores busy")
+    for each in lines:
+        busy = "" if each.cpu_efficiency is None else f"{each.cpu_efficiency:.0%}"
+        table.add_row(each.stage, each.method, str(each.jobs), f"{each.gpu_hours:.3f}", f"{each.cpu_hours:.3f}", busy)
+    total = sum(each.gpu_hours for each in lines), sum(each.cpu_hours for each in lines)
+    table.add_row("all", "", str(sum(each.jobs for each in lines)), f"{total[0]:.3f}", f"{total[1]:.3f}", "")
+    show(table)
 
 
 @app.command()
@@ -253,16 +336,25 @@ def doctor(
         bool, typer.Option("--gpu", help="only the GPUs: gathering between them, and a minute's speed")
     ] = False,
     seconds: Annotated[float, typer.Option(min=1, help="how long --gpu trains")] = 60,
+    cluster: Annotated[
+        str | None, typer.Option(help="only a cluster file: ask Slurm whether it would take each stage's job")
+    ] = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Say what this machine has and lacks, and how to mend it; exit 1 when something needed is wrong."""
     from flows.context import home_folder, state_folder
+    from infra.cluster import load_cluster
     from infra.doctor import examine, examine_gpus
+    from infra.slurm.check import examine_cluster
 
     place = home_folder(home)
     findings = []
-    for finding in examine_gpus(seconds) if gpu else examine(place, state_folder(place)):
+    if cluster is not None:
+        examined = examine_cluster(load_cluster(cluster), place)
+    else:
+        examined = examine_gpus(seconds) if gpu else examine(place, state_folder(place))
+    for finding in examined:
         findings.append(finding)
         if not as_json:
             _show_finding(finding)

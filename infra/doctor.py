@@ -17,9 +17,9 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
-from pydantic import BaseModel, ConfigDict
 
 from infra import servers
+from infra.finding import Finding
 from xclr.datafiles import source_files
 from xclr.errors import XclrError
 from xclr.recipe import RECIPES, EmbedConfig, load_recipe
@@ -34,16 +34,6 @@ PINNED = ("torch", "prefect", "fastapi", "mlflow", "pyarrow", "submitit")  # wha
 SLURM = ("sinfo", "sbatch", "squeue", "sacct")
 LEAST_DISK, LEAST_MEMORY = 2 * 2**30, 2 * 2**30  # of the emoji recipe
 PARITY_WITHIN_S, STARTS_IN_S = 60, 180
-
-
-class Finding(BaseModel):
-    """What a check found: `wrong` is needed and missing, `optional` is missing and some recipes need it."""
-
-    model_config = ConfigDict(frozen=True)
-    check: str
-    state: Literal["ok", "optional", "wrong"]
-    found: str
-    remedy: str = ""
 
 
 class Partition(Protocol):
@@ -222,7 +212,8 @@ def check_slurm() -> Finding:
     """Slurm's commands."""
     missing = [name for name in SLURM if shutil.which(name) is None]
     if not missing:
-        return Finding(check="Slurm", state="ok", found=", ".join(SLURM))
+        remedy = "xclr doctor --cluster FILE asks it about every stage kind of a cluster file"
+        return Finding(check="Slurm", state="ok", found=", ".join(SLURM), remedy=remedy)
     remedy = "only to submit to a cluster: run on its login node; jobs on this machine need no Slurm"
     return Finding(check="Slurm", state="optional", found=f"no {', '.join(missing)}", remedy=remedy)
 

@@ -14,6 +14,7 @@ from typing import Literal
 from infra import ledger, local
 from infra.cancel import end_jobs
 from infra.cluster import Cluster, cores
+from infra.costs import account
 from infra.ledger import (
     ABSENT,
     Action,
@@ -35,7 +36,7 @@ from infra.slurm.queue import job_name
 from infra.slurm.submit import Order, log_of, slurm_name
 from infra.slurm.submit import submit as slurm_submit
 from infra.snapshot import freeze
-from infra.tracking import Tracker
+from infra.tracking import Made, Tracker
 from xclr import shards
 from xclr.artifact import Artifact, Manifest
 from xclr.errors import JobError, StoreError, XclrError
@@ -117,15 +118,17 @@ def ensure(run: Run, stage: Stage) -> Artifact:
     """The stage's artifact: found and verified, or made; tracked either way. Raises XclrError if it cannot be made."""
     artifact = run.store.find(stage.digest)
     if artifact is not None:
-        entry = run.book.latest(stage.digest)
-        run.tracker.record(stage, artifact, run.store.manifest(artifact), entry.run if entry else "the store")
+        entry, manifest = run.book.latest(stage.digest), run.store.manifest(artifact)
+        made = Made(artifact, manifest, run.book.usage(stage.digest), entry.run if entry else "the store")
+        run.tracker.record(stage, made)
         run.board.finished(stage.name, "hit")
         return artifact
     if run.mode == "read-only":
         raise StoreError(f"{stage.name} is not in {run.store.home}", "run without --mode read-only")
     artifact = _make(run, stage, run.store.begin(stage.digest))
     manifest = run.store.manifest(artifact)
-    run.tracker.record(stage, artifact, manifest)
+    usage = account(run.book, stage, manifest, run.cluster.resources(stage.kind).gpus)
+    run.tracker.record(stage, Made(artifact, manifest, usage))
     run.board.finished(stage.name, f"{manifest.cost.wall_s:.1f} s")
     return artifact
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from infra.ledger import Book, Entry, JobState, now
-from infra.observe import observe
+from infra.ledger import LIVE, WHY, Book, Entry, JobState, now
+from infra.observe import elements, observe
 from infra.progress import read_progress
 from infra.runs import RunRecord, Shown, read_runs, shown_state
+from infra.slurm.queue import Seen, Whole, is_slurm, plain_reason, shown, slurm_ids
 from xclr.errors import StoreError
 from xclr.job import FAILURE, PROGRESS, RESULT, Failure
 from xclr.store import MANIFEST
@@ -31,7 +33,10 @@ class RunLine(BaseModel):
 
 
 class JobLine(BaseModel):
-    """One job, as printed; `run` is the one that submitted it, `log` None where the stage has no process of its own."""
+    """One job, as printed; `run` is the one that submitted it, `log` None where the stage has no process of its own.
+
+    `remaining_s` is of its time limit in Slurm, `array` says how many elements ended, run and wait.
+    """
 
     model_config = ConfigDict(frozen=True)
     run: str
@@ -40,6 +45,8 @@ class JobLine(BaseModel):
     state: JobState
     node: str
     elapsed_s: float
+    remaining_s: float | None
+    array: str | None
     reason: str
     log: str | None
 
@@ -58,16 +65,18 @@ class Job(NamedTuple):
     entry: Entry
     out: Path
     state: JobState
+    seen: Whole | None = None  # as Slurm shows it
 
     @property
-    def pid(self) -> str:
-        """The part of the id that tells jobs of one node apart."""
-        return str(self.entry.job).rsplit("/", 2)[1]
+    def number(self) -> str:
+        """Slurm's number, or the process's."""
+        job = str(self.entry.job)
+        return "+".join(slurm_ids(job)) if is_slurm(job) else job.rsplit("/", 2)[1]
 
     @property
     def progress(self) -> tuple[int, int] | None:
         """(done, total) while it runs and says so."""
-        return read_progress(self.out) if self.state is JobState.RUNNING else None
+        return read_progress(self.out) if self.state in LIVE else None
 
 
 class View(NamedTuple):
@@ -101,7 +110,13 @@ def jobs(home: Path) -> list[Job]:
     """The newest attempt at every digest that has a job."""
     entries = [entry for entry in Book(home).read().entries if entry.job is not None]
     outs = [home / "artifacts" / entry.kind / entry.digest for entry in entries]
-    return [Job(entry, out, _state(entry, out)) for entry, out in zip(entries, outs, strict=True)]
+    return [job_of(entry, out) for entry, out in zip(entries, outs, strict=True)]
+
+
+def job_of(entry: Entry, out: Path) -> Job:
+    """An attempt's job as it stands."""
+    live = entry.state is None and is_slurm(entry.job)
+    return Job(entry, out, _state(entry, out), elements(entry) if live else None)
 
 
 def status(seen: View) -> Status:
@@ -116,7 +131,7 @@ def status(seen: View) -> Status:
 def find_job(home: Path, name: str) -> Job:
     """The newest job of that id (or its process number), stage or digest prefix; raises StoreError with near names."""
     known = sorted(jobs(home), key=lambda job: job.entry.claimed)
-    exact = [job for job in known if name in {job.entry.job, job.pid, job.entry.stage}]
+    exact = [job for job in known if name in {job.entry.job, job.number, job.entry.stage}]
     prefixed = [job for job in known if len(name) >= 4 and job.entry.digest.startswith(name)]
     if found := exact or prefixed:
         return found[-1]
@@ -135,16 +150,40 @@ def _state(entry: Entry, out: Path) -> JobState:
 
 
 def _line(job: Job) -> JobLine:
-    entry = job.entry
+    entry, on_slurm = job.entry, is_slurm(job.entry.job)
+    live = job.seen.live if job.seen else ()
     return JobLine(
-        run=entry.run, stage=entry.stage, job_id=str(entry.job), state=job.state, node=str(entry.job).rsplit("/", 2)[0],
-        elapsed_s=round((_until(job) - entry.claimed).total_seconds(), 1), reason=_reason(job), log=entry.log,
-    )  # fmt: skip
+        run=entry.run,
+        stage=entry.stage,
+        job_id=job.number if on_slurm else str(entry.job),
+        state=job.state,
+        node=_nodes(live) if on_slurm else str(entry.job).rsplit("/", 2)[0],
+        elapsed_s=max(each.elapsed_s for each in live) if live else _elapsed_s(job),
+        remaining_s=min((each.remaining_s for each in live if each.remaining_s is not None), default=None),
+        array=_array(job.seen),
+        reason=_reason(job),
+        log=entry.log,
+    )
+
+
+def _nodes(live: Sequence[Seen]) -> str:
+    return ",".join(dict.fromkeys(each.node for each in live if each.node))
+
+
+def _array(seen: Whole | None) -> str | None:
+    if seen is None or len(seen.elements) < 2:
+        return None
+    ended, running, waiting = shown(seen.elements)
+    return f"{ended} of {len(seen.elements)} ended, {running} running, {waiting} waiting"
+
+
+def _elapsed_s(job: Job) -> float:
+    return round((_until(job) - job.entry.claimed).total_seconds(), 1)
 
 
 def _until(job: Job) -> datetime:
     """When the job ended: as written, else when it last wrote something."""
-    if job.state is JobState.RUNNING:
+    if job.state in LIVE:
         return now()
     if job.entry.ended is not None:
         return job.entry.ended
@@ -159,10 +198,16 @@ def _reason(job: Job) -> str:
     match job.state:
         case JobState.FAILED:
             return _failure(job.out)
-        case JobState.GONE:
-            return "ended without a result"
-        case _:
+        case JobState.PENDING if job.seen is not None:
+            return "; ".join(dict.fromkeys(plain_reason(each) for each in job.seen.live))
+        case JobState.UNKNOWN:
+            return "Slurm does not answer"
+        case JobState.UNSEEN:
+            return "not in Slurm's queue; it is lost if that lasts"
+        case JobState.PENDING | JobState.RUNNING | JobState.COMPLETED | JobState.CANCELLED:
             return ""
+        case _:
+            return WHY[job.state].removeprefix("its job ")
 
 
 def _failure(out: Path) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from infra.ledger import Usage
 from xclr.artifact import Artifact, Manifest
 from xclr.recipe import Recipe, graph_name, method_name
 from xclr.spool import SPOOL, Entry, read_spool
@@ -59,6 +60,15 @@ class NewRun(NamedTuple):
     began_ms: int | None = None
 
 
+class Made(NamedTuple):
+    """A finished stage's output, what its jobs used, and for a found one the run that made it."""
+
+    artifact: Artifact
+    manifest: Manifest
+    usage: Usage | None = None
+    reused_from: str | None = None
+
+
 class Tracker:
     """Writes stages to one experiment of an MLflow store."""
 
@@ -71,17 +81,18 @@ class Tracker:
         self.sent: dict[str, int] = {}  # last step sent, by digest
         self.polls = 0
 
-    def record(self, stage: Stage, artifact: Artifact, manifest: Manifest, reused_from: str | None = None) -> None:
-        """Log a finished stage, unless it is logged already; `reused_from` names the run that made a found one."""
+    def record(self, stage: Stage, made: Made) -> None:
+        """Log a finished stage, unless it is logged already."""
+        artifact, manifest = made.artifact, made.manifest
         with self.lock:
             client = self._client()
             owner = _checkpoint(stage)
-            run = self._pretraining(owner, stage, artifact.path, reused_from) if owner else self._data_run()
+            run = self._pretraining(owner, stage, artifact.path, made.reused_from) if owner else self._data_run()
             if run.data.tags.get(_mark(stage)) == str(stage.digest):
                 return
             if stage.kind == "pretrain":
                 self._send(stage, artifact.path)
-            for batch in _batches(_metrics(stage, artifact, manifest)):
+            for batch in _batches(chain(_metrics(stage, artifact, manifest), _costs(stage, made))):
                 client.log_batch(run.info.run_id, metrics=batch)
             self._log_files(run, stage, artifact)
             client.set_tag(run.info.run_id, _mark(stage), str(stage.digest))
@@ -232,6 +243,16 @@ def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[M
         for key, value in manifest.stats.items():
             if isinstance(value, int | float):
                 yield Metric(f"data/{stage.kind}/{key}", float(value), when, 0)
+
+
+def _costs(stage: Stage, made: Made) -> Iterator[Metric]:
+    """cost/gpu_hours/<stage>, cost/cpu_hours/... and cost/cpu_efficiency/...; a suite under its own name."""
+    from mlflow.entities import Metric
+
+    if made.usage is not None:
+        name = _mark(stage).removeprefix("artifact.")
+        for key, value in made.usage.model_dump(exclude={"jobs"}, exclude_none=True).items():
+            yield Metric(f"cost/{key}/{name}", float(value), _made_ms(made.manifest), 0)
 
 
 def _made_ms(manifest: Manifest) -> int:

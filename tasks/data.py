@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
 
 from infra.stage import Run
 from tasks.stage import make
 from xclr import stages
 from xclr.artifact import Artifact
-from xclr.recipe import TargetGraph
+from xclr.captions.download import fetch
+from xclr.datafiles import placed
+from xclr.recipe import Recipe, TargetGraph, host_of
+
+
+@task(task_run_name="download", cache_policy=NO_CACHE)
+def source(recipe: Recipe, home: Path) -> Recipe:
+    """Fetch the table that data.url names, once, and name it in the recipe."""
+    log, said = get_run_logger().info, [0]
+
+    def progress(done: int, total: int) -> None:
+        if 10 * done // max(1, total) > said[0]:
+            said[0] = 10 * done // max(1, total)
+            log("captions from %s: %.1f of %.1f MB", host_of(str(recipe.data.url)), done / 1e6, total / 1e6)
+
+    fetch(recipe.data, home, progress)
+    return placed(recipe, home)
 
 
 @task(task_run_name="captions", cache_policy=NO_CACHE)

@@ -19,6 +19,12 @@ def features(run: Run, title: str, checkpoint: Artifact, inputs: Mapping[str, Ar
     return make(run, stages.features(run.recipe, title, checkpoint, inputs))
 
 
+@task(task_run_name="features of {dataset} {title}", cache_policy=NO_CACHE)
+def folder_features(run: Run, title: str, checkpoint: Artifact, dataset: str) -> Artifact:
+    """Pass every picture of a benchmark once through the frozen backbone."""
+    return make(run, stages.folder_features(run.recipe, title, checkpoint, dataset))
+
+
 @task(task_run_name="{name} {title}", cache_policy=NO_CACHE)
 def suite(run: Run, name: str, title: str, inputs: Mapping[str, Artifact]) -> Artifact:
     """Judge one checkpoint's features by one suite."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,9 +64,16 @@ class Served(NamedTuple):
 @pytest.fixture(scope="module")
 def served(smoke_home: Path) -> Iterator[Served]:
     """`xclr serve` over the smoke run."""
+    with serving(smoke_home) as addresses:
+        yield addresses
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[Served]:
+    """`xclr serve` over a HOME."""
     prefect, mlflow = free_ports(2)
     ports = ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow)]
-    process = subprocess.Popen([*command(smoke_home, "serve"), *ports], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command(home, "serve"), *ports], stdout=subprocess.PIPE, text=True)
     try:
         lines = [process.stdout.readline() for _ in range(2)]
         assert f":{mlflow}" in lines[1], lines

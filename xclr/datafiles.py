@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from xclr import tablefile
 from xclr.errors import DataError
-from xclr.recipe import RECIPES, DataConfig
+from xclr.recipe import RECIPES, DataConfig, Recipe
 from xclr.tablefile import Table
 
 EMOJI_FILES = tuple(RECIPES / "data" / f"emoji48-{part}.parquet" for part in ("permissive", "openmoji"))
@@ -29,6 +31,21 @@ GET = {
 Picture = bytes | Path | str | None  # encoded, an absolute file, an http(s) address, or none
 
 
+def fetched(url: str, home: Path) -> Path:
+    """Where the file at an address is or will be: HOME/sources/<hash of the address>/<its name>."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(urlsplit(url).path).name).lstrip(".") or "table"
+    return home / "sources" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+
+
+def placed(recipe: Recipe, home: Path) -> Recipe:
+    """A recipe whose data.path is the fetched table where data.url names one; None before it is fetched."""
+    if recipe.data.url is None:
+        return recipe
+    path = fetched(recipe.data.url, home)
+    data = recipe.data.model_copy(update={"path": path if path.exists() else None})
+    return recipe.model_copy(update={"data": data})
+
+
 def source_files(data: DataConfig) -> tuple[Path, ...]:
     """The files whose content names the captions: tables, a list of classes; raises DataError when one is missing."""
     if data.source == "emoji":
@@ -41,7 +58,8 @@ def source_files(data: DataConfig) -> tuple[Path, ...]:
 
 def located(data: DataConfig) -> Path:
     """The table or folder that data.path names; raises DataError when it is not there, or the other of the two."""
-    assert data.path is not None
+    if data.path is None:
+        raise DataError(f"the table of {data.source} has not been fetched yet", "xclr run RECIPE --until captions")
     if data.source in {"folder", "imagenet"}:
         if not data.path.is_dir():
             raise DataError(
@@ -150,6 +168,19 @@ def split_folders(root: Path) -> list[str]:
     names = _folders(root)
     splits = len(names) > 1 and TRAIN in names and set(names) <= {TRAIN, *HELD_OUT}
     return names if splits and all(_folders(root / name) for name in names) else []
+
+
+def benchmark_listing(root: Path) -> str:
+    """SHA-256 of (name, size, mtime_ns) of the pictures below train/ and val/; raises DataError for another layout."""
+    return _listing_hash((name, root / name) for name in benchmark_names(root))
+
+
+def benchmark_names(root: Path) -> list[str]:
+    """The pictures of a benchmark's train/<class>/ and val/<class>/, as sorted names relative to `root`."""
+    for part in (TRAIN, HELD_OUT[0]):
+        if not (root / part).is_dir():
+            raise DataError(f"{root} has no folder {part}", "evaluate.roots wants train/<class>/ and val/<class>/")
+    return [f"{part}/{name}" for part in (TRAIN, HELD_OUT[0]) for name in sorted(_of_classes(root / part, "imagenet"))]
 
 
 def columns_of(line: bytes, source: str) -> tuple[str, str] | None:

@@ -34,6 +34,7 @@ RESULT, FAILURE, STOPPED, PROGRESS = "result.json", "failure.json", "stopped.jso
 OUTCOMES = (RESULT, FAILURE, STOPPED)
 OTHERS_WAIT_S = 300  # for rank 0, which is saving or handing a signal on
 LINGER_S = 3  # after SIGTERM, for the SIGUSR2 that a preemption may send with it
+PEER_LOST = ("reset by peer", "closed by peer", "Broken pipe", "remote process exited")  # of gloo and NCCL
 FIRST_SPEAKS_S = 10  # how long another rank that failed waits for rank 0, which knows more
 RUNNERS: Mapping[str, str] = {  # module of each stage kind's `run`; imported when the kind is run
     "captions": "xclr.captions.collect",
@@ -43,6 +44,7 @@ RUNNERS: Mapping[str, str] = {  # module of each stage kind's `run`; imported wh
     "class_graph": "xclr.graph.classes",
     "pretrain": "xclr.training.pretrain",
     "features": "xclr.evaluation.features",
+    "folder_features": "xclr.evaluation.folders",
     "suite": "xclr.evaluation.suite",
     "comparison": "xclr.evaluation.comparison",
 }
@@ -143,7 +145,12 @@ def main(stage_json: Path, out: Path, shard: int | None = None) -> int:
 
 
 def _report(error: Exception, rank: int, out: Path) -> None:
-    """Leave failure.json; another rank's counts when rank 0, which may name the culprit, says nothing in time."""
+    """Leave failure.json; another rank's counts when rank 0, which may name the culprit, says nothing in time.
+
+    A rank whose peer was killed has nothing to report: the job ended without a word, and may be tried again.
+    """
+    if any(words in str(error) for words in PEER_LOST):
+        return
     if rank:
         _wait_for(out / FAILURE, FIRST_SPEAKS_S)
     if rank == 0 or not (out / FAILURE).exists():

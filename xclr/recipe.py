@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -15,6 +16,12 @@ from xclr.errors import RecipeError
 RECIPES = Path(__file__).parent / "recipes"
 VERSION = 1  # the newest format of recipes that this code reads
 RUNTIME: Any = {"runtime": True}  # marks a field that never changes a value; it stays out of digests
+
+
+def host_of(url: str) -> str:
+    """Host and port of an http(s) address, without the name and password it may hold; empty for another string."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2] if parts.scheme in {"http", "https"} else ""
 
 
 class Config(BaseModel):
@@ -34,6 +41,12 @@ class DataConfig(Config):
     path: Path | None = Field(
         None, description="the table or folder (every source but emoji)", json_schema_extra=RUNTIME
     )
+    url: str | None = Field(
+        None,
+        description="where to fetch the table from once, instead of `path` (cc3m, cc12m); pictures may be on the same "
+        "host even if that is private",
+        json_schema_extra=RUNTIME,
+    )
     caption_column: str = Field("caption", description="column with the caption (table)")
     image_column: str = Field(
         "image", description="column with the picture: encoded bytes, a path that starts at the table, or a URL (table)"
@@ -49,9 +62,16 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _source_has_a_path(self) -> DataConfig:
-        if self.source != "emoji" and self.path is None:
+        if self.url is not None and (self.source not in {"cc3m", "cc12m"} or not host_of(self.url)):
+            raise ValueError(f"`url` is an http(s) address of a table of cc3m or cc12m, not of {self.source}")
+        if self.source != "emoji" and self.path is None and self.url is None:
             raise ValueError(f"source {self.source} needs `path`, {PATHS[self.source]}")
         return self
+
+    @property
+    def reachable(self) -> tuple[str, ...]:
+        """Hosts that downloads may reach though they are private: those allowed, and the one that `url` names."""
+        return (*self.allow_hosts, *([host_of(self.url)] if self.url else []))
 
     @field_validator("caption_template")
     @classmethod
@@ -330,11 +350,20 @@ class TrainConfig(Config):
         return self
 
 
+SuiteName = Literal["linear", "keywords", "background", "imagenet", "imagenet-knn"]
+ROOT_OF: Mapping[str, str] = {"imagenet": "imagenet", "imagenet-knn": "imagenet"}  # data set of a suite on its own data
+
+
 class EvalConfig(Config):
     """Which suites judge the frozen features."""
 
-    suites: tuple[Literal["linear", "keywords", "background"], ...] = Field(
-        ("linear",), description="linear needs classes; keywords and background need the emoji's annotations"
+    suites: tuple[SuiteName, ...] = Field(
+        ("linear",),
+        description="linear needs classes; keywords and background need the emoji's annotations; imagenet (a linear "
+        "probe) and imagenet-knn need roots.imagenet",
+    )
+    roots: Mapping[Literal["imagenet"], Path] = Field(
+        {}, description="where benchmark data lie: imagenet, a folder with train/<class>/ and val/<class>/"
     )
     bootstrap: int = Field(1000, ge=100, description="resamples of the items for an interval of one seed")
     seed: int = Field(0, ge=0, description="of the resamples and the heads")

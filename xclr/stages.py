@@ -15,6 +15,7 @@ from xclr.artifact import Artifact, Digest, Manifest, digest, identity
 from xclr.errors import DataError, RecipeError
 from xclr.recipe import (
     NEEDS_CLASSES,
+    ROOT_OF,
     RUNTIME,
     Config,
     DataConfig,
@@ -107,6 +108,14 @@ class FeaturesConfig(Config):
     background: float
 
 
+class FolderFeaturesConfig(Config):
+    """A benchmark's class folders, named by the names, sizes and times of their files."""
+
+    dataset: str
+    listing: str
+    root: Path = Field(json_schema_extra=RUNTIME)
+
+
 class SuiteConfig(Config):
     """One suite on one checkpoint's features."""
 
@@ -129,6 +138,7 @@ KINDS: Mapping[str, tuple[type[Config], int]] = {  # config model and code versi
     "class_graph": (ClassGraphConfig, 1),
     "pretrain": (PretrainConfig, 1),
     "features": (FeaturesConfig, 1),
+    "folder_features": (FolderFeaturesConfig, 1),
     "suite": (SuiteConfig, 1),
     "comparison": (ComparisonConfig, 1),
 }
@@ -189,6 +199,11 @@ def skipped(recipe: Recipe) -> list[str]:
             lines.append(f"supcon is left out: it needs classes ({why})")
         if "linear" in recipe.evaluate.suites:
             lines.append(f"suite linear is left out: it needs classes ({why})")
+    lines += [
+        f"suite {each} is left out: evaluate.roots.{ROOT_OF[each]} is not set"
+        for each in recipe.evaluate.suites
+        if each in ROOT_OF and ROOT_OF[each] not in recipe.evaluate.roots
+    ]
     if recipe.data.source != "emoji":
         lines += [
             f"suite {each} is left out: only the emoji have its annotations"
@@ -219,15 +234,15 @@ def suites(recipe: Recipe) -> list[str]:
 def captions(recipe: Recipe, store: Store) -> Stage:
     """Read, normalise and deduplicate the captions; raises DataError when the data cannot be what the recipe says."""
     datafiles.check(recipe.data)
-    data = recipe.data.model_copy(update={"allow_hosts": ()})  # which no caption depends on
+    data = recipe.data.model_copy(update={"allow_hosts": (), "url": None})  # which no caption depends on
     names = datafiles.captions_listing(data)
     return Stage("captions", "captions", CaptionsConfig(data=data, sha256=_hashes(data, store, names)))
 
 
 def images(recipe: Recipe, store: Store, captions: Artifact) -> Stage:
     """Fetch and check every picture and pack it into shards; raises DataError when picture files are not there."""
-    found = datafiles.pictures_listing(recipe.data)
-    config = ImagesConfig(data=recipe.data, sha256=_hashes(recipe.data, store, found))
+    data = recipe.data.model_copy(update={"allow_hosts": recipe.data.reachable, "url": None})
+    config = ImagesConfig(data=data, sha256=_hashes(data, store, datafiles.pictures_listing(data)))
     return Stage("images", "images", config, {"captions": captions})
 
 
@@ -318,10 +333,26 @@ def features(recipe: Recipe, title: str, checkpoint: Artifact, inputs: Mapping[s
     return Stage("features", f"features {title}", config, roles)
 
 
+def folder_features(recipe: Recipe, title: str, checkpoint: Artifact, dataset: str) -> Stage:
+    """One forward pass of the frozen backbone over the pictures of a benchmark's train and val folders."""
+    root = Path(recipe.evaluate.roots[dataset]).absolute()  # type: ignore[index]
+    listing = datafiles.benchmark_listing(root)
+    config = FolderFeaturesConfig(dataset=dataset, listing=listing, root=root)
+    return Stage("folder_features", f"features of {dataset} {title}", config, {"checkpoint": checkpoint})
+
+
+def benchmarks(recipe: Recipe) -> list[str]:
+    """The data sets that the recipe's suites bring, each once."""
+    return list(dict.fromkeys(ROOT_OF[name] for name in suites(recipe) if name in ROOT_OF))
+
+
 def suite(recipe: Recipe, name: str, title: str, inputs: Mapping[str, Artifact]) -> Stage:
-    """One suite on one checkpoint's features; `inputs`: features, checkpoint, captions."""
+    """One suite on one checkpoint's features; `inputs`: checkpoint, captions, features and `features:<benchmark>`."""
     config = SuiteConfig(suite=name, bootstrap=recipe.evaluate.bootstrap, seed=recipe.evaluate.seed)
-    roles = {role: inputs[role] for role in ("features", "checkpoint", "captions")}
+    if name in ROOT_OF:
+        roles = {"features": inputs[f"features:{ROOT_OF[name]}"], "checkpoint": inputs["checkpoint"]}
+    else:
+        roles = {role: inputs[role] for role in ("features", "checkpoint", "captions")}
     return Stage("suite", f"{name} {title}", config, roles)
 
 
@@ -366,6 +397,8 @@ def pipeline(recipe: Recipe, store: Store) -> list[Stage]:
     for title, objective, seed in trainings(recipe):
         checkpoint = add(pretrain(recipe, objective, seed, made))
         own = made | {"checkpoint": checkpoint, "features": add(features(recipe, title, checkpoint, made))}
+        for dataset in benchmarks(recipe):
+            own[f"features:{dataset}"] = add(folder_features(recipe, title, checkpoint, dataset))
         scores += [add(suite(recipe, name, title, own)) for name in suites(recipe)]
     add(comparison(recipe, scores))
     return stages

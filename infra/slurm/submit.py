@@ -152,7 +152,7 @@ def _parameters(order: Order, resources: Resources) -> dict[str, Any]:
         "time": resources.timeout_min,
         "nodes": resources.nodes,
         "ntasks_per_node": resources.ranks // resources.nodes,
-        "signal_delay_s": min(resources.warn_s, 60 * resources.timeout_min // 2),
+        "signal_delay_s": min(resources.warn_s, 60 * resources.timeout_min - 10),
         "array_parallelism": resources.parallel,
         "stderr_to_stdout": True,
         "wckey": None,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,52 +16,18 @@ import yaml
 from infra.ledger import Book, Entry, find_process
 from infra.runs import read_runs
 from tests.conftest import command
+from tests.flows.worker import Prefect, client_environment, deployed
 from xclr.recipe import recipe_names
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-Prefect = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
-def environment(served, smoke_home, tmp_path_factory) -> dict[str, str]:
-    """What `xclr serve` tells a Prefect user to export, and a Prefect home without that user's profiles."""
-    return {
-        **os.environ,
-        "PREFECT_API_URL": f"{served.prefect}/api",
-        "PREFECT_HOME": str(tmp_path_factory.mktemp("client")),
-        "XCLR_HOME": str(smoke_home),
-    }
-
-
-@pytest.fixture(scope="module")
-def prefect(environment) -> Iterator[Prefect]:
+def prefect(served, smoke_home, tmp_path_factory) -> Iterator[Prefect]:
     """Prefect's command line after work pool, deploy and worker."""
-    program = str(Path(sys.executable).with_name("prefect"))
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [program, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
-        )
-
-    for arguments in (("work-pool", "create", "xclr", "--type", "process"), ("deploy", "--all")):
-        done = call(*arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
-    worker = subprocess.Popen(
-        [program, "worker", "start", "--pool", "xclr"],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with deployed(client_environment(served, smoke_home, tmp_path_factory.mktemp("client"))) as call:
         yield call
-    finally:
-        worker.terminate()
-        try:
-            worker.wait(timeout=30)
-        except subprocess.TimeoutExpired:  # a worker may need a second one
-            worker.kill()
 
 
 def api(served, path: str, body: object | None = None) -> object:

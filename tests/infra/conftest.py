@@ -51,7 +51,7 @@ def _empty_database(tmp_path_factory) -> None:
     os.environ[EMPTY_DATABASE] = str(path)
 
 
-def open_run(home: Path, mode: str = "retry", recipe: Recipe | None = None) -> Run:
+def open_run(home: Path, mode: str = "retry", recipe: Recipe | None = None, cluster: Cluster = CLUSTER) -> Run:
     """A run whose metrics go to a database of its own."""
     recipe = recipe or Recipe.model_validate(TINY)
     state = home / "state"
@@ -62,7 +62,7 @@ def open_run(home: Path, mode: str = "retry", recipe: Recipe | None = None) -> R
     tracker = Tracker(sqlite_uri(state), recipe, state / "mlflow-artifacts", {})
     store = Store(home)
     record = new_record(recipe, (stage.digest for stage in pipeline(recipe, store)))
-    return Run(record, store, CLUSTER, mode, tracker, Board(1).__enter__())
+    return Run(record, store, cluster, mode, tracker, Board(1).__enter__())
 
 
 @pytest.fixture

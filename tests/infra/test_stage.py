@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from infra import ledger
+from infra.cluster import Cluster
 from infra.ledger import JobState, find_process, processes_of
 from infra.runs import read_runs
 from infra.stage import ensure
-from tests.infra.conftest import TINY, open_run
+from tests.infra.conftest import CLUSTER, TINY, open_run
 from xclr import stages
 from xclr.errors import JobError, StoreError
 from xclr.recipe import Recipe
@@ -27,8 +28,10 @@ import sys
 from pathlib import Path
 from tests.infra.conftest import TINY, open_run
 from tests.infra.test_stage import pretrained
+from infra.cluster import Cluster
 from xclr.recipe import Recipe
-run = open_run(Path(sys.argv[1]), recipe=Recipe.model_validate_json(sys.argv[2]))
+recipe, cluster = Recipe.model_validate_json(sys.argv[2]), Cluster.model_validate_json(sys.argv[3])
+run = open_run(Path(sys.argv[1]), recipe=recipe, cluster=cluster)
 end = "failed"
 try:
     pretrained(run)
@@ -66,8 +69,9 @@ def long_recipe():
     return Recipe.model_validate(TINY | {"train": train})
 
 
-def orchestrate(home: Path, recipe: Recipe) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", ORCHESTRATOR, str(home), recipe.model_dump_json()])
+def orchestrate(home: Path, recipe: Recipe, cluster: Cluster = CLUSTER) -> subprocess.Popen[bytes]:
+    arguments = [str(home), recipe.model_dump_json(), cluster.model_dump_json()]
+    return subprocess.Popen([sys.executable, "-c", ORCHESTRATOR, *arguments])
 
 
 def test_a_job_is_claimed_when_its_cores_are_free_so_that_its_time_is_its_own(home):

@@ -16,6 +16,15 @@ from xclr.evaluation.score import Score
 
 Ints = NDArray[np.int64]
 ROWS = ".rows.npy"  # <variant>.rows.npy beside <variant>.npy
+ITEMS = pa.schema(  # items.parquet of a benchmark's features
+    [
+        schema.required("row_id", pa.int64()),
+        schema.required("name", pa.string()),
+        schema.required("split", pa.string()),
+        schema.required("label", pa.int64()),
+    ],
+    metadata={"schema": "items", "version": str(schema.VERSION)},
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +91,16 @@ def _load_variant(path: Path, name: str) -> FeatureSet:
 
 
 def load_labels(path: Path) -> Labels:
-    """Read the labels of a captions artifact: the target is the subgroup where there are annotations, else the label.
+    """Read the labels of a captions artifact, or of a benchmark's features.
+
+    The target is the subgroup where there are annotations, else the label.
 
     Raises DataError when the row ids are not 0..N-1.
     """
+    if (path / "items.parquet").exists():
+        items = _by_row(schema.read(path / "items.parquet", ITEMS))
+        split, none = np.array(items["split"].to_pylist(), dtype=np.str_), np.full(items.num_rows, -1, dtype=np.int64)
+        return Labels(split, _integers(items["label"]), none, ((),) * len(split))
     captions = _by_row(schema.read(path / "captions.parquet", schema.CAPTIONS))
     split = np.array(captions["split"].to_pylist(), dtype=np.str_)
     annotated = path / "annotations.parquet"

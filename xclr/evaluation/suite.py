@@ -14,6 +14,7 @@ from xclr.errors import RecipeError
 from xclr.evaluation.background import background_suite
 from xclr.evaluation.data import FeatureSet, Labels, SuiteResult, load_features, load_labels
 from xclr.evaluation.keywords import keywords_suite
+from xclr.evaluation.knn import knn_suite
 from xclr.evaluation.linear import linear_suite
 from xclr.evaluation.score import Score
 from xclr.recipe import graph_name, method_name
@@ -25,6 +26,8 @@ SUITES: Mapping[str, SuiteFunction] = {
     "linear": linear_suite,
     "keywords": keywords_suite,
     "background": background_suite,
+    "imagenet": linear_suite,
+    "imagenet-knn": knn_suite,
 }
 
 
@@ -39,7 +42,8 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     if stage.config.suite not in SUITES:
         raise RecipeError(f"no suite {stage.config.suite!r}", "suites there are: " + ", ".join(SUITES))
     progress(0, 2)
-    features, labels = load_features(stage.inputs["features"].path), load_labels(stage.inputs["captions"].path)
+    source = stage.inputs["captions"] if "captions" in stage.inputs else stage.inputs["features"]
+    features, labels = load_features(stage.inputs["features"].path), load_labels(source.path)
     progress(1, 2)
     result = SUITES[stage.config.suite](features, labels, stage.config)
     about = {"digest": stage.digest, "config": stage.identity}

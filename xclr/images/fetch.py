@@ -21,7 +21,7 @@ import httpcore
 import httpx
 
 from xclr import __version__
-from xclr.images.address import BlockedError, CheckedBackend, LookupFailedError
+from xclr.address import BlockedError, CheckedBackend, LookupFailedError
 
 AGENT = "xclr"
 HEADERS = {"User-Agent": f"{AGENT}/{__version__}", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}

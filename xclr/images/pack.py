@@ -63,7 +63,7 @@ def run(stage: Stage, out: Path, progress: Progress, shard_rows: int = SHARD_ROW
     done = next((shard for shard, name in enumerate(names) if not _finished(out, name)), len(names))
     texts = islice(_texts(captions), done * shard_rows, None)
     pictures = islice(SOURCES[data.source].pictures(data), done * shard_rows, None)
-    with closing(obtain(pictures, Limits(allow_hosts=data.allow_hosts))) as outcomes:
+    with closing(obtain(pictures, Limits(allow_hosts=data.reachable))) as outcomes:
         samples = enumerate(_pairs(texts, Breaker().watch(outcomes)), start=done * shard_rows)
         for shard, name in enumerate(names[done:], start=done):
             rows = _pack(out / name, shard, _counted(islice(samples, shard_rows), progress, total))

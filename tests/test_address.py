@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.images.server import serving
-from xclr.images.address import BlockedError, CheckedBackend, LookupFailedError, is_allowed, is_public, resolve
+from xclr.address import BlockedError, CheckedBackend, LookupFailedError, is_allowed, is_public, resolve
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:8.8.8.8",
           "64:ff9b::8.8.8.8", "2002:808:808::1"]  # fmt: skip

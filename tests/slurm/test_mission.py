@@ -1,0 +1,138 @@
+"""The mission's own command on a real cluster: prefect deployment run xclr-full/cc12m --watch."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from infra.ledger import Book, JobState
+from infra.runs import read_runs
+from tests.conftest import serving
+from tests.flows.worker import client_environment, deployed
+from tests.slurm.conftest import slurm
+from xclr.stages import pipeline
+from xclr.store import Store
+
+pytestmark = pytest.mark.timeout(1200)
+ROWS, LIMIT = 530, 512
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "black")
+THINGS = ("square", "disc", "stripe", "frame")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder and says nothing."""
+
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def website(folder: Path) -> Iterator[str]:
+    """A folder on a port of the loopback interface."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def picture(seed: int) -> bytes:
+    """A JPEG with some shapes."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((80, 96, 3), rng.integers(0, 256, 3), dtype=np.uint8)
+    for _ in range(4):
+        top, left = rng.integers(0, 60, 2)
+        pixels[top : top + 20, left : left + 30] = rng.integers(0, 256, 3)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def publish(folder: Path, address: str) -> None:
+    """cc12m.tsv in the published format, and its pictures, of which some are gone."""
+    lines = []
+    for row in range(ROWS):
+        name = f"{row}.jpg"
+        if row % 100:
+            (folder / name).write_bytes(picture(row))
+        caption = f"a {COLOURS[row % 8]} {THINGS[row % 4]} number {row} beside a {COLOURS[row // 8 % 8]} wall"
+        lines.append(f"{address}/{name}\t{caption}\n")
+    lines.insert(7, "not a line of cc12m\n")
+    (folder / "cc12m.tsv").write_text("".join(lines))
+
+
+def imagenet(root: Path) -> Path:
+    """A small tree in ImageNet's layout."""
+    for split, count in (("train", 6), ("val", 3)):
+        for label, wnid in enumerate(("n01440764", "n01443537", "n01484850")):
+            folder = root / split / wnid
+            folder.mkdir(parents=True)
+            for index in range(count):
+                (folder / f"{wnid}_{index}.JPEG").write_bytes(picture(1000 * label + index))
+    return root
+
+
+def test_the_missions_own_command(accounting, tmp_path, monkeypatch):
+    home, site = tmp_path / "home", tmp_path / "site"
+    site.mkdir()
+    monkeypatch.setenv("XCLR_CLUSTER", "private")
+    roots = imagenet(tmp_path / "imagenet")
+    with website(site) as address, serving(home) as served:
+        publish(site, address)
+        overrides = [
+            f"data.url={address}/cc12m.tsv", f"data.limit={LIMIT}", "train.image_size=64", "train.batch_size=32",
+            "train.epochs=1", f"evaluate.roots={{imagenet: {roots}}}",
+        ]  # fmt: skip
+        with deployed(client_environment(served, home, tmp_path / "client")) as prefect:
+            written = str(overrides).replace("'", '"')
+            done = prefect(
+                "deployment", "run", "xclr-full/cc12m", "--watch", "--param", f"overrides={written}", timeout=1100
+            )
+        assert done.returncode == 0, done.stdout + done.stderr
+        check_jobs(home)
+        check_metrics(served.mlflow)
+
+
+def check_jobs(home: Path) -> None:
+    """Every heavy stage was one job, eight ranks on one node train a ResNet-50, lost pictures are accounted for."""
+    (record,) = read_runs(home)
+    assert record.state == "completed"
+    book, store = Book(home), Store(home)
+    entries = {entry.stage: entry for entry in book.read().entries}
+    for title in ("simclr", "clip", "xclr"):
+        entry = entries[f"pretrain {title} seed 0"]
+        assert entry.state is JobState.COMPLETED and entry.attempt == 1
+        shown = slurm("scontrol", "show", "job", str(entry.job).removeprefix("slurm/"))
+        assert "NumNodes=1" in shown and "NumTasks=8" in shown and "gres:gpu:8" in shown
+        for suite in ("imagenet", "imagenet-knn"):
+            assert str(entries[f"{suite} {title} seed 0"].job).startswith("slurm/")
+    planned = {stage.name: stage for stage in pipeline(record.recipe, store)}
+    config = planned["pretrain xclr seed 0"].config
+    assert (config.train.backbone, config.train.image_size, config.train.batch_size) == ("resnet50", 64, 32)
+    images = store.manifest(store.reference(planned["images"].digest))
+    assert images.stats["rows"] == LIMIT and images.stats["ok"] == LIMIT - 6 and images.stats["http_4xx"] == 6
+
+
+def check_metrics(mlflow: str) -> None:
+    """CLIP and X-CLR stand side by side, each with its training and its suites."""
+    client = MlflowClient(mlflow)
+    experiment = client.get_experiment_by_name("cc12m")
+    runs = {run.data.tags.get("method"): run.data for run in client.search_runs([experiment.experiment_id])}
+    for method in ("clip", "xclr"):
+        metrics = runs[method].metrics
+        assert {"train/loss", "eval/imagenet/pictures_top1", "eval/imagenet-knn/pictures_top1"} <= set(metrics)
+        assert metrics["cost/gpu_hours/pretrain"] > 0 and metrics["cost/cpu_efficiency/pretrain"] > 0

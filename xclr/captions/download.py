@@ -1,0 +1,131 @@
+"""A published table of captions, fetched once: resumed after an interruption, size and SHA-256 written beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urljoin, urlsplit
+
+import anyio
+import httpcore
+import httpx
+
+from xclr import __version__
+from xclr.address import BlockedError, CheckedBackend, LookupFailedError
+from xclr.artifact import sha256_file
+from xclr.datafiles import fetched
+from xclr.errors import DataError
+from xclr.recipe import DataConfig, host_of
+from xclr.store import write_atomically
+
+TRIES, PAUSE_S, REDIRECTS = 5, 1.0, 5
+WAIT = {"connect": 10.0, "read": 30.0, "write": 30.0, "pool": 30.0}
+PIECE = 1 << 20
+MOVED = frozenset({301, 302, 303, 307, 308})
+PASSING = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, LookupFailedError, OSError)
+Progress = Callable[[int, int], None]  # bytes done, bytes in all (0 when nobody says)
+
+
+class Part(NamedTuple):
+    """What an interrupted download left."""
+
+    path: Path
+    about: Path  # its validator, which tells whether the file at the address is still the same
+
+    @property
+    def size(self) -> int:
+        """Bytes that are there."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    @property
+    def validator(self) -> str:
+        """The server's ETag or date; empty for none."""
+        return self.about.read_text() if self.about.exists() else ""
+
+
+class CutShort(OSError):  # noqa: N818 - named for what happened
+    """The body ended before its announced length."""
+
+
+def fetch(data: DataConfig, home: Path, progress: Progress = lambda done, total: None) -> Path:
+    """The file of data.url below HOME, downloaded when it is not there; raises DataError when it cannot be.
+
+    The host of data.url was named by a person and may be private; hosts that it redirects to may not, unless
+    data.allow_hosts names them.
+    """
+    path = fetched(str(data.url), home)
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        anyio.run(_download, str(data.url), path, data.reachable, progress)
+    except (BlockedError, ValueError, *PASSING) as error:
+        remedy = "check data.url and run again: what was received stays and is gone on with; or set data.path to a copy"
+        raise DataError(f"{host_of(str(data.url))}: {type(error).__name__}: {error}", remedy) from error
+    note = {"host": host_of(str(data.url)), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    write_atomically(path.with_name(f"{path.name}.json"), json.dumps(note))
+    return path
+
+
+async def _download(url: str, path: Path, allow: tuple[str, ...], progress: Progress) -> None:
+    part = Part(path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.validator"))
+    async with httpcore.AsyncConnectionPool(
+        ssl_context=httpx.create_ssl_context(), network_backend=CheckedBackend(allow)
+    ) as pool:
+        for attempt in range(1, TRIES + 1):
+            try:
+                await _follow(pool, url, part, progress)
+                break
+            except PASSING:
+                if attempt == TRIES:
+                    raise
+                await anyio.sleep(PAUSE_S * attempt)
+    part.path.replace(path)
+    part.about.unlink(missing_ok=True)
+
+
+async def _follow(pool: httpcore.AsyncConnectionPool, url: str, part: Part, progress: Progress) -> None:
+    """Ask, follow redirects, append what comes."""
+    for _ in range(REDIRECTS + 1):
+        if urlsplit(url).scheme not in {"http", "https"}:
+            raise BlockedError(f"{url[:80]} is neither http nor https")
+        headers = {"Host": host_of(url), "User-Agent": f"xclr/{__version__}", "Accept-Encoding": "identity"}
+        if part.size and part.validator:
+            headers |= {"Range": f"bytes={part.size}-", "If-Range": part.validator}
+        async with pool.stream("GET", url, headers=list(headers.items()), extensions={"timeout": WAIT}) as answer:
+            found = httpx.Headers(answer.headers)
+            if answer.status in MOVED and "location" in found:
+                url = urljoin(url, found["location"])
+                continue
+            if answer.status >= 500:
+                raise CutShort(f"HTTP {answer.status}")
+            if answer.status not in {200, 206}:
+                raise ValueError(f"HTTP {answer.status}")
+            await _append(answer, found, part, progress)
+            return
+    raise ValueError(f"more than {REDIRECTS} redirects")
+
+
+async def _append(answer: httpcore.Response, headers: httpx.Headers, part: Part, progress: Progress) -> None:
+    begun = part.size if answer.status == 206 else 0
+    if begun == 0:
+        part.path.unlink(missing_ok=True)
+        write_atomically(part.about, headers.get("etag", "") or headers.get("last-modified", ""))
+    length = headers.get("content-length", "")
+    total = begun + int(length) if length.isdecimal() else 0
+    with part.path.open("ab") as stream:
+        done, shown = begun, begun
+        async for piece in answer.aiter_stream():
+            stream.write(piece)
+            done += len(piece)
+            if done - shown >= PIECE:
+                progress(done, total)
+                shown = done
+        stream.flush()
+        os.fsync(stream.fileno())
+    if total and done != total:
+        raise CutShort(f"{done} of {total} bytes came")
+    progress(done, total or done)

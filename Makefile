@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 FREE_GB := 12
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench serve screenshots clean
+.PHONY: help demo test check soak lint format bench serve cluster cluster-down screenshots clean
 
 help:
-	@echo "make demo | test | check | lint | format | bench | serve | screenshots | clean"
+	@echo "make demo | test | check | soak | lint | format | bench | serve | cluster | screenshots | clean"
 
 demo: $(VENV)/.run
 	$(BIN)/xclr run emoji
@@ -18,10 +18,21 @@ serve: $(VENV)/.run
 	$(BIN)/xclr serve
 
 test: $(VENV)/.dev
-	$(BIN)/pytest --cov --cov-report=term:skip-covered --durations=10
+	$(BIN)/pytest -m "not soak" --cov --cov-report=term:skip-covered --durations=10
+
+# thirty kills of flow, worker and server with jobs queued and running, on a real cluster: an hour and more
+soak: $(VENV)/.dev
+	$(BIN)/pytest -m soak -v
+
+# a private Slurm cluster on this machine; ends with: make cluster-down
+cluster: $(VENV)/.run
+	$(BIN)/python -m infra.slurm.private up .slurm --accounting
+
+cluster-down: $(VENV)/.run
+	$(BIN)/python -m infra.slurm.private down .slurm
 
 check: lint
-	$(BIN)/pytest -m "not slow" -q
+	$(BIN)/pytest -m "not slow and not soak" -q
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

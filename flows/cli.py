@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -68,44 +68,72 @@ def run(
     ] = "retry",
 ) -> None:
     """Run a recipe: every stage, with progress, and a table at the end."""
-    from flows.context import check_choices, cluster_name, home_folder, prefect_server, state_folder, tracking_uri
+    from flows.context import cluster_name
+    from xclr.recipe import load_recipe
+
+    _execute(load_recipe(recipe, sets or ()), Choices(cluster_name(cluster), home, mode, until))
+
+
+class Choices(NamedTuple):
+    """How a recipe is run."""
+
+    cluster: str
+    home: str | None
+    mode: str = "retry"
+    until: str = "compare"
+
+
+def _execute(recipe: Recipe, choices: Choices) -> None:
+    """Check what can be checked at once, run the flow, and show what came of it."""
+    from flows.compare import read_scores
+    from flows.context import check_choices, home_folder, prefect_server, state_folder, tracking_uri
     from infra.cluster import load_cluster
     from infra.servers import check_mlflow
     from xclr import stages
     from xclr.datafiles import placed
-    from xclr.recipe import load_recipe
     from xclr.store import Store
 
-    loaded = load_recipe(recipe, sets or ())
-    check_choices(mode, until)
-    load_cluster(cluster_name(cluster))
-    place = home_folder(home)
+    check_choices(choices.mode, choices.until)
+    load_cluster(choices.cluster)
+    place = home_folder(choices.home)
     Store(place).check_writable()
-    planned = placed(loaded, place)
+    planned = placed(recipe, place)
     if planned.data.path is not None or planned.data.url is None:
         stages.pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
     state = state_folder(place)
     check_mlflow(tracking_uri(state))
     with prefect_server(state):
-        _run_flow(loaded, cluster_name(cluster), str(place), mode, until)
-    if until != "compare":
-        _say_where(place, state, loaded.name)
+        _run_flow(recipe, choices._replace(home=str(place)))
+    if choices.until != "compare":
+        _say_where(place, state, recipe.name)
         return
-    from flows.compare import read_scores
-
     scores = read_scores(place, [])
     _print_scores(scores)
-    _say_where(place, state, loaded.name)
+    _say_where(place, state, recipe.name)
     _write_page(place, [], scores)
 
 
-def _run_flow(recipe: Recipe, cluster: str, home: str, mode: str, until: str) -> None:
+@app.command()
+def retry(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or a recipe's name for its last run")],
+    cluster: ClusterName = None,
+    home: Home = None,
+) -> None:
+    """Run the recipe of an earlier run again, where it ran: what is done is found, what failed is tried again."""
+    from flows.context import home_folder
+    from infra.costs import last_run
+
+    record = last_run(home_folder(home), run)
+    _execute(record.recipe, Choices(cluster or record.cluster, home))
+
+
+def _run_flow(recipe: Recipe, choices: Choices) -> None:
     from prefect.logging.handlers import APILogHandler
 
     from flows.full import full
     from flows.interrupt import stopping_on_ctrl_c
 
-    arguments: dict[str, Any] = {"cluster": cluster, "home": home, "mode": mode, "until": until}
+    arguments: dict[str, Any] = choices._asdict()
     try:
         with stopping_on_ctrl_c():
             full(recipe, **arguments)

@@ -65,8 +65,10 @@ def open_run(recipe: Recipe, cluster: str | None, home: str | None, mode: Mode) 
     with _board(len(planned)) as board:
         for line in stages.skipped(recipe):
             board.say(line)
+        where = cluster_name(cluster)
         record = new_record(recipe, (stage.digest for stage in planned), flow_run)
-        run = Run(record, store, load_cluster(cluster_name(cluster)), mode, tracker, board)
+        record = record.model_copy(update={"cluster": str(Path(where).absolute()) if Path(where).is_file() else where})
+        run = Run(record, store, load_cluster(where), mode, tracker, board)
         current.append(run)
         try:
             yield run

@@ -12,8 +12,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from xclr.errors import RecipeError
-from xclr.recipe import Config
-from xclr.stages import KINDS
+from xclr.recipe import Config, RandomConfig
+from xclr.stages import KINDS, PretrainConfig, Stage
 
 CLUSTERS = Path(__file__).parent / "clusters"
 
@@ -83,6 +83,12 @@ class Cluster(Config):
     def resources(self, kind: str) -> Resources:
         """What a stage kind gets."""
         return self.stages.get(kind, self.default)
+
+    def resources_of(self, stage: Stage) -> Resources:
+        """What a stage gets: its kind's, but initial weights without a training need no GPUs."""
+        config = stage.config
+        untrained = isinstance(config, PretrainConfig) and isinstance(config.objective, RandomConfig)
+        return self.default if untrained else self.resources(stage.kind)
 
 
 def cores() -> int:

@@ -43,6 +43,6 @@ def _planned(stage: Stage, store: Store, cluster: Cluster) -> PlannedStage:
     if entry is not None:
         (action,) = reconcile(Ledger((entry,)), observe(entry, store.reference(stage.digest).path), now())
         state = "running" if isinstance(action, Attach) else "miss"
-    resources = cluster.resources(stage.kind)
+    resources = cluster.resources_of(stage)
     hours = resources.gpus * resources.timeout_min / 60  # at most: the limit the job is submitted with
     return PlannedStage(stage=stage.name, digest=stage.digest, state=state, rows=None, bytes=None, gpu_hours=hours)

@@ -31,6 +31,7 @@ class RunRecord(BaseModel):
     process: JobId  # the orchestrator
     digests: tuple[str, ...]  # of every planned stage
     flow_run: str | None = None  # Prefect's id
+    cluster: str = "local"  # name, or path of the cluster file
     ended: datetime | None = None
     scores: str | None = None  # digest of the comparison
 

@@ -127,7 +127,7 @@ def ensure(run: Run, stage: Stage) -> Artifact:
         raise StoreError(f"{stage.name} is not in {run.store.home}", "run without --mode read-only")
     artifact = _make(run, stage, run.store.begin(stage.digest))
     manifest = run.store.manifest(artifact)
-    usage = account(run.book, stage, manifest, run.cluster.resources(stage.kind).gpus)
+    usage = account(run.book, stage, manifest, run.cluster.resources_of(stage).gpus)
     run.tracker.record(stage, Made(artifact, manifest, usage))
     run.board.finished(stage.name, f"{manifest.cost.wall_s:.1f} s")
     return artifact
@@ -204,7 +204,7 @@ def _seen(run: Run, before: Entry, after: Entry) -> Entry:
 
 def _submit(run: Run, stage: Stage, out: Path, order: Submit) -> None:
     """Claim an attempt and see it to its end, or leave it to the process that was first."""
-    resources = run.cluster.resources(stage.kind)
+    resources = run.cluster.resources_of(stage)
     on_slurm = resources.executor == "slurm"
     with run.cores.taken(0 if on_slurm else resources.ranks * resources.threads_per_rank):
         entry = Entry(
@@ -231,7 +231,7 @@ def _submit(run: Run, stage: Stage, out: Path, order: Submit) -> None:
 
 def _start(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
     """Submit the job of an attempt and write its id into the ledger."""
-    resources = run.cluster.resources(stage.kind)
+    resources = run.cluster.resources_of(stage)
     stage_json = out / STAGE
     write_atomically(stage_json, stage.to_json())
     (out / "jobs").mkdir(exist_ok=True)

@@ -100,7 +100,7 @@ def view(home: Path, *, everything: bool = False) -> View:
     found = [
         job
         for job in jobs(home)
-        if everything or job.entry.run in names or (job.state is JobState.RUNNING and job.entry.digest in awaited)
+        if everything or job.entry.run in names or (job.state in LIVE and job.entry.digest in awaited)
     ]
     worth = [job for job in found if not job.entry.is_inline or job.state in {JobState.RUNNING, JobState.FAILED}]
     return View(shown, tuple(sorted(worth, key=lambda job: job.entry.claimed)))

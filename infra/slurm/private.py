@@ -3,9 +3,9 @@
     python -m infra.slurm.private up DIR [--accounting]     then: source DIR/env.sh
     python -m infra.slurm.private down DIR
 
-Two nodes of 8 GPUs and 64 cores, which are names: jobs share this machine's real ones. Partitions main, low (which high
-preempts, with 15 s of grace) and high. With --accounting, slurmdbd and MariaDB keep what `sacct` shows.
-Measured with Slurm 22.05 of Debian 12: up in 1 s, with accounting in 4 s.
+Two nodes of 8 GPUs and 64 cores, which are names: jobs share this machine's real ones. Partitions main, low (which
+high preempts, with 15 s of grace), high, and short (30 minutes at most); one licence "training". With --accounting,
+slurmdbd and MariaDB keep what `sacct` shows. Measured with Slurm 22.05 of Debian 12: up in 1 s, with accounting in 4 s.
 """
 
 from __future__ import annotations
@@ -189,6 +189,7 @@ def _slurm_conf(cluster: Private, ports: Ports) -> str:
         "SlurmctldParameters": "preempt_send_user_signal",
         "SlurmdParameters": "config_overrides",  # more cores than there are
         "GresTypes": "gpu",
+        "Licenses": "training:1",  # of eight ranks this machine's memory holds one
         **(_accounting(ports, socket_of) if cluster.accounting else {"MinJobAge": 86400}),
     }
     lines = [f"{key}={value}" for key, value in settings.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
 import time
@@ -140,9 +141,8 @@ def parse_sacct(text: str) -> list[Seen]:
         parts = line.strip().split("|", 5)
         if len(parts) == 6 and parts[0]:
             job, raw, submitted, elapsed, node, name = parts
-            found.append(
-                Seen(job, state_of(raw), raw, name, _time(submitted), float(elapsed or 0), None, _node(node), "")
-            )
+            elapsed_s = float(elapsed) if re.fullmatch("[0-9]+", elapsed) else 0.0
+            found.append(Seen(job, state_of(raw), raw, name, _time(submitted), elapsed_s, node=_node(node)))
     return found
 
 
@@ -274,17 +274,16 @@ def _ask(*command: str) -> str:
 
 
 def _time(text: str) -> datetime | None:
-    return datetime.fromtimestamp(int(text), UTC) if text.isdigit() else None
+    return datetime.fromtimestamp(int(text), UTC) if re.fullmatch(r"[0-9]{1,11}", text) else None
 
 
 def _seconds(text: str) -> float | None:
     """Seconds of [days-][hours:]minutes:seconds; None for UNLIMITED, NOT_SET, INVALID."""
-    days, _, rest = text.rpartition("-")
-    try:
-        parts = [int(each) for each in rest.split(":")]
-        return float(int(days or 0) * 86400 + sum(each * 60**power for power, each in enumerate(reversed(parts))))
-    except ValueError:
+    found = re.fullmatch(r"(?:([0-9]{1,6})-)?(?:([0-9]{1,6}):)?([0-9]{1,6}):([0-9]{1,6})", text)
+    if found is None:
         return None
+    days, hours, minutes, seconds = (int(each or 0) for each in found.groups())
+    return float(days * 86400 + hours * 3600 + minutes * 60 + seconds)
 
 
 def _node(text: str) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,17 @@ def submissions(home: Path) -> int:
     shown = slurm("squeue", "--states=all", "--noheader", "--format=%k").splitlines()
     runs = {json.loads(path.read_text())["run"] for path in (home / "runs").glob("*.json")}
     return sum(any(f"run={run} " in line for run in runs) for line in shown)
+
+
+@contextmanager
+def everything_taken() -> Iterator[str]:
+    """Another job that has all nodes, so that ours wait."""
+    rival = slurm("sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 600").strip()
+    try:
+        until(lambda: state_of(rival) == "RUNNING", 60)
+        yield rival
+    finally:
+        slurm("scancel", rival)
 
 
 def losses(home: Path, digest: str) -> list[float]:

@@ -1,0 +1,137 @@
+"""What an operator sees and does: status, logs, retry, costs, doctor, on real jobs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from infra.cluster import Cluster, Resources
+from infra.costs import costs_of
+from infra.finding import Finding
+from infra.runs import read_runs
+from infra.slurm.check import examine_cluster
+from infra.tracking import sqlite_uri
+from tests.conftest import command
+from tests.infra.conftest import TINY, open_run
+from tests.infra.test_stage import pretrained, until
+from tests.slurm.conftest import Watched, everything_taken, on_slurm, recipe, slurm, state_of
+
+RECIPE = recipe(epochs=40)
+
+
+def xclr(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(home, *arguments), capture_output=True, text=True, timeout=120)
+
+
+def line_of(home: Path) -> dict[str, object]:
+    """The training in `xclr status --json`."""
+    facts = json.loads(xclr(home, "status", "--json").stdout)
+    (found,) = [each for each in facts["jobs"] if each["stage"].startswith("pretrain")]
+    return found
+
+
+def test_status_and_logs_follow_a_job_from_the_queue_to_its_end(cluster, home):
+    with Watched(home, RECIPE, on_slurm()) as watched:
+        with everything_taken():
+            watched.process.kill()
+            watched.process.wait()
+        watched.__init__(home, RECIPE, on_slurm())
+        with everything_taken():
+            job = watched.job()
+            if state_of(job) == "RUNNING":  # it was quicker than the other
+                slurm("scontrol", "requeue", job)
+            until(lambda: "waits for free nodes" in line_of(home)["reason"] or "higher" in line_of(home)["reason"], 60)
+            waiting = line_of(home)
+            assert (waiting["job_id"], waiting["state"], waiting["node"]) == (job, "pending", "")
+            table = xclr(home, "status").stdout
+            assert job in table and "pending" in table
+            follower = subprocess.Popen(
+                command(home, "logs", job, "--follow"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        watched.reaches(10)
+        running = line_of(home)
+        assert (running["state"], running["node"]) == ("running", "n1")
+        assert 0 < running["remaining_s"] < 3600 and running["elapsed_s"] < 600
+        assert Path(running["log"]).exists() and running["run"] == watched.entry().run
+        watched.finish()
+        out, said = follower.communicate(timeout=60)
+        assert "Exiting after successful completion" in out
+        assert str(running["log"]) in said
+        assert "global_rank=1(2)" in xclr(home, "logs", job, "--rank", "1").stdout
+
+
+def test_a_failed_run_is_tried_again_and_finds_what_is_done(cluster, home, tmp_path):
+    content = TINY | {"name": "again", "train": TINY["train"] | {"epochs": 1}}
+    place = {"stages": {"pretrain": {"executor": "slurm", "threads": 1, "timeout_min": 60, "setup": ["exit 3"]}}}
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(content | {"retries": {"crashes": 0, "lost_after_s": 5}}))
+    (tmp_path / "place.yaml").write_text(yaml.safe_dump(place))
+    done = xclr(home, "run", str(tmp_path / "again.yaml"), "--cluster", str(tmp_path / "place.yaml"))
+    assert done.returncode == 1 and "its job ended without a result" in done.stderr
+    place["stages"]["pretrain"]["setup"] = []
+    (tmp_path / "place.yaml").write_text(yaml.safe_dump(place))
+    done = xclr(home, "retry", "again")
+    assert done.returncode == 0, done.stderr
+    assert "captions hit" in done.stderr and read_runs(home)[-1].state == "completed"
+
+
+def test_what_jobs_used_is_in_mlflow_and_by_stage_and_method(accounting, home):
+    run = open_run(home, recipe=recipe(epochs=4), cluster=on_slurm())
+    artifact = pretrained(run)
+    (row,) = costs_of(home, read_runs(home)[-1])
+    assert (row.stage, row.method, row.jobs) == ("pretrain", "simclr", 1)
+    assert 0 < row.gpu_hours == pytest.approx(row.cpu_hours, rel=0.01)  # two GPUs, two cores
+    assert 0 < row.cpu_efficiency < 2
+    client = MlflowClient(sqlite_uri(home / "state"))
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    (logged,) = client.search_runs([experiment], f"tags.digest = '{artifact.digest}'")
+    assert logged.data.metrics["cost/gpu_hours/pretrain"] == pytest.approx(row.gpu_hours)
+    assert logged.data.metrics["cost/cpu_efficiency/pretrain"] == pytest.approx(row.cpu_efficiency)
+    shown = xclr(home, "costs", "--json")
+    assert json.loads(shown.stdout) == [row.model_dump()]
+    assert "pretrain" in xclr(home, "costs", "tiny").stdout
+
+
+GOOD = {"executor": "slurm", "partition": "main", "ranks": 8, "gpus": 8, "threads": 2, "timeout_min": 60}
+
+
+def finding(home: Path, **changes: object) -> Finding:
+    """What the doctor says of one stage kind."""
+    place = Cluster(name="mine", stages={"pretrain": Resources.model_validate(GOOD | changes)})
+    return next(each for each in examine_cluster(place, home) if each.check == "pretrain")
+
+
+def test_the_doctor_lets_a_cluster_file_that_fits_pass(accounting, home):
+    assert finding(home).state == "ok" and "on nodes n" in finding(home).found
+    assert finding(home, nodes=2, constraint="pretended", memory_gb=100).state == "ok"
+    checks = {each.check: each for each in examine_cluster(Cluster(name="m", stages={"suite": GOOD}), home)}
+    assert checks["accounting"].found == "slurmdbd" and checks["preemption"].state == "ok"
+    assert "1001" in checks["Slurm"].found
+
+
+@pytest.mark.parametrize(
+    ("changes", "part", "remedy"),
+    [
+        ({"partition": "mian"}, "no partition 'mian'", "partition: main"),
+        ({"partition": "short", "timeout_min": 31}, "timeout_min 31 is above the 30 of short", "timeout_min: 30"),
+        ({"ranks": 16, "gpus": 16}, "16 GPUs on each node, main has 8", "at most 8 GPUs"),
+        ({"nodes": 4}, "main has 0", "at most 0"),
+        ({"cpus": 9}, "72 cores on each node, main has 64", "at most 64 cores"),
+        ({"memory_gb": 600}, "614400 MB of memory", "at most 512000 MB"),
+        ({"constraint": "h100"}, "no node of main has h100", "features there: pretended"),
+        ({"sbatch": {"licenses": "nothing"}}, "sbatch: ", "change stages.pretrain"),
+    ],
+)
+def test_the_doctor_names_what_does_not_fit_and_what_would(accounting, home, changes, part, remedy):
+    found = finding(home, **changes)
+    assert found.state == "wrong" and part in found.found and remedy in found.remedy
+
+
+def test_the_doctor_says_when_slurm_does_not_answer(home, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", str(home / "none.conf"))
+    found = list(examine_cluster(Cluster(name="m", stages={"suite": GOOD}), home))
+    assert [each.state for each in found] == ["wrong"]

@@ -1,0 +1,273 @@
+"""The orchestrator dies, is told to end, is cancelled, is there twice: jobs go on, are found, or end, only ours."""
+
+from __future__ import annotations
+
+import getpass
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from infra import servers
+from infra.cancel import cancel_flow_run, cancel_run, find_run
+from infra.cluster import load_cluster
+from infra.ledger import Book, Entry, JobState, now, process_id
+from infra.observe import observe
+from infra.runs import read_runs, write_record
+from infra.slurm import private
+from infra.slurm.submit import Order, slurm_name
+from infra.slurm.submit import submit as submit_order
+from infra.snapshot import freeze
+from infra.stage import STAGE, ensure
+from tests.conftest import command
+from tests.infra.conftest import TINY, open_run
+from tests.infra.test_stage import data, orchestrate, pretrain_stage, until
+from tests.slurm.conftest import Watched, everything_taken, on_slurm, recipe, slurm, state_of, submissions
+from xclr.artifact import Manifest
+from xclr.recipe import Recipe
+from xclr.stages import pipeline
+from xclr.store import MANIFEST, Store
+
+RECIPE = recipe(epochs=60)
+
+
+def test_the_end_of_the_orchestrator_ends_no_job_and_the_next_run_finds_it(cluster, home):
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with Watched(home / number.name, RECIPE, on_slurm()) as watched:
+            job = watched.job()
+            watched.reaches(5)
+            watched.process.send_signal(number)
+            watched.process.wait()
+            assert state_of(job) == "RUNNING"
+            watched.process = orchestrate(watched.home, RECIPE, on_slurm())
+            watched.finish()
+            assert manifest(watched).jobs == (f"slurm/{job}",)
+            assert submissions(watched.home) == 1
+
+
+def manifest(watched: Watched) -> Manifest:
+    """Of what was trained."""
+    return Manifest.model_validate_json((watched.out / MANIFEST).read_text())
+
+
+def test_a_job_whose_number_was_never_written_down_is_found_by_its_name(cluster, home):
+    run = open_run(home, recipe=recipe(epochs=1), cluster=on_slurm())
+    stage = pretrain_stage(run, data(run))
+    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    name, out = slurm_name(stage.name), run.store.begin(stage.digest)
+    entry = Entry(
+        digest=stage.digest, kind=stage.kind, stage=stage.name, run=run.id, attempt=1, owner=process_id(ended.pid),
+        claimed=now(), name=name,
+    )  # fmt: skip
+    run.book.claim(entry)
+    (out / STAGE).write_text(stage.to_json())
+    order = Order(out / STAGE, out, name, f"xclr run={run.id} ", freeze(home), 3)
+    (job,) = submit_order(order, on_slurm().resources("pretrain"))
+    ended.kill()
+    ended.wait()
+    assert run.book.latest(stage.digest).job is None
+    made = ensure(run, stage)
+    assert run.store.manifest(made).jobs == (job,)
+    assert (submissions(home), run.book.latest(stage.digest).attempt) == (1, 1)
+
+
+def test_a_number_that_slurm_gave_away_again_is_not_taken_for_ours(cluster, home):
+    foreign = slurm("sbatch", "--parsable", "--wrap=sleep 60").strip()
+    run = open_run(home, recipe=recipe(epochs=1), cluster=on_slurm())
+    stage = pretrain_stage(run, data(run))
+    mine = {"digest": stage.digest, "kind": stage.kind, "stage": stage.name, "run": run.id, "owner": "host/1/1"}
+    entry = Entry(**mine, attempt=1, claimed=now(), name="xclr-pretrain-lost", job=f"slurm/{foreign}")
+    run.book.claim(entry)
+    assert observe(entry, run.store.begin(stage.digest)) == {entry.job: JobState.UNSEEN}
+    ensure(run, stage)
+    assert run.book.latest(stage.digest).attempt == 2
+    run.save(state="running")
+    cancel_run(home, run.record)
+    assert state_of(foreign) == "RUNNING"
+
+
+def test_a_controller_that_is_killed_and_started_again_loses_nothing(cluster, home):
+    with Watched(home, RECIPE, on_slurm()) as watched:
+        watched.reaches(5)
+        private.stop_daemon(cluster, "slurmctld", kill=True)
+        watched.reaches(60)
+        private.start_controller(cluster)
+        watched.finish()
+        assert submissions(home) == 1
+
+
+def test_two_runs_share_the_job_and_a_cancelled_one_leaves_it_to_the_other(cluster, home):
+    with Watched(home, RECIPE, on_slurm()) as watched:
+        second = orchestrate(home, RECIPE, on_slurm())
+        try:
+            until(lambda: len([each for each in read_runs(home) if each.state == "running"]) == 2)
+            job = watched.job()
+            first = next(each for each in read_runs(home) if each.run == watched.entry().run)
+            done = cancel_run(home, first)
+            assert done.ended == () and [each.job for each in done.left] == [f"slurm/{job}"]
+            assert watched.process.wait(timeout=60) == 1
+            assert second.wait(timeout=120) == 0
+        finally:
+            second.kill()
+        assert submissions(home) == 1
+
+
+def test_cancelling_ends_the_runs_jobs_within_30_s_and_no_other(cluster, home):
+    foreign = slurm("sbatch", "--parsable", "--wrap=sleep 60").strip()
+    with Watched(home, RECIPE, on_slurm()) as watched:
+        job = watched.job()
+        watched.reaches(5)
+        began = time.monotonic()
+        done = cancel_run(home, find_run(home, "tiny"))
+        assert time.monotonic() - began < 30
+        assert [each.job for each in done.ended] == [f"slurm/{job}"]
+        assert watched.process.wait(timeout=30) == 1
+        until(lambda: state_of(job) == "CANCELLED", 30)
+        assert state_of(foreign) == "RUNNING"
+        assert (watched.entry().state, read_runs(home)[-1].state) == (JobState.CANCELLED, "cancelled")
+
+
+def test_a_waiting_job_of_a_dead_run_is_cancelled_by_its_prefect_id(cluster, home):
+    with everything_taken(), Watched(home, RECIPE, on_slurm()) as watched:
+        job = watched.job()
+        watched.process.kill()
+        watched.process.wait()
+        write_record(home, read_runs(home)[-1].model_copy(update={"flow_run": "0f2b"}))
+        assert cancel_flow_run(home, "0f2b") == 1
+        assert state_of(job) == "CANCELLED"
+
+
+def test_a_job_that_somebody_cancels_fails_the_run_with_its_reason(cluster, home, capfd):
+    with Watched(home, RECIPE, on_slurm()) as watched:
+        watched.reaches(5)
+        slurm("scancel", watched.job())
+        assert watched.process.wait(timeout=60) == 1
+        assert "its job was cancelled" in capfd.readouterr().err
+        assert submissions(home) == 1
+
+
+# The whole pipeline by the command line, killed at a moment that a seed chooses.
+
+WHOLE = TINY | {
+    "name": "whole", "objectives": ["simclr"], "train": TINY["train"] | {"epochs": 25, "checkpoint_every": 10},
+    "retries": {"lost_after_s": 20},
+}  # fmt: skip
+JOB = {"executor": "slurm", "threads": 1, "timeout_min": 60}
+PLACE = {
+    "default": {"executor": "inline"},
+    "stages": {"graph": JOB, "pretrain": JOB | {"ranks": 2, "gpus": 2}, "features": JOB, "suite": JOB},
+}
+
+
+@pytest.fixture
+def files(tmp_path) -> tuple[Path, Path]:
+    """A recipe file and a cluster file."""
+    paths = tmp_path / "whole.yaml", tmp_path / "place.yaml"
+    for path, content in zip(paths, (WHOLE, PLACE), strict=True):
+        path.write_text(yaml.safe_dump(content))
+    return paths
+
+
+def started(home: Path, files: tuple[Path, Path]) -> subprocess.Popen[bytes]:
+    """`xclr run`, as a process of its own."""
+    log = home.with_suffix(".log").open("ab")
+    return subprocess.Popen(
+        command(home, "run", str(files[0]), "--cluster", str(files[1])), stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def expected(home: Path, files: tuple[Path, Path]) -> int:
+    """How many jobs the run has, when nothing happens to it."""
+    place, planned = load_cluster(str(files[1])), pipeline(Recipe.model_validate(WHOLE), Store(home))
+    return sum(place.resources_of(stage).executor == "slurm" for stage in planned)
+
+
+def jobs_so_far(home: Path) -> int:
+    return sum(entry.job is not None and bool(entry.name) for entry in Book(home).read().entries)
+
+
+def kill_the_server(home: Path) -> None:
+    """SIGKILL to the Prefect server of a running flow, and to all that it started."""
+    found = until(lambda: servers.find(servers.PREFECT, home / "state"))
+    server = psutil.Process(int(found.process.rsplit("/", 2)[1]))
+    for process in (*server.children(recursive=True), server):
+        process.kill()
+
+
+def survive(seed: int, home: Path, files: tuple[Path, Path]) -> None:
+    """Kill the flow, or the server, or the flow while its jobs wait, at a random moment; run again to the end."""
+    rng = random.Random(seed)
+    victim, after, delay_s = ("flow", "server", "queue")[seed % 3], rng.randrange(1, 6), rng.uniform(0, 3)
+    print(f"seed {seed}: {victim} killed {delay_s:.2f} s after job {after}")
+    process = started(home, files)
+    try:
+        if victim == "queue":
+            with everything_taken():
+                until(lambda: any("PENDING" in line for line in waiting(home)), 120)
+                process.kill()
+                process.wait()
+                assert waiting(home)
+        else:
+            until(lambda: jobs_so_far(home) >= after or process.poll() is not None, 180)
+            time.sleep(delay_s)  # the moment of the kill, which no condition names
+            kill_the_server(home) if victim == "server" and process.poll() is None else process.kill()
+            until(lambda: process.poll() is not None, 200)
+    finally:
+        process.kill()
+    for _ in range(2):
+        again = started(home, files)
+        if again.wait(timeout=250) == 0:
+            break
+    log = home.with_suffix(".log").read_text()
+    assert again.returncode == 0, log
+    assert read_runs(home)[-1].state == "completed"
+    planned = pipeline(Recipe.model_validate(WHOLE), Store(home))
+    assert all((Store(home).reference(stage.digest).path / MANIFEST).exists() for stage in planned)
+    assert submissions(home) == expected(home, files), log
+
+
+def waiting(home: Path) -> list[str]:
+    """Our jobs that wait."""
+    names = {entry.name for entry in Book(home).read().entries if entry.name}
+    lines = slurm("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%T %j").splitlines()
+    return [line for line in lines if line.split()[0] == "PENDING" and line.split()[1] in names]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_run_that_is_killed_submits_nothing_twice(seed, cluster, home, files):
+    survive(seed, home, files)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(3, 33))
+def test_thirty_kills(seed, cluster, home, files):
+    survive(seed, home, files)
+
+
+def test_ctrl_c_twice_ends_the_jobs_and_once_leaves_them(cluster, home, files):
+    process = started(home, files)
+    until(lambda: jobs_so_far(home) >= 2, 120)
+    process.send_signal(signal.SIGINT)
+    until(lambda: "Ctrl-C once more" in home.with_suffix(".log").read_text(), 60)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    until(lambda: not live(home), 30)
+    process = started(home, files)
+    until(lambda: live(home), 120)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+    assert live(home)
+
+
+def live(home: Path) -> list[str]:
+    names = {entry.name for entry in Book(home).read().entries if entry.name}
+    lines = slurm("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%T %j").splitlines()
+    return [line for line in lines if line.split()[1] in names and not line.startswith("COMPLETING")]

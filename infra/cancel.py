@@ -17,8 +17,7 @@ from infra import local
 from infra.ledger import Attach, Book, Entry, JobState, Ledger, is_of_this_machine, now, reconcile
 from infra.observe import elements, found_again, observe
 from infra.runs import RunRecord, cancel_mark, read_runs, scan_runs, shown_state, wanted, write_record
-from infra.slurm.queue import is_slurm, job_name
-from infra.slurm.submit import scancel
+from infra.slurm.queue import is_slurm, job_name, scancel
 from xclr.errors import JobError, StoreError
 from xclr.store import write_atomically
 

@@ -8,6 +8,7 @@ the ledger of the digest; the next gc finds what is left.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +22,14 @@ from xclr.artifact import Artifact, Digest
 from xclr.errors import StoreError
 from xclr.store import MANIFEST, Store, is_locked, only_writer
 
+CODE_KEPT_S = 86_400  # since its last run began: that run may be about to submit
+
 
 class Item(BaseModel):
     """Something to remove."""
 
     model_config = ConfigDict(frozen=True)
-    kind: str  # of the stage, or "run", or "ledger"
+    kind: str  # of the stage, or "run", "ledger" or "code"
     digest: str  # or the run's id
     name: str  # for people
     bytes: int
@@ -74,7 +77,8 @@ def survey(home: Path, keep: int | None = None, *, unfinished: bool = False) -> 
     names_kept = {each.run for each in kept}
     dropped = [_run_item(home, each, keep) for each in records if each.run not in names_kept]
     gone = [_artifact_item(each, names) for each in found.values() if each.digest not in needed]
-    return Survey((*dropped, *gone, *_ledger_items(book, needed | set(found))), frozenset(each.run for each in records))
+    items = (*dropped, *gone, *_ledger_items(book, needed | set(found)), *_code_items(home, busy=bool(busy)))
+    return Survey(items, frozenset(each.run for each in records))
 
 
 def collect(home: Path, plan: Survey) -> Iterator[Item]:
@@ -83,6 +87,9 @@ def collect(home: Path, plan: Survey) -> Iterator[Item]:
         if item.kind == "run":
             record_path(home, item.digest).unlink(missing_ok=True)
             cancel_mark(home, item.digest).unlink(missing_ok=True)
+            yield item
+        elif item.kind == "code":
+            shutil.rmtree(home / "code" / item.digest, ignore_errors=True)
             yield item
         elif item.digest not in _wanted_by_new(home, plan.seen) and _remove(home, item):
             yield item
@@ -155,6 +162,14 @@ def _ledger_items(book: Book, known: set[str]) -> Iterator[Item]:
             entry = book.latest(path.name)
             name = entry.stage if entry else path.name
             yield Item(kind="ledger", digest=path.name, name=name, bytes=_size(path), why="its output is gone")
+
+
+def _code_items(home: Path, *, busy: bool) -> Iterator[Item]:
+    """Frozen code, when no job is under way that may run it."""
+    for path in sorted((home / "code").glob("[!.]*")) if not busy else ():
+        recent = time.time() - path.stat().st_mtime < CODE_KEPT_S
+        if not recent:
+            yield Item(kind="code", digest=path.name, name="frozen code", bytes=_size(path), why="no job runs it")
 
 
 def _size(path: Path) -> int:

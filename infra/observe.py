@@ -6,8 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from infra.ledger import UNSEEN_GRACE, Entry, JobId, JobState, find_process, is_of_this_machine, now
-from infra.slurm.queue import PREFIX, QUEUE, Whole, is_slurm, whole
-from infra.slurm.submit import log_of
+from infra.slurm.queue import PREFIX, QUEUE, Whole, is_slurm, log_of, whole
 from xclr.job import FAILURE, RESULT, STOPPED
 from xclr.store import is_locked
 

@@ -32,8 +32,8 @@ from infra.ledger import (
 from infra.observe import found_again, observe
 from infra.progress import Board
 from infra.runs import RunRecord, cancel_mark, write_record
-from infra.slurm.queue import job_name
-from infra.slurm.submit import Order, log_of, slurm_name
+from infra.slurm.queue import job_name, log_of, slurm_name
+from infra.slurm.submit import Order
 from infra.slurm.submit import submit as slurm_submit
 from infra.snapshot import freeze
 from infra.tracking import Made, Tracker

@@ -11,11 +11,14 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
+from prefect import get_client
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
+from prefect.runtime import task_run
 
 from infra.progress import read_progress
+from infra.slurm.queue import is_slurm, job_name
 from infra.stage import Run, ensure
 from xclr.artifact import Artifact
 from xclr.stages import Stage
@@ -24,8 +27,8 @@ EVERY_S = 5.0  # between two looks at a stage; a shorter one leaves no progress 
 
 
 def make(run: Run, stage: Stage) -> Artifact:
-    """The stage's artifact, found or made; a long one is followed by a progress artifact of its task run."""
-    with _progress_artifact(stage.name, run.store.reference(stage.digest).path):
+    """The stage's artifact, found or made; a long one shows its progress and its Slurm job at its task run."""
+    with _followed(run, stage):
         return ensure(run, stage)
 
 
@@ -35,10 +38,10 @@ def artifact_key(name: str) -> str:
 
 
 @contextmanager
-def _progress_artifact(name: str, out: Path) -> Iterator[None]:
+def _followed(run: Run, stage: Stage) -> Iterator[None]:
     over = threading.Event()
     follow = contextvars.copy_context().run  # the thread acts for the task run of its caller
-    thread = threading.Thread(target=follow, args=(_follow, name, out, over), daemon=True)
+    thread = threading.Thread(target=follow, args=(_follow, run, stage, over), daemon=True)
     thread.start()
     try:
         yield
@@ -47,15 +50,27 @@ def _progress_artifact(name: str, out: Path) -> Iterator[None]:
         thread.join()
 
 
-def _follow(name: str, out: Path, over: threading.Event) -> None:
-    artifact: UUID | None = None
+def _follow(run: Run, stage: Stage, over: threading.Event) -> None:
+    out, artifact, job = run.store.reference(stage.digest).path, None, None
     try:
         while not over.wait(EVERY_S):
-            artifact = _show(artifact, name, out)
+            job = _name_job(run, stage, job)
+            artifact = _show(artifact, stage.name, out)
+        _name_job(run, stage, job)
         if artifact is not None:
-            _show(artifact, name, out)
+            _show(artifact, stage.name, out)
     except (httpx.HTTPError, PrefectException) as error:  # the stage goes on without its bar
-        get_run_logger().warning("progress of %s is no longer shown: %s", name, error)
+        get_run_logger().warning("progress of %s is no longer shown: %s", stage.name, error)
+
+
+def _name_job(run: Run, stage: Stage, named: str | None) -> str | None:
+    """Put the number of a stage's Slurm job into the name of its task run; the job that is named now."""
+    entry = run.book.latest(stage.digest)
+    if entry is None or not is_slurm(entry.job) or entry.job == named or task_run.id is None:
+        return named
+    with get_client(sync_client=True) as client:
+        client.set_task_run_name(UUID(task_run.id), f"{stage.name} ({job_name(str(entry.job))})")
+    return entry.job
 
 
 def _show(artifact: UUID | None, name: str, out: Path) -> UUID | None:

@@ -391,12 +391,16 @@ def test_the_papers_recipes_serve_all_they_ask_for(name, store, tmp_path):
     else:
         (tmp_path / "x.tsv").write_text(places[name])
     path = tmp_path if name == "imagenet" else tmp_path / "x.tsv"
-    loaded = load_recipe(name, [f"data.path={path}"])
+    for part in ("train", "val"):
+        (tmp_path / "roots" / part / "n01440764").mkdir(parents=True)
+        (tmp_path / "roots" / part / "n01440764" / "a.JPEG").write_bytes(b"1")
+    loaded = load_recipe(name, [f"data.path={path}", f"evaluate.roots={{imagenet: {tmp_path / 'roots'}}}"])
     assert stages.skipped(loaded) == []
     planned = pipeline(loaded, store)
     assert sum(stage.kind == "pretrain" for stage in planned) == 1 + len(loaded.objectives)
-    methods = ("random", "simclr", "supcon", "xclr") if name == "imagenet" else ()
+    methods = ("random", "simclr", "supcon" if name == "imagenet" else "clip", "xclr")
+    wanted = ("linear",) if name == "imagenet" else ("imagenet", "imagenet-knn")
     suites = {stage.name for stage in planned if stage.kind == "suite"}
-    assert suites == {f"linear {method} seed 0" for method in methods}
+    assert suites == {f"{suite} {method} seed 0" for suite in wanted for method in methods}
     for stage in planned:
         assert Stage.from_json(stage.to_json()) == stage

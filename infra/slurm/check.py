@@ -14,8 +14,8 @@ import psutil
 
 from infra.cluster import Cluster, Resources
 from infra.finding import Finding
-from infra.slurm.queue import ANSWERS_WITHIN_S
-from infra.slurm.submit import Order, max_array_size, slurm_name, test_only
+from infra.slurm.queue import ANSWERS_WITHIN_S, slurm_name
+from infra.slurm.submit import Order, max_array_size, test_only
 from xclr.errors import JobError
 from xclr.stages import KINDS
 

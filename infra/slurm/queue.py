@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
-from infra.ledger import JobState
+from infra.ledger import JobId, JobState
 
 SQUEUE = "%i|%T|%V|%M|%L|%N|%r|%j"  # the name last: it may hold anything
 SACCT = "JobID,State,Submit,ElapsedRaw,NodeList,JobName"
@@ -180,6 +182,17 @@ def job_name(job: str) -> str:
     return f"process {pid} of {node}"
 
 
+def slurm_name(stage: str) -> str:
+    """A name for a job of that stage, found nowhere else."""
+    slug = re.sub(r"[^a-z0-9.]+", "-", stage.lower()).strip("-")
+    return f"xclr-{slug}-{secrets.token_hex(4)}"
+
+
+def log_of(out: Path, name: str, job: JobId, *, array: bool) -> Path:
+    """The log of rank 0, of an array's first element."""
+    return out / "jobs" / name / f"{slurm_ids(job)[0]}{'_0' if array else ''}_0_log.out"
+
+
 def is_slurm(job: str | None) -> bool:
     """True for an id that stands for jobs of Slurm."""
     return job is not None and job.startswith(PREFIX)
@@ -258,6 +271,17 @@ class Queue:
 
 
 QUEUE = Queue()
+
+
+def scancel(job: JobId, name: str) -> None:
+    """Cancel a job if it bears the name that it was submitted by; raises OSError when Slurm does not answer."""
+    command = ["scancel", f"--name={name}", *slurm_ids(job)]
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=ANSWERS_WITHIN_S)
+    except subprocess.SubprocessError as error:
+        raise OSError(f"scancel: {(getattr(error, 'stderr', '') or str(error)).strip()}") from error
+    finally:
+        QUEUE.forget()
 
 
 def _ask(*command: str) -> str:

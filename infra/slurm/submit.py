@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import secrets
 import shlex
 import subprocess
 import time
@@ -19,7 +18,7 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 from infra.cluster import Resources
 from infra.ledger import JobId
 from infra.slurm.job import StageJob
-from infra.slurm.queue import ANSWERS_WITHIN_S, PREFIX, QUEUE, slurm_ids
+from infra.slurm.queue import ANSWERS_WITHIN_S, PREFIX, QUEUE
 from xclr.errors import JobError
 
 KEEP = re.compile(  # of the submitter's environment; whatever else a job needs is a setup line of the cluster file
@@ -86,28 +85,6 @@ def executor_for(order: Order, resources: Resources) -> FrozenExecutor:
     if order.shards:
         executor.parameters["map_count"] = len(order.shards)
     return executor
-
-
-def slurm_name(stage: str) -> str:
-    """A name for a job of that stage, found nowhere else."""
-    slug = re.sub(r"[^a-z0-9.]+", "-", stage.lower()).strip("-")
-    return f"xclr-{slug}-{secrets.token_hex(4)}"
-
-
-def log_of(out: Path, name: str, job: JobId, *, array: bool) -> Path:
-    """The log of rank 0, of an array's first element."""
-    return out / "jobs" / name / f"{slurm_ids(job)[0]}{'_0' if array else ''}_0_log.out"
-
-
-def scancel(job: JobId, name: str) -> None:
-    """Cancel a job if it bears the name that it was submitted by; raises OSError when Slurm does not answer."""
-    command = ["scancel", f"--name={name}", *slurm_ids(job)]
-    try:
-        subprocess.run(command, capture_output=True, text=True, check=True, timeout=ANSWERS_WITHIN_S)
-    except subprocess.SubprocessError as error:
-        raise OSError(f"scancel: {(getattr(error, 'stderr', '') or str(error)).strip()}") from error
-    finally:
-        QUEUE.forget()
 
 
 def test_only(order: Order, resources: Resources) -> str:

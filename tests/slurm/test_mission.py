@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +19,11 @@ from PIL import Image
 
 from infra.ledger import Book, JobState
 from infra.runs import read_runs
-from tests.conftest import serving
-from tests.flows.worker import client_environment, deployed
-from tests.slurm.conftest import slurm
+from tests.conftest import Served, serving
+from tests.flows.test_deployments import api, flow_run_of
+from tests.flows.worker import Prefect, client_environment, deployed
+from tests.infra.test_stage import until
+from tests.slurm.conftest import slurm, state_of
 from xclr.stages import pipeline
 from xclr.store import Store
 
@@ -98,13 +102,35 @@ def test_the_missions_own_command(accounting, tmp_path, monkeypatch):
             "train.epochs=1", f"evaluate.roots={{imagenet: {roots}}}",
         ]  # fmt: skip
         with deployed(client_environment(served, home, tmp_path / "client")) as prefect:
-            written = str(overrides).replace("'", '"')
-            done = prefect(
-                "deployment", "run", "xclr-full/cc12m", "--watch", "--param", f"overrides={written}", timeout=1100
-            )
-        assert done.returncode == 0, done.stdout + done.stderr
-        check_jobs(home)
-        check_metrics(served.mlflow)
+            arguments = ["deployment", "run", "xclr-full/cc12m", "--param", f"overrides={json.dumps(overrides)}"]
+            done = prefect(*arguments, "--watch", timeout=1100)
+            assert done.returncode == 0, done.stdout + done.stderr
+            check_jobs(home)
+            check_metrics(served.mlflow)
+            names = task_names(served, flow_run_of(done.stdout))
+            assert any(re.fullmatch(r"pretrain xclr seed 0 \(Slurm job \d+\)", each) for each in names), names
+            longer = json.dumps([*overrides, "name=longer", "objectives=[simclr]", "train.epochs=50"])
+            check_cancel(prefect, home, longer)
+
+
+def check_cancel(prefect: Prefect, home: Path, overrides: str) -> None:
+    """A run that is cancelled in Prefect ends its jobs within 30 s."""
+    started = prefect("deployment", "run", "xclr-full/cc12m", "--param", f"overrides={overrides}")
+    assert started.returncode == 0, started.stdout + started.stderr
+    entry = until(
+        lambda: next((e for e in Book(home).read().entries if e.job and e.state is None and e.name), None), 90
+    )
+    job = str(entry.job).removeprefix("slurm/")
+    until(lambda: state_of(job) == "RUNNING", 60)
+    assert prefect("flow-run", "cancel", flow_run_of(started.stdout)).returncode == 0
+    until(lambda: state_of(job) in {"CANCELLED", "COMPLETING"}, 30)
+    until(lambda: read_runs(home)[-1].state == "cancelled", 30)
+
+
+def task_names(served: Served, flow_run: str) -> list[str]:
+    """The task runs of a flow run."""
+    body = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200}
+    return [each["name"] for each in api(served, "/task_runs/filter", body)]
 
 
 def check_jobs(home: Path) -> None:

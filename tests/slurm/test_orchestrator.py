@@ -21,7 +21,8 @@ from infra.ledger import Book, Entry, JobState, now, process_id
 from infra.observe import observe
 from infra.runs import read_runs, write_record
 from infra.slurm import private
-from infra.slurm.submit import Order, slurm_name
+from infra.slurm.queue import slurm_name
+from infra.slurm.submit import Order
 from infra.slurm.submit import submit as submit_order
 from infra.snapshot import freeze
 from infra.stage import STAGE, ensure

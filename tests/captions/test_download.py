@@ -1,0 +1,129 @@
+"""A table is fetched once, gone on with after an interruption, and only from where a person said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from xclr.captions import download
+from xclr.datafiles import fetched, placed
+from xclr.errors import DataError, RecipeError
+from xclr.recipe import DataConfig, Recipe, host_of, load_recipe
+
+BODY = b"".join(b"http://host/%d.jpg\tcaption %d\n" % (row, row) for row in range(5000))
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves BODY; what the server object says happens first."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+    def do_GET(self) -> None:
+        server = self.server
+        server.asked.append((self.path, self.headers.get("Range"), self.headers.get("Host")))
+        if self.path.startswith("/status/"):
+            return self.answer(int(self.path.split("/")[2]), b"")
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        begin = 0
+        if self.headers.get("Range") and self.headers.get("If-Range") == server.tag:
+            begin = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        body, cut = BODY[begin:], server.cuts.pop(0) if server.cuts else None
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", server.tag)
+        self.end_headers()
+        self.wfile.write(body if cut is None else body[:cut])
+        self.close_connection = cut is not None
+        return None
+
+    def answer(self, code: int, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[ThreadingHTTPServer]:
+    monkeypatch.setattr(download, "PAUSE_S", 0.01)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked, server.cuts, server.tag = [], [], '"one"'
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def data(server, path="/cc12m.tsv", **changes) -> DataConfig:
+    return DataConfig(source="cc12m", url=f"http://127.0.0.1:{server.server_port}{path}", **changes)
+
+
+def test_a_table_is_fetched_once_and_described(server, tmp_path):
+    seen = []
+    path = download.fetch(data(server), tmp_path, lambda *numbers: seen.append(numbers))
+    assert path.read_bytes() == BODY and path == fetched(data(server).url, tmp_path)
+    assert download.fetch(data(server), tmp_path) == path
+    assert len(server.asked) == 1 and seen[-1] == (len(BODY), len(BODY))
+    note = json.loads(path.with_name(f"{path.name}.json").read_text())
+    assert (note["bytes"], note["sha256"]) == (len(BODY), hashlib.sha256(BODY).hexdigest())
+    recipe = Recipe(name="x", data=data(server))
+    assert placed(recipe, tmp_path).data.path == path
+    assert placed(recipe, tmp_path / "other").data.path is None
+
+
+def test_an_interrupted_body_is_gone_on_with(server, tmp_path):
+    server.cuts = [1000, 2000]
+    assert download.fetch(data(server), tmp_path).read_bytes() == BODY
+    assert [ranges for _, ranges, _ in server.asked] == [None, "bytes=1000-", "bytes=3000-"]
+
+
+def test_a_table_that_changed_meanwhile_is_fetched_from_its_start(server, tmp_path):
+    server.cuts = [1000] + [0] * 4
+    with pytest.raises(DataError, match="CutShort"):
+        download.fetch(data(server), tmp_path)
+    server.tag = '"two"'
+    assert download.fetch(data(server), tmp_path).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("code", [403, 404, 503])
+def test_a_refusal_is_told(server, tmp_path, code):
+    with pytest.raises(DataError, match=str(code)) as caught:
+        download.fetch(data(server, f"/status/{code}"), tmp_path)
+    assert "data.path" in caught.value.remedy
+    assert len(server.asked) == (5 if code == 503 else 1)
+
+
+def test_a_redirect_does_not_lead_to_a_private_address(server, tmp_path):
+    with pytest.raises(DataError, match="BlockedError"):
+        download.fetch(data(server, f"/to/http://localhost:{server.server_port}/cc12m.tsv"), tmp_path)
+    allowed = data(server, f"/to/http://localhost:{server.server_port}/cc12m.tsv", allow_hosts=("localhost",))
+    assert download.fetch(allowed, tmp_path).read_bytes() == BODY
+
+
+def test_name_and_password_in_an_address_stay_out_of_messages(tmp_path):
+    config = DataConfig(source="cc12m", url="http://me:hush@127.0.0.1:1/x.tsv")
+    with pytest.raises(DataError) as caught:
+        download.fetch(config, tmp_path)
+    assert "hush" not in str(caught.value) and config.reachable == ("127.0.0.1:1",)
+    assert host_of("ftp://host/x") == ""
+
+
+def test_only_published_tables_are_fetched():
+    with pytest.raises(RecipeError, match="url"):
+        load_recipe("emoji", ["data.url=http://host/x"])
+    with pytest.raises(RecipeError, match="url"):
+        load_recipe("cc12m", ["data.url=file:///etc/passwd"])

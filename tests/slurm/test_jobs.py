@@ -86,7 +86,7 @@ def test_a_queued_job_runs_the_code_as_it_was_submitted(cluster, home, tmp_path,
 
 def test_an_array_comes_in_pieces_and_only_missing_elements_run_again(cluster, home, monkeypatch):
     monkeypatch.setattr(submit, "max_array_size", lambda: 3)
-    small = Recipe.model_validate(TINY | {"embed": {"shard": 60}, "retries": {"lost_after_s": 5}})
+    small = Recipe.model_validate(TINY | {"embed": {"shard": 16}, "retries": {"lost_after_s": 5}})
     slurm_for = {"embeddings": Resources(executor="slurm", threads=1, timeout_min=60, parallel=2)}
     where = Cluster(name="test", stages=slurm_for)
     run = open_run(home, recipe=small, cluster=where)
@@ -97,10 +97,11 @@ def test_an_array_comes_in_pieces_and_only_missing_elements_run_again(cluster, h
     out = run.store.reference(stage.digest).path
     thread = threading.Thread(target=ensure, args=(run, stage))
     thread.start()
-    victim = until(lambda: element(out, number), 60)
+    entry = until(lambda: (found := run.book.latest(stage.digest)) and found.job and "+" in found.job and found)
+    victim = until(lambda: element(out, slurm_ids(entry.job)[0]), 60)
     done = {path.name: path.stat().st_mtime_ns for path in (out / shards.SHARDS).glob("[0-9]*")}
     victim.kill()
-    second = until(lambda: (found := run.book.latest(stage.digest)) and found.attempt == 2 and found.job and found, 120)
+    second = until(lambda: (found := run.book.latest(stage.digest)) and found.attempt == 2 and found.job and found, 60)
     thread.join()
     first = run.book.attempts(stage.digest)[0]
     assert len(slurm_ids(first.job)) == -(-number // 3), "arrays are as long as Slurm takes them"
@@ -113,13 +114,14 @@ def test_an_array_comes_in_pieces_and_only_missing_elements_run_again(cluster, h
     np.testing.assert_allclose(mine, np.load(reference.path / "vectors.npy").astype(np.float32), atol=2e-3)
 
 
-def element(out: Path, number: int) -> psutil.Process | None:
-    """A process of the array's last element, when other shards are done and its own is not."""
-    finished = len(list((out / shards.SHARDS).glob("[0-9]*")))
-    for process in psutil.process_iter() if 0 < finished < number else ():
+def element(out: Path, first: str) -> psutil.Process | None:
+    """The process of the first array's third element, while its shard is not done and another one is."""
+    finished = {path.name for path in (out / shards.SHARDS).glob("[0-9]*")}
+    for process in psutil.process_iter() if finished and "00002" not in finished else ():
         try:
             found = process.environ()
-            if found.get("SLURM_ARRAY_TASK_ID") == found.get("SLURM_ARRAY_TASK_MAX") and found.get("SLURM_PROCID"):
+            mine = found.get("SLURM_ARRAY_JOB_ID") == first and found.get("SLURM_ARRAY_TASK_ID") == "2"
+            if mine and process.name().startswith("python"):
                 return process
         except psutil.Error:
             continue

@@ -14,6 +14,7 @@ from infra.cluster import Cluster, Resources
 from infra.costs import costs_of
 from infra.finding import Finding
 from infra.runs import read_runs
+from infra.slurm import check
 from infra.slurm.check import examine_cluster
 from infra.tracking import sqlite_uri
 from tests.conftest import command
@@ -37,13 +38,9 @@ def line_of(home: Path) -> dict[str, object]:
 
 def test_status_and_logs_follow_a_job_from_the_queue_to_its_end(cluster, home):
     with Watched(home, RECIPE, on_slurm()) as watched:
-        with everything_taken():
-            watched.process.kill()
-            watched.process.wait()
-        watched.__init__(home, RECIPE, on_slurm())
-        with everything_taken():
+        with everything_taken():  # a running job makes way
             job = watched.job()
-            if state_of(job) == "RUNNING":  # it was quicker than the other
+            if state_of(job) == "RUNNING":
                 slurm("scontrol", "requeue", job)
             until(lambda: "waits for free nodes" in line_of(home)["reason"] or "higher" in line_of(home)["reason"], 60)
             waiting = line_of(home)
@@ -133,5 +130,6 @@ def test_the_doctor_names_what_does_not_fit_and_what_would(accounting, home, cha
 
 def test_the_doctor_says_when_slurm_does_not_answer(home, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", str(home / "none.conf"))
+    monkeypatch.setattr(check, "ANSWERS_WITHIN_S", 2)
     found = list(examine_cluster(Cluster(name="m", stages={"suite": GOOD}), home))
     assert [each.state for each in found] == ["wrong"]

@@ -28,7 +28,9 @@ class Resources(Config):
     ranks: int = Field(1, ge=1, description="processes of one job over all its nodes, one a GPU where there are any")
     nodes: int = Field(1, ge=1, description="of each job, which share its ranks and GPUs evenly")
     threads: int | None = Field(
-        None, ge=1, description="of each rank; default: cpus, else the machine's cores shared by the ranks"
+        None,
+        ge=1,
+        description="of each rank; default: cpus, else 1 on Slurm, and here the cores shared by the ranks",
     )
     cpus: int | None = Field(None, ge=1, description="cores of each rank, for its threads and loaders (slurm)")
     gpus: int = Field(0, ge=0, description="of each job: none, or one a rank")
@@ -62,7 +64,8 @@ class Resources(Config):
     @property
     def threads_per_rank(self) -> int:
         """Threads each rank computes with."""
-        return self.threads or self.cpus or max(1, cores() // self.ranks)
+        here = 1 if self.executor == "slurm" else max(1, cores() // self.ranks)  # Slurm gives a rank one core
+        return self.threads or self.cpus or here
 
 
 class Cluster(Config):

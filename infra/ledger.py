@@ -267,7 +267,7 @@ def process_id(pid: int) -> JobId:
 
 def is_of_this_machine(job: JobId) -> bool:
     """True when the process of an id would be seen here."""
-    return job.rsplit("/", 2)[0] == socket.gethostname()
+    return job.count("/") == 2 and job.rsplit("/", 2)[0] == socket.gethostname()
 
 
 def find_process(job: JobId) -> psutil.Process | None:

@@ -5,8 +5,8 @@ from pydantic import ValidationError
 
 from infra.cluster import CLUSTERS, Cluster, Resources, cores, load_cluster
 from xclr.errors import RecipeError
-from xclr.recipe import load_recipe
-from xclr.stages import KINDS
+from xclr.recipe import RandomConfig, SimCLRConfig, TrainConfig, load_recipe
+from xclr.stages import KINDS, PretrainConfig, Stage
 
 
 def written(folder, text):
@@ -104,3 +104,34 @@ def test_a_file_that_holds_no_keys_is_named(text, tmp_path):
 def test_the_papers_batches_are_shared_by_eight_gpus():
     assert load_cluster("node8").resources("pretrain").ranks == 8
     assert all(load_recipe(name).train.batch_size % 8 == 0 for name in ("imagenet", "cc3m", "cc12m"))
+
+
+@pytest.mark.parametrize(
+    ("job", "part"),
+    [
+        ("{ranks: 8, gpus: 4}", "ranks = gpus"),
+        ("{executor: slurm, ranks: 6, nodes: 4}", "cannot be shared evenly by 4 nodes"),
+        ("{executor: local, ranks: 8, nodes: 2}", "more than one node needs executor: slurm"),
+        ("{executor: slurm, memory_gb: 0}", "greater than 0"),
+        ("{executor: slrum}", "'inline', 'local' or 'slurm'"),
+        ("{partitoin: gpu}", "Extra inputs"),
+    ],
+)
+def test_jobs_that_no_cluster_could_run_are_refused_with_the_key(job, part, tmp_path):
+    error = fault(written(tmp_path, f"stages: {{pretrain: {job}}}"))
+    assert part in error.message and "pretrain" in error.message
+
+
+def test_threads_of_a_rank_follow_its_cores_and_on_slurm_it_has_one():
+    assert Resources(executor="slurm", ranks=8).threads_per_rank == 1
+    assert Resources(executor="slurm", ranks=8, cpus=10).threads_per_rank == 10
+    assert Resources(executor="slurm", cpus=10, threads=4).threads_per_rank == 4
+    assert Resources(executor="local", ranks=1).threads_per_rank == cores()
+
+
+def test_weights_without_a_training_need_no_gpus():
+    cluster = Cluster(name="x", stages={"pretrain": Resources(executor="slurm", ranks=8, gpus=8)})
+    train = TrainConfig()
+    for objective, ranks in ((RandomConfig(), 1), (SimCLRConfig(), 8)):
+        config = PretrainConfig(objective=objective, train=train, seed=0, dataset="emoji")
+        assert cluster.resources_of(Stage("pretrain", "pretrain", config)).ranks == ranks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import random
 import signal
 import subprocess
@@ -27,16 +28,17 @@ from infra.slurm.submit import Order
 from infra.slurm.submit import submit as submit_order
 from infra.snapshot import freeze
 from infra.stage import STAGE, ensure
-from tests.conftest import command
+from tests.conftest import command, serving
+from tests.flows.worker import client_environment, deployed, end_worker, start_worker
 from tests.infra.conftest import TINY, open_run
 from tests.infra.test_stage import data, orchestrate, pretrain_stage, until
 from tests.slurm.conftest import Watched, everything_taken, on_slurm, recipe, slurm, state_of, submissions
 from xclr.artifact import Manifest
-from xclr.recipe import Recipe
+from xclr.recipe import Recipe, load_recipe
 from xclr.stages import pipeline
 from xclr.store import MANIFEST, Store
 
-RECIPE = recipe(epochs=60)
+RECIPE = recipe(epochs=30)
 
 
 def test_the_end_of_the_orchestrator_ends_no_job_and_the_next_run_finds_it(cluster, home):
@@ -98,7 +100,7 @@ def test_a_controller_that_is_killed_and_started_again_loses_nothing(cluster, ho
     with Watched(home, RECIPE, on_slurm()) as watched:
         watched.reaches(5)
         private.stop_daemon(cluster, "slurmctld", kill=True)
-        watched.reaches(60)
+        watched.reaches(40)
         private.start_controller(cluster)
         watched.finish()
         assert submissions(home) == 1
@@ -196,37 +198,12 @@ def jobs_so_far(home: Path) -> int:
     return sum(entry.job is not None and bool(entry.name) for entry in Book(home).read().entries)
 
 
-def kill_the_server(home: Path) -> None:
-    """SIGKILL to the Prefect server of a running flow, and to all that it started."""
-    found = until(lambda: servers.find(servers.PREFECT, home / "state"))
-    server = psutil.Process(int(found.process.rsplit("/", 2)[1]))
-    for process in (*server.children(recursive=True), server):
-        process.kill()
-
-
 def survive(seed: int, home: Path, files: tuple[Path, Path]) -> None:
-    """Kill the flow, or the server, or the flow while its jobs wait, at a random moment; run again to the end."""
+    """Kill something with SIGKILL at a moment that the seed chooses, run again to the end: every job once."""
     rng = random.Random(seed)
-    victim, after, delay_s = ("flow", "server", "queue")[seed % 3], rng.randrange(1, 6), rng.uniform(0, 3)
-    print(f"seed {seed}: {victim} killed {delay_s:.2f} s after job {after}")
-    process = started(home, files)
-    try:
-        if victim == "queue":
-            with everything_taken():
-                until(lambda: any("PENDING" in line for line in waiting(home)), 120)
-                process.kill()
-                process.wait()
-                assert waiting(home)
-        else:
-            until(lambda: jobs_so_far(home) >= after or process.poll() is not None, 180)
-            time.sleep(delay_s)  # the moment of the kill, which no condition names
-            if victim == "server" and process.poll() is None:
-                kill_the_server(home)
-                with suppress(subprocess.TimeoutExpired):  # it works on, and asks for its server for minutes
-                    process.wait(timeout=20)
-    finally:
-        process.kill()
-        process.wait()
+    kill, after, delay_s = KILLS[seed % len(KILLS)], rng.randrange(1, 6), rng.uniform(0, 3)
+    print(f"seed {seed}: {kill.__name__} {delay_s:.2f} s after job {after}")
+    kill(home, files, after, delay_s)
     for _ in range(2):
         again = started(home, files)
         if again.wait(timeout=250) == 0:
@@ -237,6 +214,69 @@ def survive(seed: int, home: Path, files: tuple[Path, Path]) -> None:
     planned = pipeline(Recipe.model_validate(WHOLE), Store(home))
     assert all((Store(home).reference(stage.digest).path / MANIFEST).exists() for stage in planned)
     assert submissions(home) == expected(home, files), log
+
+
+def kill_a_waiting_flow(home: Path, files: tuple[Path, Path], after: int, delay_s: float) -> None:
+    """While its jobs wait for a node."""
+    process = started(home, files)
+    try:
+        with everything_taken():
+            until(lambda: waiting(home), 120)
+            time.sleep(delay_s)
+            process.kill()
+            process.wait()
+            assert waiting(home)
+    finally:
+        process.kill()
+
+
+def kill_a_flow(home: Path, files: tuple[Path, Path], after: int, delay_s: float) -> None:
+    """While its jobs run."""
+    process = started(home, files)
+    until(lambda: jobs_so_far(home) >= after or process.poll() is not None, 180)
+    time.sleep(delay_s)  # the moment of the kill, which no condition names
+    process.kill()
+    process.wait()
+
+
+def kill_a_server(home: Path, files: tuple[Path, Path], after: int, delay_s: float) -> None:
+    """The Prefect server of a running flow, with all that it started; then the flow, unless it ends by itself."""
+    process = started(home, files)
+    until(lambda: jobs_so_far(home) >= after or process.poll() is not None, 180)
+    time.sleep(delay_s)
+    if process.poll() is None and (found := servers.find(servers.PREFECT, home / "state")):
+        server = psutil.Process(int(found.process.rsplit("/", 2)[1]))
+        for each in (*server.children(recursive=True), server):
+            each.kill()
+        with suppress(subprocess.TimeoutExpired):  # it works on, and asks for its server for minutes
+            process.wait(timeout=20)
+    process.kill()
+    process.wait()
+
+
+def kill_a_worker(home: Path, files: tuple[Path, Path], after: int, delay_s: float) -> None:
+    """The worker of a deployment, whose flow goes on; the deployment is run again beside it."""
+    with serving(home) as served:
+        environment = client_environment(served, home, home.parent / "client") | {"XCLR_CLUSTER": str(files[1])}
+        whole = load_recipe(str(files[0])).model_dump(mode="json")
+        with deployed(environment) as prefect:
+            arguments = ["deployment", "run", "xclr-full/smoke", "--param", f"recipe={json.dumps(whole)}"]
+            assert prefect(*arguments).returncode == 0
+            until(lambda: jobs_so_far(home) >= after, 180)
+            time.sleep(delay_s)
+            for process in psutil.process_iter():
+                with suppress(psutil.Error):
+                    if "worker" in process.cmdline() and process.environ().get("XCLR_HOME") == str(home):
+                        process.kill()
+            second = start_worker(environment)
+            try:
+                done = prefect(*arguments, "--watch", timeout=250)
+                assert done.returncode == 0, done.stdout
+            finally:
+                end_worker(second)
+
+
+KILLS = (kill_a_waiting_flow, kill_a_server, kill_a_worker, kill_a_flow)
 
 
 def waiting(home: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 
 import pytest
@@ -20,6 +21,9 @@ from infra.slurm.queue import (
     slurm_ids,
     state_of,
     whole,
+)
+from infra.slurm.submit import (
+    clean_environment,
 )
 
 pytestmark = pytest.mark.pure
@@ -137,3 +141,12 @@ def test_usage_adds_up_requeues_and_what_the_steps_computed():
 
 def test_a_line_that_is_no_job_is_no_usage():
     assert parse_usage("sacct: error: slurmdbd is not running") is None
+
+
+def test_jobs_inherit_where_things_are_and_nothing_that_may_be_secret(monkeypatch):
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "PREFECT_API_KEY", "SLURM_CPU_BIND"):
+        monkeypatch.setenv(name, "hush")
+    monkeypatch.setenv("NCCL_DEBUG", "INFO")
+    kept = clean_environment()
+    assert "hush" not in kept.values() and kept["NCCL_DEBUG"] == "INFO" and kept["PATH"] == os.environ["PATH"]
+    assert not any(name.startswith(("SLURM_JOB", "SBATCH_", "SUBMITIT_")) for name in kept)

@@ -32,7 +32,7 @@ from infra.ledger import (
 from infra.observe import found_again, observe
 from infra.progress import Board
 from infra.runs import RunRecord, cancel_mark, write_record
-from infra.slurm.queue import job_name, log_of, slurm_name
+from infra.slurm.queue import QUEUE, job_name, log_of, slurm_name
 from infra.slurm.submit import Order
 from infra.slurm.submit import submit as slurm_submit
 from infra.snapshot import freeze
@@ -186,7 +186,7 @@ def _next(run: Run, stage: Stage, out: Path) -> tuple[Entry | None, Action]:
     entry = _seen(run, entry, entry.model_copy(update={"unseen_since": unseen}))
     (action,) = reconcile(Ledger((entry,), run.recipe.retries), observed, ledger.now())
     if entry.state is None and state is not None and not isinstance(action, Attach):
-        run.book.close(entry, state)
+        _seen(run, entry, entry.model_copy(update={"state": state, "ended": ledger.now()}))
     if isinstance(action, Adopt) and not (out / RESULT).exists():  # made once, then lost or discarded
         return entry, Submit(stage.digest, entry.attempt + 1, "its output is gone")
     return entry, action
@@ -223,6 +223,7 @@ def _submit(run: Run, stage: Stage, out: Path, order: Submit) -> None:
         try:
             _start(run, stage, out, entry)
         except JobError as error:
+            end_jobs(run.store.home, run.record, {str(stage.digest)})  # the part of an array that was taken
             record_failure(out, error)
             run.book.close(entry, JobState.FAILED)
         else:
@@ -267,8 +268,12 @@ def _run_inline(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
 
 def _wait(run: Run, stage: Stage, out: Path) -> None:
     """Wait until the newest attempt has ended, and show how far it is."""
+    told = False
     with run.board.stage(stage.name, out):
         while not run.should_stop and isinstance(_next(run, stage, out)[1], Attach):
+            if not (told or QUEUE.answers):
+                run.board.say(f"{stage.name}: Slurm does not answer; its jobs go on and are waited for")
+            told = not QUEUE.answers
             run.tracker.follow(stage, out)
             time.sleep(POLL_S)
 

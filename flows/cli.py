@@ -185,11 +185,14 @@ def _plan_table(rows: Sequence[PlannedStage]) -> Table:
     from rich.filesize import decimal
     from rich.table import Table
 
-    table = Table("stage", "state", "rows", "size", "digest", title_justify="left")
+    paid = any(row.gpu_hours for row in rows)
+    limit = ["GPU-hours, at most"] if paid else []
+    table = Table("stage", "state", "rows", "size", *limit, "digest", title_justify="left")
     for row in rows:
         colour = {"hit": "green", "miss": "yellow", "running": "cyan"}[row.state]
         size = "" if row.bytes is None else decimal(row.bytes)
-        table.add_row(row.stage, f"[{colour}]{row.state}", str(row.rows or ""), size, row.digest[:8])
+        hours = [f"{row.gpu_hours:,.0f}" if row.gpu_hours else ""] if paid else []
+        table.add_row(row.stage, f"[{colour}]{row.state}", str(row.rows or ""), size, *hours, row.digest[:8])
     return table
 
 

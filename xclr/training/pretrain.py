@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from xclr.training.objectives import Materials, build_objective
 from xclr.training.stop import StopFlag
 
 CHECKPOINT = "checkpoint.pt"
+SAY_EVERY_S = 10.0  # in the job's log
 
 
 def run(stage: Stage, out: Path, progress: Progress) -> Produced:
@@ -37,10 +40,16 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
         batches = open_batches(inputs["captions"], inputs["images"], config.train, config.seed)
         steps = config.train.epochs * batches.steps_per_epoch
 
+        said = -SAY_EVERY_S
+
         def log(step: int, metrics: Mapping[str, float]) -> None:
+            nonlocal said
             if spool is not None:
                 spool(step, metrics)
                 progress(step, steps)
+                if time.monotonic() - said >= SAY_EVERY_S or step == steps:
+                    said = time.monotonic()
+                    print(_line(step, steps, metrics), flush=True)
             stats.update(metrics, step=step)
 
         model = Pretrainer(backbone, objective, precision_of(config.train))
@@ -53,6 +62,12 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     if _first():
         checkpoint.write_tensors(out / CHECKPOINT, {"backbone": backbone.cpu().state_dict()})
     return Produced((CHECKPOINT, SPOOL), dict(stats), scratch=("checkpoints",))
+
+
+def _line(step: int, steps: int, metrics: Mapping[str, float]) -> str:
+    """What a job's log says of a step."""
+    speed = metrics.get("train/images_per_s", math.nan)
+    return f"step {step} of {steps}  loss {metrics['train/loss']:.4f}  {speed:,.0f} pictures/s"
 
 
 def _first() -> bool:

@@ -111,7 +111,8 @@ def test_every_other_field_of_a_recipe_enters_the_digest():
         if is_runtime(model, field)
     }
     assert runtime == {
-        "DataConfig.path", "EmbedConfig.batch_size", "GraphConfig.block", "TrainConfig.log_every",
+        "DataConfig.path", "DataConfig.url", "EmbedConfig.batch_size", "EmbedConfig.shard", "GraphConfig.block",
+        "TrainConfig.log_every",
         "TrainConfig.checkpoint_every", "TrainConfig.keep_checkpoints", "TrainConfig.stuck_after_s",
         "TrainConfig.workers", "TrainConfig.activation_checkpointing", "TrainConfig.blockwise_from",
     }  # fmt: skip

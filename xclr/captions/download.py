@@ -46,8 +46,8 @@ class Part(NamedTuple):
         return self.about.read_text() if self.about.exists() else ""
 
 
-class CutShort(OSError):  # noqa: N818 - named for what happened
-    """The body ended before its announced length."""
+class ServerError(OSError):
+    """The server says that it cannot answer now."""
 
 
 def fetch(data: DataConfig, home: Path, progress: Progress = lambda done, total: None) -> Path:
@@ -101,7 +101,7 @@ async def _follow(pool: httpcore.AsyncConnectionPool, url: str, part: Part, prog
                 url = urljoin(url, found["location"])
                 continue
             if answer.status >= 500:
-                raise CutShort(f"HTTP {answer.status}")
+                raise ServerError(f"HTTP {answer.status}")
             if answer.status not in {200, 206}:
                 raise ValueError(f"HTTP {answer.status}")
             await _append(answer, found, part, progress)
@@ -126,6 +126,4 @@ async def _append(answer: httpcore.Response, headers: httpx.Headers, part: Part,
                 shown = done
         stream.flush()
         os.fsync(stream.fileno())
-    if total and done != total:
-        raise CutShort(f"{done} of {total} bytes came")
     progress(done, total or done)

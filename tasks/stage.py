@@ -13,9 +13,9 @@ from uuid import UUID
 import httpx
 from prefect import get_client
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
-from prefect.runtime import task_run
 
 from infra.progress import read_progress
 from infra.slurm.queue import is_slurm, job_name
@@ -65,11 +65,12 @@ def _follow(run: Run, stage: Stage, over: threading.Event) -> None:
 
 def _name_job(run: Run, stage: Stage, named: str | None) -> str | None:
     """Put the number of a stage's Slurm job into the name of its task run; the job that is named now."""
-    entry = run.book.latest(stage.digest)
-    if entry is None or not is_slurm(entry.job) or entry.job == named or task_run.id is None:
+    entry, context = run.book.latest(stage.digest), TaskRunContext.get()
+    if entry is None or not is_slurm(entry.job) or entry.job == named or context is None:
         return named
+    context.task_run.name = f"{stage.name} ({job_name(str(entry.job))})"  # else its end brings the old name back
     with get_client(sync_client=True) as client:
-        client.set_task_run_name(UUID(task_run.id), f"{stage.name} ({job_name(str(entry.job))})")
+        client.set_task_run_name(context.task_run.id, context.task_run.name)
     return entry.job
 
 

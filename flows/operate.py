@@ -40,16 +40,20 @@ COLOURS = {
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="redraw every 2 s until Ctrl-C")] = False,
     everything: Annotated[bool, typer.Option("--all", help="every run, not the running and the last five")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="also where each job's log is")] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Show runs and jobs: state, where, how long, progress, and why one failed."""
+    """Show runs and jobs: state, where, how long, time left, progress, why one waits or failed."""
     from flows.context import home_folder
     from infra.status import view
 
     place = home_folder(home)
     if not watch:
-        _show_status(place, view(place, everything=everything), as_json)
+        seen = view(place, everything=everything)
+        _show_status(place, seen, as_json)
+        if paths and not as_json:
+            _show_paths(seen)
         return
     try:
         _watch(place, everything, as_json)
@@ -82,6 +86,12 @@ def _show_status(home: Path, seen: View, as_json: bool) -> None:
         print(facts(seen).model_dump_json())
     else:
         show(_status_text(home, seen))
+
+
+def _show_paths(seen: View) -> None:
+    for job in seen.jobs:
+        if job.entry.log is not None:
+            print(f"{job.entry.stage} ({job.number})\n  {job.entry.log}")
 
 
 def _status_text(home: Path, seen: View) -> RenderableType:

@@ -19,9 +19,9 @@ RUNTIME: Any = {"runtime": True}  # marks a field that never changes a value; it
 
 
 def host_of(url: str) -> str:
-    """Host and port of an http(s) address, without the name and password it may hold; empty for another string."""
+    """Host and port of an http(s) address; empty for another string."""
     parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2] if parts.scheme in {"http", "https"} else ""
+    return parts.netloc if parts.scheme in {"http", "https"} else ""
 
 
 class Config(BaseModel):
@@ -64,6 +64,8 @@ class DataConfig(Config):
     def _source_has_a_path(self) -> DataConfig:
         if self.url is not None and (self.source not in {"cc3m", "cc12m"} or not host_of(self.url)):
             raise ValueError(f"`url` is an http(s) address of a table of cc3m or cc12m, not of {self.source}")
+        if self.url is not None and "@" in urlsplit(self.url).netloc:  # it would stand in records and parameters
+            raise ValueError("`url` must not hold a name and password: fetch the table yourself and set `path`")
         if self.source != "emoji" and self.path is None and self.url is None:
             raise ValueError(f"source {self.source} needs `path`, {PATHS[self.source]}")
         return self
@@ -551,7 +553,8 @@ def _explain(fault: dict[str, Any]) -> str:
         return f"{key}: no objective {given!r} ({_nearest(str(given), OBJECTIVE_NAMES)})"
     if fault["type"] == "literal_error":
         return f"{key}: {fault['input']!r} is not one of {fault['ctx']['expected']}"
-    return f"{key or 'recipe'}: {fault['msg']}" + (f" (got {fault['input']!r})" if key else "")
+    given = "" if not key or isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
+    return f"{key or 'recipe'}: {fault['msg']}{given}"
 
 
 def _keys_at(loc: Sequence[Any]) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.ledger import JobState
+from infra.ledger import Entry, JobState
 from infra.slurm.accounting import cpu_seconds, parse_usage
 from infra.slurm.queue import (
     STATES,
@@ -25,6 +26,7 @@ from infra.slurm.queue import (
 from infra.slurm.submit import (
     clean_environment,
 )
+from infra.status import Job, View, status
 
 pytestmark = pytest.mark.pure
 EXPECTED = {  # every state of man squeue and man sacct, 22.05
@@ -100,6 +102,13 @@ def test_an_array_is_as_its_elements():
     assert shown(seen.elements) == (2, 1, 0)
     assert whole(seen.elements[:2]).state is JobState.GONE and whole(seen.elements[:2]).is_ending
     assert whole(()).state is JobState.UNKNOWN
+    entry = Entry(
+        digest="d", kind="embeddings", stage="embeddings", run="r", attempt=1, owner="h/1/1",
+        claimed=seen.elements[0].submitted, job="slurm/7", name="x",
+    )  # fmt: skip
+    line = status(View((), (Job(entry, Path("/nowhere"), seen.state, seen),))).jobs[0]
+    assert (line.job_id, line.array) == ("7", "2 of 3 ended, 1 running, 0 waiting")
+    assert (line.node, line.elapsed_s, line.remaining_s) == ("n1", 1, 60)
     assert slurm_ids("slurm/7+8") == ("7", "8") and job_name("slurm/7+8") == "Slurm job 7 + 8"
 
 

@@ -139,6 +139,9 @@ def _admission_faults(resources: Resources, partition: Partition) -> Iterator[tu
 def _node_faults(resources: Resources, partition: Partition) -> Iterator[tuple[str, str]]:
     """What no node, or too few nodes, of the partition can give."""
     nodes, ranks = partition.nodes, resources.ranks // resources.nodes
+    if len(nodes) < resources.nodes:
+        yield f"{resources.nodes} nodes, {partition.name} has {len(nodes)}", f"nodes: {len(nodes)}"
+        return
     features = frozenset(re.split(r"[&|,*\[\]()]+", resources.constraint)) if resources.constraint else frozenset()
     known = frozenset[str]().union(*(each.features for each in nodes))
     if absent := {each for each in features - known if each and not each.isdigit()}:
@@ -153,7 +156,7 @@ def _node_faults(resources: Resources, partition: Partition) -> Iterator[tuple[s
     ):
         fit = sum(each >= wanted for each in have)
         if fit < resources.nodes:
-            most = have[-resources.nodes] if len(have) >= resources.nodes else 0
+            most = have[-resources.nodes]
             yield f"{wanted} {what} on each node, {partition.name} has {most}", f"ask for at most {most} {what} a node"
 
 

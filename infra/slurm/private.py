@@ -30,6 +30,7 @@ from xclr.errors import JobError
 NODES, GPUS, CORES, MEMORY_MB = 2, 8, 64, 512_000
 NAME = "private"
 READY_WITHIN_S = 60
+LONGEST_ROOT = 80  # of 107 that the name of a socket may have
 DAEMONS = ("slurmctld", "slurmd", "munged", "sbatch", "srun")
 ACCOUNTING_DAEMONS = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr")
 PACKAGES = "slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge"
@@ -68,6 +69,8 @@ def up(root: Path, *, accounting: bool = False) -> Private:
         packages = f"{PACKAGES} {ACCOUNTING_PACKAGES}" if accounting else PACKAGES
         raise JobError(f"no {', '.join(absent)} on this machine", f"on Debian: apt-get install {packages}")
     cluster = Private(root.absolute(), accounting)
+    if len(str(cluster.root)) > LONGEST_ROOT:
+        raise JobError(f"{cluster.root} is too long for the daemons' sockets", f"at most {LONGEST_ROOT} characters")
     _write_files(cluster, _free_ports())
     _start_munge(cluster)
     if accounting:

@@ -116,7 +116,7 @@ def test_the_doctor_lets_a_cluster_file_that_fits_pass(accounting, home):
         ({"partition": "mian"}, "no partition 'mian'", "partition: main"),
         ({"partition": "short", "timeout_min": 31}, "timeout_min 31 is above the 30 of short", "timeout_min: 30"),
         ({"ranks": 16, "gpus": 16}, "16 GPUs on each node, main has 8", "at most 8 GPUs"),
-        ({"nodes": 4}, "main has 0", "at most 0"),
+        ({"nodes": 4}, "4 nodes, main has 2", "nodes: 2"),
         ({"cpus": 9}, "72 cores on each node, main has 64", "at most 64 cores"),
         ({"memory_gb": 600}, "614400 MB of memory", "at most 512000 MB"),
         ({"constraint": "h100"}, "no node of main has h100", "features there: pretended"),

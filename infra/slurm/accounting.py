@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Sequence
 
 from infra.ledger import Usage
-from infra.slurm.queue import ANSWERS_WITHIN_S
+from infra.slurm.queue import ask
 
 FORMAT = "JobID,State,ElapsedRaw,CPUTimeRAW,AllocTRES,TotalCPU"
 SETTLES_IN_S = 6.0  # how long the accounts may lag behind the queue
@@ -60,8 +59,8 @@ def cpu_seconds(text: str) -> float:
 
 
 def _ask(ids: Sequence[str]) -> str | None:
-    command = ["sacct", "--duplicates", "--parsable2", "--noheader", f"--jobs={','.join(ids)}", f"--format={FORMAT}"]
+    jobs, fields = f"--jobs={','.join(ids)}", f"--format={FORMAT}"
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=ANSWERS_WITHIN_S).stdout
-    except (OSError, subprocess.SubprocessError):
+        return ask("sacct", "--duplicates", "--parsable2", "--noheader", jobs, fields)
+    except OSError:
         return None

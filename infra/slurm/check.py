@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import psutil
 
 from infra.cluster import Cluster, Resources
 from infra.finding import Finding
-from infra.slurm.queue import ANSWERS_WITHIN_S, slurm_name
+from infra.slurm.queue import ask, slurm_name
 from infra.slurm.submit import Order, max_array_size, test_only
 from xclr.errors import JobError
 from xclr.stages import KINDS
@@ -48,10 +47,10 @@ def examine_cluster(cluster: Cluster, home: Path) -> Iterator[Finding]:
         yield Finding(check="Slurm", state="ok", found=f"{cluster.name} uses none")
         return
     try:
-        config = read_config(_ask("scontrol", "show", "config"))
+        config = read_config(ask("scontrol", "show", "config"))
         partitions = read_partitions(
-            _ask("scontrol", "show", "partition", "--oneliner"),
-            _ask("sinfo", "--noheader", "--Node", "--format=%R|%c|%m|%G|%f"),
+            ask("scontrol", "show", "partition", "--oneliner"),
+            ask("sinfo", "--noheader", "--Node", "--format=%R|%c|%m|%G|%f"),
         )
     except OSError as error:
         remedy = "run on a login node whose sinfo works; the private cluster wants: source DIR/env.sh"
@@ -210,13 +209,3 @@ def _minutes(text: str) -> float | None:
         return int(days or 0) * 1440 + hours * 60 + minutes + seconds / 60
     except ValueError:
         return None
-
-
-def _ask(*command: str) -> str:
-    """What a program of Slurm prints; raises OSError when it cannot be asked."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ANSWERS_WITHIN_S)
-    except subprocess.SubprocessError as error:
-        said = (getattr(error, "stderr", "") or str(error)).strip()
-        raise OSError(f"{command[0]}: {said}") from error
-    return done.stdout

@@ -221,12 +221,12 @@ class Queue:
 
     def named(self, name: str) -> list[str]:
         """Ids of the jobs of that name that Slurm shows; raises OSError when it does not answer."""
-        text = _ask("squeue", "--noheader", "--states=all", "--me", f"--name={name}", f"--format={SQUEUE}")
+        text = ask("squeue", "--noheader", "--states=all", "--me", f"--name={name}", f"--format={SQUEUE}")
         found = {seen.base for seen in parse_squeue(text)}
         if not found and self.accounts:
             since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 86400))
             try:
-                text = _ask(
+                text = ask(
                     "sacct", "-X", "--parsable2", "--noheader", f"--name={name}", f"--starttime={since}",
                     f"--format={SACCT}",
                 )  # fmt: skip
@@ -246,7 +246,7 @@ class Queue:
             return
         try:
             self.seen = parse_squeue(
-                _ask("squeue", "--noheader", "--array", "--states=all", "--me", f"--format={SQUEUE}")
+                ask("squeue", "--noheader", "--array", "--states=all", "--me", f"--format={SQUEUE}")
             )
             self.answers = True
         except OSError:
@@ -261,7 +261,7 @@ class Queue:
         if time.monotonic() - when >= self.every_s:
             try:
                 known = parse_sacct(
-                    _ask("sacct", "-X", "--parsable2", "--noheader", f"--jobs={base}", f"--format={SACCT}")
+                    ask("sacct", "-X", "--parsable2", "--noheader", f"--jobs={base}", f"--format={SACCT}")
                 )
             except OSError:
                 self.accounts = False
@@ -275,16 +275,13 @@ QUEUE = Queue()
 
 def scancel(job: JobId, name: str) -> None:
     """Cancel a job if it bears the name that it was submitted by; raises OSError when Slurm does not answer."""
-    command = ["scancel", f"--name={name}", *slurm_ids(job)]
     try:
-        subprocess.run(command, capture_output=True, text=True, check=True, timeout=ANSWERS_WITHIN_S)
-    except subprocess.SubprocessError as error:
-        raise OSError(f"scancel: {(getattr(error, 'stderr', '') or str(error)).strip()}") from error
+        ask("scancel", f"--name={name}", *slurm_ids(job))
     finally:
         QUEUE.forget()
 
 
-def _ask(*command: str) -> str:
+def ask(*command: str) -> str:
     """What a program of Slurm prints; raises OSError when it is not there, fails or takes too long."""
     environment = os.environ | {"SLURM_TIME_FORMAT": "%s"}
     try:

@@ -18,7 +18,7 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 from infra.cluster import Resources
 from infra.ledger import JobId
 from infra.slurm.job import StageJob
-from infra.slurm.queue import ANSWERS_WITHIN_S, PREFIX, QUEUE
+from infra.slurm.queue import PREFIX, QUEUE, ask
 from xclr.errors import JobError
 
 KEEP = re.compile(  # of the submitter's environment; whatever else a job needs is a setup line of the cluster file
@@ -99,12 +99,10 @@ def test_only(order: Order, resources: Resources) -> str:
 def max_array_size() -> int:
     """Slurm's MaxArraySize, one above the largest index of an array."""
     try:
-        shown = subprocess.run(
-            ["scontrol", "show", "config"], capture_output=True, text=True, check=True, timeout=ANSWERS_WITHIN_S
-        )
-    except (subprocess.SubprocessError, OSError):
+        shown = ask("scontrol", "show", "config")
+    except OSError:
         return DEFAULT_MAX_ARRAY
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown.stdout, re.MULTILINE)
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE)
     return int(found.group(1)) if found else DEFAULT_MAX_ARRAY
 
 

@@ -14,7 +14,7 @@ from infra.cluster import Cluster, Resources
 from infra.costs import costs_of
 from infra.finding import Finding
 from infra.runs import read_runs
-from infra.slurm import check
+from infra.slurm import queue
 from infra.slurm.check import examine_cluster
 from infra.tracking import sqlite_uri
 from tests.conftest import command
@@ -130,6 +130,6 @@ def test_the_doctor_names_what_does_not_fit_and_what_would(accounting, home, cha
 
 def test_the_doctor_says_when_slurm_does_not_answer(home, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", str(home / "none.conf"))
-    monkeypatch.setattr(check, "ANSWERS_WITHIN_S", 2)
+    monkeypatch.setattr(queue, "ANSWERS_WITHIN_S", 2)
     found = list(examine_cluster(Cluster(name="m", stages={"suite": GOOD}), home))
     assert [each.state for each in found] == ["wrong"]

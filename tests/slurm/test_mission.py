@@ -142,8 +142,11 @@ def check_jobs(home: Path) -> None:
     for title in ("simclr", "clip", "xclr"):
         entry = entries[f"pretrain {title} seed 0"]
         assert entry.state is JobState.COMPLETED and entry.attempt == 1
-        shown = slurm("scontrol", "show", "job", str(entry.job).removeprefix("slurm/"))
-        assert "NumNodes=1" in shown and "NumTasks=8" in shown and "gres:gpu:8" in shown
+        job = str(entry.job).removeprefix("slurm/")
+        fields = "--format=JobID,NNodes,NTasks,AllocTRES"  # of sacct: the controller forgets a job after five minutes
+        rows = slurm("sacct", "--noheader", "--parsable2", f"--jobs={job}", fields).splitlines()
+        step = next(row.split("|") for row in rows if row.startswith(f"{job}.0|"))
+        assert step[1:3] == ["1", "8"] and "gres/gpu=8" in step[3]
         for suite in ("imagenet", "imagenet-knn"):
             assert str(entries[f"{suite} {title} seed 0"].job).startswith("slurm/")
     planned = {stage.name: stage for stage in pipeline(record.recipe, store)}

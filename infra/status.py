@@ -45,10 +45,10 @@ class JobLine(BaseModel):
     state: JobState
     node: str
     elapsed_s: float
-    remaining_s: float | None
-    array: str | None
     reason: str
     log: str | None
+    remaining_s: float | None
+    array: str | None
 
 
 class Status(BaseModel):

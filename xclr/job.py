@@ -149,7 +149,7 @@ def _report(error: Exception, rank: int, out: Path) -> None:
 
     A rank whose peer was killed has nothing to report: the job ended without a word, and may be tried again.
     """
-    if any(words in str(error) for words in PEER_LOST):
+    if any(words in f"{error} {error.__cause__}" for words in PEER_LOST):
         return
     if rank:
         _wait_for(out / FAILURE, FIRST_SPEAKS_S)

@@ -111,7 +111,9 @@ def submissions(home: Path) -> int:
 @contextmanager
 def everything_taken() -> Iterator[str]:
     """Another job that has all nodes, so that ours wait."""
-    rival = slurm("sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 600").strip()
+    rival = slurm(
+        "sbatch", "--parsable", "--output=/dev/null", "--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 600"
+    ).strip()
     try:
         until(lambda: state_of(rival) == "RUNNING", 60)
         yield rival

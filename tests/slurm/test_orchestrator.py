@@ -82,7 +82,7 @@ def test_a_job_whose_number_was_never_written_down_is_found_by_its_name(cluster,
 
 
 def test_a_number_that_slurm_gave_away_again_is_not_taken_for_ours(cluster, home):
-    foreign = slurm("sbatch", "--parsable", "--wrap=sleep 60").strip()
+    foreign = slurm("sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 60").strip()
     run = open_run(home, recipe=recipe(epochs=1), cluster=on_slurm())
     stage = pretrain_stage(run, data(run))
     mine = {"digest": stage.digest, "kind": stage.kind, "stage": stage.name, "run": run.id, "owner": "host/1/1"}
@@ -125,7 +125,7 @@ def test_two_runs_share_the_job_and_a_cancelled_one_leaves_it_to_the_other(clust
 
 
 def test_cancelling_ends_the_runs_jobs_within_30_s_and_no_other(cluster, home):
-    foreign = slurm("sbatch", "--parsable", "--wrap=sleep 60").strip()
+    foreign = slurm("sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 60").strip()
     with Watched(home, RECIPE, on_slurm()) as watched:
         job = watched.job()
         watched.reaches(5)

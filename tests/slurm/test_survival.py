@@ -35,7 +35,15 @@ def test_a_preempted_training_goes_on(cluster, home, whole):
     with Watched(home, RECIPE, on_slurm(partition="low")) as watched:
         job = watched.job()
         watched.reaches(20)
-        rival = slurm("sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--wrap=sleep 2").strip()
+        rival = slurm(
+            "sbatch",
+            "--parsable",
+            "--output=/dev/null",
+            "--partition=high",
+            "--nodes=2",
+            "--exclusive",
+            "--wrap=sleep 2",
+        ).strip()
         until(lambda: state_of(rival) == "COMPLETED", 60)
         assert watched.finish() == whole
         assert restarts(job) == 1 and watched.book.latest(watched.digest).attempt == 1

@@ -98,7 +98,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     place = home_folder(choices.home)
     Store(place).check_writable()
     planned = placed(recipe, place)
-    if planned.data.path is not None or planned.data.url is None:
+    if planned.data.path is not None or planned.data.source == "emoji":
         stages.pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
     state = state_folder(place)
     check_mlflow(tracking_uri(state))

@@ -13,6 +13,7 @@ from flows.context import cancel_jobs, home_folder, open_run
 from flows.publish import publish_links
 from infra.stage import Mode, Run
 from xclr import stages
+from xclr.datafiles import is_fetched
 from xclr.recipe import Recipe, with_overrides
 from xclr.stages import Until, reaches
 
@@ -48,8 +49,8 @@ def data(
 
 
 def with_source(recipe: Recipe, home: str | None) -> Recipe:
-    """The recipe with its table fetched, where data.url names one."""
-    return recipe if recipe.data.url is None else tasks.source.submit(recipe, home_folder(home)).result()
+    """The recipe with its table fetched, where only data.url names one."""
+    return recipe if not is_fetched(recipe.data) else tasks.source.submit(recipe, home_folder(home)).result()
 
 
 def submit_data(run: Run, until: Until) -> Futures:

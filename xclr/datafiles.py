@@ -8,6 +8,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from xclr import tablefile
@@ -18,6 +19,7 @@ from xclr.tablefile import Table
 EMOJI_FILES = tuple(RECIPES / "data" / f"emoji48-{part}.parquet" for part in ("permissive", "openmoji"))
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 SYNSETS = "LOC_synset_mapping.txt"
+ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
 TRAIN, HELD_OUT = "train", ("val", "test")  # folders that are splits when they are all there is
 SHOWN = 3  # missing files named in a message
 PROBE_LINES = 100  # of a TSV, looked at before any work
@@ -25,10 +27,22 @@ GET = {
     "emoji": "install xclr again: the emoji come with it",
     "cc3m": "get Train_GCC-training.tsv (caption TAB url, no header) by the form on Google's Conceptual Captions page",
     "cc12m": "get cc12m.tsv (url TAB caption, no header) from the page of Google's conceptual-12m",
-    "imagenet": f"get ILSVRC 2012 as Kaggle packs it: train/<wnid>/*.JPEG, val/<wnid>/*.JPEG and {SYNSETS}",
+    "imagenet": f"get ILSVRC 2012 as Kaggle packs it: train/<wnid>/*.JPEG, val/<wnid>/*.JPEG and {SYNSETS}, or as its "
+    f"page does: {', '.join(ARCHIVES)}",
+    "wds": "put the mirror's *.tar there, such as pixparse/cc12m-wds",
 }
 
-Picture = bytes | Path | str | None  # encoded, an absolute file, an http(s) address, or none
+
+
+class Inside(NamedTuple):
+    """A picture that lies in a file, uncompressed."""
+
+    path: Path
+    offset: int
+    size: int
+
+
+Picture = bytes | Path | str | Inside | None  # encoded, an absolute file, an http(s) address, part of a file, or none
 
 
 def fetched(url: str, home: Path) -> Path:
@@ -37,11 +51,16 @@ def fetched(url: str, home: Path) -> Path:
     return home / "sources" / hashlib.sha256(url.encode()).hexdigest()[:16] / name
 
 
+def is_fetched(data: DataConfig) -> bool:
+    """True when the table comes from data.url, because data.path names none that is there."""
+    return data.url is not None and (data.path is None or not data.path.exists())
+
+
 def placed(recipe: Recipe, home: Path) -> Recipe:
-    """A recipe whose data.path is the fetched table where data.url names one; None before it is fetched."""
-    if recipe.data.url is None:
+    """A recipe whose data.path is the fetched table where only data.url names one; None before it is fetched."""
+    if not is_fetched(recipe.data):
         return recipe
-    path = fetched(recipe.data.url, home)
+    path = fetched(str(recipe.data.url), home)
     data = recipe.data.model_copy(update={"path": path if path.exists() else None})
     return recipe.model_copy(update={"data": data})
 
@@ -51,9 +70,11 @@ def source_files(data: DataConfig) -> tuple[Path, ...]:
     if data.source == "emoji":
         return tuple(_needed(path, "emoji") for path in EMOJI_FILES)
     path = located(data)
+    if data.source == "imagenet" and archives(data):
+        return (_needed(path / ARCHIVES[-1], "imagenet"),)
     if data.source == "imagenet":
         return (_needed(path / SYNSETS, "imagenet"),)
-    return () if data.source == "folder" else (path,)
+    return () if data.source in {"folder", "wds"} else (path,)
 
 
 def located(data: DataConfig) -> Path:
@@ -65,6 +86,8 @@ def located(data: DataConfig) -> Path:
             raise DataError(
                 f"no folder at {data.path}", _get(data.source, "set data.path to a folder of class folders")
             )
+    elif data.source == "wds":
+        _needed(data.path, "wds")
     elif not data.path.is_file():
         what = "no table" if data.source == "table" else f"no {data.source} file"
         raise DataError(f"{what} at {data.path}", _get(data.source, "set data.path to a table that exists"))
@@ -80,7 +103,9 @@ def check(data: DataConfig) -> None:
 
 
 def captions_listing(data: DataConfig) -> str | None:
-    """SHA-256 of the sorted names below a folder, which captions and classes follow from; None for tables."""
+    """SHA-256 of the sorted names below a folder, or of the tars' names, sizes and times; None for tables."""
+    if packed := tars(data):
+        return _listing_hash((path.name, path) for path in packed)
     if data.source not in {"folder", "imagenet"}:
         return None
     found = hashlib.sha256()
@@ -94,12 +119,38 @@ def pictures_listing(data: DataConfig) -> str | None:
 
     Raises DataError with the first places of a table whose files are not there.
     """
+    if packed := tars(data):
+        return _listing_hash((path.name, path) for path in packed)
     if data.source in {"folder", "imagenet"}:
         root = located(data)
         return _listing_hash((name, root / name) for name in listing(data))
     if data.source == "table" and (table := table_of(data)).types[data.image_column] == "text":
         return _referenced(data, table)
     return None
+
+
+def tars(data: DataConfig) -> tuple[Path, ...]:
+    """The tars that a source's pictures lie in, sorted: of wds all, of imagenet those of train and val if it has them.
+
+    Raises DataError for a folder without tars.
+    """
+    if data.source == "imagenet":
+        return archives(data)
+    if data.source != "wds":
+        return ()
+    root = located(data)
+    found = sorted(root.rglob("*.tar")) if root.is_dir() else [root]
+    if not found:
+        raise DataError(f"{root} has no tars", GET["wds"])
+    return tuple(found)
+
+
+def archives(data: DataConfig) -> tuple[Path, ...]:
+    """ImageNet's official tars of train and val; none where the folders are there instead."""
+    root = located(data)
+    if not (root / ARCHIVES[0]).exists() or (root / TRAIN).is_dir():
+        return ()
+    return tuple(_needed(root / name, "imagenet") for name in ARCHIVES[:2])
 
 
 def table_of(data: DataConfig) -> Table:
@@ -158,9 +209,14 @@ def listing(data: DataConfig) -> list[str]:
         names = _of_classes(root, "folder")
     if broken := [name for name in names if not is_text(name)]:
         raise DataError(f"{root}: {len(broken)} file names are not UTF-8, first {broken[0]!r}", "rename these files")
-    if data.limit is not None and data.limit < len(names):
-        names = sorted(names, key=lambda name: hashlib.blake2b(os.fsencode(name), digest_size=8).digest())[: data.limit]
-    return sorted(names)
+    return sorted(drawn(names, data.limit))
+
+
+def drawn(names: list[str], limit: int | None) -> list[str]:
+    """So many names, all for None, whose share comes first: which ones depends on each name alone."""
+    if limit is None or limit >= len(names):
+        return names
+    return sorted(names, key=lambda name: hashlib.blake2b(os.fsencode(name), digest_size=8).digest())[:limit]
 
 
 def split_folders(root: Path) -> list[str]:

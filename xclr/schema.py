@@ -54,6 +54,19 @@ CLASSES = _schema(  # what the labels of the captions stand for
     required("name", pa.string()),  # as a caption would call it
     pa.field("synset", pa.string()),  # of WordNet 3.0, as in n02084071
 )
+PLACES = _schema(  # where the pictures of a source with tars lie, one row for every captions row
+    "places",
+    required("row_id", pa.int64()),
+    required("file", pa.string()),  # below data.path
+    required("offset", pa.int64()),
+    required("size", pa.int64()),
+)
+ACCOUNTS = _schema(  # pictures by shard and status
+    "accounts",
+    required("shard", pa.int32()),
+    required("status", pa.string()),
+    required("rows", pa.int64()),
+)
 TAXONOMY = _schema(
     "taxonomy",
     required("synset", pa.string()),

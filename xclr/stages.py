@@ -131,7 +131,7 @@ class ComparisonConfig(Config):
 
 
 KINDS: Mapping[str, tuple[type[Config], int]] = {  # config model and code version of each stage kind
-    "captions": (CaptionsConfig, 2),
+    "captions": (CaptionsConfig, 3),
     "images": (ImagesConfig, 1),
     "embeddings": (EmbeddingsConfig, 1),
     "graph": (GraphKnnConfig, 1),
@@ -234,7 +234,7 @@ def suites(recipe: Recipe) -> list[str]:
 def captions(recipe: Recipe, store: Store) -> Stage:
     """Read, normalise and deduplicate the captions; raises DataError when the data cannot be what the recipe says."""
     datafiles.check(recipe.data)
-    data = recipe.data.model_copy(update={"allow_hosts": (), "url": None})  # which no caption depends on
+    data = recipe.data.for_captions
     names = datafiles.captions_listing(data)
     return Stage("captions", "captions", CaptionsConfig(data=data, sha256=_hashes(data, store, names)))
 

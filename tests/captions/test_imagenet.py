@@ -1,6 +1,11 @@
 """ImageNet: the synsets' names as captions, no two classes with one caption."""
 
+import io
+import tarfile
+
+import numpy as np
 import pytest
+from scipy.io import savemat
 
 from xclr.captions import SOURCES
 from xclr.errors import DataError
@@ -53,4 +58,82 @@ def test_a_folder_that_is_no_synset_is_named(data):
 def test_a_line_without_a_name_is_named(data):
     (data.path / "LOC_synset_mapping.txt").write_text("n01440764 tench\nn02012849\n")
     with pytest.raises(DataError, match="line 2 has no name"):
+        list(SOURCES["imagenet"].captions(data))
+
+
+def added(tar, name, content):
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def tarred(files):
+    """A plain tar."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, content in files.items():
+            added(tar, name, content)
+    return stream.getvalue()
+
+
+def official(root, *, order=1):
+    """ImageNet's own tars: two pictures a synset in training, one in validation, told by the devkit's ids."""
+    synsets = list(NAMES)
+    numbers = {synset: 5 - index for index, synset in enumerate(synsets)}  # the devkit has an order of its own
+    inner = {
+        f"{synset}.tar": tarred({f"{synset}_{index}.JPEG": f"{synset} {index}".encode() for index in (7, 2)})
+        for synset in synsets
+    }
+    (root / "ILSVRC2012_img_train.tar").write_bytes(tarred(inner))
+    held_out = {f"ILSVRC2012_val_{place:08d}.JPEG": synset.encode() for place, synset in enumerate(synsets, start=1)}
+    (root / "ILSVRC2012_img_val.tar").write_bytes(tarred(dict(list(held_out.items())[::order])))
+    rows = [(numbers[synset], synset, names) for synset, names in NAMES.items()]
+    rows.append((1001, "n00001740", "entity"))
+    kinds = [("ILSVRC2012_ID", object), ("WNID", object), ("words", object)]
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": np.array(rows, dtype=kinds)})
+    truth = "".join(f"{numbers[synset]}\n" for synset in synsets)
+    with tarfile.open(root / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as tar:
+        added(tar, "ILSVRC2012_devkit_t12/data/meta.mat", meta.getvalue())
+        added(tar, "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", truth.encode())
+    return DataConfig(source="imagenet", path=root)
+
+
+def unpacked(root):
+    """The same as folders."""
+    for synset in NAMES:
+        for part, names in (("train", [f"{synset}_7", f"{synset}_2"]), ("val", [])):
+            (root / part / synset).mkdir(parents=True)
+            for name in names:
+                (root / part / synset / f"{name}.JPEG").write_bytes(f"{synset} {name[-1]}".encode())
+    for place, synset in enumerate(NAMES, start=1):
+        (root / "val" / synset / f"ILSVRC2012_val_{place:08d}.JPEG").write_bytes(synset.encode())
+    (root / "LOC_synset_mapping.txt").write_text("".join(f"{synset} {names}\n" for synset, names in NAMES.items()))
+    return DataConfig(source="imagenet", path=root)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("limit", [None, 6])
+def test_the_official_tars_give_what_the_folders_give(order, limit, tmp_path):
+    (tmp_path / "tars").mkdir()
+    tars = official(tmp_path / "tars", order=order).model_copy(update={"limit": limit})
+    folders = unpacked(tmp_path / "folders").model_copy(update={"limit": limit})
+    packed = list(SOURCES["imagenet"].captions(tars))
+    assert len(packed) == (limit or 15)
+    for record, path in zip(packed, SOURCES["imagenet"].pictures(folders), strict=True):
+        file, offset, size = record["place"]
+        assert (tars.path / file).read_bytes()[offset : offset + size] == path.read_bytes()
+    plain = [{name: value for name, value in record.items() if name != "place"} for record in packed]
+    assert plain == list(SOURCES["imagenet"].captions(folders))
+    assert [each.name for each in SOURCES["imagenet"].classes(tars, sorted(NAMES))][0] == "tench"
+
+
+def test_tars_without_their_devkit_or_cut_short_are_refused(tmp_path):
+    data = official(tmp_path)
+    path = tmp_path / "ILSVRC2012_img_train.tar"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DataError, match="cannot be read as a tar"):
+        list(SOURCES["imagenet"].captions(data))
+    (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="devkit_t12.tar.gz cannot be read"):
         list(SOURCES["imagenet"].captions(data))

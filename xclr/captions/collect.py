@@ -5,9 +5,10 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,91 +16,141 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xclr import schema
-from xclr.captions import conceptual, emoji, folder, imagenet, table
+from xclr.captions import conceptual, emoji, folder, imagenet, table, wds
 from xclr.captions.source import Record, Records, Source
 from xclr.captions.text import key
 from xclr.recipe import DataConfig
 from xclr.stages import CaptionsConfig, Produced, Progress, Stage
 
+CONCEPTUAL = Source(conceptual.captions, conceptual.size, unique_urls=True)
 SOURCES: Mapping[str, Source] = {
-    "emoji": Source(emoji.captions, emoji.pictures, emoji.size),
-    "table": Source(table.captions, table.pictures, table.size),
-    "folder": Source(folder.captions, folder.pictures, folder.size),
-    "cc3m": Source(conceptual.captions, conceptual.pictures, conceptual.size),
-    "cc12m": Source(conceptual.captions, conceptual.pictures, conceptual.size),
-    "imagenet": Source(imagenet.captions, folder.pictures, folder.size, imagenet.classes),
+    "emoji": Source(emoji.captions, emoji.size, emoji.pictures),
+    "table": Source(table.captions, table.size, table.pictures),
+    "folder": Source(folder.captions, folder.size, folder.pictures),
+    "cc3m": CONCEPTUAL,
+    "cc12m": CONCEPTUAL,
+    "wds": Source(wds.captions, wds.size),
+    "imagenet": Source(imagenet.captions, imagenet.size, folder.pictures, imagenet.classes),
 }
 DRAFT = "draft"  # folder of the first pass
 BATCH = 1 << 14  # rows in memory at once
-LATER = ("dup_of", "label")  # columns that need all rows
+LATER = ("row_id", "dup_of", "label")  # columns that need all rows
+KEY = np.dtype([("first", np.uint64), ("second", np.uint64)])  # 16 bytes
 
 
 class Seen:
-    """What is kept of all rows: 16 bytes of caption key and 4 of label a row, and counts."""
+    """What is kept of all rows: 4 bytes of label a row in memory, 16 of caption key and of address on disk; counts."""
 
-    def __init__(self) -> None:
-        self.keys = bytearray()
+    def __init__(self, draft: Path, *, addresses: bool) -> None:
+        self.captions, self.addresses = draft / "captions.keys", draft / "addresses.keys" if addresses else None
+        for each in (self.captions, self.addresses):
+            if each is not None:
+                each.unlink(missing_ok=True)
         self.labels = array("i")
         self.names: dict[str, int] = {}
-        self.splits: Counter[str] = Counter()
         self.extra: dict[str, Any] = {}
 
     def add(self, records: Sequence[Record]) -> None:
         """Take note of some rows."""
+        with self.captions.open("ab") as stream:
+            stream.write(b"".join(each["caption_key"] for each in records))
+        if self.addresses is not None:
+            with self.addresses.open("ab") as stream:
+                stream.write(b"".join(key(each["url"]) for each in records))
         for each in records:
-            self.keys += each["caption_key"]
             label = each["label"]
             self.labels.append(-1 if label is None else self.names.setdefault(label, len(self.names)))
-            self.splits[each["split"]] += 1
 
     def following(self, records: Records) -> Generator[Record, None, None]:
         """The records, whose own stats are kept when they end."""
         self.extra = yield from records
 
-    def stats(self, distinct: int) -> dict[str, Any]:
-        """Numbers worth showing."""
-        counts = {name: self.splits[name] for name in sorted(self.splits)}
-        stats = {"rows": len(self.labels), "distinct": distinct} | counts | self.extra
-        stats.setdefault("train", 0)
-        return stats
+
+class Rows(NamedTuple):
+    """What all rows together say of each [n]: whether it stays, its row id, the first row id with its caption."""
+
+    stays: npt.NDArray[np.bool_]
+    ids: npt.NDArray[np.int64]
+    firsts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, seen: Seen) -> Rows:
+        """Leave out rows whose address stood before, number the others, find the first of each caption among them."""
+        number = len(seen.labels)
+        stays = np.ones(number, dtype=np.bool_)
+        if seen.addresses is not None:
+            stays = first_rows(_keys(seen.addresses)) == np.arange(number)
+        ids = np.cumsum(stays, dtype=np.int64) - 1
+        firsts = np.zeros(number, dtype=np.int64)
+        firsts[stays] = first_rows(_keys(seen.captions)[stays])
+        return cls(stays, ids, firsts)
 
 
 def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     """Write captions.parquet (dense row ids, exact duplicates marked) and, where there are any, classes.parquet, which
-    says what the labels stand for, and annotations.parquet.
+    says what the labels stand for, annotations.parquet, and places.parquet, which says where in tars the pictures lie.
 
-    Two passes, because duplicates and numbers of classes need all rows: memory grows by 20 bytes a row.
+    Two passes, because duplicates and numbers of classes need all rows: memory grows by some 50 bytes a row.
     """
     assert isinstance(stage.config, CaptionsConfig)
-    data = stage.config.data
-    about = {"digest": stage.digest, "config": stage.identity}
+    data, about = stage.config.data, {"digest": stage.digest, "config": stage.identity}
     (out / DRAFT).mkdir(exist_ok=True)
-    seen = Seen()
-    _first_pass(data, out / DRAFT / "captions.parquet", seen, progress)
-    firsts = first_rows(seen.keys)
-    labels = by_name(seen.labels, seen.names)
-    _second_pass(out, firsts, labels, about)
+    seen = Seen(out / DRAFT, addresses=SOURCES[data.source].unique_urls)
+    placed = _first_pass(data, out / DRAFT, seen, progress)
+    rows = Rows.of(seen)
+    splits = _second_pass(out, rows, by_name(seen.labels, seen.names), about)
     files = ["captions.parquet"]
+    if placed:
+        _write_places(out, about)
+        files.append("places.parquet")
     if seen.names:
         _write_classes(data, sorted(seen.names), out / "classes.parquet", about)
         files.append("classes.parquet")
     if data.source == "emoji":
         _annotate(data, out / "annotations.parquet", about)
         files.append("annotations.parquet")
-    progress(len(firsts), len(firsts))
-    return Produced(tuple(files), seen.stats(int((firsts == np.arange(len(firsts))).sum())), (DRAFT,))
+    total = int(rows.stays.sum())
+    progress(total, total)
+    return Produced(tuple(files), _stats(seen, rows, splits), (DRAFT,))
 
 
-def first_rows(keys: bytes | bytearray) -> npt.NDArray[np.int64]:
-    """For each row [n] the first row with the same key; `keys` holds 16 bytes a row."""
-    halves = np.frombuffer(keys, dtype=np.uint64).reshape(-1, 2)
-    order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: equal keys stay in the order of rows
-    ordered = halves[order]
+def _stats(seen: Seen, rows: Rows, splits: Mapping[str, int]) -> dict[str, Any]:
+    total = int(rows.stays.sum())
+    distinct = int((rows.firsts == rows.ids)[rows.stays].sum())
+    counts = {name: splits[name] for name in sorted(splits)}
+    again = {} if seen.addresses is None else {"repeated_urls": len(rows.stays) - total}
+    return {"train": 0, "rows": total, "distinct": distinct} | counts | seen.extra | again
+
+
+def _keys(path: Path) -> npt.NDArray[Any]:
+    return np.fromfile(path, dtype=KEY)
+
+
+def first_rows(keys: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """For each row [n] the first row with the same key of 16 bytes."""
+    order = np.argsort(keys["first"], kind="stable")  # equal keys stay in the order of rows
+    halves = keys["first"][order]
+    if (halves[1:] == halves[:-1]).any() and not _halves_are_enough(keys, order, halves):
+        order = np.lexsort((keys["second"], keys["first"]))
+        halves = keys["first"][order]
     starts = np.ones(len(order), dtype=np.bool_)
-    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    starts[1:] = halves[1:] != halves[:-1]
+    del halves
+    ends = keys["second"][order]
+    starts[1:] |= ends[1:] != ends[:-1]
+    del ends
     firsts = np.empty(len(order), dtype=np.int64)
     firsts[order] = order[starts][np.cumsum(starts) - 1]
     return firsts
+
+
+def _halves_are_enough(
+    keys: npt.NDArray[Any], order: npt.NDArray[np.int64], halves: npt.NDArray[np.uint64]
+) -> bool:
+    """True when keys whose first halves are equal are equal."""
+    alike = np.flatnonzero(halves[1:] == halves[:-1])
+    ends = keys["second"]
+    return bool((ends[order[alike]] == ends[order[alike + 1]]).all())
 
 
 def by_name(labels: Sequence[int], names: Mapping[str, int]) -> npt.NDArray[np.int32]:
@@ -111,38 +162,61 @@ def by_name(labels: Sequence[int], names: Mapping[str, int]) -> npt.NDArray[np.i
     return numbers[np.asarray(labels, dtype=np.int64)]
 
 
-def _first_pass(data: DataConfig, draft: Path, seen: Seen, progress: Progress) -> None:
-    names = [name for name in schema.CAPTIONS.names if name not in LATER]
-    columns = pa.schema([schema.CAPTIONS.field(name) for name in names])
+def _first_pass(data: DataConfig, draft: Path, seen: Seen, progress: Progress) -> bool:
+    """Write what each row says by itself; True when rows say where in files their pictures lie."""
+    columns = pa.schema([field for field in schema.CAPTIONS if field.name not in LATER])
     source = SOURCES[data.source]
     size = source.size(data)
     size = min(size, data.limit or size)
-    with pq.ParquetWriter(draft, columns, compression="zstd") as writer:
+    places = False
+    with ExitStack() as stack:
+        writer = stack.enter_context(pq.ParquetWriter(draft / "captions.parquet", columns, compression="zstd"))
         for records in _batches(seen.following(source.captions(data))):
-            row = len(seen.labels)
-            for row_id, record in enumerate(records, start=row):
+            for record in records:
                 record["caption_key"] = key(record["caption"])
-                record |= {"row_id": row_id, "dataset": data.source}
+                record["dataset"] = data.source
+            if "place" in records[0]:
+                if not places:
+                    placer = stack.enter_context(pq.ParquetWriter(draft / "places.parquet", schema.PLACES))
+                places = True
+                placer.write_table(_placed(records, len(seen.labels)))
             seen.add(records)
             writer.write_table(pa.Table.from_pylist(records, columns))
             progress(len(seen.labels), max(size, len(seen.labels) + 1))
+    return places
 
 
-def _second_pass(
-    out: Path, firsts: npt.NDArray[np.int64], labels: npt.NDArray[np.int32], about: Mapping[str, Any]
-) -> None:
-    row = 0
+def _placed(records: Sequence[Record], first: int) -> pa.Table:
+    files, offsets, sizes = zip(*(record["place"] for record in records), strict=True)
+    rows = range(first, first + len(records))
+    return pa.table([rows, files, offsets, sizes], schema=schema.PLACES)
+
+
+def _second_pass(out: Path, rows: Rows, labels: npt.NDArray[np.int32], about: Mapping[str, Any]) -> Counter[str]:
+    """Write captions.parquet; rows of each split."""
+    row, splits = 0, Counter[str]()
     with schema.writing(out / "captions.parquet", schema.CAPTIONS, about) as write:
         for batch in pq.ParquetFile(out / DRAFT / "captions.parquet").iter_batches(BATCH):
-            rows = slice(row, row + batch.num_rows)
-            own = np.arange(rows.start, rows.stop)
+            these = slice(row, row + batch.num_rows)
+            row = these.stop
+            ids, firsts = rows.ids[these], rows.firsts[these]
             later = {
-                "dup_of": pa.array(firsts[rows], mask=firsts[rows] == own),
-                "label": pa.array(labels[rows], mask=labels[rows] < 0),
+                "row_id": pa.array(ids),
+                "dup_of": pa.array(firsts, mask=firsts == ids),
+                "label": pa.array(labels[these], mask=labels[these] < 0),
             }
             columns = {name: later[name] if name in later else batch.column(name) for name in schema.CAPTIONS.names}
-            write(pa.table(columns, schema=schema.CAPTIONS))
-            row = rows.stop
+            table = pa.table(columns, schema=schema.CAPTIONS)
+            table = table if rows.stays[these].all() else table.filter(pa.array(rows.stays[these]))
+            splits.update({each["values"]: each["counts"] for each in table["split"].value_counts().to_pylist()})
+            write(table)
+    return splits
+
+
+def _write_places(out: Path, about: Mapping[str, Any]) -> None:
+    with schema.writing(out / "places.parquet", schema.PLACES, about) as write:
+        for batch in pq.ParquetFile(out / DRAFT / "places.parquet").iter_batches(BATCH):
+            write(pa.Table.from_batches([batch]))
 
 
 def _write_classes(data: DataConfig, labels: Sequence[str], path: Path, about: Mapping[str, Any]) -> None:

@@ -1,15 +1,18 @@
-"""ImageNet as ILSVRC 2012 gives it: train and val with a folder a synset, and the synsets' names."""
+"""ImageNet, ILSVRC 2012: train and val with a folder a synset and the synsets' names, or the tars that hold them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from xclr.captions import archives
 from xclr.captions.source import Class, Records
 from xclr.captions.text import key, normalise
-from xclr.datafiles import SYNSETS, TRAIN, listing, located
+from xclr.datafiles import SYNSETS, TRAIN, drawn, listing, located
+from xclr.datafiles import archives as archived
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
 
+ALL = 1_331_167  # pictures of train and val
 APART = {  # synsets whose first names are alike: as captions they would count as one thing
     "n02012849": "crane bird",
     "n03126707": "construction crane",
@@ -19,9 +22,12 @@ APART = {  # synsets whose first names are alike: as captions they would count a
 
 
 def captions(data: DataConfig) -> Records:
-    """One record a picture: train is split "train", val split "pictures"; the class is the synset."""
+    """One record a picture: train is split "train", val split "pictures"; the class is the synset.
+
+    Folders and tars give the same records, but for "place", which says where in a tar a picture lies.
+    """
     names = _names(data)
-    for name in listing(data):
+    for name, place in _listed(data):
         part, synset = name.split("/")[:2]
         if synset not in names:
             raise DataError(
@@ -33,8 +39,13 @@ def captions(data: DataConfig) -> Records:
             "caption": normalise(data.caption_template.replace("{}", names[synset])),
             "label": synset,
             "split": "train" if part == TRAIN else "pictures",
-        }
+        } | ({"place": place} if place else {})
     return {}
+
+
+def size(data: DataConfig) -> int:
+    """How many pictures there are; of the tars as many as the challenge has."""
+    return ALL if archived(data) else len(listing(data))
 
 
 def classes(data: DataConfig, labels: Sequence[str]) -> list[Class]:
@@ -43,15 +54,29 @@ def classes(data: DataConfig, labels: Sequence[str]) -> list[Class]:
     return [Class(names[label], label) for label in labels]
 
 
+def _listed(data: DataConfig) -> Iterator[tuple[str, tuple[str, int, int] | None]]:
+    """Sorted names below the folders, of the tars with the file, offset and size of each."""
+    if not archived(data):
+        yield from ((name, None) for name in listing(data))
+        return
+    packed = {each.name: (each.file, each.offset, each.size) for each in archives.pictures(data)}
+    yield from ((name, packed[name]) for name in sorted(drawn(list(packed), data.limit)))
+
+
 def _names(data: DataConfig) -> dict[str, str]:
     """The first name of each synset, told apart where two have the same."""
-    names = {}
-    path = located(data) / SYNSETS
+    given = archives.names(data) if archived(data) else _mapping(located(data) / SYNSETS)
+    return {synset: APART.get(synset) or names.split(",")[0].strip() for synset, names in given.items()}
+
+
+def _mapping(path: Path) -> dict[str, str]:
+    """All names of each synset, as Kaggle's list has them."""
+    found = {}
     for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        synset, _, all_names = text.strip().partition(" ")
+        synset, _, names = text.strip().partition(" ")
         if not synset:
             continue
-        if not all_names.strip():
+        if not names.strip():
             raise DataError(f"{path}: line {line} has no name: {text!r}", "each line is: wnid SPACE names")
-        names[synset] = APART.get(synset) or all_names.split(",")[0].strip()
-    return names
+        found[synset] = names
+    return found

@@ -34,6 +34,7 @@ RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="a named recip
 ClusterName = Annotated[
     str | None, typer.Option(help="where to run: local, or a cluster file [default: XCLR_CLUSTER, else local]")
 ]
+Until = Annotated[str, typer.Option(help="stop after: captions, images, embeddings, graph, pretrain, evaluate")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="override a key: --set train.epochs=2")]
 
 
@@ -58,9 +59,7 @@ def _options(
 def run(
     recipe: RecipeName,
     sets: Sets = None,
-    until: Annotated[
-        str, typer.Option(help="stop after: captions, images, embeddings, graph, pretrain, evaluate")
-    ] = "compare",
+    until: Until = "compare",
     cluster: ClusterName = None,
     home: Home = None,
     mode: Annotated[
@@ -116,15 +115,30 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
 @app.command()
 def retry(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or a recipe's name for its last run")],
+    status: Annotated[
+        str | None,
+        typer.Option(
+            help="also obtain pictures of these statuses again, such as http_5xx,timeout,dns; see xclr accounts"
+        ),
+    ] = None,
+    until: Until = "compare",
     cluster: ClusterName = None,
     home: Home = None,
 ) -> None:
-    """Run the recipe of an earlier run again, where it ran: what is done is found, what failed is tried again."""
+    """Run the recipe of an earlier run again, where it ran: what is done is found, what failed is tried again.
+
+    With --status the pictures become the next generation: only the lost ones of these statuses are fetched, and what
+    reads pictures is made anew.
+    """
     from flows.context import home_folder
+    from infra.accounts import try_again
     from infra.costs import last_run
 
     record = last_run(home_folder(home), run)
-    _execute(record.recipe, Choices(cluster or record.cluster, home))
+    if status is not None:
+        wanted = [each.strip() for each in status.split(",") if each.strip()]
+        print(try_again(home_folder(home), record, wanted), file=sys.stderr)
+    _execute(record.recipe, Choices(cluster or record.cluster, home, until=until))
 
 
 def _run_flow(recipe: Recipe, choices: Choices) -> None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.terminal import Home, Json, ago, show
+from flows.terminal import Home, Json, show
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from infra.accounts import Accounts
     from infra.costs import CostLine
     from infra.finding import Finding
     from infra.gc import Item
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 REDRAW_S = 2.0
 FOLLOW_S = 0.3
+PASSING = ("http_429", "http_5xx", "dns", "timeout", "connection", "tls")  # statuses that another day may mend
 COLOURS = {
     **dict.fromkeys(("completed", "ok"), "green"),
     **dict.fromkeys(("failed", "wrong", "timeout", "out_of_memory"), "red"),
@@ -113,6 +115,7 @@ def _run_table(facts: Status) -> Table:
     from rich.table import Column, Table
 
     from infra.ledger import now
+    from infra.progress import ago
 
     width = max(len(each.run) for each in facts.runs)  # an id is there to be copied: it is never folded
     table = Table(Column("run", min_width=width, no_wrap=True), "state", "started", "jobs")
@@ -128,12 +131,14 @@ def _job_table(lines: Sequence[JobLine], jobs: Sequence[Job]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    from infra.progress import ago
+
     reasons, runs = any(line.reason for line in lines), len({line.run for line in lines}) > 1
     limits = any(line.remaining_s is not None for line in lines)
     last = [*(["left"] if limits else []), *(["run"] if runs else []), *(["reason"] if reasons else [])]
     table = Table("stage", "state", "progress", "job", "node", "elapsed", *last)
     for line, job in zip(lines, jobs, strict=True):
-        done = line.array or ("" if job.progress is None else f"{job.progress[0]}/{job.progress[1]}")
+        done = "\n".join(each for each in ("" if job.progress is None else str(job.progress), line.array) if each)
         left = "" if line.remaining_s is None else ago(line.remaining_s)
         rest = [*([left] if limits else []), *([line.run] if runs else []), *([escape(line.reason)] if reasons else [])]
         where = "in the run" if job.entry.is_inline else job.number
@@ -259,6 +264,88 @@ def cancel(
     print(f"{done.run}: {len(done.ended)} job{'s' * (len(done.ended) != 1)} ended{names}")
     for each in done.left:
         print(f"{each.stage} goes on: another run waits for it", file=sys.stderr)
+
+
+@app.command()
+def accounts(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="a run's id or a recipe [default: the last]")
+    ] = None,
+    shards: Annotated[bool, typer.Option("--shards", help="also a line for every shard of the captions")] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show what became of a run's pictures: rows by status, in all and by shard."""
+    from flows.context import home_folder
+    from infra.accounts import accounts as facts
+    from infra.costs import last_run
+
+    place = home_folder(home)
+    found = facts(place, last_run(place, run))
+    if as_json:
+        print(found.model_dump_json(indent=1))
+        return
+    _show_accounts(found)
+    if shards:
+        _show_shards(found)
+
+
+def _show_accounts(found: Accounts) -> None:
+    from rich.table import Column, Table
+
+    table = Table("status", Column("pictures", justify="right"), Column("share", justify="right"))
+    for status, rows in found.statuses.items():
+        table.add_row(status, f"{rows:,}", f"{rows / found.rows:.1%}")
+    table.add_row("all", f"{found.rows:,}", "", style="bold")
+    show(table)
+    tries = ", ".join(f"{rows:,} after {number}" for number, rows in found.tries.items())
+    show(f"generation {found.generation} of the pictures of {found.run}; tries: {tries}")
+    if again := [each for each in found.statuses if each in PASSING]:
+        show(f"[dim]-> xclr retry {found.run} --status {','.join(again)} fetches these again and no others")
+
+
+def _show_shards(found: Accounts) -> None:
+    from rich.table import Column, Table
+
+    statuses = list(found.statuses)
+    table = Table("shard", *(Column(each, justify="right") for each in statuses))
+    lines: dict[int, dict[str, int]] = {}
+    for each in found.shards:
+        lines.setdefault(each.shard, {})[each.status] = each.rows
+    for shard, counts in lines.items():
+        table.add_row(str(shard), *(f"{counts.get(each, 0):,}" for each in statuses))
+    show(table)
+
+
+@app.command()
+def verify(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="only what a run refers to: its id or a recipe [default: all]")
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Hash every stored file again and compare it with its manifest; exit 1 when one differs."""
+    from flows.context import home_folder
+    from infra.costs import last_run
+    from infra.verify import found, verify
+
+    place = home_folder(home)
+    artifacts = found(place, None if run is None else last_run(place, run).digests)
+    faults, size, lines = 0, 0, []
+    for verdict in verify(place, artifacts):
+        faults, size = faults + bool(verdict.fault), size + verdict.bytes
+        kind, digest = verdict.artifact.kind, str(verdict.artifact.digest)
+        lines.append({"kind": kind, "digest": digest, "bytes": verdict.bytes, "fault": verdict.fault})
+        if not as_json:
+            print(f"{'wrong' if verdict.fault else 'ok':<6}{kind:<16}{digest}  {verdict.fault}".rstrip(), flush=True)
+    if as_json:
+        print(json.dumps(lines, indent=1))
+    else:
+        show(f"{len(artifacts)} artifacts, {size / 1e9:.2f} GB, {faults} wrong")
+    if faults:
+        print("-> remove the folder of what is wrong and run its recipe again", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command()

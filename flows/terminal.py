@@ -21,13 +21,3 @@ def show(what: RenderableType) -> None:
     if not console.is_terminal:  # a pipe has no width to fold lines at
         console = Console(width=200)
     console.print(what, highlight=False)
-
-
-def ago(seconds: float) -> str:
-    """A span of time in its largest unit or two: 42 s, 3 min, 1 h 20 min, 2 d."""
-    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
-    if days:
-        return f"{days} d"
-    if hours:
-        return f"{hours} h {minutes % 60} min"
-    return f"{minutes} min" if minutes else f"{seconds:.0f} s"

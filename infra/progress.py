@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import (
@@ -23,8 +25,10 @@ from rich.progress import (
 from rich.text import Text
 
 from xclr.job import PROGRESS
+from xclr.shards import SHARDS
 
 REFRESH_S = 0.5
+SILENT_S = 120
 
 
 class Board:
@@ -38,6 +42,7 @@ class Board:
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[ok]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
@@ -50,7 +55,7 @@ class Board:
         self.reader = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Board:
-        self.overall = self.bars.add_task("[bold]stages", total=self.total)
+        self.overall = self.bars.add_task("[bold]stages", total=self.total, ok="")
         if self.console.is_terminal:
             self.bars.start()
             self.reader.start()
@@ -80,7 +85,7 @@ class Board:
     @contextmanager
     def stage(self, name: str, out: Path) -> Iterator[None]:
         """Show a bar while a stage is running."""
-        bar = self.bars.add_task(name, total=None)
+        bar = self.bars.add_task(name, total=None, ok="")
         with self.lock:
             self.active[bar] = out
         try:
@@ -97,13 +102,63 @@ class Board:
             for bar, path in active.items():
                 seen = read_progress(path)
                 if seen is not None and bar in self.active:
-                    self.bars.update(bar, completed=seen[0], total=seen[1])
+                    ok = "" if seen.ok is None or not seen.done else f"{seen.ok / seen.done:.0%} ok"
+                    self.bars.update(bar, completed=seen.done, total=seen.total, ok=ok)
 
 
-def read_progress(out: Path) -> tuple[int, int] | None:
-    """(done, total) of the stage that writes to `out`, when it has said so."""
+class Advance(NamedTuple):
+    """How far a stage is: items done and in all, how many of the first came to something, items a second."""
+
+    done: int
+    total: int
+    ok: int | None = None
+    per_s: float | None = None
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds that are left at this rate."""
+        return round((self.total - self.done) / self.per_s, 1) if self.per_s else None
+
+    def __str__(self) -> str:
+        parts = [f"{self.done:,} of {self.total:,}"]
+        if self.ok is not None and self.done:
+            parts.append(f"{self.ok / self.done:.0%} ok")
+        if self.per_s and self.done < self.total:
+            parts += [f"{self.per_s:,.3g} a second", f"{ago(self.eta_s or 0)} left"]
+        return ", ".join(parts)
+
+
+def ago(seconds: float) -> str:
+    """A span of time in its largest unit or two: 42 s, 3 min, 1 h 20 min, 2 d."""
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if days:
+        return f"{days} d"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+
+def read_progress(out: Path) -> Advance | None:
+    """How far the stage is that writes to `out`, when it, or an element of its array, has said so."""
+    whole = _read(out / PROGRESS)
+    if whole is not None:
+        return whole[0]
+    parts = [found for path in (out / SHARDS).glob(f"*.{PROGRESS}") if (found := _read(path)) is not None]
+    if not parts:
+        return None
+    done = sum(each.done for each, _ in parts)
+    total = max(*(items or 0 for _, items in parts), sum(each.total for each, _ in parts))
+    told = [each.ok for each, _ in parts if each.ok is not None]
+    rates = [each.per_s for each, _ in parts if each.per_s and each.done < each.total]
+    return Advance(done, total, sum(told) if told else None, sum(rates) or None)
+
+
+def _read(path: Path) -> tuple[Advance, int | None] | None:
+    """What a file says, and of how many items of a whole; the rate of a writer that is silent counts no more."""
     try:
-        raw = json.loads((out / PROGRESS).read_text())
-        return int(raw["done"]), int(raw["total"])
+        raw = json.loads(path.read_text())
+        silent = time.time() - path.stat().st_mtime > SILENT_S
+        ok, per_s = raw.get("ok"), None if silent else raw.get("per_s")
+        return Advance(int(raw["done"]), int(raw["total"]), ok, per_s), raw.get("whole")
     except (OSError, ValueError, KeyError):
         return None

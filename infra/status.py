@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from infra.ledger import LIVE, WHY, Book, Entry, JobState, now
 from infra.observe import elements, observe
-from infra.progress import read_progress
+from infra.progress import Advance, read_progress
 from infra.runs import RunRecord, Shown, read_runs, shown_state
 from infra.slurm.queue import Seen, Whole, is_slurm, plain_reason, shown, slurm_ids
 from xclr.errors import StoreError
@@ -32,6 +32,17 @@ class RunLine(BaseModel):
     started: datetime
 
 
+class Progress(BaseModel):
+    """Items done and in all, how many of the first came to something, items a second, seconds left."""
+
+    model_config = ConfigDict(frozen=True)
+    done: int
+    total: int
+    ok: int | None
+    per_s: float | None
+    eta_s: float | None
+
+
 class JobLine(BaseModel):
     """One job, as printed; `run` is the one that submitted it, `log` None where the stage has no process of its own.
 
@@ -49,6 +60,7 @@ class JobLine(BaseModel):
     log: str | None
     remaining_s: float | None
     array: str | None
+    progress: Progress | None
 
 
 class Status(BaseModel):
@@ -74,8 +86,8 @@ class Job(NamedTuple):
         return "+".join(slurm_ids(job)) if is_slurm(job) else job.rsplit("/", 2)[1]
 
     @property
-    def progress(self) -> tuple[int, int] | None:
-        """(done, total) while it runs and says so."""
+    def progress(self) -> Advance | None:
+        """How far it is, while it runs and says so."""
         return read_progress(self.out) if self.state in LIVE else None
 
 
@@ -161,9 +173,14 @@ def _line(job: Job) -> JobLine:
         elapsed_s=max(each.elapsed_s for each in live) if live else _elapsed_s(job),
         remaining_s=min((each.remaining_s for each in live if each.remaining_s is not None), default=None),
         array=_array(job.seen),
+        progress=_progress(job.progress),
         reason=_reason(job),
         log=entry.log,
     )
+
+
+def _progress(seen: Advance | None) -> Progress | None:
+    return None if seen is None else Progress(**seen._asdict(), eta_s=seen.eta_s)
 
 
 def _nodes(live: Sequence[Seen]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, islice
@@ -15,10 +16,12 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from infra.ledger import Usage
+from infra.progress import Advance, read_progress
+from infra.slurm.queue import is_slurm
 from xclr.artifact import Artifact, Manifest
 from xclr.recipe import Recipe, graph_name, method_name
 from xclr.spool import SPOOL, Entry, read_spool
-from xclr.stages import PretrainConfig, Stage
+from xclr.stages import ImagesConfig, PretrainConfig, Stage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -100,12 +103,26 @@ class Tracker:
                 client.set_terminated(run.info.run_id, "FINISHED", _made_ms(manifest))
 
     def follow(self, stage: Stage, out: Path) -> None:
-        """Upload the new metrics of a running pretraining, now and then."""
+        """Upload the new metrics of a running pretraining, or how far the pictures are, now and then."""
         self.polls += 1
+        if stage.kind == "images" and self.polls % FOLLOW_EVERY == 0 and (seen := read_progress(out)):
+            with self.lock:
+                self._advance(seen)
         if stage.kind == "pretrain" and self.polls % FOLLOW_EVERY == 0:
             with self.lock:
                 self._pretraining(str(stage.digest), stage, out)
                 self._send(stage, out)
+
+    def _advance(self, seen: Advance) -> None:
+        """Rows done, of these the usable ones, and rows a second, each over the rows done."""
+        from mlflow.entities import Metric
+
+        told = {"rows_done": seen.done, "rows_ok": seen.ok, "rows_per_s": seen.per_s}
+        when = int(time.time() * 1000)
+        metrics = [
+            Metric(f"data/images/{name}", float(value), when, seen.done) for name, value in told.items() if value
+        ]
+        self._client().log_batch(self._data_run().info.run_id, metrics=metrics)
 
     def experiment_url(self) -> str | None:
         """The recipe's experiment in the MLflow UI; None where there is no server."""
@@ -198,7 +215,7 @@ class Tracker:
     def _log_files(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> None:
         client, folder = self._client(), stage.name.split(" seed ")[0].replace(" ", "-")
         client.log_artifact(run.info.run_id, str(artifact.path / "manifest.json"), folder)
-        for name in ("scores.parquet", "graph_knn.parquet"):
+        for name in ("scores.parquet", "graph_knn.parquet", "accounts.parquet"):
             if (artifact.path / name).exists():
                 client.log_artifact(run.info.run_id, str(artifact.path / name), folder)
 
@@ -223,6 +240,8 @@ def _checkpoint(stage: Stage) -> str | None:
 
 
 def _mark(stage: Stage) -> str:
+    if isinstance(stage.config, ImagesConfig) and stage.config.generation:
+        return f"artifact.images.{stage.config.generation}"
     return f"artifact.{stage.name.split(' seed ')[0].split(' ')[0] if stage.kind == 'suite' else stage.kind}"
 
 
@@ -240,9 +259,15 @@ def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[M
     for key, value in manifest.cost.model_dump().items():
         yield Metric(f"{prefix}/{stage.kind}/{key}", float(value), when, 0)
     if prefix == "data":
-        for key, value in manifest.stats.items():
+        step = stage.config.generation if isinstance(stage.config, ImagesConfig) else 0
+        stats = dict(manifest.stats)
+        if stage.kind == "images":
+            stats["success_rate"] = stats.get("ok", 0) / stats["rows"]
+            if not any(is_slurm(job) for job in manifest.jobs):  # an array's time is not that of its last element
+                stats["rows_per_s"] = stats["rows"] / max(manifest.cost.wall_s, 1e-9)
+        for key, value in stats.items():
             if isinstance(value, int | float):
-                yield Metric(f"data/{stage.kind}/{key}", float(value), when, 0)
+                yield Metric(f"data/{stage.kind}/{key}", float(value), when, step)
 
 
 def _costs(stage: Stage, made: Made) -> Iterator[Metric]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from prefect import task
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
@@ -15,6 +17,7 @@ from xclr.artifact import Artifact
 from xclr.captions.download import fetch
 from xclr.datafiles import placed
 from xclr.recipe import Recipe, TargetGraph, host_of
+from xclr.schema import STATUSES
 
 
 @task(task_run_name="download", cache_policy=NO_CACHE)
@@ -42,7 +45,9 @@ def captions(run: Run) -> Artifact:
 @task(task_run_name="images", cache_policy=NO_CACHE)
 def images(run: Run, captions: Artifact) -> Artifact:
     """Fetch and check every picture and pack it into shards; refuse a recipe that too few are left for."""
-    artifact = make(run, stages.images(run.recipe, run.store, captions))
+    for generation in stages.image_generations(run.recipe, run.store, captions):
+        artifact = make(run, generation)
+    _tell(run.store.manifest(artifact).stats)
     stages.check_pictures(run.recipe, run.store.manifest(artifact))
     return artifact
 
@@ -63,3 +68,11 @@ def graph(run: Run, captions: Artifact, embeddings: Artifact) -> Artifact:
 def class_graph(run: Run, target: TargetGraph, captions: Artifact, embeddings: Artifact) -> Artifact:
     """Write a similarity for every pair of classes."""
     return make(run, stages.class_graph(run.recipe, target, run.store, captions, embeddings))
+
+
+def _tell(stats: Mapping[str, int]) -> None:
+    """Leave a table at the task run: pictures by what became of them."""
+    total = stats["rows"]
+    there = [(each, stats[each]) for each in STATUSES if each in stats]
+    table = [{"status": each, "rows": rows, "share": f"{rows / total:.1%}"} for each, rows in there]
+    create_table_artifact(table, key="pictures", description=f"{total:,} pictures by what became of them")

@@ -78,9 +78,9 @@ def _show(artifact: UUID | None, name: str, out: Path) -> UUID | None:
     seen = read_progress(out)
     if seen is None:
         return artifact
-    percent = 100 * seen[0] / max(1, seen[1])
+    percent, words = 100 * seen.done / max(1, seen.total), f"{name}: {seen}"
     if artifact is None:
-        made = create_progress_artifact(percent, key=artifact_key(f"progress {name}"), description=name)
+        made = create_progress_artifact(percent, key=artifact_key(f"progress {name}"), description=words)
         return made if isinstance(made, UUID) else None
-    update_progress_artifact(artifact, percent)
+    update_progress_artifact(artifact, percent, description=words)
     return artifact

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Collection, Iterable
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from functools import partial
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -15,6 +19,8 @@ import httpcore
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MOST_DIALLED = 3  # addresses of one name
 MOST_LOOK_UPS = 16  # at once: name servers drop queries of a burst, and each then costs 5 s
+MOST_NAMES = 10_000  # remembered
+FRESH_S, FAILED_S = 300.0, 30.0  # how long a name's addresses, and that it has none, are remembered
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 NOT_PUBLIC = tuple(  # ranges that `is_global` of some Python versions lets through
     map(
@@ -70,13 +76,56 @@ def check(host: str, addresses: Iterable[str]) -> None:
             raise BlockedError(f"{where} is not a public address; data.allow_hosts can allow it")
 
 
+def spelled_out(host: str) -> list[str]:
+    """The address that a host is in itself, in whatever spelling; none for a name, but for that of this machine."""
+    if host.lower() == "localhost" or host.lower().endswith(".localhost"):
+        return ["127.0.0.1"]
+    with suppress(ValueError):
+        return [str(ipaddress.ip_address(host.strip("[]")))]
+    with suppress(OSError):
+        return [socket.inet_ntoa(socket.inet_aton(host))]  # decimal, octal and hex too
+    return []
+
+
+class Names:
+    """What names resolve to, each asked once while that is fresh, however many connections to it are opened."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.known: OrderedDict[tuple[str, int], tuple[float, list[str] | LookupFailedError]] = OrderedDict()
+        self._look_ups = asyncio.Semaphore(MOST_LOOK_UPS)
+        self._asking: WeakValueDictionary[tuple[str, int], asyncio.Lock] = WeakValueDictionary()
+
+    async def find(self, host: str, port: int, timeout_s: float | None) -> list[str]:
+        """The addresses of a name; raises LookupFailedError."""
+        lock = self._asking.setdefault((host, port), asyncio.Lock())
+        async with lock:
+            until, found = self.known.get((host, port), (0.0, []))
+            if self.clock() >= until:
+                found = await self._ask(host, port, timeout_s)
+        if isinstance(found, LookupFailedError):
+            raise found
+        return found
+
+    async def _ask(self, host: str, port: int, timeout_s: float | None) -> list[str] | LookupFailedError:
+        found: list[str] | LookupFailedError
+        try:
+            found, fresh_s = await resolve(host, port, timeout_s, self._look_ups), FRESH_S
+        except LookupFailedError as error:
+            found, fresh_s = error.with_traceback(None), FAILED_S
+        self.known[host, port] = self.clock() + fresh_s, found
+        if len(self.known) > MOST_NAMES:
+            self.known.popitem(last=False)
+        return found
+
+
 class CheckedBackend(httpcore.AsyncNetworkBackend):
     """Opens connections to checked addresses only; what it checked is what it dials, so no second answer can differ."""
 
     def __init__(self, allow: Collection[str]) -> None:
         self.allow = allow
         self._dial = httpcore.AnyIOBackend()
-        self._look_ups = asyncio.Semaphore(MOST_LOOK_UPS)
+        self.names = Names()
 
     async def connect_tcp(
         self,
@@ -87,7 +136,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Connect to the first address that answers; raises BlockedError, LookupFailedError, httpcore's errors."""
-        addresses = await resolve(host, port, timeout, self._look_ups)
+        addresses = await self.names.find(host, port, timeout)
         if not is_allowed(host, port, self.allow):
             check(host, addresses)
         *others, last = addresses[:MOST_DIALLED]

@@ -33,7 +33,6 @@ GET = {
 }
 
 
-
 class Inside(NamedTuple):
     """A picture that lies in a file, uncompressed."""
 

@@ -69,17 +69,26 @@ class Failure(BaseModel):
 
 
 class ProgressFile:
-    """Writes {done, total} to a file, at most a few times a second."""
+    """Writes {done, total, ok, per_s, whole} to a file, at most a few times a second.
 
-    def __init__(self, path: Path, interval_s: float = 0.25) -> None:
-        self.path, self.interval_s, self.last = path, interval_s, 0.0
+    `ok` counts what came to something, where that is told; `per_s` is the rate since the first report; `whole` is the
+    number of items of a stage of which this is a shard.
+    """
 
-    def __call__(self, done: int, total: int) -> None:
+    def __init__(self, path: Path, whole: int | None = None, interval_s: float = 0.25) -> None:
+        self.path, self.whole, self.interval_s, self.last = path, whole, interval_s, 0.0
+        self.first: tuple[float, int] | None = None
+
+    def __call__(self, done: int, total: int, ok: int | None = None, /) -> None:
+        """Take note of items done and in all."""
         now = time.monotonic()
+        began, already = self.first = self.first or (now, done)
         if done >= total or now - self.last >= self.interval_s:
             self.last = now
+            per_s = round((done - already) / (now - began), 3) if now > began else None
+            seen = {"done": done, "total": total, "ok": ok, "per_s": per_s, "whole": self.whole}
             draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            draft.write_text(json.dumps({"done": done, "total": total}))
+            draft.write_text(json.dumps(seen))
             draft.replace(self.path)
 
 
@@ -106,9 +115,8 @@ def run_shard(stage: Stage, out: Path, shard: int) -> None:
     folder = shards.folder(out, shard)
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
-        progress = ProgressFile(folder.with_name(f"{folder.name}.{PROGRESS}"))
+        progress = ProgressFile(folder.with_name(f"{folder.name}.{PROGRESS}"), shards.items(stage))
         importlib.import_module(RUNNERS[stage.kind]).run_shard(stage, out, shard, progress)
-        progress.path.unlink(missing_ok=True)
     if not shards.missing(out, shards.count(stage)) and not (out / RESULT).exists():
         with suppress(BusyError):  # another element was last as well
             run_stage(stage, out)

@@ -66,7 +66,7 @@ class DataConfig(Config):
     source: Literal["emoji", "table", "folder", "cc3m", "cc12m", "wds", "imagenet"] = Field(
         "emoji",
         description="emoji: the embedded set; table: a Parquet, CSV, TSV or JSONL file; folder: a folder of class "
-        "folders; cc3m, cc12m: the published TSV of captions and addresses; wds: WebDataset tars; imagenet: its folders, "
+        "folders; cc3m, cc12m: the published TSV of captions and addresses; wds: WebDataset tars; imagenet: folders, "
         "or its official tars",
     )
     path: Path | None = Field(
@@ -92,8 +92,8 @@ class DataConfig(Config):
     shortest_edge: int | None = Field(
         None,
         ge=MIN_SIDE,
-        description="store pictures as upright RGB JPEGs whose shortest edge is at most so many pixels; default: as they "
-        "were received",
+        description="store pictures as upright RGB JPEGs whose shortest edge has at most so many pixels; default: as "
+        "they were received",
     )
     shard: int = Field(
         10_000, ge=1, description="captions of one shard of pictures: a tar, and an element of a job array"

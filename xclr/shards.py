@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from xclr.stages import EmbeddingsConfig, Stage
+from xclr.stages import EmbeddingsConfig, ImagesConfig, Stage
 from xclr.store import Store
 
 SHARDS = "shards"
@@ -30,11 +30,21 @@ class Place(NamedTuple):
 
 def count(stage: Stage) -> int:
     """How many shards a stage has; 1 for one that is made as a whole."""
-    if not isinstance(stage.config, EmbeddingsConfig):
-        return 1
+    size = stage.config.shard if isinstance(stage.config, EmbeddingsConfig) else None
+    size = stage.config.data.shard if isinstance(stage.config, ImagesConfig) else size
+    return 1 if size is None else -(-items(stage) // size)
+
+
+def items(stage: Stage) -> int:
+    """How many items a stage's shards have together: captions to encode, or pictures to obtain."""
     captions = stage.inputs["captions"]
-    stats = Store(captions.path.parents[2]).manifest(captions).stats
-    return -(-int(stats["distinct"]) // stage.config.shard)
+    store = Store(captions.path.parents[2])
+    if isinstance(stage.config, ImagesConfig):
+        if "before" in stage.inputs:
+            stats = store.manifest(stage.inputs["before"]).stats
+            return sum(int(stats.get(status, 0)) for status in stage.config.retry)
+        return int(store.manifest(captions).stats["rows"])
+    return int(store.manifest(captions).stats["distinct"])
 
 
 def folder(out: Path, shard: int) -> Path:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from pydantic import Field
 
-from xclr import datafiles
+from xclr import datafiles, heads
 from xclr.artifact import Artifact, Digest, Manifest, digest, identity
 from xclr.errors import DataError, RecipeError
 from xclr.recipe import (
@@ -40,7 +40,13 @@ CLASS_GRAPHS = frozenset({"class_captions", "wordnet", "random_class"})  # simil
 READ_FROM = {"captions": "embeddings", "random_pair": "embeddings", "knn": "graph"}  # artifact of the other graphs
 Until = Literal["captions", "images", "embeddings", "graph", "pretrain", "evaluate", "compare"]  # where a run may stop
 UNTIL: tuple[Until, ...] = get_args(Until)
-Progress = Callable[[int, int], None]  # (done, total)
+
+
+class Progress(Protocol):
+    """What a runner tells how far it is: items done and in all, and how many of the first came to something."""
+
+    def __call__(self, done: int, total: int, ok: int | None = None, /) -> None:
+        """Take note."""
 
 
 class Produced(NamedTuple):
@@ -59,10 +65,15 @@ class CaptionsConfig(Config):
 
 
 class ImagesConfig(Config):
-    """The same tables, and the files that pictures are read from, by name, size and time of change."""
+    """The same tables, and the files that pictures are read from, by name, size and time of change.
+
+    A later generation tries again the rows of the one before whose status is among `retry`.
+    """
 
     data: DataConfig
     sha256: tuple[str, ...]
+    generation: int = 0
+    retry: tuple[str, ...] = ()
 
 
 class EmbeddingsConfig(Config):
@@ -132,7 +143,7 @@ class ComparisonConfig(Config):
 
 KINDS: Mapping[str, tuple[type[Config], int]] = {  # config model and code version of each stage kind
     "captions": (CaptionsConfig, 3),
-    "images": (ImagesConfig, 1),
+    "images": (ImagesConfig, 2),
     "embeddings": (EmbeddingsConfig, 1),
     "graph": (GraphKnnConfig, 1),
     "class_graph": (ClassGraphConfig, 1),
@@ -240,10 +251,20 @@ def captions(recipe: Recipe, store: Store) -> Stage:
 
 
 def images(recipe: Recipe, store: Store, captions: Artifact) -> Stage:
-    """Fetch and check every picture and pack it into shards; raises DataError when picture files are not there."""
+    """The current generation of the pictures, which others read; raises DataError when picture files are not there."""
+    return image_generations(recipe, store, captions)[-1]
+
+
+def image_generations(recipe: Recipe, store: Store, captions: Artifact) -> list[Stage]:
+    """Fetch and check every picture and pack it into shards; then, a stage each, what `xclr retry` tries again."""
     data = recipe.data.model_copy(update={"allow_hosts": recipe.data.reachable, "url": None})
     config = ImagesConfig(data=data, sha256=_hashes(data, store, datafiles.pictures_listing(data)))
-    return Stage("images", "images", config, {"captions": captions})
+    found = [Stage("images", "images", config, {"captions": captions})]
+    for generation, statuses in enumerate(heads.read(store, found[0].digest), start=1):
+        later = config.model_copy(update={"generation": generation, "retry": statuses})
+        inputs = {"captions": captions, "before": store.reference(found[-1].digest)}
+        found.append(Stage("images", f"images, generation {generation}", later, inputs))
+    return found
 
 
 def _hashes(data: DataConfig, store: Store, listing: str | None) -> tuple[str, ...]:
@@ -369,7 +390,8 @@ def data_stages(recipe: Recipe, store: Store) -> dict[str, Stage]:
         return store.reference(found[role].digest)
 
     found = {"captions": captions(recipe, store)}
-    found["images"] = images(recipe, store, made("captions"))
+    *earlier, found["images"] = image_generations(recipe, store, made("captions"))
+    found = {"captions": found["captions"]} | {f"images:{place}": each for place, each in enumerate(earlier)} | found
     found["embeddings"] = embeddings(recipe, store, made("captions"))
     found["graph"] = graph(recipe, made("captions"), made("embeddings"))
     for target in class_graphs(recipe):

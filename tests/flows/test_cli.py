@@ -17,7 +17,7 @@ from tests.flows.finished import own_recipe
 from tests.infra.conftest import TINY
 
 
-def xclr(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def xclr(*arguments: str, cwd: Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line as a person does."""
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],
@@ -25,7 +25,7 @@ def xclr(*arguments: str, cwd: Path, **environment: str) -> subprocess.Completed
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
     )
 
 

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -28,7 +29,7 @@ def claiming(png, width, height):
     return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
-def no_progress(done, total):
+def no_progress(done, total, ok=None):
     """For runs nobody watches."""
 
 
@@ -64,3 +65,36 @@ def pack_table(pictures, folder, **options):
 RED = Image.new("RGB", (24, 16), (200, 30, 60))
 PNG, WEBP, JPEG = encode(RED), encode(RED, "WEBP"), encode(RED, "JPEG")
 HUGE = claiming(PNG, 60_000, 60_000)
+
+
+def turned(orientation=6):
+    """A JPEG, left half red, right half blue, that a camera says is to be turned."""
+    picture = Image.new("RGB", (60, 40), (255, 0, 0))
+    picture.paste((0, 0, 255), (30, 0, 60, 40))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(picture, "JPEG", quality=95, exif=exif)
+
+
+def see_through():
+    """A PNG that is transparent, in a colour that must not show."""
+    return encode(Image.new("RGBA", (40, 40), (200, 30, 60, 0)))
+
+
+SERVED = {  # what the tests' server has at /picture/<name>, and the status it deserves
+    "plain.jpg": (JPEG, "ok"),
+    "tall.jpg": (encode(Image.new("RGB", (20, 20_000), (9, 9, 9)), "JPEG"), "ok"),
+    "wide.jpg": (encode(Image.new("RGB", (3000, 2000), (10, 200, 10)), "JPEG"), "ok"),
+    "webp": (WEBP, "ok"),
+    "gif": (encode(RED, "GIF"), "ok"),
+    "animated.gif": (encode(RED, "GIF", save_all=True, append_images=[RED.rotate(90)]), "ok"),
+    "palette.png": (encode(RED.convert("P")), "ok"),
+    "grey16.png": (encode(Image.fromarray(np.full((40, 40), 40_000, dtype=np.uint16))), "ok"),
+    "alpha.png": (see_through(), "ok"),
+    "cmyk.jpg": (encode(RED.convert("CMYK"), "JPEG"), "ok"),
+    "turned.jpg": (turned(), "ok"),
+    "cut.jpg": (encode(Image.effect_noise((200, 200), 80), "JPEG")[:900], "decode"),
+    "pixel.png": (encode(Image.new("L", (1, 1))), "too_small"),
+    "bomb.png": (HUGE, "decode"),
+    "empty": (b"", "decode"),
+}

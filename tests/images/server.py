@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.images.pictures import PNG
+from tests.images.pictures import PNG, SERVED
 
 LIMIT = 100_000  # bytes, of the tests' downloads
 PATIENCE_S = 60  # until a server gives up on a condition that a failing test never brings about
@@ -62,6 +62,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.asked[self.path] += 1
             self.server.headers.append(dict(self.headers))
             self.server.changed.notify_all()
+        if "://" in self.path:  # to a proxy
+            self.path = urlsplit(self.path).path
         getattr(self, "on_" + self.path.split("/")[1].partition("?")[0])()
 
     def answer(self, code=200, body=PNG, **headers):
@@ -75,11 +77,19 @@ class Handler(BaseHTTPRequestHandler):
     def on_ok(self):
         self.answer(Set_Cookie="seen=1")
 
+    def on_picture(self):
+        self.answer(body=SERVED[self.path.split("/")[2].partition("?")[0]][0])
+
+    def on_mended(self):
+        """503 until `released`, then a picture."""
+        mended = self.server.released.is_set()
+        self.answer(*(() if mended else (503, b"later")))
+
     def on_html(self):
         self.answer(body=b"<html>not here</html>", Content_Type="image/png")
 
     def on_status(self):
-        code = int(self.path.split("/")[2])
+        code = int(self.path.split("/")[2].partition("?")[0])
         self.answer(code, b"" if code in {204, 304} else b"sorry")
 
     def on_to(self):

@@ -10,10 +10,18 @@ from tests.images.server import LIMIT, serving
 from tests.images.test_fetch import QUICK
 from xclr.errors import DataError
 from xclr.images.fetch import Limits, Outcome
-from xclr.images.obtain import AHEAD, Breaker, obtain, read
+from xclr.images.obtain import AHEAD, Breaker, read
+from xclr.images.obtain import obtain as obtain_with
+from xclr.images.workers import Workers
 
 LIMITS = Limits(**QUICK)
 DEAD = {"status": "dns", "error": "no such name", "reached": False}
+
+
+def obtain(pictures, limits):
+    """Outcomes with two decoders."""
+    with Workers(2, None) as workers, closing(obtain_with(pictures, limits, workers)) as outcomes:
+        yield from outcomes
 
 
 @pytest.fixture

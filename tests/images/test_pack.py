@@ -19,10 +19,11 @@ from tests.images.pictures import HUGE, JPEG, PNG, RED, WEBP, claiming, encode, 
 from tests.images.server import serving
 from xclr import schema
 from xclr.errors import DataError
-from xclr.images import decode, inspect, read_pictures, usable_rows
+from xclr.images import decode, read_pictures, usable_rows
 from xclr.images import run as run_images
-from xclr.images.pack import MIN_SIDE, PARTS, SHARD_ROWS
-from xclr.recipe import DataConfig
+from xclr.picture import judge
+from xclr.recipe import MIN_SIDE, DataConfig
+from xclr.shards import SHARDS
 
 KINDS = {
     "png": (PNG, "ok"),
@@ -92,7 +93,7 @@ def members(images):
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_have_the_status_they_deserve(kind):
     picture, status = KINDS[kind]
-    found = inspect(picture)
+    found = judge(picture).columns
     assert found["status"] == status
     assert ("error" in found) == (status != "ok")
     if status != "decode":
@@ -115,6 +116,9 @@ def test_every_caption_has_one_images_row_whatever_the_bytes_are(pictures, tmp_p
     assert counts.get("ok", 0) == len(usable)
 
 
+WHOLE = 10_000  # rows of a shard
+
+
 def flips(picture, rng):
     """A picture with some bytes overwritten."""
     broken = bytearray(picture)
@@ -131,7 +135,7 @@ def test_pictures_with_flipped_bytes_are_told_apart_from_good_ones(kind):
     rng, picture = random.Random(0), encode(RED, kind)
     for _ in range(300):
         broken = flips(picture, rng)
-        found = inspect(broken)
+        found = judge(broken).columns
         assert found["status"] in {"ok", "decode", "too_small"}
         if found["status"] == "ok" and found["width"] * found["height"] < 10**6:
             assert decode(broken, 8).shape == (4, 8, 8)
@@ -139,7 +143,7 @@ def test_pictures_with_flipped_bytes_are_told_apart_from_good_ones(kind):
 
 def test_a_tar_holds_each_picture_beside_its_caption(tmp_path):
     images, produced = pack_table([PNG, None, WEBP, JPEG], tmp_path)
-    assert produced.files == ("images.parquet", "shard-00000.tar")
+    assert produced.files == ("images.parquet", "accounts.parquet", "shard-00000.tar")
     assert members(images) == [
         ("000000000.png", PNG), ("000000000.txt", b"picture 0"),
         ("000000002.webp", WEBP), ("000000002.txt", b"picture 2"),
@@ -172,17 +176,17 @@ def test_the_emoji_are_packed_as_they_were_given(tmp_path):
 
 def test_pictures_beyond_a_shard_go_to_the_next(tmp_path):
     small = encode(Image.new("L", (MIN_SIDE, MIN_SIDE)))
-    pictures = [small] * (SHARD_ROWS + 2)
+    pictures = [small] * (WHOLE + 2)
     pictures[1], pictures[-1] = None, PNG
-    assert SHARD_ROWS == 10_000
+    assert DataConfig().shard == WHOLE
     images, produced = pack_table(pictures, tmp_path)
-    assert produced.files == ("images.parquet", "shard-00000.tar", "shard-00001.tar")
+    assert produced.files == ("images.parquet", "accounts.parquet", "shard-00000.tar", "shard-00001.tar")
     rows = pq.read_table(images.path / "images.parquet").to_pylist()
-    assert [row["row_id"] for row in rows] == list(range(SHARD_ROWS + 2))
-    assert [rows[at]["shard"] for at in (0, 1, SHARD_ROWS - 1, SHARD_ROWS, SHARD_ROWS + 1)] == [0, None, 0, 1, 1]
+    assert [row["row_id"] for row in rows] == list(range(WHOLE + 2))
+    assert [rows[at]["shard"] for at in (0, 1, WHOLE - 1, WHOLE, WHOLE + 1)] == [0, None, 0, 1, 1]
     assert located(images, rows[-1]) == PNG
-    assert located(images, rows[SHARD_ROWS - 1]) == small
-    pixels = read_pictures(images.path, [SHARD_ROWS + 1, 0], 8)
+    assert located(images, rows[WHOLE - 1]) == small
+    pixels = read_pictures(images.path, [WHOLE + 1, 0], 8)
     assert pixels[:, 0, 4, 4].tolist() == [200, 0]
 
 
@@ -216,13 +220,13 @@ LOCAL = {"allow_hosts": ("127.0.0.1",)}
 SHARD = 10  # rows, of the runs that are interrupted
 ROWS = 45
 STOPPED = 33  # rows that the first run comes to, in the fourth shard
-RUN = f"""
+RUN = """
 import sys
 from pathlib import Path
 from xclr.images import run
 from xclr.stages import Stage
 stage = Stage.from_json(Path(sys.argv[1]).read_text())
-run(stage, Path(sys.argv[2]), lambda done, total: print(done, flush=True), {SHARD})
+run(stage, Path(sys.argv[2]), lambda done, total, ok: print(done, flush=True))
 """
 
 
@@ -232,7 +236,7 @@ def server():
         yield running
 
 
-def no_progress(done, total):
+def no_progress(done, total, ok=None):
     """For runs nobody watches."""
 
 
@@ -276,37 +280,35 @@ def test_a_table_that_changes_meanwhile_is_an_error(tmp_path):
 
 
 def test_progress_is_told_after_every_picture(tmp_path):
-    stage, images = prepare(DataConfig(source="table", path=write_table([PNG] * 5, tmp_path)), tmp_path)
+    stage, images = prepare(DataConfig(source="table", path=write_table([PNG] * 5, tmp_path), shard=2), tmp_path)
     told = []
-    run_images(stage, images.path, lambda *counts: told.append(counts), 2)
-    assert told == [(row, 5) for row in range(1, 6)]
+    run_images(stage, images.path, lambda *counts: told.append(counts))
+    assert told == [(row, 5, row) for row in range(1, 6)]
 
 
 def test_a_killed_run_goes_on_with_the_first_unfinished_shard(server, tmp_path):
     """Row 33 is held back: the first run is killed in the fourth shard, when three are on disk."""
     urls = [server.url(f"/ok?{row}") for row in range(ROWS)]
     urls[STOPPED] = server.url("/hold")
-    stage, images = prepare(DataConfig(source="table", path=write_table(urls, tmp_path), **LOCAL), tmp_path)
+    stage, images = prepare(
+        DataConfig(source="table", path=write_table(urls, tmp_path), shard=SHARD, **LOCAL), tmp_path
+    )
     (tmp_path / "stage.json").write_text(stage.to_json())
     command = [sys.executable, "-c", RUN, str(tmp_path / "stage.json"), str(images.path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         done = [int(line) for line in takewhile(lambda line: int(line) < STOPPED, process.stdout)]
         process.kill()
     assert done == list(range(1, STOPPED))
-    assert sorted(path.name for path in (images.path / PARTS).glob("*.parquet")) == [
-        "shard-00000.parquet", "shard-00001.parquet", "shard-00002.parquet"
-    ]  # fmt: skip
-    before = [(images.path / f"shard-0000{shard}.tar").stat().st_mtime_ns for shard in range(3)]
+    assert sorted(path.name for path in (images.path / SHARDS).glob("[0-9]*")) == ["00000", "00001", "00002"]
+    before = [(images.path / SHARDS / f"0000{shard}" / "pictures.tar").stat().st_mtime_ns for shard in range(3)]
     server.released.set()
-    produced = run_images(stage, images.path, no_progress, SHARD)
+    produced = run_images(stage, images.path, no_progress)
     assert produced.stats == {"rows": ROWS, "ok": ROWS, "downloaded_bytes": ROWS * len(PNG)}
-    assert produced.scratch == (PARTS,)
+    assert produced.scratch == (SHARDS,)
     assert [(images.path / f"shard-0000{shard}.tar").stat().st_mtime_ns for shard in range(3)] == before
     assert [server.asked[f"/ok?{row}"] for row in range(30)] == [1] * 30
     assert server.asked["/hold"] == 2
-    fresh, _ = pack(
-        DataConfig(source="table", path=tmp_path / "mine.parquet", **LOCAL), tmp_path / "b", shard_rows=SHARD
-    )
+    fresh, _ = pack(DataConfig(source="table", path=tmp_path / "mine.parquet", shard=SHARD, **LOCAL), tmp_path / "b")
     assert members(images) == members(fresh)
     tables = [pq.read_table(each.path / "images.parquet") for each in (images, fresh)]
     assert tables[0].equals(tables[1])
@@ -317,20 +319,24 @@ def test_a_run_without_a_network_keeps_its_shards_and_goes_on_when_there_is_one(
         pass
     with serving() as server:
         urls = [server.url(f"/ok?{row}") for row in range(2 * SHARD)] + [dead.url(f"/ok?{row}") for row in range(300)]
-        stage, images = prepare(DataConfig(source="table", path=write_table(urls, tmp_path), **LOCAL), tmp_path)
+        stage, images = prepare(
+            DataConfig(source="table", path=write_table(urls, tmp_path), shard=SHARD, **LOCAL), tmp_path
+        )
         with pytest.raises(DataError, match="200 downloads in a row reached no server"):
-            run_images(stage, images.path, no_progress, SHARD)
-        finished = len(list((images.path / PARTS).glob("*.parquet")))
+            run_images(stage, images.path, no_progress)
+        finished = len(list((images.path / SHARDS).glob("[0-9]*")))
         assert 2 <= finished <= 22
         assert server.asked.total() == 2 * SHARD
         with pytest.raises(DataError, match="50 downloads in a row reached no server"):
-            run_images(stage, images.path, no_progress, SHARD)
+            run_images(stage, images.path, no_progress)
         assert server.asked.total() == 2 * SHARD
 
 
 def test_a_run_without_a_usable_picture_tries_all_again(server, tmp_path):
     urls = [server.url(f"/busy/404/0?{row}") for row in range(3)]
-    stage, images = prepare(DataConfig(source="table", path=write_table(urls, tmp_path), **LOCAL), tmp_path)
+    stage, images = prepare(
+        DataConfig(source="table", path=write_table(urls, tmp_path), shard=SHARD, **LOCAL), tmp_path
+    )
     with pytest.raises(DataError, match="none of the 3 pictures can be used: 3 http_4xx; the first: HTTP 404"):
         run_images(stage, images.path, no_progress)
     assert run_images(stage, images.path, no_progress).stats["ok"] == 3

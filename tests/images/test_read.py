@@ -162,8 +162,8 @@ def test_pictures_of_more_shards_than_files_may_be_open_are_read(tmp_path):
     """One picture a shard, each of its own grey; the order asked goes back and forth between shards."""
     shades = list(range(120))
     table = write_table([encode(Image.new("L", (8, 8), shade)) for shade in shades], tmp_path)
-    images, produced = pack(DataConfig(source="table", path=table), tmp_path, shard_rows=1)
-    assert len(produced.files) == 121
+    images, produced = pack(DataConfig(source="table", path=table, shard=1), tmp_path)
+    assert len(produced.files) == 122
     order = np.random.default_rng(0).permutation(len(shades))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with Path(os.devnull).open() as first_free:

@@ -62,7 +62,7 @@ def test_a_running_job_tells_its_place_time_and_progress(home, job):
     assert line.node == job.split("/")[0]
     assert line.elapsed_s >= 600
     assert (line.reason, line.log) == ("", "/logs/a")
-    assert seen.jobs[0].progress == (3, 8)
+    assert seen.jobs[0].progress == (3, 8, None, None)
 
 
 def test_a_failed_job_says_why_and_time_stands_still(home):

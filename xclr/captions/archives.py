@@ -39,7 +39,7 @@ def pictures(data: DataConfig) -> list[Packed]:
 
 def names(data: DataConfig) -> dict[str, str]:
     """All names of each synset, separated by commas, from the devkit."""
-    return {synset: words for synset, words in _synsets(located(data)).values()}
+    return dict(_synsets(located(data)).values())
 
 
 def _train(path: Path) -> Iterator[Packed]:

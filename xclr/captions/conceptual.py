@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from xclr.captions.source import Records
 from xclr.captions.text import key, normalise
 from xclr.datafiles import GET, columns_of, located
@@ -16,7 +14,8 @@ SHOWN = 5  # malformed lines named in the stats
 
 def captions(data: DataConfig) -> Records:
     """One record a line, all of split "train"; lines that hold no caption and address are counted as malformed."""
-    malformed, shown, kept = 0, [], 0
+    malformed, kept = 0, 0
+    shown: list[str] = []
     for line, raw in enumerate(raw_lines(located(data)), start=1):
         pair = columns_of(raw, data.source)
         if pair is None:

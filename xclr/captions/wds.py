@@ -45,7 +45,8 @@ def captions(data: DataConfig) -> Records:
     where in them a picture lies.
     """
     root = located(data) if located(data).is_dir() else located(data).parent
-    malformed, shown, kept = 0, [], 0
+    malformed, kept = 0, 0
+    shown: list[str] = []
     for path, name, files in _samples(data):
         about = _json(files)
         caption, picture = _caption(files, about), _picture(files)
@@ -91,7 +92,9 @@ def _members(path: Path) -> Iterator[Member]:
                     small = tar.extractfile(entry) if name.suffix.lower() in {".txt", ".json"} else None
                     yield Member(name, entry.offset_data, entry.size, small.read() if small else b"")
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as a tar: {error}", "fetch it again; it must not be compressed") from error
+        raise DataError(
+            f"{path} cannot be read as a tar: {error}", "fetch it again; it must not be compressed"
+        ) from error
 
 
 def _json(files: dict[str, Member]) -> dict[str, Any]:

@@ -124,7 +124,11 @@ def _encode_shard(
 
 def _from(progress: Progress, done: int, total: int) -> Progress:
     """Progress of a shard as progress of the whole."""
-    return lambda more, _: progress(done + more, total)
+
+    def of_all(more: int, _: int, ok: int | None = None, /) -> None:
+        progress(done + more, total)
+
+    return of_all
 
 
 def _copy_to_duplicates(vectors: Vectors, captions: pa.Table) -> None:

@@ -21,7 +21,9 @@ import httpcore
 import httpx
 
 from xclr import __version__
-from xclr.address import BlockedError, CheckedBackend, LookupFailedError
+from xclr.address import BlockedError, CheckedBackend, LookupFailedError, check, is_allowed, spelled_out
+from xclr.picture import Judged
+from xclr.recipe import host_of
 
 AGENT = "xclr"
 HEADERS = {"User-Agent": f"{AGENT}/{__version__}", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
@@ -52,6 +54,7 @@ class Limits:
     backoff_s: float = 1.0
     longest_wait_s: float = 10.0  # a server that asks for more by Retry-After is not asked again
     robots: bool = True  # respect X-Robots-Tag noai and noimageai
+    proxy: str | None = None  # http://host:port
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Outcome:
     host: str = ""  # of a download
     reached: bool = True  # False when no server took the connection
     retry_after_s: float | None = None
+    judged: Judged | None = None  # what its bytes are
 
 
 Start = Callable[[str], Future[Outcome]]
@@ -100,8 +104,8 @@ UNREACHED = (LookupFailedError, httpcore.ConnectError, httpcore.ConnectTimeout)
 def downloading(limits: Limits, context: ssl.SSLContext | None = None) -> Iterator[Start]:
     """Downloads beside the caller's work: yields `start(url)`, whose future holds the outcome and never an error.
 
-    Neither cookies nor credentials are kept or sent and the environment's proxies are ignored. `context` is what
-    certificates are checked with, the usual authorities when None.
+    Neither cookies nor credentials are kept or sent; the environment's proxies are ignored, limits.proxy is not.
+    `context` is what certificates are checked with, the usual authorities when None.
     """
     with (
         anyio.from_thread.start_blocking_portal() as portal,
@@ -113,10 +117,11 @@ def downloading(limits: Limits, context: ssl.SSLContext | None = None) -> Iterat
 def _pool(limits: Limits, context: ssl.SSLContext | None) -> httpcore.AsyncConnectionPool:
     return httpcore.AsyncConnectionPool(
         ssl_context=context or httpx.create_ssl_context(),
+        proxy=httpcore.Proxy(limits.proxy) if limits.proxy else None,
         max_connections=limits.in_flight,
         max_keepalive_connections=KEPT,
         keepalive_expiry=15.0,
-        network_backend=CheckedBackend(limits.allow_hosts),
+        network_backend=CheckedBackend((*limits.allow_hosts, *([host_of(limits.proxy)] if limits.proxy else []))),
     )
 
 
@@ -144,7 +149,7 @@ class Downloads:
         """Follow redirects by hand, so that each hop is checked like the first."""
         left_s = self.limits.total_s
         for hop in range(self.limits.redirects + 1):
-            target = _target(url)
+            target = _target(url, self.limits)
             if isinstance(target, Outcome):
                 return target if hop == 0 else replace(target, error=f"redirected to {url[:80]}: {target.error}")
             async with self._turn(target.host):
@@ -219,7 +224,7 @@ def _host(url: str) -> str:
         return ""
 
 
-def _target(url: str) -> httpx.URL | Outcome:
+def _target(url: str, limits: Limits) -> httpx.URL | Outcome:
     """The URL without user, password and fragment, or why it cannot be asked."""
     try:
         target = httpx.URL(url)
@@ -227,7 +232,12 @@ def _target(url: str) -> httpx.URL | Outcome:
             return Outcome("blocked", error=f"scheme {target.scheme or '(none)'} is neither http nor https")
         if not target.host or not (target.port is None or 0 < target.port <= MOST_PORT):
             return Outcome("blocked", error="no host, or no such port")
-        return target.copy_with(userinfo=b"", fragment=None, host=target.host.rstrip("."))
+        host = target.host.rstrip(".")
+        if limits.proxy and not is_allowed(host, target.port or 0, limits.allow_hosts):
+            check(host, spelled_out(host))  # what the proxy resolves it to is not seen here
+        return target.copy_with(userinfo=b"", fragment=None, host=host)
+    except BlockedError as error:
+        return Outcome("blocked", error=str(error))
     except (httpx.InvalidURL, ValueError) as error:
         return Outcome("blocked", error=f"not a URL: {error}"[:ERROR_LENGTH])
 

@@ -8,19 +8,21 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from pathlib import Path
 
-from xclr.datafiles import Picture
+from xclr.datafiles import Inside, Picture
 from xclr.errors import DataError
 from xclr.images.fetch import Limits, Outcome, Start, downloading
+from xclr.images.workers import Workers
 
+Given = bytes | Path | Inside | None
 AHEAD = 32  # rows looked ahead for each download in flight: those that time out keep no others waiting
 
 
-def obtain(pictures: Iterable[Picture], limits: Limits) -> Generator[Outcome, None, None]:
-    """One outcome a picture, in order. Memory: limits.held_bytes and in_flight pictures, never a shard.
+def obtain(pictures: Iterable[Picture], limits: Limits, workers: Workers) -> Generator[Outcome, None, None]:
+    """One judged outcome a picture, in order. Memory: limits.held_bytes and in_flight pictures, never a shard.
 
     Downloads start once the first URL comes, and end with the iterator.
     """
-    window = Window(limits)
+    window = Window(limits, workers)
     with ExitStack() as stack:
         start: Start | None = None
         for picture in pictures:
@@ -28,7 +30,7 @@ def obtain(pictures: Iterable[Picture], limits: Limits) -> Generator[Outcome, No
                 if start is None:
                     start = stack.enter_context(downloading(limits))
                     stack.callback(window.cancel)
-                window.add(start(picture))
+                window.download(start(picture))
             else:
                 window.add(picture)
             while window.is_due():
@@ -40,19 +42,30 @@ def obtain(pictures: Iterable[Picture], limits: Limits) -> Generator[Outcome, No
 class Window:
     """Pictures in the order of the rows: given, under way, or here and waiting for those before them."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.entries: deque[bytes | Path | Future[Outcome] | None] = deque()
+    def __init__(self, limits: Limits, workers: Workers) -> None:
+        self.limits, self.workers = limits, workers
+        self.entries: deque[Given | Future[Outcome]] = deque()
         self.running: set[Future[Outcome]] = set()
+        self.downloads: set[Future[Outcome]] = set()
         self.held_bytes = 0  # of the entries that are here
 
-    def add(self, entry: bytes | Path | Future[Outcome] | None) -> None:
-        """Append a picture."""
+    def download(self, begun: Future[Outcome]) -> None:
+        """Append a picture that is on its way."""
+        self.downloads.add(begun)
+        begun.add_done_callback(self.downloads.discard)
+        self._follow(self.workers.follow(begun))
+
+    def add(self, entry: Given) -> None:
+        """Append a picture of this machine."""
+        if self.workers.decode_all:
+            self._follow(self.workers.read(lambda: taken(entry, self.limits.most_bytes)))
+            return
         self.entries.append(entry)
-        if isinstance(entry, Future):
-            self.running.add(entry)
-        elif isinstance(entry, bytes):
-            self.held_bytes += len(entry)
+        self.held_bytes += len(entry) if isinstance(entry, bytes) else 0
+
+    def _follow(self, entry: Future[Outcome]) -> None:
+        self.entries.append(entry)
+        self.running.add(entry)
 
     def is_due(self) -> bool:
         """True when the first is to be taken; False, once a download may start, when more may be added before."""
@@ -68,10 +81,11 @@ class Window:
     def pop(self) -> Outcome:
         """The first picture's outcome, waited for if need be."""
         entry = self.entries.popleft()
-        if isinstance(entry, Path):
-            return read(entry, self.limits.most_bytes)
-        outcome = entry.result() if isinstance(entry, Future) else Outcome("ok", data=entry or b"")
-        if isinstance(entry, Future) and entry in self.running:
+        if not isinstance(entry, Future):
+            self.held_bytes -= len(entry) if isinstance(entry, bytes) else 0
+            return self.workers.here(taken(entry, self.limits.most_bytes))
+        outcome = entry.result()
+        if entry in self.running:
             self.running.remove(entry)
         else:
             self.held_bytes -= len(outcome.data)
@@ -79,7 +93,7 @@ class Window:
 
     def cancel(self) -> None:
         """End the downloads that nobody will take."""
-        for each in self.running:
+        for each in tuple(self.downloads):
             each.cancel()
 
 
@@ -124,6 +138,15 @@ def _add(hosts: set[str], host: str, most: int) -> None:
         hosts.add(host)
 
 
+def taken(entry: Given, most_bytes: int) -> Outcome:
+    """A picture of this machine as an outcome."""
+    if isinstance(entry, Path):
+        return read(entry, most_bytes)
+    if isinstance(entry, Inside):
+        return read_inside(entry)
+    return Outcome("ok", data=entry or b"")
+
+
 def read(path: Path, most_bytes: int) -> Outcome:
     """The content of a file as an outcome: a file that is gone or no file holds nothing to decode."""
     try:
@@ -135,4 +158,17 @@ def read(path: Path, most_bytes: int) -> Outcome:
         return Outcome("decode", error=f"{path}: {error}")
     if len(data) > most_bytes:
         return Outcome("too_large", error=f"{path} is larger than {most_bytes:,} bytes")
+    return Outcome("ok", data=data)
+
+
+def read_inside(place: Inside) -> Outcome:
+    """Part of a file as an outcome."""
+    try:
+        with place.path.open("rb") as file:
+            file.seek(place.offset)
+            data = file.read(place.size)
+    except OSError as error:
+        return Outcome("decode", error=f"{place.path}: {error}")
+    if len(data) < place.size:
+        return Outcome("decode", error=f"{place.path} ends before byte {place.offset + place.size:,}")
     return Outcome("ok", data=data)

@@ -1,208 +1,249 @@
-"""The images stage: every picture checked, accounted for and packed into tars that other tools read."""
+"""The images stage: every picture obtained, judged, accounted for and packed into tars that other tools read.
+
+A shard is a folder of `xclr.shards` with pictures.tar and rows.parquet; the stage's runner makes those that are missing
+and puts all together. A later generation obtains only rows that were lost and links the tars of the one before.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import shutil
-import struct
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from itertools import islice, zip_longest
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
 
-from xclr import schema
-from xclr.captions import SOURCES
+from xclr import schema, shards
 from xclr.errors import DataError
 from xclr.images.fetch import Limits, Outcome
+from xclr.images.given import Work, columns, pictures, tars
 from xclr.images.obtain import Breaker, obtain
-from xclr.images.read import opened
+from xclr.images.workers import Workers
+from xclr.recipe import DataConfig
 from xclr.stages import ImagesConfig, Produced, Progress, Stage
 
-SHARD_ROWS = 10_000
-MIN_SIDE = 8  # pixels
-PARTS = "parts"  # folder of the finished shards' rows
-UNREADABLE = (  # what Pillow raises on broken bytes
-    OSError,
-    ValueError,
-    SyntaxError,
-    RuntimeError,
-    EOFError,
-    TypeError,
-    LookupError,
-    struct.error,
-    Image.DecompressionBombError,
-)
-SUFFIX = {"WEBP": "webp", "PNG": "png", "JPEG": "jpg", "MPO": "jpg", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
-Sample = tuple[int, tuple[str, Outcome]]  # row id, caption and picture
+TAR, ROWS = "pictures.tar", "rows.parquet"  # of a shard
+MOST_TRIES = 127  # that the table can tell
+BATCH = 1 << 17  # rows in memory at once
+
+Sample = tuple[int, str, Outcome]  # row id, caption and picture
 
 
-def run(stage: Stage, out: Path, progress: Progress, shard_rows: int = SHARD_ROWS) -> Produced:
-    """Write shard-00000.tar ... (<row_id>.<suffix> and .txt, the WebDataset layout) and images.parquet.
+def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+    """Write shard-00000.tar ... (<row_id>.<suffix> and .txt, the WebDataset layout), images.parquet, accounts.parquet.
 
     images.parquet has one row for every captions row, whatever the picture is like; `offset` and `size` locate the
-    encoded picture inside the shard. A run that was interrupted goes on with the first unfinished shard. Raises
-    DataError when the network is down, when no picture can be used, or when the source has changed meanwhile.
+    encoded picture inside the shard. `bytes`, `sha256`, `width` and `height` are of the picture as it was received. A
+    run that was interrupted makes only the shards that are missing. Raises DataError when the network is down, when no
+    picture can be used, or when the source has changed meanwhile.
     """
-    assert isinstance(stage.config, ImagesConfig)
-    data = stage.config.data
-    captions = pq.ParquetFile(stage.inputs["captions"].path / "captions.parquet")
-    total = captions.metadata.num_rows
-    names = [f"shard-{shard:05d}.tar" for shard in range(-(-total // shard_rows))]
-    (out / PARTS).mkdir(exist_ok=True)
-    done = next((shard for shard, name in enumerate(names) if not _finished(out, name)), len(names))
-    texts = islice(_texts(captions), done * shard_rows, None)
-    pictures = islice(SOURCES[data.source].pictures(data), done * shard_rows, None)
-    with closing(obtain(pictures, Limits(allow_hosts=data.reachable))) as outcomes:
-        samples = enumerate(_pairs(texts, Breaker().watch(outcomes)), start=done * shard_rows)
-        for shard, name in enumerate(names[done:], start=done):
-            rows = _pack(out / name, shard, _counted(islice(samples, shard_rows), progress, total))
-            _write_part(pa.Table.from_pylist(rows, schema.IMAGES), _part(out, name))
-        next(samples, None)  # there is none, or an error
+    work = Work.of(stage)
+    _make(stage, out, shards.missing(out, work.number), progress)
+    _link(stage, out, work)
     about = {"digest": stage.digest, "config": stage.identity}
-    stats = _assemble(out, names, about)
-    _judge(out, stats)
-    return Produced(("images.parquet", *names), stats, (PARTS,))
+    stats = _assemble(stage, out, work, about)
+    _check(out, stats)
+    return Produced(("images.parquet", "accounts.parquet", *tars(out)), stats, (shards.SHARDS,))
 
 
-def inspect(data: bytes | None) -> dict[str, Any]:
-    """Status, size and format of an encoded picture: the columns of an images row; never raises on bad bytes."""
-    found: dict[str, Any] = {"bytes": len(data or b""), "sha256": hashlib.sha256(data or b"").hexdigest()}
-    if not data:
-        return found | {"status": "decode", "error": "no bytes"}
-    try:
-        with opened(data) as picture:
-            picture.load()
-            found |= {"width": picture.width, "height": picture.height, "format": picture.format}
-    except UNREADABLE as error:
-        return found | {"status": "decode", "error": f"{type(error).__name__}: {error}"[:200]}
-    if min(found["width"], found["height"]) < MIN_SIDE:
-        return found | {"status": "too_small", "error": f"{found['width']} x {found['height']}"}
-    return found | {"status": "ok"}
+def run_shard(stage: Stage, out: Path, shard: int, progress: Progress) -> None:
+    """Make one shard, for `run` to find."""
+    _make(stage, out, (shard,), progress)
 
 
-def _texts(captions: pq.ParquetFile) -> Iterator[str]:
-    for batch in captions.iter_batches(SHARD_ROWS, columns=["caption"]):
-        yield from batch.column(0).to_pylist()
+def limits_of(data: DataConfig) -> Limits:
+    """How the recipe wants pictures to be fetched."""
+    given = data.download
+    return Limits(
+        allow_hosts=data.reachable, in_flight=given.connections, per_host=given.per_host, connect_s=given.connect_s,
+        read_s=given.read_s, total_s=given.total_s, tries=given.tries, most_bytes=given.most_bytes, robots=given.robots,
+        proxy=given.proxy,
+    )  # fmt: skip
 
 
-def _pairs(texts: Iterable[str], outcomes: Iterable[Outcome]) -> Iterator[tuple[str, Outcome]]:
-    """Captions with their pictures; raises DataError when there are not as many of both."""
-    for text, outcome in zip_longest(texts, outcomes):
-        if text is None or outcome is None:
-            few = "fewer" if outcome is None else "more"
-            raise DataError(f"the source now has {few} pictures than captions: it has changed meanwhile", "run again")
-        yield text, outcome
+class Told:
+    """Progress of some shards, told as progress of the stage or of an array's element."""
+
+    def __init__(self, progress: Progress, done: int, total: int, ok: int) -> None:
+        self.progress, self.done, self.total, self.ok = progress, done, total, ok
+
+    def following(self, samples: Iterator[Sample]) -> Iterator[Sample]:
+        """The samples, each counted once it was used."""
+        for sample in samples:
+            yield sample
+            judged = sample[2].judged
+            self.done += 1
+            self.ok += judged is not None and judged.columns["status"] == "ok"
+            self.progress(self.done, self.total, self.ok)
 
 
-def _counted(samples: Iterable[Sample], progress: Progress, total: int) -> Iterator[Sample]:
-    for sample in samples:
-        yield sample
-        progress(sample[0] + 1, total)
+def _make(stage: Stage, out: Path, numbers: Sequence[int], progress: Progress) -> None:
+    """Obtain the pictures of some shards in one stream, so that none waits for another's last picture."""
+    assert isinstance(stage.config, ImagesConfig)
+    work, data = Work.of(stage), stage.config.data
+    rows = np.concatenate([work.rows[:0], *(work.piece(shard) for shard in numbers)])
+    ready = {shard for shard in range(work.number) if shards.folder(out, shard).is_dir()} - set(numbers)
+    alone = len(numbers) == 1 < work.number  # an element of an array tells of its own rows
+    told = Told(progress, *((0, len(rows), 0) if alone else _so_far(out, work, ready)))
+    texts = columns(stage.inputs["captions"].path / "captions.parquet", rows, ["caption"])
+    cores = len(os.sched_getaffinity(0))
+    with (
+        Workers(data.download.workers or cores, data.shortest_edge) as workers,
+        closing(obtain(pictures(stage, rows), limits_of(data), workers)) as outcomes,
+    ):
+        watched = Breaker().watch(outcomes)
+        samples = told.following(
+            (int(row), text, each) for row, (text,), each in zip(rows, texts, watched, strict=True)
+        )
+        for shard in numbers:
+            place = shards.Place(out, shard, work.size)
+            with shards.writing(place) as folder:
+                _pack(folder, work.first + shard, islice(samples, len(work.piece(shard))))
+        next(samples, None)  # there is none, or an error
 
 
-def _pack(path: Path, shard: int, samples: Iterable[Sample]) -> list[dict[str, Any]]:
-    """Write a tar and flush it to disk; the rows of the images table that describe it."""
-    rows = []
-    with path.open("wb") as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for row_id, (text, outcome) in samples:
-                found = _account(outcome)
-                suffix = SUFFIX.get(found.pop("format", "") or "", "img")
-                rows.append({"row_id": row_id, "attempt": outcome.attempt, "http": outcome.http, **found})
-                if found["status"] == "ok":
-                    _add(tar, f"{row_id:09d}.{suffix}", outcome.data)
-                    _add(tar, f"{row_id:09d}.txt", text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    places = _places(path)
-    for row in rows:
-        row["offset"], row["size"] = places.get(row["row_id"], (None, None))
-        row["shard"] = shard if row["status"] == "ok" else None
-    return rows
-
-
-def _account(outcome: Outcome) -> dict[str, Any]:
-    """The columns of an images row that say what a picture is, or why there is none."""
-    return inspect(outcome.data) if outcome.status == "ok" else {"status": outcome.status, "error": outcome.error}
-
-
-def _part(out: Path, name: str) -> Path:
-    return out / PARTS / Path(name).with_suffix(".parquet")
-
-
-def _finished(out: Path, name: str) -> bool:
-    return (out / name).is_file() and _part(out, name).is_file()
-
-
-def _write_part(table: pa.Table, path: Path) -> None:
-    """Make a shard's rows visible, last of all and at once: who finds them finds the whole shard."""
-    draft = path.with_suffix(".draft")
-    schema.write(table, draft, schema.IMAGES, {})
-    for each in (draft, path.parent.parent):  # rows, and the names of the tars
-        _flush(each)
-    draft.replace(path)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _assemble(out: Path, names: list[str], about: dict[str, Any]) -> dict[str, int]:
-    """Join the shards' rows to images.parquet; rows by status, and bytes downloaded where any were."""
+def _so_far(out: Path, work: Work, ready: set[int]) -> tuple[int, int, int]:
+    """Rows of finished shards, of all, and usable pictures among the first."""
+    done = sum(len(work.piece(shard)) for shard in ready)
     counts: Counter[str] = Counter()
-    downloaded = 0
+    for shard in ready:
+        counts.update(pq.read_table(shards.folder(out, shard) / ROWS, columns=["status"])["status"].to_pylist())
+    return done, len(work.rows), counts["ok"]
+
+
+def _pack(folder: Path, number: int, samples: Iterator[Sample]) -> None:
+    """Write a shard: its tar, and the rows of the images table that describe it."""
+    rows = []
+    with (folder / TAR).open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for row_id, text, outcome in samples:
+            judged = outcome.judged
+            row = {"row_id": row_id, "attempt": outcome.attempt, "http": outcome.http, "status": outcome.status}
+            if judged is None:
+                row["error"] = outcome.error
+            else:
+                row |= judged.columns
+            if judged is not None and row["status"] == "ok":
+                data = outcome.data if judged.stored is None else judged.stored
+                offset = _add(tar, f"{row_id:09d}.{judged.suffix}", data)
+                _add(tar, f"{row_id:09d}.txt", text.encode())
+                row |= {"shard": number, "offset": offset, "size": len(data)}
+            rows.append(row)
+    schema.write(pa.Table.from_pylist(rows, schema.IMAGES), folder / ROWS, schema.IMAGES, {})
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+    """Append a file; where its content begins."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))
+    return tar.offset - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _link(stage: Stage, out: Path, work: Work) -> None:
+    """Put the tars of the generation before, and of the shards, beside the table; each stays where it was, too."""
+    if before := stage.inputs.get("before"):
+        for name in tars(before.path):
+            _same_file(before.path / name, out / name)
+    for shard in range(work.number):
+        _same_file(shards.folder(out, shard) / TAR, out / f"shard-{work.first + shard:05d}.tar")
+
+
+def _same_file(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+class Count(NamedTuple):
+    """Rows by shard of the captions and status."""
+
+    size: int
+    counts: npt.NDArray[np.int64]  # [shards, statuses]
+
+    @classmethod
+    def none(cls, total: int, size: int) -> Count:
+        """Nothing counted yet."""
+        return cls(size, np.zeros((-(-total // size), len(schema.STATUSES)), dtype=np.int64))
+
+    def add(self, table: pa.Table) -> None:
+        """Count some rows of the images table."""
+        status = pc.index_in(table["status"], pa.array(schema.STATUSES)).to_numpy()
+        np.add.at(self.counts, (table["row_id"].to_numpy() // self.size, status), 1)
+
+    def table(self) -> pa.Table:
+        """The accounts table."""
+        shard, status = np.nonzero(self.counts)
+        names = [schema.STATUSES[each] for each in status]
+        return pa.table([shard.astype(np.int32), names, self.counts[shard, status]], schema=schema.ACCOUNTS)
+
+    def stats(self) -> dict[str, int]:
+        """Rows, and of each status that there is, in the order of their names."""
+        totals = dict(zip(schema.STATUSES, self.counts.sum(axis=0).tolist(), strict=True))
+        return {"rows": sum(totals.values())} | {name: totals[name] for name in sorted(totals) if totals[name]}
+
+
+def _assemble(stage: Stage, out: Path, work: Work, about: dict[str, Any]) -> dict[str, int]:
+    """Join the shards' rows to images.parquet; rows by status, and bytes downloaded where any were."""
+    total = pq.read_metadata(stage.inputs["captions"].path / "captions.parquet").num_rows
+    count, downloaded = Count.none(total, work.size), 0
+    parts = _merged(stage, out, work) if "before" in stage.inputs else _parts(out, work)
     with schema.writing(out / "images.parquet", schema.IMAGES, about) as write:
-        for name in names:
-            table = schema.read(_part(out, name), schema.IMAGES)
+        for table in parts:
             write(table)
-            counts.update(table.column("status").to_pylist())
-            downloaded += pc.sum(table.filter(pc.is_valid(table.column("http"))).column("bytes")).as_py() or 0
-    stats = {"rows": counts.total()} | {status: counts[status] for status in sorted(counts)}
-    return stats | ({"downloaded_bytes": downloaded} if downloaded else {})
+            count.add(table)
+            downloaded += pc.sum(table.filter(pc.is_valid(table["http"]))["bytes"]).as_py() or 0
+    schema.write(count.table(), out / "accounts.parquet", schema.ACCOUNTS, about)
+    return count.stats() | ({"downloaded_bytes": downloaded} if downloaded else {})
 
 
-def _judge(out: Path, stats: dict[str, int]) -> None:
+def _parts(out: Path, work: Work) -> Iterator[pa.Table]:
+    for shard in range(work.number):
+        yield schema.read(shards.folder(out, shard) / ROWS, schema.IMAGES)
+
+
+def _merged(stage: Stage, out: Path, work: Work) -> Iterator[pa.Table]:
+    """The table of the generation before, in parts, with the new rows of what was tried again."""
+    new = pa.concat_tables(_parts(out, work))
+    ids = new["row_id"].to_numpy()
+    for batch in pq.ParquetFile(stage.inputs["before"].path / "images.parquet").iter_batches(BATCH):
+        old = pa.Table.from_batches([batch])
+        rows = old["row_id"].to_numpy()
+        start, stop = np.searchsorted(ids, [rows[0], rows[-1] + 1])
+        again = np.isin(rows, ids[start:stop])
+        tried = pc.add(
+            old.filter(pa.array(again))["attempt"].cast(pa.int16()), new[start:stop]["attempt"].cast(pa.int16())
+        )
+        tries = pc.min_element_wise(tried, pa.scalar(MOST_TRIES, pa.int16())).cast(pa.int8())
+        later = new[start:stop].select(schema.IMAGES.names)
+        later = later.set_column(schema.IMAGES.names.index("attempt"), schema.IMAGES.field("attempt"), tries)
+        kept = old.filter(pa.array(~again)).cast(schema.IMAGES)
+        yield pa.concat_tables([kept, later.cast(schema.IMAGES)]).sort_by("row_id")
+
+
+def _check(out: Path, stats: dict[str, int]) -> None:
     """Raise DataError when no picture can be used, and say so when most cannot."""
     usable, total = stats.get("ok", 0), stats["rows"]
     lost = sorted(((stats[each], each) for each in schema.STATUSES if each != "ok" and each in stats), reverse=True)
     said = ", ".join(f"{count:,} {status}" for count, status in lost)
     if not usable:
         first = pq.ParquetFile(out / "images.parquet").read_row_group(0, columns=["error"]).column("error")[0]
-        shutil.rmtree(out / PARTS)  # of no use: a run after the remedy tries every picture again
+        shutil.rmtree(out / shards.SHARDS)  # of no use: a run after the remedy tries every picture again
         raise DataError(
             f"none of the {total:,} pictures can be used: {said}; the first: {first}",
             "mend the image column (data.image_column), or what keeps its pictures from being read, and run again",
         )
     if 2 * usable < total:
         print(f"only {usable:,} of {total:,} pictures can be used: {said}", file=sys.stderr)
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    tar.addfile(entry, io.BytesIO(data))
-
-
-def _places(path: Path) -> dict[int, tuple[int, int]]:
-    with tarfile.open(path) as tar:
-        return {
-            int(entry.name.partition(".")[0]): (entry.offset_data, entry.size)
-            for entry in tar
-            if not entry.name.endswith(".txt")
-        }

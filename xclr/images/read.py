@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,14 +14,11 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from xclr.errors import DataError
-
-# not among them: formats for which Pillow starts other programs (EPS) or that no page shows
-ORIENTATION, SIDEWAYS = 0x0112, 5  # of EXIF; from 5 on, width and height are exchanged
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+from xclr.picture import ORIENTATION, SIDEWAYS, opened, rgb, rgba, upright
 
 
 def usable_rows(images: Path) -> npt.NDArray[np.int64]:
@@ -88,7 +83,7 @@ class PictureFiles:
         try:
             if times >= 2:
                 picture.draft("RGB", (math.ceil(picture.width / times), math.ceil(picture.height / times)))
-            return _rgb(_upright(picture) if turned else picture, behind)
+            return rgb(upright(picture) if turned else picture, behind)
         except (OSError, ValueError, SyntaxError) as error:
             raise self._unreadable(position, error) from error
 
@@ -106,48 +101,11 @@ def _descriptor(path: Path) -> int:
     return os.open(path, os.O_RDONLY)
 
 
-def _rgb(picture: Image.Image, behind: float) -> Image.Image:
-    if picture.mode == "RGB":
-        picture.load()
-        return picture
-    rgba = _rgba(picture)
-    paper = Image.new("RGB", rgba.size, (round(255 * behind),) * 3)
-    paper.paste(rgba, mask=rgba.getchannel("A"))
-    return paper
-
-
 def decode(data: bytes, side: int) -> Tensor:
     """One encoded picture as uint8 [4, side, side], upright; of an animation the first frame."""
     with opened(data) as picture:
-        square = _square(_rgba(_upright(picture)), side)
+        square = _square(rgba(upright(picture)), side)
     return torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)
-
-
-def opened(data: bytes) -> Image.Image:
-    """An encoded picture in one of FORMATS; raises what Pillow raises."""
-    return Image.open(io.BytesIO(data), formats=_formats())
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    """FORMATS that this Pillow knows; it raises KeyError for others."""
-    Image.init()
-    return tuple(each for each in FORMATS if each in Image.OPEN)
-
-
-def _rgba(picture: Image.Image) -> Image.Image:
-    """Red, green, blue, alpha; 16-bit grey is scaled, which Pillow's convert would cut off at 255."""
-    if picture.mode.startswith("I"):
-        picture = Image.fromarray((np.asarray(picture, dtype=np.float32) / 257).clip(0, 255).astype(np.uint8))
-    return picture.convert("RGBA")
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says; EXIF that cannot be read or written again turns nothing."""
-    try:
-        return ImageOps.exif_transpose(picture)
-    except (OSError, ValueError, SyntaxError, TypeError, LookupError, struct.error):
-        return picture
 
 
 Places = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]

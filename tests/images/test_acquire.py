@@ -1,0 +1,380 @@
+"""Captions and addresses become pictures: every row accounted for, whatever servers, killers and pictures do."""
+
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import takewhile
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.images.pictures import PNG, SERVED, encode, no_progress, prepare, turned
+from tests.images.server import LIMIT, certificate, server_context, serving
+from tests.images.test_pack import check_rows, located
+from xclr import schema
+from xclr.artifact import Artifact, Digest
+from xclr.images import run as run_images
+from xclr.images.pack import run_shard
+from xclr.picture import judge
+from xclr.recipe import DataConfig, DownloadConfig
+from xclr.stages import Stage
+
+EDGE = 32
+QUICK = DownloadConfig(total_s=1.5, read_s=1.0, connect_s=1.0, tries=2, workers=2, most_bytes=LIMIT * 3)
+ANSWERS = {f"/picture/{name}": status for name, (_, status) in SERVED.items()} | {
+    "/ok": "ok", "/packed/gzip": "ok", "/busy/429/0": "ok", "/busy/503/0": "ok", "/hops/3": "ok",
+    "/status/404": "http_4xx", "/status/403": "http_4xx", "/status/410": "http_4xx", "/busy/429/3600": "http_429",
+    "/status/500": "http_5xx", "/drip": "timeout", "/silent": "timeout", "/reset": "connection",
+    "/short": "connection", "/loop": "redirect", "/to?url=http%3A//10.0.0.1/": "blocked",
+    "/to?url=http%3A//2852039166/": "blocked", "/html": "decode", "/badgzip": "decode", "/bomb": "too_large",
+    "/endless": "too_large", "/robots/noai": "robots", "/to?url=http%3A//nobody.invalid/": "dns",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Addresses that never answer with HTTP: a server whose certificate nobody trusts, one that is gone."""
+    folder = tmp_path_factory.mktemp("tls")
+    with serving() as gone:
+        dead = gone.url("/ok")
+    with serving(server_context(certificate(folder))) as secure:
+        yield {secure.url("/ok"): "tls", dead: "connection", "http://nobody.invalid/a.jpg": "dns",
+               "http://[::ffff:127.0.0.1]:1/": "blocked", "http://0x7f000001:1/": "blocked"}  # fmt: skip
+
+
+def table(rows, folder, source="cc12m"):
+    """A published table of addresses and captions."""
+    path = folder / f"{source}.tsv"
+    lines = [f"{url}\t{text}\n" if source == "cc12m" else f"{text}\t{url}\n" for url, text in rows]
+    path.write_text("".join(lines))
+    return path
+
+
+def conceptual(urls, folder, **changes):
+    """Data with a distinct caption for each address."""
+    path = table([(url, f"picture {row}") for row, url in enumerate(urls)], folder)
+    fields = {"shard": 20, "shortest_edge": EDGE, "download": QUICK, "allow_hosts": ("127.0.0.1",)} | changes
+    return DataConfig(source="cc12m", path=path, **fields)
+
+
+def rows_of(images):
+    return schema.read(images.path / "images.parquet", schema.IMAGES).to_pylist()
+
+
+@settings(max_examples=4, deadline=None, phases=[Phase.generate])  # shrinking waits for time-outs again and again
+@given(seed=st.integers(0, 2**32))
+def test_every_row_has_the_status_it_deserves_exactly_once(seed, server, others, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("acquire")
+    rng = random.Random(seed)
+    answers = {server.url(path): status for path, status in ANSWERS.items()} | others
+    wanted = [*answers, *rng.choices([server.url("/ok"), server.url("/status/404")], k=30)]
+    rng.shuffle(wanted)
+    apart = {
+        server.url("/ok"): "?",
+        server.url("/status/404"): "/",
+    }  # each asked by many rows, at addresses of their own
+    urls = [f"{url}{apart[url]}{row}" if url in apart else url for row, url in enumerate(wanted)]
+    server.asked.clear()
+    stage, images = prepare(conceptual(urls, folder), folder)
+    produced = run_images(stage, images.path, no_progress)
+    rows = rows_of(images)
+    assert [row["row_id"] for row in rows] == list(range(len(urls)))
+    found = [(url, row["status"]) for url, row in zip(wanted, rows, strict=True)]
+    assert found == [(url, answers[url]) for url in wanted]
+    counts = Counter(answers[url] for url in wanted)
+    told = {name: number for name, number in produced.stats.items() if name not in {"rows", "downloaded_bytes"}}
+    assert told == counts and produced.stats["rows"] == len(urls)
+    accounts = schema.read(images.path / "accounts.parquet", schema.ACCOUNTS).to_pylist()
+    for shard in range(-(-len(urls) // 20)):
+        own = Counter(status for _, status in found[20 * shard : 20 * (shard + 1)])
+        assert {row["status"]: row["rows"] for row in accounts if row["shard"] == shard} == own
+    for row in rows:
+        if row["status"] == "ok":
+            with Image.open(io.BytesIO(located(images, row))) as picture:
+                assert (picture.format, min(picture.size) <= EDGE) == ("JPEG", True)
+                assert picture.mode in {"RGB", "L"}
+
+
+def test_pictures_are_stored_upright_flat_and_small(server, tmp_path):
+    names = ["turned.jpg", "alpha.png", "cmyk.jpg", "grey16.png", "wide.jpg", "tall.jpg", "plain.jpg", "animated.gif"]
+    stage, images = prepare(conceptual([server.url(f"/picture/{name}") for name in names], tmp_path), tmp_path)
+    run_images(stage, images.path, no_progress)
+    rows = dict(zip(names, rows_of(images), strict=True))
+    stored = {name: np.asarray(Image.open(io.BytesIO(located(images, row)))) for name, row in rows.items()}
+    assert stored["turned.jpg"].shape == (48, EDGE, 3)
+    assert stored["turned.jpg"][4, 16].argmax() == 0 and stored["turned.jpg"][-4, 16].argmax() == 2, "red is up"
+    assert stored["alpha.png"].min() == 255, "what is transparent is white"
+    assert np.abs(stored["cmyk.jpg"].mean(axis=(0, 1)) - (200, 30, 60)).max() < 12
+    assert np.abs(stored["grey16.png"].astype(int) - 40_000 / 257).max() < 3
+    assert stored["wide.jpg"].shape == (EDGE, 48, 3)
+    assert stored["tall.jpg"].shape == (20_000, 20, 3), "the shortest edge is small enough"
+    assert located(images, rows["plain.jpg"]) == SERVED["plain.jpg"][0], "a plain small JPEG stays as it is"
+    for name, row in rows.items():
+        body = SERVED[name][0]
+        assert (row["bytes"], row["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_orientations_show_the_same_picture(orientation):
+    upright = Image.open(io.BytesIO(turned(1)))
+    for edge in (20, 64):
+        stored = Image.open(io.BytesIO(judge(turned(orientation), edge).stored or turned(orientation)))
+        sideways = orientation >= 5
+        assert (stored.width > stored.height) != sideways
+        assert min(stored.size) == min(edge, *upright.size)
+        assert stored.getexif().get(0x0112, 1) == 1
+
+
+def test_a_shrunk_jpeg_is_the_picture_that_a_slow_careful_reader_makes():
+    noise = Image.effect_noise((640, 480), 60).convert("RGB").resize((1600, 1200), Image.Resampling.BICUBIC)
+    body = encode(noise, "JPEG", quality=95)
+    mine = np.asarray(Image.open(io.BytesIO(judge(body, 256).stored)), dtype=float)
+    careful = np.asarray(Image.open(io.BytesIO(body)).resize((341, 256), Image.Resampling.BICUBIC), dtype=float)
+    assert mine.shape == careful.shape
+    assert np.abs(mine - careful).mean() < 2.0
+
+
+def test_webdataset_itself_reads_the_tars(server, tmp_path):
+    urls = [
+        server.url(f"/picture/{name}?{row}") for row, name in enumerate(["plain.jpg", "webp", "cut.jpg", "gif"] * 8)
+    ]
+    stage, images = prepare(conceptual(urls, tmp_path), tmp_path)
+    run_images(stage, images.path, no_progress)
+    tars = sorted(str(path) for path in images.path.glob("shard-*.tar"))
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False))
+    usable = [row for row in rows_of(images) if row["status"] == "ok"]
+    assert [int(sample["__key__"]) for sample in samples] == [row["row_id"] for row in usable]
+    captions = pq.read_table(tmp_path / "captions" / "captions.parquet")["caption"].to_pylist()
+    for sample, row in zip(samples, usable, strict=True):
+        assert sample["txt"].decode() == captions[row["row_id"]]
+        assert sample["jpg"] == located(images, row)
+
+
+RUN = """
+import sys
+from pathlib import Path
+from xclr.images import run
+from xclr.stages import Stage
+stage = Stage.from_json(Path(sys.argv[1]).read_text())
+run(stage, Path(sys.argv[2]), lambda done, total, ok: print(done, flush=True))
+"""
+
+
+def started(stage, images, folder):
+    """The images stage in a process of its own, which prints the rows that are done."""
+    (folder / "stage.json").write_text(stage.to_json())
+    command = [sys.executable, "-c", RUN, str(folder / "stage.json"), str(images.path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def decoders(process):
+    return [each for each in psutil.Process(process.pid).children() if "xclr.picture" in each.cmdline()]
+
+
+def test_killed_decoders_cost_no_picture(tmp_path):
+    with serving() as server:
+        urls = [server.url(f"/picture/wide.jpg?{row}") for row in range(120)]
+        urls[60] = server.url("/hold")
+        stage, images = prepare(conceptual(urls, tmp_path), tmp_path)
+        with started(stage, images, tmp_path) as process:
+            list(takewhile(lambda line: int(line) < 60, process.stdout))
+            for each in decoders(process):
+                each.kill()
+            server.released.set()
+            process.stdout.read()
+        assert process.returncode == 0
+        assert [row["status"] for row in rows_of(images)] == ["ok"] * 120
+        assert set(server.asked.values()) == {1}, "nothing was fetched twice"
+
+
+def test_a_killed_downloader_leaves_no_decoder_and_repeats_at_most_a_shard(tmp_path):
+    with serving() as server:
+        urls = [server.url(f"/ok?{row}") for row in range(100)]
+        urls[50] = server.url("/hold")
+        stage, images = prepare(
+            conceptual(urls, tmp_path, download=QUICK.model_copy(update={"connections": 4})), tmp_path
+        )
+        with started(stage, images, tmp_path) as process:
+            list(takewhile(lambda line: int(line) < 50, process.stdout))
+            children = decoders(process)
+            os.kill(process.pid, signal.SIGKILL)
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert children and not alive
+        before = Counter(server.asked)
+        server.released.set()
+        produced = run_images(stage, images.path, no_progress)
+        assert produced.stats["ok"] == 100
+        again = [row for row in range(100) if server.asked[f"/ok?{row}"] > 1]
+        assert all(row >= 40 for row in again), "two shards of 20 were finished"
+        assert sum(before.values()) + 60 == sum(server.asked.values())
+
+
+def test_a_picture_that_kills_its_decoders_loses_its_row_only(tmp_path, monkeypatch):
+    """An alarm that rings at once stands for what hangs or crashes a decoder."""
+    from xclr.images import workers
+    from xclr.images.fetch import Outcome
+
+    script = tmp_path / "killed"
+    script.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import os; os.kill(os.getpid(), 9)'\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(workers.sys, "executable", str(script))
+    with workers.Workers(1, EDGE) as made:
+        found = made.read(lambda: Outcome("ok", data=PNG)).result(timeout=30)
+    assert found.judged.columns["status"] == "decode"
+    assert "killed its decoder 2 times" in found.judged.columns["error"]
+
+
+def test_shards_made_apart_are_those_of_one_run(server, tmp_path):
+    urls = [server.url(f"/picture/{name}?{row}") for row, name in enumerate(sorted(SERVED) * 4)]
+    found = []
+    for name in ("whole", "apart"):
+        (tmp_path / name).mkdir()
+        stage, images = prepare(conceptual(urls, tmp_path / name), tmp_path / name)
+        if name == "apart":
+            for shard in (2, 0, 1):
+                run_shard(stage, images.path, shard, no_progress)
+            before = server.asked.total()
+        run_images(stage, images.path, no_progress)
+        tars = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in images.path.glob("*.tar")}
+        found.append((tars, [{**row, "attempt": 0} for row in rows_of(images)]))
+    assert found[0] == found[1]
+    assert len(found[0][0]) == 3 and server.asked.total() == before
+
+
+def test_the_next_generation_fetches_only_what_was_lost_and_holds_all(tmp_path):
+    with serving() as server:
+        kinds = ["/ok", "/mended", "/status/404"]
+        urls = [server.url(f"{kinds[row % 3]}?{row}") for row in range(60)]
+        stage, images = prepare(conceptual(urls, tmp_path, shard=16), tmp_path)
+        first = run_images(stage, images.path, no_progress)
+        assert {name: first.stats[name] for name in ("ok", "http_5xx", "http_4xx")} == dict.fromkeys(
+            ("ok", "http_5xx", "http_4xx"), 20
+        )
+        server.released.set()
+        server.asked.clear()
+        config = stage.config.model_copy(update={"generation": 1, "retry": ("http_5xx", "timeout")})
+        before = Artifact("images", Digest("images", "0" * 32), images.path)
+        later = Stage("images", "images, generation 1", config, stage.inputs | {"before": before})
+        out = tmp_path / "second"
+        out.mkdir()
+        produced = run_images(later, out, no_progress)
+        assert set(server.asked) == {f"/mended?{row}" for row in range(60) if row % 3 == 1}
+        assert produced.stats["rows"] == 60
+        assert (produced.stats["ok"], produced.stats["http_4xx"]) == (40, 20)
+        second = Artifact("images", Digest("images", "1" * 32), out)
+        rows = rows_of(second)
+        assert [row["row_id"] for row in rows] == list(range(60))
+        assert [row["attempt"] for row in rows[:3]] == [1, 3, 1], "two tries before, one now"
+        assert {row["shard"] for row in rows if row["status"] == "ok"} == set(range(6))
+        assert all(located(second, row) for row in rows if row["status"] == "ok")
+        samples = list(webdataset.WebDataset(sorted(map(str, out.glob("*.tar"))), shardshuffle=False))
+        assert sorted(int(each["__key__"]) for each in samples) == [row for row in range(60) if row % 3 < 2]
+        for path in images.path.glob("*.tar"):  # the first generation may go
+            path.unlink()
+        assert all(located(second, row) for row in rows if row["status"] == "ok")
+
+
+def test_names_are_asked_once(server, tmp_path, monkeypatch):
+    from xclr import address
+
+    asked = Counter()
+    look_up = address.socket.getaddrinfo
+
+    def counted(host, *arguments, **options):
+        asked[host] += 1
+        return look_up("127.0.0.1" if host == "pictures.lan" else host, *arguments, **options)
+
+    monkeypatch.setattr(address.socket, "getaddrinfo", counted)
+    urls = [server.url(f"/reset?{row}", "pictures.lan") for row in range(10)]
+    urls += [server.url("/ok", "pictures.lan"), *(f"http://nobody.invalid/{row}" for row in range(20))]
+    stage, images = prepare(conceptual(urls, tmp_path, allow_hosts=("pictures.lan",)), tmp_path)
+    run_images(stage, images.path, no_progress)
+    assert asked == {"pictures.lan": 1, "nobody.invalid": 1}
+
+
+def test_a_proxy_is_used_when_it_is_configured_and_refuses_this_machine(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    proxy = QUICK.model_copy(update={"proxy": f"http://127.0.0.1:{server.server_port}"})
+    hosts = ["example.invalid", "127.0.0.1", "localhost", "2130706433", "[::1]", "192.168.1.1"]
+    stage, images = prepare(conceptual([f"http://{host}/picture/plain.jpg" for host in hosts], tmp_path,
+                                       download=proxy, allow_hosts=()), tmp_path)  # fmt: skip
+    server.asked.clear()
+    run_images(stage, images.path, no_progress)
+    assert [row["status"] for row in rows_of(images)] == ["ok"] + ["blocked"] * 5
+    assert list(server.asked) == ["http://example.invalid/picture/plain.jpg"]
+
+
+def test_pictures_of_tars_are_packed_like_any_others(tmp_path):
+    from tests.captions.test_wds import write
+
+    pictures = [PNG, encode(Image.new("RGB", (300, 200)), "JPEG"), b"broken", PNG]
+    (tmp_path / "in").mkdir()
+    for tar in range(2):
+        samples = {f"{row:04d}": {"jpg": pictures[2 * tar + row], "txt": f"{tar} {row}".encode()} for row in range(2)}
+        write(tmp_path / "in" / f"{tar}.tar", samples)
+    stage, images = prepare(DataConfig(source="wds", path=tmp_path / "in", shard=3), tmp_path)
+    run_images(stage, images.path, no_progress)
+    check_rows(images, pictures)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("source", ["cc3m", "cc12m"])
+def test_twenty_thousand_rows_of_a_published_table(source, tmp_path):
+    """From the table to the accounts by the commands that a person types; the second run fetches what was mended."""
+    from tests.flows.test_cli import xclr
+
+    rows, kinds = 20_000, ["/picture/plain.jpg"] * 8 + ["/status/404", "/mended"]
+    with serving() as server:
+        urls = [server.url(f"{kinds[row % 10]}?{row}") for row in range(rows)]
+        path = table([(url, f"a picture of thing {row % 15_000}") for row, url in enumerate(urls)], tmp_path, source)
+        with path.open("a") as stream:
+            stream.write(f"{urls[0]}\tagain\n" if source == "cc12m" else f"again\t{urls[0]}\n")
+            stream.write("no line of it\n")
+        data = {"source": source, "path": str(path), "shortest_edge": 64, "shard": 5000, "allow_hosts": ["127.0.0.1"]}
+        (tmp_path / "mine.yaml").write_text(json.dumps({"name": "mine", "data": data}))
+
+        def typed(*arguments):
+            done = xclr(*arguments, "--home", str(tmp_path / "home"), cwd=tmp_path, timeout=400)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        began = time.monotonic()
+        typed("run", "mine.yaml", "--until", "images")
+        print(f"{rows / (time.monotonic() - began):.0f} rows a second")
+        found = json.loads(typed("accounts", "mine", "--json"))
+        assert found["rows"] == rows and found["generation"] == 0
+        assert found["statuses"] == {"ok": 16_000, "http_4xx": 2000, "http_5xx": 2000}
+        assert [sum(each["rows"] for each in found["shards"] if each["shard"] == shard) for shard in range(4)] == [
+            5000, 5000, 5000, 5000
+        ]  # fmt: skip
+        server.released.set()
+        server.asked.clear()
+        typed("retry", "mine", "--status", "http_5xx,dns", "--until", "images")
+        assert sum(server.asked.values()) == 2000
+        found = json.loads(typed("accounts", "mine", "--json"))
+        assert (found["generation"], found["statuses"]) == (1, {"ok": 18_000, "http_4xx": 2000})
+        assert "0 wrong" in typed("verify", "mine")
+        (images,) = [
+            each for each in json.loads(typed("plan", "mine.yaml", "--json")) if each["stage"] == "images, generation 1"
+        ]
+        assert (images["state"], images["rows"]) == ("hit", rows)

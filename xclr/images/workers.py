@@ -1,0 +1,117 @@
+"""Decoding in processes of its own: a picture that kills its decoder, or somebody who does, costs no other picture."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from json import loads
+from pathlib import Path
+from typing import IO
+
+import xclr
+from xclr.images.fetch import Outcome
+from xclr.picture import Judged, judge
+
+TRIES = 2  # of a picture whose decoder died
+
+
+class Workers:
+    """Decoders, each a process behind a thread of its own, started when first needed; a context manager."""
+
+    def __init__(self, number: int, edge: int | None) -> None:
+        self.edge = edge
+        self.threads = ThreadPoolExecutor(number, thread_name_prefix="decoder")
+        self.own = threading.local()
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for each in self.started:
+            each.kill()
+        self.threads.shutdown(cancel_futures=True)
+        for each in self.started:
+            each.communicate()
+
+    @property
+    def decode_all(self) -> bool:
+        """True when pictures of this machine are decoded by the processes, too: they are stored in another way."""
+        return self.edge is not None
+
+    def here(self, outcome: Outcome) -> Outcome:
+        """The outcome with a verdict on its bytes, made in this process."""
+        return replace(outcome, judged=judge(outcome.data)) if outcome.status == "ok" else outcome
+
+    def read(self, taken: Callable[[], Outcome]) -> Future[Outcome]:
+        """Take a picture's bytes and judge them, soon."""
+        return self.threads.submit(lambda: self._finish(taken()))
+
+    def follow(self, download: Future[Outcome]) -> Future[Outcome]:
+        """The outcome of a download, judged as soon as it is there."""
+        found: Future[Outcome] = Future()
+
+        def arrived(download: Future[Outcome]) -> None:
+            if download.cancelled():
+                found.cancel()
+            elif download.result().status != "ok":
+                found.set_result(download.result())
+            else:
+                try:
+                    self.threads.submit(lambda: found.set_result(self._finish(download.result())))
+                except RuntimeError:  # nobody waits for it any more
+                    found.cancel()
+
+        download.add_done_callback(arrived)
+        return found
+
+    def _finish(self, outcome: Outcome) -> Outcome:
+        return replace(outcome, judged=self._judge(outcome.data)) if outcome.status == "ok" else outcome
+
+    def _judge(self, data: bytes) -> Judged:
+        for _ in range(TRIES):
+            process = self._process()
+            try:
+                return _ask(process, data)
+            except (OSError, struct.error, ValueError):
+                process.kill()
+                process.communicate()
+        columns = {"bytes": len(data), "status": "decode", "error": f"it killed its decoder {TRIES} times"}
+        return Judged(columns)
+
+    def _process(self) -> subprocess.Popen[bytes]:
+        """This thread's decoder, started anew when the one before has ended."""
+        process: subprocess.Popen[bytes] | None = getattr(self.own, "process", None)
+        if process is None or process.poll() is not None:
+            command = [sys.executable, "-m", "xclr.picture", str(self.edge or 0)]
+            environment = {**os.environ, "PYTHONPATH": str(Path(xclr.__file__).parents[1])}
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            self.own.process = process
+            self.started.append(process)
+        return process
+
+
+def _ask(process: subprocess.Popen[bytes], data: bytes) -> Judged:
+    """A picture's verdict; raises OSError, struct.error or ValueError when the process ends before it has answered."""
+    asked, answers = _streams(process)
+    asked.write(struct.pack("!I", len(data)))
+    asked.write(data)
+    asked.flush()
+    sizes = struct.unpack("!II", answers.read(8))
+    said, stored = (answers.read(size) for size in sizes)
+    if len(said) + len(stored) < sum(sizes):
+        raise OSError("the decoder ended amid an answer")
+    columns, suffix, is_stored = loads(said)
+    return Judged(columns, suffix, stored if is_stored else None)
+
+
+def _streams(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process.stdin, process.stdout

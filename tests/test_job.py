@@ -58,7 +58,7 @@ def test_a_finished_job_leaves_its_result(tmp_path, out):
     assert (result.stats["rows"], result.stats["distinct"]) == (3, 2)
     assert result.cost.wall_s > 0
     assert result.cost.cpu_s > 0
-    assert json.loads((out / PROGRESS).read_text()) == {"done": 3, "total": 3}
+    assert json.loads((out / PROGRESS).read_text()).items() >= {"done": 3, "total": 3, "whole": None}.items()
     assert not (out / FAILURE).exists()
 
 
@@ -150,7 +150,7 @@ def test_the_end_of_a_stage_is_always_told(tmp_path):
     progress(3, 10)
     assert not (tmp_path / PROGRESS).exists()
     progress(10, 10)
-    assert json.loads((tmp_path / PROGRESS).read_text()) == {"done": 10, "total": 10}
+    assert json.loads((tmp_path / PROGRESS).read_text()).items() >= {"done": 10, "total": 10}.items()
     assert [each.name for each in tmp_path.iterdir()] == [PROGRESS]
 
 

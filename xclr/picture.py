@@ -26,7 +26,7 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM",
 SUFFIX = {"WEBP": "webp", "PNG": "png", "JPEG": "jpg", "MPO": "jpg", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
 ORIENTATION, SIDEWAYS = 0x0112, 5  # of EXIF; from 5 on, width and height are exchanged
 QUALITY = 95  # of the JPEGs that are written
-MARGIN = 2.0  # a JPEG is decoded at most so much smaller that this many times the edge is left for the filter
+MARGIN = 1.5  # times the edge that a JPEG is decoded to at least; with 1 fine structure differs by a quarter
 PATIENCE_S, MEMORY = 60, 4 << 30  # of the process, for a picture
 UNREADABLE = (  # what Pillow raises on broken bytes
     OSError,
@@ -131,7 +131,7 @@ def _smaller(picture: Image.Image, edge: int) -> bytes:
         picture.draft("RGB", (round(size[0] * MARGIN), round(size[1] * MARGIN)))
     plain = rgb(picture, 1.0)
     if plain.size != size:
-        plain = plain.resize(size, Image.Resampling.BICUBIC, reducing_gap=MARGIN)
+        plain = plain.resize(size, Image.Resampling.BILINEAR)
     if exif := picture.info.get("exif"):  # of which flattening keeps nothing
         plain.info["exif"] = exif
         plain = upright(plain)

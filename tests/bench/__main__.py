@@ -1,6 +1,6 @@
 """Print one JSON line a figure, then a table with the bars; one thread, medians of rounds in turn.
 
-`python -m tests.bench [losses] [graphs] [training] [loader]`: all without names.
+`python -m tests.bench [losses] [graphs] [training] [loader] [download]`: all without names.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import graphs, loader, losses, training
+from tests.bench import download, graphs, loader, losses, training
 
-ROWS = {"losses": losses, "graphs": graphs, "training": training, "loader": loader}
+ROWS = {"losses": losses, "graphs": graphs, "training": training, "loader": loader, "download": download}
 
 
 def keep_memory() -> None:

@@ -24,13 +24,13 @@ COUNT, SIZE = 32, (500, 375)
 CONFIG = TrainConfig(views="simclr", image_size=224, min_crop=0.08, batch_size=COUNT, workers=0)
 
 
-def jpegs() -> list[bytes]:
+def jpegs(count: int = COUNT, size: tuple[int, int] = SIZE) -> list[bytes]:
     """Pictures with the detail of photographs: 100 to 150 kB each is more than ImageNet's mean of 110 kB."""
     found = []
-    for seed in range(COUNT):
+    for seed in range(count):
         generator = torch.Generator().manual_seed(seed)
         scales = [torch.randn(1, 3, side, side, generator=generator) / side**0.5 for side in (4, 16, 64, 256)]
-        smooth = sum(F.interpolate(each, SIZE[::-1], mode="bicubic") for each in scales)
+        smooth = sum(F.interpolate(each, size[::-1], mode="bicubic") for each in scales)
         pixels = ((smooth[0] * 60 + 128).clamp(0, 255)).byte().permute(1, 2, 0).numpy()
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, format="JPEG", quality=90)

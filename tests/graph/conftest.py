@@ -53,7 +53,7 @@ def make_stage(kind: str, config: Config, *inputs: Artifact) -> Stage:
     return Stage(kind, kind, config, {each.kind: each for each in inputs})
 
 
-def no_progress(done: int, total: int) -> None:
+def no_progress(done: int, total: int, ok: int | None = None) -> None:
     """For runs nobody watches."""
 
 

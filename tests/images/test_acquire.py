@@ -148,7 +148,7 @@ def test_a_shrunk_jpeg_is_the_picture_that_a_slow_careful_reader_makes():
     noise = Image.effect_noise((640, 480), 60).convert("RGB").resize((1600, 1200), Image.Resampling.BICUBIC)
     body = encode(noise, "JPEG", quality=95)
     mine = np.asarray(Image.open(io.BytesIO(judge(body, 256).stored)), dtype=float)
-    careful = np.asarray(Image.open(io.BytesIO(body)).resize((341, 256), Image.Resampling.BICUBIC), dtype=float)
+    careful = np.asarray(Image.open(io.BytesIO(body)).resize((341, 256), Image.Resampling.BILINEAR), dtype=float)
     assert mine.shape == careful.shape
     assert np.abs(mine - careful).mean() < 2.0
 

@@ -97,5 +97,5 @@ def one_thread():
         torch.set_num_threads(before)
 
 
-def no_progress(done: int, total: int) -> None:
+def no_progress(done: int, total: int, ok: int | None = None) -> None:
     """For runs nobody watches."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 
 from xclr.datafiles import Inside, Picture
 from xclr.errors import DataError
@@ -46,6 +47,7 @@ class Window:
         self.limits, self.workers = limits, workers
         self.entries: deque[Given | Future[Outcome]] = deque()
         self.running: set[Future[Outcome]] = set()
+        self.finished: SimpleQueue[Future[Outcome]] = SimpleQueue()  # whether or not they were taken meanwhile
         self.downloads: set[Future[Outcome]] = set()
         self.held_bytes = 0  # of the entries that are here
 
@@ -66,16 +68,17 @@ class Window:
     def _follow(self, entry: Future[Outcome]) -> None:
         self.entries.append(entry)
         self.running.add(entry)
+        entry.add_done_callback(self.finished.put)
 
     def is_due(self) -> bool:
         """True when the first is to be taken; False, once a download may start, when more may be added before."""
         if not self.entries or not isinstance(self.entries[0], Future):
             return bool(self.entries)
-        if len(self.running) >= self.limits.in_flight:
-            wait(self.running, return_when=FIRST_COMPLETED)
-        for each in [each for each in self.running if each.done()]:
-            self.running.remove(each)
-            self.held_bytes += len(each.result().data)
+        while len(self.running) >= self.limits.in_flight or not self.finished.empty():
+            each = self.finished.get()
+            if each in self.running:
+                self.running.remove(each)
+                self.held_bytes += len(each.result().data)
         return len(self.entries) > AHEAD * self.limits.in_flight or self.held_bytes > self.limits.held_bytes
 
     def pop(self) -> Outcome:

@@ -86,12 +86,13 @@ class Workers:
         return Judged(columns)
 
     def _process(self) -> subprocess.Popen[bytes]:
-        """This thread's decoder, started anew when the one before has ended."""
+        """This thread's decoder, started anew when the one before is known to have ended."""
         process: subprocess.Popen[bytes] | None = getattr(self.own, "process", None)
-        if process is None or process.poll() is not None:
+        if process is None or process.returncode is not None:
             command = [sys.executable, "-m", "xclr.picture", str(self.edge or 0)]
             environment = {**os.environ, "PYTHONPATH": str(Path(xclr.__file__).parents[1])}
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 1 << 17}
+            process = subprocess.Popen(command, env=environment, **pipes)  # type: ignore[call-overload]
             self.own.process = process
             self.started.append(process)
         return process
@@ -100,8 +101,7 @@ class Workers:
 def _ask(process: subprocess.Popen[bytes], data: bytes) -> Judged:
     """A picture's verdict; raises OSError, struct.error or ValueError when the process ends before it has answered."""
     asked, answers = _streams(process)
-    asked.write(struct.pack("!I", len(data)))
-    asked.write(data)
+    asked.write(struct.pack("!I", len(data)) + data)
     asked.flush()
     sizes = struct.unpack("!II", answers.read(8))
     said, stored = (answers.read(size) for size in sizes)

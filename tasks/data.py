@@ -38,6 +38,8 @@ def source(recipe: Recipe, home: Path) -> Recipe:
 def captions(run: Run) -> Artifact:
     """Read, normalise and deduplicate the captions; refuse a recipe that is too large for them."""
     artifact = make(run, stages.captions(run.recipe, run.store))
+    for line in stages.left_out(run.store.manifest(artifact)):
+        run.board.say(line)
     stages.check_sizes(run.recipe, run.store.manifest(artifact))
     return artifact
 

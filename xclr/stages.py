@@ -446,6 +446,17 @@ def check_sizes(recipe: Recipe, captions: Manifest) -> None:
         )
 
 
+def left_out(captions: Manifest) -> list[str]:
+    """Lines that say what of a source became no caption."""
+    stats, lines = captions.stats, []
+    if malformed := stats.get("malformed"):
+        which = stats.get("malformed_lines") or stats.get("malformed_samples")
+        lines.append(f"captions: {malformed:,} malformed ones are left out ({which})")
+    if repeated := stats.get("repeated_urls"):
+        lines.append(f"captions: {repeated:,} whose address stood before are left out")
+    return lines
+
+
 def check_pictures(recipe: Recipe, images: Manifest) -> None:
     """Raise DataError when too few pictures can be used for the recipe, before any training."""
     usable, rows = int(images.stats.get("ok", 0)), int(images.stats["rows"])

@@ -26,7 +26,10 @@ from tests.images.server import LIMIT, certificate, server_context, serving
 from tests.images.test_pack import check_rows, located
 from xclr import schema
 from xclr.artifact import Artifact, Digest
+from xclr.errors import JobError
 from xclr.images import run as run_images
+from xclr.images import workers
+from xclr.images.fetch import Outcome
 from xclr.images.pack import run_shard
 from xclr.picture import judge
 from xclr.recipe import DataConfig, DownloadConfig
@@ -228,19 +231,37 @@ def test_a_killed_downloader_leaves_no_decoder_and_repeats_at_most_a_shard(tmp_p
         assert sum(before.values()) + 60 == sum(server.asked.values())
 
 
-def test_a_picture_that_kills_its_decoders_loses_its_row_only(tmp_path, monkeypatch):
-    """An alarm that rings at once stands for what hangs or crashes a decoder."""
-    from xclr.images import workers
-    from xclr.images.fetch import Outcome
+DIES = """
+import io, os, sys
+from xclr.picture import serve
+serve(io.BytesIO(sys.stdin.buffer.read(4)), sys.stdout.buffer, 32)  # the greeting, which has no bytes
+sys.stdin.buffer.read(4)
+os.kill(os.getpid(), 9)
+"""
 
-    script = tmp_path / "killed"
-    script.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import os; os.kill(os.getpid(), 9)'\n")
-    script.chmod(0o755)
-    monkeypatch.setattr(workers.sys, "executable", str(script))
+
+def interpreter(folder, code, monkeypatch):
+    """Decoders that run other code."""
+    (folder / "code.py").write_text(code)
+    (folder / "python").write_text(f"#!/bin/sh\nexec {sys.executable} {folder / 'code.py'}\n")
+    (folder / "python").chmod(0o755)
+    monkeypatch.setattr(workers.sys, "executable", str(folder / "python"))
+
+
+def test_a_picture_that_kills_its_decoders_loses_its_row_only(tmp_path, monkeypatch):
+    interpreter(tmp_path, DIES, monkeypatch)
     with workers.Workers(1, EDGE) as made:
         found = made.read(lambda: Outcome("ok", data=PNG)).result(timeout=30)
     assert found.judged.columns["status"] == "decode"
     assert "killed its decoder 2 times" in found.judged.columns["error"]
+
+
+def test_decoders_that_do_not_start_stop_the_run_and_mark_no_row(server, tmp_path, monkeypatch):
+    interpreter(tmp_path, "raise SystemExit('no memory')", monkeypatch)
+    stage, images = prepare(conceptual([server.url("/ok")] * 3, tmp_path), tmp_path)
+    with pytest.raises(JobError, match="does not start"):
+        run_images(stage, images.path, no_progress)
+    assert not list((images.path / "shards").glob("[0-9]*"))
 
 
 def test_shards_made_apart_are_those_of_one_run(server, tmp_path):

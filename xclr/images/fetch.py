@@ -73,6 +73,11 @@ class Outcome:
     retry_after_s: float | None = None
     judged: Judged | None = None  # what its bytes are
 
+    @property
+    def held_bytes(self) -> int:
+        """What it holds in memory."""
+        return len(self.data) + len(self.judged.stored or b"" if self.judged else b"")
+
 
 Start = Callable[[str], Future[Outcome]]
 

@@ -78,7 +78,7 @@ class Window:
             each = self.finished.get()
             if each in self.running:
                 self.running.remove(each)
-                self.held_bytes += len(each.result().data)
+                self.held_bytes += each.result().held_bytes
         return len(self.entries) > AHEAD * self.limits.in_flight or self.held_bytes > self.limits.held_bytes
 
     def pop(self) -> Outcome:
@@ -91,7 +91,7 @@ class Window:
         if entry in self.running:
             self.running.remove(entry)
         else:
-            self.held_bytes -= len(outcome.data)
+            self.held_bytes -= outcome.held_bytes
         return outcome
 
     def cancel(self) -> None:
@@ -146,7 +146,7 @@ def taken(entry: Given, most_bytes: int) -> Outcome:
     if isinstance(entry, Path):
         return read(entry, most_bytes)
     if isinstance(entry, Inside):
-        return read_inside(entry)
+        return read_inside(entry, most_bytes)
     return Outcome("ok", data=entry or b"")
 
 
@@ -164,8 +164,10 @@ def read(path: Path, most_bytes: int) -> Outcome:
     return Outcome("ok", data=data)
 
 
-def read_inside(place: Inside) -> Outcome:
+def read_inside(place: Inside, most_bytes: int) -> Outcome:
     """Part of a file as an outcome."""
+    if place.size > most_bytes:
+        return Outcome("too_large", error=f"larger than {most_bytes:,} bytes")
     try:
         with place.path.open("rb") as file:
             file.seek(place.offset)

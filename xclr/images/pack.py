@@ -49,7 +49,8 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     picture can be used, or when the source has changed meanwhile.
     """
     work = Work.of(stage)
-    _make(stage, out, shards.missing(out, work.number), progress)
+    missing = shards.missing(out, work.number)
+    _make(stage, out, missing, Told(progress, *_so_far(out, work, set(range(work.number)) - set(missing))))
     _link(stage, out, work)
     about = {"digest": stage.digest, "config": stage.identity}
     stats = _assemble(stage, out, work, about)
@@ -58,8 +59,8 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
 
 
 def run_shard(stage: Stage, out: Path, shard: int, progress: Progress) -> None:
-    """Make one shard, for `run` to find."""
-    _make(stage, out, (shard,), progress)
+    """Make one shard, for `run` to find; the progress is that of its own rows."""
+    _make(stage, out, (shard,), Told(progress, 0, len(Work.of(stage).piece(shard)), 0))
 
 
 def limits_of(data: DataConfig) -> Limits:
@@ -73,7 +74,7 @@ def limits_of(data: DataConfig) -> Limits:
 
 
 class Told:
-    """Progress of some shards, told as progress of the stage or of an array's element."""
+    """Progress from where it stood: rows done, rows in all, usable pictures among the first."""
 
     def __init__(self, progress: Progress, done: int, total: int, ok: int) -> None:
         self.progress, self.done, self.total, self.ok = progress, done, total, ok
@@ -88,14 +89,11 @@ class Told:
             self.progress(self.done, self.total, self.ok)
 
 
-def _make(stage: Stage, out: Path, numbers: Sequence[int], progress: Progress) -> None:
+def _make(stage: Stage, out: Path, numbers: Sequence[int], told: Told) -> None:
     """Obtain the pictures of some shards in one stream, so that none waits for another's last picture."""
     assert isinstance(stage.config, ImagesConfig)
     work, data = Work.of(stage), stage.config.data
     rows = np.concatenate([work.rows[:0], *(work.piece(shard) for shard in numbers)])
-    ready = {shard for shard in range(work.number) if shards.folder(out, shard).is_dir()} - set(numbers)
-    alone = len(numbers) == 1 < work.number  # an element of an array tells of its own rows
-    told = Told(progress, *((0, len(rows), 0) if alone else _so_far(out, work, ready)))
     texts = columns(stage.inputs["captions"].path / "captions.parquet", rows, ["caption"])
     cores = len(os.sched_getaffinity(0))
     with (

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import xclr
+from xclr.errors import JobError
 from xclr.images.fetch import Outcome
 from xclr.picture import Judged, judge
 
@@ -64,15 +65,24 @@ class Workers:
                 found.set_result(download.result())
             else:
                 try:
-                    self.threads.submit(lambda: found.set_result(self._finish(download.result())))
+                    self.threads.submit(self._into, found, download.result())
                 except RuntimeError:  # nobody waits for it any more
                     found.cancel()
 
         download.add_done_callback(arrived)
         return found
 
+    def _into(self, found: Future[Outcome], outcome: Outcome) -> None:
+        try:
+            found.set_result(self._finish(outcome))
+        except JobError as error:
+            found.set_exception(error)
+
     def _finish(self, outcome: Outcome) -> Outcome:
-        return replace(outcome, judged=self._judge(outcome.data)) if outcome.status == "ok" else outcome
+        if outcome.status != "ok":
+            return outcome
+        judged = self._judge(outcome.data)
+        return replace(outcome, judged=judged, data=outcome.data if judged.stored is None else b"")
 
     def _judge(self, data: bytes) -> Judged:
         for _ in range(TRIES):
@@ -91,11 +101,22 @@ class Workers:
         if process is None or process.returncode is not None:
             command = [sys.executable, "-m", "xclr.picture", str(self.edge or 0)]
             environment = {**os.environ, "PYTHONPATH": str(Path(xclr.__file__).parents[1])}
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 1 << 17}
-            process = subprocess.Popen(command, env=environment, **pipes)  # type: ignore[call-overload]
+            process = _started(command, environment)
             self.own.process = process
             self.started.append(process)
         return process
+
+
+def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A decoder that has answered once, so that what keeps all from starting is not blamed on pictures."""
+    pipe = subprocess.PIPE
+    try:
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=1 << 17, env=environment)
+        _ask(process, b"")
+    except (OSError, struct.error, ValueError) as error:
+        remedy = f"see what {' '.join(command)} says, and how much memory there is"
+        raise JobError(f"the process that decodes pictures does not start ({error})", remedy) from error
+    return process
 
 
 def _ask(process: subprocess.Popen[bytes], data: bytes) -> Judged:

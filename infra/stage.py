@@ -258,12 +258,31 @@ def _run_inline(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
     entry = entry.model_copy(update={"job": entry.owner})
     run.book.update(entry)
     try:
-        run_stage(stage, out)
+        with _followed(run, stage, out):
+            run_stage(stage, out)
     except Exception as error:  # noqa: BLE001 - the boundary a job of its own would have: the failure is written down
         record_failure(out, error)
         run.book.close(entry, JobState.FAILED)
     else:
         run.book.close(entry, JobState.COMPLETED)
+
+
+@contextmanager
+def _followed(run: Run, stage: Stage, out: Path) -> Iterator[None]:
+    """Let the tracker see how far a stage in this process is."""
+    over = threading.Event()
+
+    def follow() -> None:
+        while not over.wait(POLL_S):
+            run.tracker.follow(stage, out)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _wait(run: Run, stage: Stage, out: Path) -> None:

@@ -114,10 +114,10 @@ class Tracker:
                 self._send(stage, out)
 
     def _advance(self, seen: Advance) -> None:
-        """Rows done, of these the usable ones, and rows a second, each over the rows done."""
+        """Rows done, of these the usable ones, rows a second and seconds left, each over the rows done."""
         from mlflow.entities import Metric
 
-        told = {"rows_done": seen.done, "rows_ok": seen.ok, "rows_per_s": seen.per_s}
+        told = {"rows_done": seen.done, "rows_ok": seen.ok, "rows_per_s": seen.per_s, "eta_s": seen.eta_s}
         when = int(time.time() * 1000)
         metrics = [
             Metric(f"data/images/{name}", float(value), when, seen.done) for name, value in told.items() if value
@@ -213,7 +213,7 @@ class Tracker:
         self.sent[digest] = max((entry.step for entry in fresh), default=self.sent[digest])
 
     def _log_files(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> None:
-        client, folder = self._client(), stage.name.split(" seed ")[0].replace(" ", "-")
+        client, folder = self._client(), stage.name.split(" seed ")[0].replace(",", "").replace(" ", "-")
         client.log_artifact(run.info.run_id, str(artifact.path / "manifest.json"), folder)
         for name in ("scores.parquet", "graph_knn.parquet", "accounts.parquet"):
             if (artifact.path / name).exists():
@@ -263,7 +263,7 @@ def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[M
         stats = dict(manifest.stats)
         if stage.kind == "images":
             stats["success_rate"] = stats.get("ok", 0) / stats["rows"]
-            if not any(is_slurm(job) for job in manifest.jobs):  # an array's time is not that of its last element
+            if not step and not any(map(is_slurm, manifest.jobs)):  # an array's time is not that of its last element
                 stats["rows_per_s"] = stats["rows"] / max(manifest.cost.wall_s, 1e-9)
         for key, value in stats.items():
             if isinstance(value, int | float):

@@ -404,3 +404,16 @@ def test_the_papers_recipes_serve_all_they_ask_for(name, store, tmp_path):
     assert suites == {f"{suite} {method} seed 0" for suite in wanted for method in methods}
     for stage in planned:
         assert Stage.from_json(stage.to_json()) == stage
+
+
+def test_what_of_a_source_became_no_caption_is_said():
+    def said(**stats):
+        made = Manifest(kind="captions", digest="", inputs=(), config={}, code=1, files=(), stats=stats, created="")
+        return stages.left_out(made)
+
+    assert said(rows=3) == said(rows=3, malformed=0, repeated_urls=0) == []
+    assert said(malformed=2, malformed_lines="3, 70", repeated_urls=1000) == [
+        "captions: left out as malformed: 2 (lines 3, 70)",
+        "captions: left out because their address stood before: 1,000",
+    ]
+    assert said(malformed=1, malformed_samples="a.tar: 7") == ["captions: left out as malformed: 1 (a.tar: 7)"]

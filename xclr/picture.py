@@ -13,6 +13,7 @@ import resource
 import signal
 import struct
 import sys
+from contextlib import suppress
 from functools import cache
 from typing import Any, BinaryIO, NamedTuple
 
@@ -157,6 +158,7 @@ def serve(asked: BinaryIO, answers: BinaryIO, edge: int | None) -> None:
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    with suppress(ValueError, OSError):  # a system without that limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     serve(sys.stdin.buffer, sys.stdout.buffer, int(sys.argv[1]) or None)

@@ -450,10 +450,10 @@ def left_out(captions: Manifest) -> list[str]:
     """Lines that say what of a source became no caption."""
     stats, lines = captions.stats, []
     if malformed := stats.get("malformed"):
-        which = stats.get("malformed_lines") or stats.get("malformed_samples")
-        lines.append(f"captions: {malformed:,} malformed ones are left out ({which})")
+        which = stats["malformed_samples"] if "malformed_samples" in stats else f"lines {stats['malformed_lines']}"
+        lines.append(f"captions: left out as malformed: {malformed:,} ({which})")
     if repeated := stats.get("repeated_urls"):
-        lines.append(f"captions: {repeated:,} whose address stood before are left out")
+        lines.append(f"captions: left out because their address stood before: {repeated:,}")
     return lines
 
 

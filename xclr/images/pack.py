@@ -95,7 +95,7 @@ def _make(stage: Stage, out: Path, numbers: Sequence[int], told: Told) -> None:
     work, data = Work.of(stage), stage.config.data
     rows = np.concatenate([work.rows[:0], *(work.piece(shard) for shard in numbers)])
     texts = columns(stage.inputs["captions"].path / "captions.parquet", rows, ["caption"])
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with (
         Workers(data.download.workers or cores, data.shortest_edge) as workers,
         closing(obtain(pictures(stage, rows), limits_of(data), workers)) as outcomes,

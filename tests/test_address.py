@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import socket
 
 import anyio
 import httpcore
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.images.server import serving
+from xclr import address
 from xclr.address import BlockedError, CheckedBackend, LookupFailedError, is_allowed, is_public, resolve
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:8.8.8.8",
@@ -125,3 +127,42 @@ def test_a_refused_connection_is_an_error_of_the_last_address():
 def test_a_name_without_an_address_is_told_from_a_dead_server(host):
     with pytest.raises(LookupFailedError):
         anyio.run(resolve, host, 80, 20.0, asyncio.Semaphore(1))
+
+
+@pytest.mark.parametrize(
+    ("answer", "known_s"),
+    [
+        (["9.9.9.9"], address.FRESH_S),
+        (socket.gaierror(socket.EAI_NONAME, "no such name"), address.FAILED_S),
+        (socket.gaierror(socket.EAI_AGAIN, "no answer"), address.PASSING_S),
+    ],
+)
+def test_what_a_name_server_says_is_believed_for_a_while(answer, known_s, monkeypatch):
+    """A name server that says nothing is asked again soon: a moment's silence must not cost a host's pictures."""
+    asked, clock = [], [0.0]
+
+    def look_up(host, port, **options):
+        asked.append(host)
+        if isinstance(answer, Exception):
+            raise answer
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in answer]
+
+    monkeypatch.setattr(address.socket, "getaddrinfo", look_up)
+
+    async def found(names):
+        try:
+            return await names.find("pictures.lan", 80, 5.0)
+        except address.LookupFailedError:
+            return None
+
+    async def asking():
+        names = address.Names(lambda: clock[0])
+        together = await asyncio.gather(*(found(names) for _ in range(20)))
+        clock[0] = known_s - 0.01
+        later = await found(names)
+        assert len(asked) == 1, "twenty at once and a later one share an answer"
+        clock[0] = known_s
+        assert await found(names) == later == together[0]
+
+    asyncio.run(asking())
+    assert len(asked) == 2

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import anyio
@@ -20,7 +21,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MOST_DIALLED = 3  # addresses of one name
 MOST_LOOK_UPS = 16  # at once: name servers drop queries of a burst, and each then costs 5 s
 MOST_NAMES = 10_000  # remembered
-FRESH_S, FAILED_S = 300.0, 30.0  # how long a name's addresses, and that it has none, are remembered
+FRESH_S, FAILED_S, PASSING_S = 300.0, 30.0, 1.0  # how long addresses, that there are none, and no answer are known
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 NOT_PUBLIC = tuple(  # ranges that `is_global` of some Python versions lets through
     map(
@@ -35,7 +36,11 @@ class BlockedError(Exception):
 
 
 class LookupFailedError(Exception):
-    """The name has no address."""
+    """The name has no address; `passing` when the name servers did not say so, but did not answer."""
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 def is_public(address: Address) -> bool:
@@ -62,8 +67,10 @@ async def resolve(host: str, port: int, timeout_s: float | None, turns: asyncio.
             with anyio.fail_after(timeout_s):
                 found = await anyio.to_thread.run_sync(look_up, abandon_on_cancel=True)
     except TimeoutError as error:
-        raise LookupFailedError(f"no answer about {host} within {timeout_s:g} s") from error
-    except (socket.gaierror, UnicodeError, OverflowError) as error:
+        raise LookupFailedError(f"no answer about {host} within {timeout_s:g} s", passing=True) from error
+    except socket.gaierror as error:
+        raise LookupFailedError(f"{host}: {error}", passing=error.errno == socket.EAI_AGAIN) from error
+    except (UnicodeError, OverflowError) as error:
         raise LookupFailedError(f"{host}: {error}") from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
@@ -87,12 +94,20 @@ def spelled_out(host: str) -> list[str]:
     return []
 
 
+class Known(NamedTuple):
+    """What a name resolves to, or why it does not, and until when that is believed."""
+
+    until: float
+    addresses: list[str]
+    failure: str = ""
+
+
 class Names:
     """What names resolve to, each asked once while that is fresh, however many connections to it are opened."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.known: OrderedDict[tuple[str, int], tuple[float, list[str] | LookupFailedError]] = OrderedDict()
+        self.known: OrderedDict[tuple[str, int], Known] = OrderedDict()
         self._look_ups = asyncio.Semaphore(MOST_LOOK_UPS)
         self._asking: WeakValueDictionary[tuple[str, int], asyncio.Lock] = WeakValueDictionary()
 
@@ -100,23 +115,21 @@ class Names:
         """The addresses of a name; raises LookupFailedError."""
         lock = self._asking.setdefault((host, port), asyncio.Lock())
         async with lock:
-            until, found = self.known.get((host, port), (0.0, []))
-            if self.clock() >= until:
-                found = await self._ask(host, port, timeout_s)
-        if isinstance(found, LookupFailedError):
-            raise found
-        return found
-
-    async def _ask(self, host: str, port: int, timeout_s: float | None) -> list[str] | LookupFailedError:
-        found: list[str] | LookupFailedError
-        try:
-            found, fresh_s = await resolve(host, port, timeout_s, self._look_ups), FRESH_S
-        except LookupFailedError as error:
-            found, fresh_s = error.with_traceback(None), FAILED_S
-        self.known[host, port] = self.clock() + fresh_s, found
+            known = self.known.get((host, port))
+            if known is None or self.clock() >= known.until:
+                known = self.known[host, port] = await self._ask(host, port, timeout_s)
         if len(self.known) > MOST_NAMES:
             self.known.popitem(last=False)
-        return found
+        if known.failure:
+            raise LookupFailedError(known.failure)
+        return known.addresses
+
+    async def _ask(self, host: str, port: int, timeout_s: float | None) -> Known:
+        try:
+            addresses = await resolve(host, port, timeout_s, self._look_ups)
+        except LookupFailedError as error:
+            return Known(self.clock() + (PASSING_S if error.passing else FAILED_S), [], str(error))
+        return Known(self.clock() + FRESH_S, addresses)
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -322,6 +323,8 @@ def test_names_are_asked_once(server, tmp_path, monkeypatch):
 
     def counted(host, *arguments, **options):
         asked[host] += 1
+        if host == "nobody.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
         return look_up("127.0.0.1" if host == "pictures.lan" else host, *arguments, **options)
 
     monkeypatch.setattr(address.socket, "getaddrinfo", counted)

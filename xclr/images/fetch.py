@@ -32,9 +32,8 @@ NO_AI = frozenset({"noai", "noimageai"})  # X-Robots-Tag
 VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})  # name: value
 PACKED = frozenset({"gzip", "x-gzip", "deflate"})  # what servers send unasked
 AGAIN = frozenset({"http_429", "http_5xx", "connection", "timeout"})  # may be better a moment later
-IN_POOL = (
-    8  # connections; httpcore looks at each for every request, and keeps none idle when more are open than it keeps
-)
+# httpcore looks at all connections of a pool for each request, and keeps none idle when more are open than it may keep
+IN_POOL = 8
 MOST_PORT = 65_535
 ERROR_LENGTH = 200  # characters
 

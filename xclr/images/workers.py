@@ -110,10 +110,12 @@ class Workers:
 def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """A decoder that has answered once, so that what keeps all from starting is not blamed on pictures."""
     pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=1 << 17, env=environment)
     try:
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=1 << 17, env=environment)
         _ask(process, b"")
     except (OSError, struct.error, ValueError) as error:
+        process.kill()
+        process.communicate()
         remedy = f"see what {' '.join(command)} says, and how much memory there is"
         raise JobError(f"the process that decodes pictures does not start ({error})", remedy) from error
     return process

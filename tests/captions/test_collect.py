@@ -184,7 +184,7 @@ print(json.dumps(produced.stats | {"peak": peak_kib * 1024}))
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["table", "cc12m"])
 def test_memory_grows_by_little_more_than_a_row_s_keys(source, tmp_path):
-    """CC12M's 12.4 million rows took 0.85 GiB; here two million have to stay below what would lead beyond one."""
+    """CC12M's 12.4 million rows took 0.6 GiB; two million have to stay below what would lead beyond one."""
     rows = 2_000_000 if source == "cc12m" else 1_000_000
     path = tmp_path / "mine.csv"
     with path.open("w") as stream:

@@ -92,16 +92,16 @@ def test_the_other_flows_find_everything_too(flow, prefect, smoke_home):
 
 
 @pytest.mark.parametrize(
-    ("deployment", "parts"),
+    ("deployment", "overrides", "parts"),
     [
-        ("xclr-full/cc12m", ["cc12m.tsv", "->"]),
-        ("xclr-full/cc3m", ["Train_GCC-training.tsv", "->"]),
-        ("xclr-full/imagenet", ["imagenet", "->"]),
-        ("xclr-evaluate/emoji", ["is not in", "run xclr-full first"]),
+        ("xclr-full/cc12m", ["data.url=http://nobody.invalid/cc12m.tsv"], ["cc12m.tsv cannot be fetched", "data.path"]),
+        ("xclr-full/cc3m", [], ["Train_GCC-training.tsv", "->"]),
+        ("xclr-full/imagenet", [], ["imagenet", "->"]),
+        ("xclr-evaluate/emoji", [], ["is not in", "run xclr-full first"]),
     ],
 )
-def test_what_is_missing_fails_the_run_with_a_remedy(deployment, parts, prefect, served):
-    done = prefect("deployment", "run", deployment, "--watch")
+def test_what_is_missing_fails_the_run_with_a_remedy(deployment, overrides, parts, prefect, served):
+    done = prefect("deployment", "run", deployment, "--watch", "--param", f"overrides={json.dumps(overrides)}")
     assert done.returncode == 1, done.stdout
     state = api(served, f"/flow_runs/{flow_run_of(done.stdout)}")["state"]
     assert state["type"] == "FAILED"

@@ -64,7 +64,8 @@ def fetch(data: DataConfig, home: Path, progress: Progress = lambda done, total:
         anyio.run(_download, str(data.url), path, data.reachable, progress)
     except (BlockedError, ValueError, *PASSING) as error:
         remedy = "check data.url and run again: what was received stays and is gone on with; or set data.path to a copy"
-        raise DataError(f"{host_of(str(data.url))}: {type(error).__name__}: {error}", remedy) from error
+        where = f"{path.name} cannot be fetched from {host_of(str(data.url))}"
+        raise DataError(f"{where}: {type(error).__name__}: {error}", remedy) from error
     note = {"host": host_of(str(data.url)), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
     write_atomically(path.with_name(f"{path.name}.json"), json.dumps(note))
     return path

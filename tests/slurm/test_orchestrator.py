@@ -99,11 +99,20 @@ def test_a_number_that_slurm_gave_away_again_is_not_taken_for_ours(cluster, home
 def test_a_controller_that_is_killed_and_started_again_loses_nothing(cluster, home):
     with Watched(home, RECIPE, on_slurm()) as watched:
         watched.reaches(5)
+        written_down(cluster, watched.job())
         private.stop_daemon(cluster, "slurmctld", kill=True)
         watched.reaches(40)
         private.start_controller(cluster)
         watched.finish()
         assert submissions(home) == 1
+
+
+def written_down(cluster, job):
+    """Wait until the controller's files hold that a job runs: it writes changes seconds later, and one that was killed
+    before takes the job for a waiting one, starts it twice and drains the node (Slurm's "Duplicate jobid")."""
+    changed = time.time()
+    slurm("scontrol", "update", f"jobid={job}", "admincomment=runs")
+    until(lambda: (cluster.root / "state" / "job_state").stat().st_mtime > changed, 30)
 
 
 def test_two_runs_share_the_job_and_a_cancelled_one_leaves_it_to_the_other(cluster, home):

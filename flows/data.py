@@ -63,6 +63,7 @@ def submit_data(run: Run, until: Until) -> Futures:
         made["embeddings"] = tasks.embeddings.submit(run, captions)
     if reaches(until, "graph"):
         made["graph"] = tasks.graph.submit(run, captions, made["embeddings"])
+        made["graph_report"] = tasks.graph_report.submit(run, **made)
         for target in stages.class_graphs(run.recipe):
             role = stages.class_graph_role(target)
             made[role] = tasks.class_graph.submit(run, target, captions, made["embeddings"])

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flows.compare import NO_SCORES, Grid, find_runs, grid_of, methods_of
 from flows.curves import LOSS, METRICS, Plot, Trace, draw, read_metrics
@@ -20,6 +19,7 @@ from flows.trainings import Method, Training, labels_of, trainings_of
 from infra.runs import RunRecord
 from xclr import stages
 from xclr.errors import StoreError, XclrError
+from xclr.pages import environment
 from xclr.recipe import Recipe, load_recipe, recipe_names
 from xclr.store import Store, write_atomically
 
@@ -69,9 +69,7 @@ def render(records: Sequence[RunRecord], scores: pa.Table, store: Store, against
     methods = list(dict.fromkeys([*(each.method for each in trainings or ()), *methods_of(scores)]))
     styles, labels = _styles(methods), labels_of(methods)
     loss, shared = _plots(trainings or (), styles, labels)
-    template = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    ).get_template("page.html.j2")
+    template = environment(Path(__file__).parent).get_template("page.html.j2")
     return template.render(
         title=" and ".join(dict.fromkeys(each.recipe.name for each in records)),
         runs=[_facts(each, store) for each in records],

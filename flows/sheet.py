@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,14 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
-from torch import Tensor
 
 from flows.trainings import Method, Training
 from xclr.errors import StoreError
 from xclr.evaluation.data import ROWS, Ints, load_labels
 from xclr.evaluation.neighbours import POOL, Neighbours, choose_queries, load_pool, nearest
 from xclr.images import read_pictures
+from xclr.pages import thumbnail
 from xclr.store import Store
 
 QUERIES, NEIGHBOURS = 10, 6
@@ -113,13 +110,6 @@ def _tiles(training: Training, rows: Ints) -> dict[int, Tile]:
     captions = table.filter(pc.is_in(table["row_id"], pa.array(rows))).sort_by("row_id")["caption"].to_pylist()
     pictures = read_pictures(training.images.path, rows, SIDE)
     return {
-        row: Tile(_uri(picture), caption)
+        row: Tile(thumbnail(picture), caption)
         for row, picture, caption in zip(rows.tolist(), pictures, captions, strict=True)
     }
-
-
-def _uri(picture: Tensor) -> str:
-    """A picture [4, side, side] as a WebP data URI."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "WEBP", quality=80)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -215,7 +215,7 @@ class Tracker:
     def _log_files(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> None:
         client, folder = self._client(), stage.name.split(" seed ")[0].replace(",", "").replace(" ", "-")
         client.log_artifact(run.info.run_id, str(artifact.path / "manifest.json"), folder)
-        for name in ("scores.parquet", "graph_knn.parquet", "accounts.parquet"):
+        for name in ("scores.parquet", "graph_knn.parquet", "graph.html", "accounts.parquet"):
             if (artifact.path / name).exists():
                 client.log_artifact(run.info.run_id, str(artifact.path / name), folder)
 

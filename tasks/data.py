@@ -56,14 +56,24 @@ def images(run: Run, captions: Artifact) -> Artifact:
 
 @task(task_run_name="embeddings", cache_policy=NO_CACHE)
 def embeddings(run: Run, captions: Artifact) -> Artifact:
-    """Encode each distinct caption once with the frozen text model."""
-    return make(run, stages.embeddings(run.recipe, run.store, captions))
+    """Encode each distinct caption once with the frozen text model; say what a lower precision cost."""
+    artifact = make(run, stages.embeddings(run.recipe, run.store, captions))
+    if line := stages.precision_lost(run.store.manifest(artifact)):
+        run.board.say(line)
+    return artifact
 
 
 @task(task_run_name="graph", cache_policy=NO_CACHE)
 def graph(run: Run, captions: Artifact, embeddings: Artifact) -> Artifact:
-    """Write the exact nearest neighbours of every caption."""
+    """Write the nearest neighbours of every caption."""
     return make(run, stages.graph(run.recipe, captions, embeddings))
+
+
+@task(task_run_name="graph report", cache_policy=NO_CACHE)
+def graph_report(run: Run, captions: Artifact, images: Artifact, embeddings: Artifact, graph: Artifact) -> Artifact:
+    """Write the page about the graph."""
+    inputs = {"captions": captions, "images": images, "embeddings": embeddings, "graph": graph}
+    return make(run, stages.graph_report(run.recipe, inputs))
 
 
 @task(task_run_name="class graph {target.label}", cache_policy=NO_CACHE)

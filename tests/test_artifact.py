@@ -67,7 +67,7 @@ def test_a_digest_does_not_depend_on_where_its_inputs_lie():
 
 RUNTIME_FIELDS = [
     (Size(name="x", side=1), "workers", st.integers(1)),
-    (EmbedConfig(), "batch_size", st.integers(1)),
+    (EmbedConfig(), "batch_tokens", st.integers(1)),
     (GraphConfig(), "block", st.integers(1)),
     (TrainConfig(), "log_every", st.integers(1)),
     (TrainConfig(), "checkpoint_every", st.integers(1)),
@@ -86,14 +86,14 @@ def test_runtime_fields_never_enter_a_digest(data, which):
 
 @settings(max_examples=50, deadline=None)
 @given(
-    batch_size=st.integers(1), block=st.integers(1), log_every=st.integers(1), checkpoint_every=st.integers(1),
+    batch_tokens=st.integers(1), block=st.integers(1), log_every=st.integers(1), checkpoint_every=st.integers(1),
     epochs=st.integers(1, 100),
 )  # fmt: skip
-def test_runtime_fields_are_left_out_of_nested_configs_too(batch_size, block, log_every, checkpoint_every, epochs):
+def test_runtime_fields_are_left_out_of_nested_configs_too(batch_tokens, block, log_every, checkpoint_every, epochs):
     plain = Recipe(name="x", train=TrainConfig(epochs=epochs))
     tuned = Recipe(
         name="x",
-        embed=EmbedConfig(batch_size=batch_size),
+        embed=EmbedConfig(batch_tokens=batch_tokens),
         graph=GraphConfig(block=block),
         train=TrainConfig(epochs=epochs, log_every=log_every, checkpoint_every=checkpoint_every),
     )
@@ -111,7 +111,8 @@ def test_every_other_field_of_a_recipe_enters_the_digest():
         if is_runtime(model, field)
     }
     assert runtime == {
-        "DataConfig.path", "DataConfig.url", "EmbedConfig.batch_size", "EmbedConfig.shard", "GraphConfig.block",
+        "DataConfig.path", "DataConfig.url", "EmbedConfig.batch_tokens", "EmbedConfig.shard", "GraphConfig.block",
+        "GraphConfig.part",
         "TrainConfig.log_every",
         "TrainConfig.checkpoint_every", "TrainConfig.keep_checkpoints", "TrainConfig.stuck_after_s",
         "TrainConfig.workers", "TrainConfig.activation_checkpointing", "TrainConfig.blockwise_from",

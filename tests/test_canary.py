@@ -32,8 +32,8 @@ RUNNERS = {"captions": run_captions, "images": run_images, "graph": run_graph, "
 PINNED = {  # of each kind and code version
     ("captions", 3): "ae7a6b5c172fce996b452a1ff2a3aea8cd06c332fa452539f48d1cafb5ce2d6e",
     ("images", 2): "13b8466a85cff755a9246a847975b9bfd6de0eea76e3424cbd706f3664f88677",
-    ("graph", 1): "3f160f5bf78e79e889fd37bd92dc9dba1f6055889fa32c03ace6b52c7c968aff",
-    ("class_graph", 1): "d3dd72011d4aca239f29ae0cb415d3853ce9f9ba04eb987e03a5f42a3e4f6644",
+    ("graph", 2): "7f0c359b45152e33b26b13e209b836387e4162a44bba22701318f069d1d8b62a",
+    ("class_graph", 2): "f51415b5bb4a964a54ac39cbe9f7c5c45cbf772abff4651f4cba03c658bad9bd",
 }
 
 

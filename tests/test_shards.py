@@ -38,7 +38,7 @@ def test_embeddings_from_shards_made_apart_are_those_of_one_run(tmp_path):
     captions = captions_artifact(tmp_path / "captions", ROWS)
 
     def stage(shard: int) -> Stage:
-        config = EmbeddingsConfig(weights="w", model=str(MINILM), batch_size=8, shard=shard)
+        config = EmbeddingsConfig(weights="w", model=str(MINILM), batch_tokens=40, shard=shard)
         return Stage("embeddings", "embeddings", config, {"captions": captions})
 
     assert stage(1).digest == stage(1000).digest, "how the work is cut names nothing"

@@ -103,8 +103,8 @@ def test_the_target_temperature_renames_xclr_and_what_follows_it(store):
 @pytest.mark.parametrize(
     "keys",
     [
-        {"embed": {"batch_size": 7}},
-        {"graph": {"block": 7}},
+        {"embed": {"batch_tokens": 7}},
+        {"graph": {"block": 7, "part": 70}},
         {"train": {"log_every": 7, "checkpoint_every": 7}},
         {"name": "another"},
     ],

@@ -41,6 +41,7 @@ RUNNERS: Mapping[str, str] = {  # module of each stage kind's `run`; imported wh
     "images": "xclr.images.pack",
     "embeddings": "xclr.graph.embed",
     "graph": "xclr.graph.neighbours",
+    "graph_report": "xclr.graph.report",
     "class_graph": "xclr.graph.classes",
     "pretrain": "xclr.training.pretrain",
     "features": "xclr.evaluation.features",

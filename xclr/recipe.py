@@ -140,13 +140,26 @@ PATHS = {
 }
 
 
+Precision = Literal["float32", "bfloat16", "float16", "int8"]  # of the text model's products
+
+
 class EmbedConfig(Config):
     """How captions become unit vectors."""
 
     model: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2", description="a sentence-transformers name or a folder with a model"
     )
-    batch_size: int = Field(64, ge=1, description="captions encoded at once", json_schema_extra=RUNTIME)
+    precision: Precision = Field(
+        "float32",
+        description="of the text model: float16 for GPUs; bfloat16 or int8 where a CPU is too slow. What another than "
+        "float32 loses is measured and told",
+    )
+    batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="tokens encoded at once, padding included; default: 1,024 on a CPU, 32,768 on a GPU",
+        json_schema_extra=RUNTIME,
+    )
     shard: int = Field(
         32_768,
         ge=1,
@@ -187,8 +200,29 @@ class TargetGraph(Config):
 class GraphConfig(TargetGraph):
     """The similarity graph: its source, and the nearest neighbours written to Parquet."""
 
+    method: Literal["exact", "approximate"] = Field(
+        "exact",
+        description="exact: every pair of captions is compared once, n^2 d multiplications; approximate: pairs in near "
+        "cells of a FAISS index, as many cells as `recall` needs",
+    )
     k: int = Field(32, ge=1, description="neighbours kept per caption")
-    cutoff: float = Field(0.6, ge=-1, le=1, description="`count` tells how many neighbours are at least this similar")
+    cutoff: float | None = Field(
+        0.6,
+        ge=-1,
+        le=1,
+        description="only neighbours at least this similar are kept, and `count` tells how many there are; null: the "
+        "k nearest, however far",
+    )
+    recall: float = Field(
+        0.99, gt=0, lt=1, description="share of a sample's true edges that the approximate graph must have"
+    )
+    part: int = Field(
+        1 << 20,
+        ge=2,
+        description="captions of one side of an element of the job array, which compares two such parts; bounds its "
+        "memory (exact)",
+        json_schema_extra=RUNTIME,
+    )
     block: int = Field(2048, ge=1, description="rows compared at once; bounds memory", json_schema_extra=RUNTIME)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,8 @@ def writing(path: Path, schema: pa.Schema, about: Mapping[str, Any]) -> Iterator
         yield part
 
 
-def read(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read and check a table."""
-    return check(pq.read_table(path), schema)
+def read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read and check a table, or some of its columns."""
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns], schema.metadata)
+    there = pq.read_schema(path).names
+    return check(pq.read_table(path, columns=None if columns is None else [c for c in columns if c in there]), wanted)

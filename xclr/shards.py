@@ -11,10 +11,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from xclr.stages import EmbeddingsConfig, ImagesConfig, Stage
+from xclr.stages import EmbeddingsConfig, GraphKnnConfig, ImagesConfig, Stage
 from xclr.store import Store
 
 SHARDS = "shards"
@@ -30,13 +31,16 @@ class Place(NamedTuple):
 
 def count(stage: Stage) -> int:
     """How many shards a stage has; 1 for one that is made as a whole."""
-    size = stage.config.shard if isinstance(stage.config, EmbeddingsConfig) else None
-    size = stage.config.data.shard if isinstance(stage.config, ImagesConfig) else size
+    config = stage.config
+    if isinstance(config, GraphKnnConfig):
+        return 1 if config.method == "approximate" else len(pairs(len(parts(_distinct(stage), config.part))))
+    size = config.shard if isinstance(config, EmbeddingsConfig) else None
+    size = config.data.shard if isinstance(config, ImagesConfig) else size
     return 1 if size is None else -(-items(stage) // size)
 
 
 def items(stage: Stage) -> int:
-    """How many items a stage's shards have together: captions to encode, or pictures to obtain."""
+    """How many items a stage's shards have together: captions to encode, pictures to obtain, or pairs to compare."""
     captions = stage.inputs["captions"]
     store = Store(captions.path.parents[2])
     if isinstance(stage.config, ImagesConfig):
@@ -44,7 +48,25 @@ def items(stage: Stage) -> int:
             stats = store.manifest(stage.inputs["before"]).stats
             return sum(int(stats.get(status, 0)) for status in stage.config.retry)
         return int(store.manifest(captions).stats["rows"])
-    return int(store.manifest(captions).stats["distinct"])
+    nodes = _distinct(stage)
+    return nodes * (nodes - 1) // 2 if isinstance(stage.config, GraphKnnConfig) else nodes
+
+
+def _distinct(stage: Stage) -> int:
+    captions = stage.inputs["captions"]
+    return int(Store(captions.path.parents[2]).manifest(captions).stats["distinct"])
+
+
+def parts(rows: int, most: int) -> list[slice]:
+    """Rows in parts of about equal size, none larger than `most`."""
+    number = -(-rows // most)
+    ends = [rows * part // number for part in range(number + 1)]
+    return [slice(start, stop) for start, stop in pairwise(ends)]
+
+
+def pairs(number: int) -> list[tuple[int, int]]:
+    """Every unordered pair of parts once, a part with itself among them: what each shard of a graph compares."""
+    return [(own, other) for own in range(number) for other in range(own, number)]
 
 
 def folder(out: Path, shard: int) -> Path:

@@ -22,6 +22,7 @@ from xclr.recipe import (
     GraphedConfig,
     ObjectiveConfig,
     PairsConfig,
+    Precision,
     RandomConfig,
     Recipe,
     SupConConfig,
@@ -77,20 +78,36 @@ class ImagesConfig(Config):
 
 
 class EmbeddingsConfig(Config):
-    """The text model, named by the hash of its files."""
+    """The text model, named by the hash of its files.
+
+    Where activations are quantised, what else is in a batch changes a vector: `pieces` (batch_tokens, shard) then names
+    the output too.
+    """
 
     weights: str
+    precision: Precision = "float32"
+    pieces: tuple[int | None, int] | None = None
     model: str = Field(json_schema_extra=RUNTIME)
-    batch_size: int = Field(json_schema_extra=RUNTIME)
+    batch_tokens: int | None = Field(None, json_schema_extra=RUNTIME)
     shard: int = Field(1 << 15, json_schema_extra=RUNTIME)
 
 
 class GraphKnnConfig(Config):
-    """Nearest neighbours among the distinct captions."""
+    """Nearest neighbours among the distinct captions; the approximate ones also depend on the recall asked for."""
 
     k: int
-    cutoff: float
+    cutoff: float | None
+    method: Literal["exact", "approximate"] = "exact"
+    recall: float | None = None
+    part: int = Field(1 << 20, json_schema_extra=RUNTIME)
     block: int = Field(json_schema_extra=RUNTIME)
+
+
+class ReportConfig(Config):
+    """A page about the graph, for people."""
+
+    dataset: str
+    seed: int = 0
 
 
 class ClassGraphConfig(Config):
@@ -144,9 +161,10 @@ class ComparisonConfig(Config):
 KINDS: Mapping[str, tuple[type[Config], int]] = {  # config model and code version of each stage kind
     "captions": (CaptionsConfig, 3),
     "images": (ImagesConfig, 2),
-    "embeddings": (EmbeddingsConfig, 1),
-    "graph": (GraphKnnConfig, 1),
-    "class_graph": (ClassGraphConfig, 1),
+    "embeddings": (EmbeddingsConfig, 2),
+    "graph": (GraphKnnConfig, 2),
+    "graph_report": (ReportConfig, 1),
+    "class_graph": (ClassGraphConfig, 2),
     "pretrain": (PretrainConfig, 1),
     "features": (FeaturesConfig, 1),
     "folder_features": (FolderFeaturesConfig, 1),
@@ -275,20 +293,32 @@ def _hashes(data: DataConfig, store: Store, listing: str | None) -> tuple[str, .
 
 def embeddings(recipe: Recipe, store: Store, captions: Artifact) -> Stage:
     """Encode each distinct caption once."""
-    folder = locate(recipe.embed.model)
+    embed, folder = recipe.embed, locate(recipe.embed.model)
     config = EmbeddingsConfig(
         weights=store.content_hash(folder),
+        precision=embed.precision,
+        pieces=(embed.batch_tokens, embed.shard) if embed.precision == "int8" else None,
         model=str(folder),
-        batch_size=recipe.embed.batch_size,
-        shard=recipe.embed.shard,
+        batch_tokens=embed.batch_tokens,
+        shard=embed.shard,
     )
     return Stage("embeddings", "embeddings", config, {"captions": captions})
 
 
 def graph(recipe: Recipe, captions: Artifact, embeddings: Artifact) -> Stage:
-    """Exact nearest neighbours, as Parquet."""
-    config = GraphKnnConfig(k=recipe.graph.k, cutoff=recipe.graph.cutoff, block=recipe.graph.block)
+    """Nearest neighbours, as Parquet."""
+    chosen = recipe.graph
+    config = GraphKnnConfig(
+        k=chosen.k, cutoff=chosen.cutoff, method=chosen.method, part=chosen.part, block=chosen.block,
+        recall=chosen.recall if chosen.method == "approximate" else None,
+    )  # fmt: skip
     return Stage("graph", "graph", config, {"captions": captions, "embeddings": embeddings})
+
+
+def graph_report(recipe: Recipe, inputs: Mapping[str, Artifact]) -> Stage:
+    """The page about the graph; `inputs`: captions, images, embeddings, graph."""
+    roles = {role: inputs[role] for role in ("captions", "images", "embeddings", "graph")}
+    return Stage("graph_report", "graph report", ReportConfig(dataset=recipe.data.source), roles)
 
 
 def class_graph(recipe: Recipe, target: TargetGraph, store: Store, captions: Artifact, embeddings: Artifact) -> Stage:
@@ -394,6 +424,7 @@ def data_stages(recipe: Recipe, store: Store) -> dict[str, Stage]:
     found = {"captions": found["captions"]} | {f"images:{place}": each for place, each in enumerate(earlier)} | found
     found["embeddings"] = embeddings(recipe, store, made("captions"))
     found["graph"] = graph(recipe, made("captions"), made("embeddings"))
+    found["graph_report"] = graph_report(recipe, {role: made(role) for role in found})
     for target in class_graphs(recipe):
         found[class_graph_role(target)] = class_graph(recipe, target, store, made("captions"), made("embeddings"))
     return found
@@ -455,6 +486,18 @@ def left_out(captions: Manifest) -> list[str]:
     if repeated := stats.get("repeated_urls"):
         lines.append(f"captions: left out because their address stood before: {repeated:,}")
     return lines
+
+
+def precision_lost(embeddings: Manifest) -> str | None:
+    """A line that says what a precision below float32 cost; None at float32."""
+    stats = embeddings.stats
+    if "loss_mean" not in stats:
+        return None
+    return (
+        f"embeddings: {stats['precision']} moves a caption by 1 - cos = {stats['loss_mean']:.1e} in the mean and "
+        f"{stats['loss_max']:.1e} at most, and a similarity by {stats['similarity_moved']:.1e} in the mean "
+        f"(of {stats['loss_sample']} captions, against float32)"
+    )
 
 
 def check_pictures(recipe: Recipe, images: Manifest) -> None:

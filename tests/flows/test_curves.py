@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from flows.curves import INK, POINTS, Plot, Trace, draw, read_metrics
+from flows.curves import POINTS, Plot, Trace, draw, read_metrics
+from xclr.pages import INK
 from xclr.spool import SPOOL, Spool
 
 LINE = Trace((0.5, 1.0, 1.5), (3.0, 2.0, 1.0), "#3b82c4")

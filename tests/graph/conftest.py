@@ -45,6 +45,10 @@ def captions_artifact(path: Path, rows: list[tuple[str, int | None]]) -> Artifac
     """Captions written to a folder."""
     path.mkdir(parents=True, exist_ok=True)
     schema.write(captions_table(rows), path / "captions.parquet", schema.CAPTIONS, {})
+    if labels := {label for _, label in rows if label is not None}:
+        classes = {"label": range(max(labels) + 1), "name": [f"class {each}" for each in range(max(labels) + 1)]}
+        table = pa.table(classes | {"synset": [None] * len(classes["name"])}, schema=schema.CLASSES)
+        schema.write(table, path / "classes.parquet", schema.CLASSES, {})
     return artifact("captions", path)
 
 
@@ -66,7 +70,7 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 def embeddings_run(captions: Artifact, tmp_path_factory: pytest.TempPathFactory):
     """(artifact, what the stage produced, its progress, the stage)"""
     out = tmp_path_factory.mktemp("embeddings")
-    stage = make_stage("embeddings", EmbeddingsConfig(weights="0", model=str(MINILM), batch_size=8), captions)
+    stage = make_stage("embeddings", EmbeddingsConfig(weights="0", model=str(MINILM), batch_tokens=40), captions)
     seen: list[tuple[int, int]] = []
     produced = run_embeddings(stage, out, lambda done, total: seen.append((done, total)))
     return artifact("embeddings", out), produced, seen, stage

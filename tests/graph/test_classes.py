@@ -66,7 +66,9 @@ def test_the_seed_decides(means):
 def test_stage(captions, embeddings, tmp_path):
     produced = run_class_graph(make_stage("class_graph", config(), captions, embeddings), tmp_path, no_progress)
     found = matrix(tmp_path / "graph_class.parquet")
-    assert produced.files == ("graph_class.parquet",)
+    assert produced.files == ("graph_class.parquet", "classes.parquet")
+    names = schema.read(tmp_path / "classes.parquet", schema.CLASSES)["name"].to_pylist()
+    assert names == [f"class {label}" for label in range(5)]
     assert produced.stats["classes"] == 5  # 3 has no rows
     np.testing.assert_array_equal(found, found.T)
     np.testing.assert_array_equal(np.diag(found), 1)
@@ -136,7 +138,7 @@ def test_class_captions_are_cosines_of_the_text_model(tmp_path):
     settings = ClassGraphConfig(source="class_captions", weights="x", template="a photo of a {}", model=str(folder))
     classes = [("tabby cat", None), ("Persian cat", None), ("fire engine", None)]
     found = run_on(with_classes(tmp_path / "in", classes), settings, tmp_path)
-    vectors = SentenceEncoder(folder, 8).encode([f"a photo of a {name}" for name, _ in classes])
+    vectors = SentenceEncoder(folder).encode([f"a photo of a {name}" for name, _ in classes])
     np.testing.assert_allclose(found, vectors @ vectors.T, atol=1e-5)
     assert found[0, 1] > found[0, 2] + 0.1
 

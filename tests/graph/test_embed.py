@@ -10,11 +10,13 @@ import polars
 import pyarrow.parquet as pq
 import pytest
 
-from tests.graph.conftest import MINILM, ROWS, captions_artifact, captions_table, no_progress
+from tests.graph.conftest import MINILM, ROWS, captions_artifact, captions_table, make_stage, no_progress
 from xclr import schema
+from xclr.artifact import Manifest
 from xclr.errors import DataError
-from xclr.graph import SentenceEncoder, embed_captions
+from xclr.graph import SentenceEncoder, embed_captions, run_embeddings
 from xclr.graph.embed import CHUNK, distinct, read_captions, representatives, table
+from xclr.stages import EmbeddingsConfig, precision_lost
 
 
 class LetterEncoder:
@@ -83,17 +85,36 @@ def test_table_shares_the_vectors_memory():
 def test_stage_writes_unit_rows_in_order(embeddings_run):
     artifact, produced, seen, stage = embeddings_run
     assert produced.files == ("embeddings.parquet", "vectors.npy")
-    assert produced.stats == {"rows": 13, "distinct": 11, "dim": 384}
+    encoder = SentenceEncoder(MINILM).about
+    assert produced.stats == {"rows": 13, "distinct": 11, **encoder}
     assert seen[-1] == (11, 11)
     vectors = np.load(artifact.path / "vectors.npy")
     assert vectors.shape == (13, 384)
     assert vectors.dtype == np.float16
     np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float64), axis=1), 1, atol=1e-3)
-    direct = SentenceEncoder(MINILM, 4).encode([caption for caption, _ in ROWS])
+    direct = SentenceEncoder(MINILM).encode([caption for caption, _ in ROWS])
     np.testing.assert_allclose(vectors.astype(np.float32), direct, atol=5e-4)
     np.testing.assert_array_equal(vectors[3], vectors[0])
     about = json.loads(pq.read_schema(artifact.path / "embeddings.parquet").metadata[b"about"])
-    assert about == {"digest": stage.digest, "config": {"weights": "0"}}
+    config = {"weights": "0", "precision": "float32", "pieces": None}
+    assert about == {"digest": stage.digest, "config": config, "encoder": encoder}
+
+
+def test_a_lower_precision_is_named_and_its_loss_is_told(captions, tmp_path):
+    plain = EmbeddingsConfig(weights="0", model=str(MINILM))
+    digests = set()
+    for precision in ("float32", "bfloat16", "int8"):
+        config = plain.model_copy(update={"precision": precision})
+        stage = make_stage("embeddings", config, captions)
+        digests.add(stage.digest)
+        (out := tmp_path / precision).mkdir()
+        stats = run_embeddings(stage, out, no_progress).stats
+        told = precision_lost(Manifest.model_construct(stats=stats))
+        assert (told is None) == (precision == "float32")
+        if told:
+            assert 0 < stats["loss_mean"] <= stats["loss_max"] < 0.2
+            assert precision in told and f"{stats['loss_mean']:.1e}" in told
+    assert len(digests) == 3
 
 
 def test_related_captions_are_closer(embeddings):

@@ -1,13 +1,19 @@
 """The sentence-transformers encoder."""
 
-import numpy as np
+import shutil
 
-from tests.graph.conftest import MINILM
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.graph.conftest import MINILM, ROWS
 from xclr.graph import Encoder, SentenceEncoder
+from xclr.graph.encoder import EVEN, LEAST, batches
 
 
 def test_unit_rows_in_the_order_of_the_captions():
-    encoder: Encoder = SentenceEncoder(MINILM, batch_size=2)
+    encoder: Encoder = SentenceEncoder(MINILM, batch_tokens=40)
     captions = ["a cat", "a very long caption about a cat that sleeps on a sofa in the sun", "rain", "a cat"]
     vectors = encoder.encode(captions)
     assert vectors.shape == (4, encoder.dim) == (4, 384)
@@ -15,3 +21,53 @@ def test_unit_rows_in_the_order_of_the_captions():
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     alone = np.concatenate([encoder.encode([caption]) for caption in captions])
     np.testing.assert_allclose(vectors, alone, atol=1e-5)
+
+
+def test_the_peer_encodes_alike():
+    """sentence-transformers' own batches of 32, padded to the longest."""
+    captions = [caption for caption, _ in ROWS] * 5
+    ours = SentenceEncoder(MINILM)
+    peer = ours.model.encode(captions, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+    assert (1 - (ours.encode(captions) * peer).sum(1)).max() < 1e-5
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths=st.lists(st.integers(1, 300), max_size=200), most=st.integers(1, 2000))
+def test_batches_hold_every_caption_once_within_the_budget(lengths, most):
+    found = list(batches(np.array(lengths, dtype=np.int64), most))
+    assert sorted(np.concatenate([np.empty(0, int), *found]).tolist()) == list(range(len(lengths)))
+    for rows in found:
+        longest = max(lengths[row] for row in rows)
+        assert len(rows) == 1 or len(rows) * longest <= most
+        assert all(lengths[row] >= EVEN * longest for row in rows) or len(rows) * longest < most // LEAST + longest
+
+
+def test_little_is_padding():
+    """PERFORMANCE.md: at least 0.97 of the tokens of a chunk of captions are real."""
+    words = ["a", "red", "bird", "sits", "on", "the", "old", "wall", "and", "sings", "to", "us", "all", "day", "long"]
+    lengths = np.random.default_rng(0).integers(1, len(words), 1024)
+    encoder = SentenceEncoder(MINILM)
+    encoder.encode([" ".join(words[:length]) for length in lengths])
+    assert encoder.tokens / encoder.padded >= 0.97
+
+
+@pytest.mark.parametrize(("precision", "most"), [("bfloat16", 1e-3), ("float16", 1e-4), ("int8", 0.2)])
+def test_a_lower_precision_moves_captions_a_little(precision, most):
+    captions = [caption for caption, _ in ROWS]
+    exact, low = SentenceEncoder(MINILM).encode(captions), SentenceEncoder(MINILM, precision).encode(captions)
+    lost = 1 - (exact * low).sum(1)
+    assert 1e-8 < lost.max() < most
+    assert low.dtype == np.float32
+
+
+def test_what_the_vectors_come_from():
+    about = SentenceEncoder(MINILM).about
+    assert about == {
+        "model": "model", "revision": None, "pooling": "mean", "most_tokens": 256, "dim": 384, "precision": "float32",
+    }  # fmt: skip
+
+
+def test_a_folder_of_the_hubs_cache_tells_its_revision(tmp_path):
+    folder = tmp_path / "snapshots" / "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+    shutil.copytree(MINILM, folder)
+    assert SentenceEncoder(folder).about["revision"] == folder.name

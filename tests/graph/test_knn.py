@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xclr.graph import TopK, merge_topk, self_join, topk
-from xclr.graph.knn import RESCAN_ROWS
+from xclr.graph import TopK, cross_join, knn, merge_topk, self_join, topk
+
+COPIES = 128
 
 
 def unit_rows(n, d, seed, copies=0):
@@ -51,25 +52,73 @@ def test_topk_is_the_sorted_truth_for_any_block(*, n, q, d, k, block, seed, copi
     assert found.sims.dtype == torch.float32
 
 
-@settings(max_examples=60, deadline=None)
+def cut(found, cutoff):
+    """Only the neighbours that reach the cut-off."""
+    if cutoff is None:
+        return found
+    near = found.sims >= cutoff
+    return TopK(torch.where(near, found.ids, -1), torch.where(near, found.sims, torch.nan))
+
+
+def true_count(sims, cutoff):
+    return (sims >= (-2 if cutoff is None else cutoff)).sum(1).int()
+
+
+CUTOFFS = st.sampled_from([None, -1.0, 0.0, 0.3, 0.6, 0.95, 1.0])
+
+
+@settings(max_examples=80, deadline=None)
 @given(
-    n=st.integers(2, 120), d=st.integers(1, 12), k=st.integers(1, 12), block=st.integers(1, 130),
-    seed=st.integers(0, 2**31), copies=st.integers(0, 60), cutoff=st.sampled_from([-1.0, 0.0, 0.3, 0.6, 0.95, 1.0]),
+    n=st.integers(2, 120), d=st.integers(1, 24), k=st.integers(1, 12), block=st.integers(1, 130),
+    seed=st.integers(0, 2**31), copies=st.integers(0, 60), cutoff=CUTOFFS,
 )  # fmt: skip
 def test_self_join_is_the_sorted_truth_for_any_block(*, n, d, k, block, seed, copies, cutoff):
     vectors = unit_rows(n, d, seed, copies)
     k = min(k, n - 1)
     found, count = self_join(vectors, k, block=block, cutoff=cutoff)
-    assert same(found, brute_force(vectors, vectors, k, own=True))
-    sims = (vectors.double() @ vectors.double().T).float().fill_diagonal_(-2)
-    assert torch.equal(count, (sims >= cutoff).sum(1).int())
+    assert same(found, cut(brute_force(vectors, vectors, k, own=True), cutoff))
+    sims = (vectors.double() @ vectors.double().T).float().fill_diagonal_(-torch.inf)
+    assert torch.equal(count, true_count(sims, cutoff))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    a=st.integers(1, 70), b=st.integers(1, 70), d=st.integers(1, 24), k=st.integers(1, 12),
+    block=st.integers(1, 80), seed=st.integers(0, 2**31), copies=st.integers(0, 60), cutoff=CUTOFFS,
+)  # fmt: skip
+def test_cross_join_is_the_sorted_truth_of_both_sides(*, a, b, d, k, block, seed, copies, cutoff):
+    vectors = unit_rows(a + b, d, seed, copies)
+    left, right = vectors[:a], vectors[a:]
+    for (found, count), (own, other) in zip(
+        cross_join(vectors, a, k, block=block, cutoff=cutoff), ((left, right), (right, left)), strict=True
+    ):
+        expected = cut(brute_force(own, other, min(k, len(other))), cutoff)
+        pads = k - expected.ids.shape[1]
+        assert same(found, TopK(F.pad(expected.ids, (0, pads), value=-1), F.pad(expected.sims, (0, pads), value=-9)))
+        assert torch.equal(count, true_count((own.double() @ other.double().T).float(), cutoff))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("half", [True, False])
+def test_the_precision_of_the_products_changes_no_bit(kind, half, monkeypatch):
+    """What a machine multiplies fastest in is not in the artifact's name."""
+    vectors = unit_rows(900, 48, seed=5, copies=200)
+    vectors = vectors if half else F.normalize(vectors.float(), dim=1)
+    expected, count = self_join(vectors, 9, block=256, cutoff=0.3)
+    monkeypatch.setattr(knn, "fast_dtype", lambda device, width: kind)
+    found, again = self_join(vectors, 9, block=300, cutoff=0.3)
+    assert same(found, expected)
+    assert torch.equal(count, again)
+    task = knn._Task(vectors, vectors, 9, 0.3, knn._fast(vectors, 0.3, 256), joins=True)
+    fast = knn._product(task, slice(0, 900), slice(0, 900)).double() * task.fast.scale
+    assert (fast - vectors.double() @ vectors.double().T).abs().max() <= task.fast.error
 
 
 def test_many_copies_are_ordered_by_id():
-    vectors = unit_rows(6, 24, seed=3)[torch.arange(6).repeat_interleave(RESCAN_ROWS // 2)]
+    vectors = unit_rows(6, 24, seed=3)[torch.arange(6).repeat_interleave(COPIES)]
     found, count = self_join(vectors, 5, block=100, cutoff=0.99)
     assert same(found, brute_force(vectors, vectors, 5, own=True))
-    assert count.unique().tolist() == [RESCAN_ROWS // 2 - 1]
+    assert count.unique().tolist() == [COPIES - 1]
     assert same(topk(vectors, vectors, 7, block=333), brute_force(vectors, vectors, 7))
 
 
@@ -83,7 +132,7 @@ def test_agrees_with_faiss():
     np.testing.assert_allclose(found.sims, sims, atol=1e-6)
     np.testing.assert_array_equal(found.ids[:, 0], np.arange(1500))
     assert (found.ids.numpy() == ids).mean() > 0.999  # faiss breaks near-ties its own way
-    joined, _ = self_join(vectors, 16, block=512, cutoff=0.6)
+    joined, _ = self_join(vectors, 16, block=512, cutoff=None)
     assert torch.equal(joined.ids, found.ids[:, 1:])
 
 
@@ -105,6 +154,11 @@ def test_progress_counts_pairs_of_blocks():
     seen = []
     self_join(unit_rows(50, 8, seed=0), 3, block=20, cutoff=0.5, progress=lambda *x: seen.append(x))
     assert seen == [(done, 6) for done in range(1, 7)]
+
+
+def test_one_set_is_empty():
+    with pytest.raises(ValueError, match="only 0 candidates"):
+        cross_join(unit_rows(4, 4, seed=0), 4, 2, block=2, cutoff=None)
 
 
 def test_no_queries():

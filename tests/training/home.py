@@ -45,7 +45,7 @@ def make_home(folder: Path) -> Home:
     store = Store(folder)
     made = {"captions": commit(store, stages.captions(RECIPE, store), captions.run)}
     made["images"] = commit(store, stages.images(RECIPE, store, made["captions"]), images.run)
-    config = EmbeddingsConfig(weights="unit vectors", model="", batch_size=1)
+    config = EmbeddingsConfig(weights="unit vectors", model="")
     stage = Stage("embeddings", "embeddings", config, {"captions": made["captions"]})
     made["embeddings"] = commit(store, stage, write_vectors)
     return Home(store, made)

@@ -4,7 +4,7 @@ from xclr.graph.classes import run as run_class_graph
 from xclr.graph.embed import embed_captions
 from xclr.graph.embed import run as run_embeddings
 from xclr.graph.encoder import Encoder, SentenceEncoder
-from xclr.graph.knn import TopK, merge_topk, self_join, topk
+from xclr.graph.knn import Joined, TopK, cross_join, merge_topk, self_join, topk
 from xclr.graph.neighbours import run as run_graph
 from xclr.graph.similarity import (
     ClassGraph,
@@ -21,6 +21,7 @@ __all__ = [
     "ClassGraph",
     "EmbeddingLookup",
     "Encoder",
+    "Joined",
     "KnnGraph",
     "RandomPair",
     "SameClass",
@@ -28,6 +29,7 @@ __all__ = [
     "SentenceEncoder",
     "SimilaritySource",
     "TopK",
+    "cross_join",
     "embed_captions",
     "merge_topk",
     "open_similarity",

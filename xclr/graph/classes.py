@@ -16,16 +16,17 @@ from xclr.graph.encoder import SentenceEncoder
 from xclr.graph.wordnet import located, wu_palmer
 from xclr.stages import ClassGraphConfig, Produced, Progress, Stage
 
+FILES = ("graph_class.parquet", "classes.parquet")  # the second says what the ids of the first stand for
 MAX_CLASSES = 32767  # ids are int16
 CHUNK = 1 << 14
-ENCODED_AT_ONCE = 64
 
 Matrix = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 
 def run(stage: Stage, out: Path, progress: Progress) -> Produced:
-    """Stage "class_graph": captions, and embeddings where it shuffles them -> graph_class.parquet, C x C rows.
+    """Stage "class_graph": captions, and embeddings where it shuffles them -> graph_class.parquet, C x C rows, and its
+    classes.parquet.
 
     Symmetric, diagonal 1. Raises DataError when there are no labels, too many classes for int16, two classes of one
     name, or a class that WordNet does not know; RecipeError for an unknown source.
@@ -39,10 +40,12 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     progress(1, 2)
     about = {"digest": stage.digest, "config": stage.identity}
     schema.write(table(similarity), out / "graph_class.parquet", schema.GRAPH_CLASS, about)
+    classes = schema.read(stage.inputs["captions"].path / "classes.parquet", schema.CLASSES)
+    schema.write(classes, out / "classes.parquet", schema.CLASSES, about)
     progress(2, 2)
     upper = similarity[np.triu_indices(len(similarity), 1)]
     mean = float(upper.mean(dtype=np.float64)) if len(upper) else 0.0
-    return Produced(("graph_class.parquet",), {"classes": len(similarity), "mean_similarity": mean})
+    return Produced(FILES, {"classes": len(similarity), "mean_similarity": mean})
 
 
 def shuffled_captions(stage: Stage, config: ClassGraphConfig) -> Matrix:
@@ -57,7 +60,7 @@ def class_captions(stage: Stage, config: ClassGraphConfig) -> Matrix:
     assert config.model is not None and config.template is not None
     names = [name for name, _ in read_classes(stage)]
     check_apart(names)
-    encoder = SentenceEncoder(Path(config.model), ENCODED_AT_ONCE)
+    encoder = SentenceEncoder(Path(config.model))
     vectors = encoder.encode([config.template.replace("{}", name) for name in names]).astype(np.float64)
     return cosine(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 

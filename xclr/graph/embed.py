@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,11 @@ from xclr.errors import DataError
 from xclr.graph.encoder import Encoder, SentenceEncoder
 from xclr.stages import EmbeddingsConfig, Produced, Progress, Stage
 
-CHUNK = 256  # captions between two reports of progress
+CHUNK = 1024  # captions between two reports of progress
 COPY_ROWS = 1 << 16
+ROWS_AT_ONCE = 1 << 18  # of the table, written
+SAMPLE = 256  # captions that show what a precision costs
+NEEDED = ("row_id", "caption", "dup_of")
 TOLERANCE = 1e-3  # of a stored vector's norm; half precision leaves about 1e-5
 
 Vectors = npt.NDArray[np.float16]
@@ -31,36 +34,61 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     a caption has no direction.
     """
     assert isinstance(stage.config, EmbeddingsConfig)
-    captions = read_captions(stage.inputs["captions"].path / "captions.parquet")
+    captions = read_captions(stage.inputs["captions"].path / "captions.parquet", NEEDED)
     firsts, size = distinct(captions), stage.config.shard
-    encoder = SentenceEncoder(Path(stage.config.model), stage.config.batch_size)
+    encoder = _encoder(stage.config)
     number = -(-len(firsts) // size)
     for shard in shards.missing(out, number):
         done = min(shard * size, len(firsts))
-        _encode_shard(captions, firsts, encoder, shards.Place(out, shard, size), _from(progress, done, len(firsts)))
+        _encode_shard(captions, firsts, encoder, shards.Place(out, shard, size), part_of(progress, done, len(firsts)))
     vectors = open_memmap(out / "vectors.npy", mode="w+", dtype=np.float16, shape=(captions.num_rows, encoder.dim))
     for shard in range(number):
         vectors[firsts[shard * size : (shard + 1) * size]] = np.load(shards.folder(out, shard) / "vectors.npy")
     _copy_to_duplicates(vectors, captions)
     progress(len(firsts), len(firsts))
-    about = {"digest": stage.digest, "config": stage.identity}
-    schema.write(table(vectors), out / "embeddings.parquet", schema.embeddings(encoder.dim), about)
-    stats = {"rows": len(vectors), "distinct": len(firsts), "dim": encoder.dim}
+    about = {"digest": stage.digest, "config": stage.identity, "encoder": encoder.about}
+    with schema.writing(out / "embeddings.parquet", schema.embeddings(encoder.dim), about) as part:
+        for start in range(0, len(vectors), ROWS_AT_ONCE):
+            part(table(vectors[start : start + ROWS_AT_ONCE], start))
+    stats = {"rows": len(vectors), "distinct": len(firsts), **encoder.about}
+    if stage.config.precision != "float32":
+        stats |= precision_loss(vectors, captions, firsts, Path(stage.config.model))
     return Produced(("embeddings.parquet", "vectors.npy"), stats, (shards.SHARDS,))
 
 
 def run_shard(stage: Stage, out: Path, shard: int, progress: Progress) -> None:
     """Encode one shard of the distinct captions, for `run` to find."""
     assert isinstance(stage.config, EmbeddingsConfig)
-    captions = read_captions(stage.inputs["captions"].path / "captions.parquet")
-    encoder = SentenceEncoder(Path(stage.config.model), stage.config.batch_size)
+    captions = read_captions(stage.inputs["captions"].path / "captions.parquet", NEEDED)
     place = shards.Place(out, shard, stage.config.shard)
-    _encode_shard(captions, distinct(captions), encoder, place, progress)
+    _encode_shard(captions, distinct(captions), _encoder(stage.config), place, progress)
 
 
-def read_captions(path: Path) -> pa.Table:
-    """The captions sorted by row_id; raises DataError unless these are 0..n-1 and n > 0."""
-    captions = schema.read(path, schema.CAPTIONS)
+def _encoder(config: EmbeddingsConfig) -> SentenceEncoder:
+    return SentenceEncoder(Path(config.model), config.precision, config.batch_tokens)
+
+
+def precision_loss(vectors: Vectors, captions: pa.Table, firsts: RowIds, model: Path) -> dict[str, float]:
+    """What stored vectors lost against float32, on captions at even distances.
+
+    1 - cos of each with itself, and by how much the similarities between them moved.
+    """
+    rows = firsts[np.unique(np.linspace(0, len(firsts) - 1, SAMPLE).astype(np.int64))]
+    exact = SentenceEncoder(model).encode(captions["caption"].take(rows).to_pylist()).astype(np.float64)
+    stored = vectors[rows].astype(np.float64)
+    lost = np.maximum(0, 1 - (exact * stored).sum(1) / np.linalg.norm(stored, axis=1))
+    moved = np.abs(exact @ exact.T - stored @ stored.T)
+    return {
+        "loss_mean": float(lost.mean()),
+        "loss_max": float(lost.max()),
+        "similarity_moved": float(moved.mean()),
+        "loss_sample": len(rows),
+    }
+
+
+def read_captions(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The captions by row_id, or some columns, row_id among them; raises DataError unless it is 0..n-1 and n > 0."""
+    captions = schema.read(path, schema.CAPTIONS, columns)
     if not captions.num_rows:
         raise DataError(f"{path} has no captions", "check data.path, data.caption_column and data.limit")
     if not _is_dense(captions):  # sorting copies: 1 GiB for a million rows
@@ -122,7 +150,7 @@ def _encode_shard(
         np.save(folder / "vectors.npy", vectors)
 
 
-def _from(progress: Progress, done: int, total: int) -> Progress:
+def part_of(progress: Progress, done: int, total: int) -> Progress:
     """Progress of a shard as progress of the whole."""
 
     def of_all(more: int, _: int, ok: int | None = None, /) -> None:
@@ -141,11 +169,12 @@ def _copy_to_duplicates(vectors: Vectors, captions: pa.Table) -> None:
     vectors.flush()  # type: ignore[attr-defined]
 
 
-def table(vectors: Vectors) -> pa.Table:
-    """The embeddings table of float16 vectors [n, d], without a copy of them."""
+def table(vectors: Vectors, first: int = 0) -> pa.Table:
+    """The embeddings table of float16 vectors [n, d] of the rows from `first` on, without a copy of them."""
     rows, dim = vectors.shape
     vec = pa.FixedSizeListArray.from_arrays(pa.array(np.asarray(vectors).reshape(-1)), dim)
-    return pa.table({"row_id": np.arange(rows, dtype=np.int64), "vec": vec}, schema=schema.embeddings(dim))
+    ids = np.arange(first, first + rows, dtype=np.int64)
+    return pa.table({"row_id": ids, "vec": vec}, schema=schema.embeddings(dim))
 
 
 def _by_length(captions: pa.Table, rows: RowIds) -> Iterator[RowIds]:

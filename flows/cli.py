@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from flows import operate
+from flows import graph, operate
 from flows.terminal import Home, Json
 from flows.terminal import show as _print
 from xclr.errors import XclrError
@@ -179,6 +179,7 @@ def plan(
     """Show every stage: hit, miss or running; touches nothing."""
     from flows.context import cluster_name, home_folder
     from infra.cluster import load_cluster
+    from infra.plan import other_method
     from infra.plan import plan as planned
     from xclr.datafiles import placed
     from xclr.recipe import load_recipe
@@ -193,6 +194,8 @@ def plan(
     for line in skipped(loaded):
         print(line, file=sys.stderr)
     _print(_plan_table(rows))
+    if costs := other_method(loaded, Store(home_folder(home))):
+        _print(f"[dim]{costs} (graph.method; docs/graph.md)")
 
 
 def _plan_table(rows: Sequence[PlannedStage]) -> Table:
@@ -201,13 +204,20 @@ def _plan_table(rows: Sequence[PlannedStage]) -> Table:
 
     paid = any(row.gpu_hours for row in rows)
     limit = ["GPU-hours, at most"] if paid else []
-    table = Table("stage", "state", "rows", "size", *limit, "digest", title_justify="left")
+    known = any(row.core_hours is not None for row in rows)
+    estimates = ["core-hours, about", "GiB, about"] if known else []
+    table = Table("stage", "state", "rows", "size", *limit, *estimates, "digest", title_justify="left")
     for row in rows:
         colour = {"hit": "green", "miss": "yellow", "running": "cyan"}[row.state]
         size = "" if row.bytes is None else decimal(row.bytes)
         hours = [f"{row.gpu_hours:,.0f}" if row.gpu_hours else ""] if paid else []
-        table.add_row(row.stage, f"[{colour}]{row.state}", str(row.rows or ""), size, *hours, row.digest[:8])
+        costs = [] if not known else ["", ""] if row.core_hours is None else _costs(row)
+        table.add_row(row.stage, f"[{colour}]{row.state}", str(row.rows or ""), size, *hours, *costs, row.digest[:8])
     return table
+
+
+def _costs(row: PlannedStage) -> list[str]:
+    return [f"{row.core_hours:,.3g}", f"{row.memory_gb:,.1f}"]
 
 
 @app.command()
@@ -294,6 +304,7 @@ def _say_served(home: Path, prefect: str, mlflow: str) -> None:
 
 
 app.add_typer(operate.app)  # status, logs, cancel, gc, doctor
+app.add_typer(graph.app, name="graph")
 
 
 def main() -> None:

@@ -55,6 +55,7 @@ def open_run(recipe: Recipe, cluster: str | None, home: str | None, mode: Mode) 
     store.check_writable()
     state = state_folder(store.home)
     state.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("MPLCONFIGDIR", str(state / "matplotlib"))  # read at import; else below ~
     servers.check_mlflow(tracking_uri(state))
     if mode == "force":
         for stage in planned:

@@ -7,15 +7,20 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from infra.cluster import Cluster
+from infra.estimate import elements, estimate, expected_captions
 from infra.ledger import Attach, Book, Ledger, now, reconcile
 from infra.observe import observe
 from xclr.recipe import Recipe
-from xclr.stages import Stage, pipeline
+from xclr.stages import GraphKnnConfig, Stage, pipeline
 from xclr.store import Store
 
 
 class PlannedStage(BaseModel):
-    """One stage: whether its output is there, being made or to be made."""
+    """One stage: whether its output is there, being made or to be made.
+
+    `core_hours` of all cores and `memory_gb` (GiB) of a process are estimates for embeddings and the graph, where they
+    are to be made and the number of captions is known.
+    """
 
     model_config = ConfigDict(frozen=True)
     stage: str
@@ -24,11 +29,41 @@ class PlannedStage(BaseModel):
     rows: int | None
     bytes: int | None
     gpu_hours: float
+    core_hours: float | None = None
+    memory_gb: float | None = None
 
 
 def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, ...]:
     """Every stage of a recipe in order; touches nothing."""
-    return tuple(_planned(stage, store, cluster) for stage in pipeline(recipe, store))
+    return tuple(
+        _with_costs(_planned(stage, store, cluster), stage, store, recipe) for stage in pipeline(recipe, store)
+    )
+
+
+def _with_costs(planned: PlannedStage, stage: Stage, store: Store, recipe: Recipe) -> PlannedStage:
+    costs = estimate(stage, store, recipe) if planned.state == "miss" else None
+    if costs is None:
+        return planned
+    return planned.model_copy(update={"core_hours": costs.core_hours, "memory_gb": costs.memory_gb})
+
+
+def other_method(recipe: Recipe, store: Store) -> str | None:
+    """A line that says what the graph costs exactly and approximately; None where it is made, or nobody knows."""
+    stage = next(each for each in pipeline(recipe, store) if each.kind == "graph")
+    known = expected_captions(stage, store, recipe.data)
+    if known is None or store.find(stage.digest) is not None:
+        return None
+    parts = []
+    for method in ("exact", "approximate"):
+        chosen = recipe.model_copy(update={"graph": recipe.graph.model_copy(update={"method": method})})
+        twin = next(each for each in pipeline(chosen, store) if each.kind == "graph")
+        costs = estimate(twin, store, chosen)
+        if costs is None or not isinstance(twin.config, GraphKnnConfig):
+            return None
+        pieces = elements(known, twin.config)
+        array = f" in {pieces} elements" if pieces > 1 else ""
+        parts.append(f"{method} {costs.core_hours:,.3g} core-hours{array}, {costs.memory_gb:,.1f} GiB each")
+    return f"graph of {known:,} captions, estimated: " + "; ".join(parts)
 
 
 def _planned(stage: Stage, store: Store, cluster: Cluster) -> PlannedStage:

@@ -21,27 +21,6 @@ def path(tmp_path_factory):
     return write_page(folder / "home", [], read_scores(folder / "home", []), None, None)
 
 
-@pytest.fixture
-def opened(browser, path):
-    """Open the page and collect what it asks for and complains of."""
-    contexts = []
-
-    def open_page(**options):
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
-        page.requests, page.complaints = [], []
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (page.complaints.append(dialog.message), dialog.dismiss()))
-        page.goto(path.as_uri(), wait_until="load")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
 def test_a_person_finds_table_curves_and_thumbnails(opened):
     page = opened(viewport=DESKTOP)
     table = page.get_by_role("table").first

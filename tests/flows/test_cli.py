@@ -133,7 +133,7 @@ def test_help_and_plan_import_nothing_heavy(tmp_path):
 def test_plan_prints_stable_json_and_touches_nothing(tmp_path):
     done = xclr("plan", "emoji", "--json", cwd=tmp_path)
     rows = json.loads(done.stdout)
-    assert set(rows[0]) == {"stage", "digest", "state", "rows", "bytes", "gpu_hours"}
+    assert set(rows[0]) == {"stage", "digest", "state", "rows", "bytes", "gpu_hours", "core_hours", "memory_gb"}
     assert {row["state"] for row in rows} == {"miss"}
     assert list(tmp_path.iterdir()) == []
 

@@ -85,25 +85,34 @@ class _Task(NamedTuple):
 
 
 class _Search:
-    """The best edges so far of each row, at most k of them sorted, beside new ones that may not be among the best."""
+    """The best edges so far of each row, at most k of them sorted, before new ones that may not be among the best.
+
+    All lie in tensors that are made once: many small ones between the large ones of tiles would keep glibc from giving
+    memory back (12 kB a row were measured).
+    """
 
     def __init__(self, rows: int, task: _Task, device: torch.device) -> None:
         self.k = task.k
         least = -torch.inf if task.cutoff is None else task.cutoff
         self.floor = torch.full((rows,), least, device=device)  # what a new edge must reach: exact, never too high
-        self.edges = _Edges(*(torch.empty(0, dtype=kind, device=device) for kind in (*2 * (torch.int32,), torch.float)))
         self.raised = False  # above the cut-off, which edges have passed
-        self.pending: list[_Edges] = []
-        self.waiting = 0
+        room = (1 + PENDING) * self.k * rows
+        kinds = (torch.int32, torch.int32, torch.float32)
+        self.edges = _Edges(*(torch.empty(room, dtype=kind, device=device) for kind in kinds))
+        self.size = 0
 
     def take(self, edges: _Edges) -> None:
         """Note edges that reach their row's floor."""
         if self.raised:
             edges = edges.where(edges.sims >= self.floor[edges.rows])
-        self.pending.append(edges)
-        self.waiting += len(edges.rows)
-        if self.waiting > PENDING * self.k * len(self.floor):
-            self.compact()
+        start, number = 0, len(edges.rows)
+        while start < number:
+            if self.size == len(self.edges.rows):
+                self.compact()
+            stop = min(number, start + len(self.edges.rows) - self.size)
+            for mine, new in zip(self.edges, edges, strict=True):
+                mine[self.size : self.size + stop - start] = new[start:stop]
+            self.size, start = self.size + stop - start, stop
 
     def raise_floor(self, at: Rows, least: Tensor) -> None:
         """Have edges of some rows reach `least`."""
@@ -112,19 +121,22 @@ class _Search:
 
     def compact(self) -> None:
         """Keep the k best edges of each row, by (similarity descending, id ascending), and raise the floors."""
-        rows, ids, sims = (torch.cat(each) for each in zip(self.edges, *self.pending, strict=True))
+        rows, ids, sims = (each[: self.size] for each in self.edges)
         order = ids.sort(stable=True).indices
         key = (rows[order].long() << 32) - _ordered(sims[order])
         order = order[key.sort(stable=True).indices]
+        del key
         edges = _Edges(rows[order], ids[order], sims[order])
         fresh = torch.ones(len(order), dtype=torch.bool, device=order.device)  # an edge may have been found twice
         fresh[1:] = (edges.rows[1:] != edges.rows[:-1]) | (edges.ids[1:] != edges.ids[:-1])
-        rows, ids, sims = edges.where(fresh)
-        place = self._places(rows)
-        keep = (place < self.k).nonzero()[:, 0]
-        self.edges, last = _Edges(rows[keep], ids[keep], sims[keep]), place == self.k - 1
-        self.raise_floor(rows[last].long(), sims[last])
-        self.pending, self.waiting = [], 0
+        edges = edges.where(fresh)
+        place = self._places(edges.rows)
+        kept = edges.where(place < self.k)
+        last = edges.where(place == self.k - 1)
+        self.raise_floor(last.rows.long(), last.sims)
+        self.size = len(kept.rows)
+        for mine, new in zip(self.edges, kept, strict=True):
+            mine[: self.size] = new
 
     def _places(self, rows: Tensor) -> Tensor:
         """The position of each of sorted `rows` among those equal to it."""
@@ -137,9 +149,10 @@ class _Search:
         shape = (len(self.floor), self.k)
         ids = torch.full(shape, -1, dtype=torch.int64, device=self.floor.device)
         sims = torch.full(shape, torch.nan, device=self.floor.device)
-        rows, place = self.edges.rows, self._places(self.edges.rows)
-        ids[rows, place] = self.edges.ids.long()
-        sims[rows, place] = self.edges.sims
+        kept = _Edges(*(each[: self.size] for each in self.edges))
+        place = self._places(kept.rows)
+        ids[kept.rows, place] = kept.ids.long()
+        sims[kept.rows, place] = kept.sims
         return TopK(ids, sims)
 
 

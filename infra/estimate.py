@@ -1,0 +1,100 @@
+"""What embedding captions and comparing them will cost: formulas of docs/graph.md, fitted on one core.
+
+The constants were measured on a server core of 2024 with AVX-512 and VNNI (`python -m tests.bench.costs`); a core
+without int8 instructions takes three times as long for the exact graph.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from xclr.recipe import DataConfig, Recipe
+from xclr.shards import pairs, parts
+from xclr.stages import EmbeddingsConfig, GraphKnnConfig, Stage
+from xclr.store import Store
+from xclr.textmodel import locate
+
+PUBLISHED = {"cc3m": 3_318_333, "cc12m": 12_423_374}  # captions, before duplicates are left out
+TOKENS = 20  # of a caption; Conceptual Captions' have about ten words and the special tokens
+GFLOPS = {"float32": 65.0, "bfloat16": 165.0, "float16": 20.0, "int8": 190.0}  # of a core, while it embeds
+PAIR_NS, PAIR_DIM_NS = 0.25, 0.0046  # exact: of a pair of captions, and of each dimension of it
+EDGE_US = 1.1  # of a neighbour kept, either method
+LOOK_NS = 0.012  # approximate: of a caption, a cell and a dimension, when captions find their cells
+NEAR = 3.3  # approximate: pairs compared, as a multiple of n^1.5
+EXACT_BYTES, APPROXIMATE_BYTES = 24, 100  # a caption and neighbour kept
+GIB = 2**30
+
+
+class Estimate(NamedTuple):
+    """Core-hours in all, and GiB of memory of one process."""
+
+    core_hours: float
+    memory_gb: float
+
+
+def estimate(stage: Stage, store: Store, recipe: Recipe) -> Estimate | None:
+    """The costs of embeddings or a graph; None for other stages, and while nobody knows how many captions there are."""
+    config = stage.config
+    if not isinstance(config, EmbeddingsConfig | GraphKnnConfig):
+        return None
+    captions, shape = expected_captions(stage, store, recipe.data), _shape(locate(recipe.embed.model))
+    if captions is None or shape is None:
+        return None
+    return (
+        embedding(captions, shape, config)
+        if isinstance(config, EmbeddingsConfig)
+        else graph(captions, shape[1], config)
+    )
+
+
+def expected_captions(stage: Stage, store: Store, data: DataConfig) -> int | None:
+    """Distinct captions where they are known, else how many a published data set has."""
+    captions = stage.inputs.get("captions")
+    if captions is None:
+        return None
+    if store.find(captions.digest) is not None:
+        return int(store.manifest(captions).stats["distinct"])
+    known = PUBLISHED.get(data.source)
+    return min(known, data.limit or known) if known else None
+
+
+def embedding(captions: int, shape: tuple[int, int], config: EmbeddingsConfig) -> Estimate:
+    """2 FLOP a weight and token: layers x 12 width^2 weights."""
+    layers, width = shape
+    weights = layers * 12 * width**2
+    flop = 2.0 * weights * TOKENS * captions
+    return Estimate(flop / GFLOPS[config.precision] / 1e9 / 3600, (8 * weights + 400 * captions) / GIB + 1.5)
+
+
+def graph(captions: int, width: int, config: GraphKnnConfig) -> Estimate:
+    """Exact: n^2/2 (a + b d) + c n k. Approximate: cells of 2 sqrt(n), and e n^1.5 pairs in place of n^2/2."""
+    n, k = float(captions), config.k
+    pair_s = (PAIR_NS + PAIR_DIM_NS * width) * 1e-9
+    edges_s = EDGE_US * 1e-6 * n * k
+    if config.method == "approximate":
+        looks_s = LOOK_NS * 1e-9 * width * n * 2 * math.sqrt(n)
+        seconds = NEAR * n**1.5 * pair_s + looks_s + edges_s
+        memory = n * (5 * width + APPROXIMATE_BYTES * k)
+    else:
+        number = len(parts(captions, config.part))
+        side = -(-captions // number) * (1 if number == 1 else 2)
+        seconds = n * n / 2 * pair_s + edges_s * max(1, number)
+        memory = side * (5 * width + EXACT_BYTES * k * 3)
+    return Estimate(seconds / 3600, memory / GIB + 0.7)
+
+
+def elements(captions: int, config: GraphKnnConfig) -> int:
+    """How many elements the job array of a graph has."""
+    return 1 if config.method == "approximate" else len(pairs(len(parts(captions, config.part))))
+
+
+def _shape(model: Path) -> tuple[int, int] | None:
+    """Layers and width of a transformer, as its folder says."""
+    path = model / "config.json"
+    if not path.is_file():
+        return None
+    config = json.loads(path.read_text())
+    return int(config["num_hidden_layers"]), int(config["hidden_size"])

@@ -1,0 +1,85 @@
+"""The page about a graph as a person opens it: from a file, in a real browser."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.flows.finished import finish, own_recipe
+from xclr import stages
+from xclr.recipe import TrainConfig
+from xclr.store import Store
+
+pytestmark = pytest.mark.slow
+HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(2)> &amp;'
+PHONE, DESKTOP = {"width": 390, "height": 800}, {"width": 1400, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """The page of a run over 80 pictures whose captions come from a stranger."""
+    folder = tmp_path_factory.mktemp("graph")
+    recipe = own_recipe(folder, HOSTILE, graph={"k": 4, "cutoff": -1}, objectives=["xclr"])
+    recipe = recipe.model_copy(update={"train": TrainConfig(**recipe.train.model_dump() | {"epochs": 1})})
+    finish(folder / "home", recipe)
+    store = Store(folder / "home")
+    return store.reference(stages.data_stages(recipe, store)["graph_report"].digest).path / "graph.html"
+
+
+def shown(page):
+    return page.locator(".question:visible")
+
+
+def test_a_person_sees_distributions_pairs_and_pictures(opened):
+    page = opened(viewport=DESKTOP)
+    for name in ("degrees", "similarities", "target entropy"):
+        plot = page.get_by_role("img", name=name, exact=True)
+        assert plot.is_visible() and plot.bounding_box()["height"] > 100
+    assert page.get_by_role("heading", name="Components").is_visible()
+    assert page.locator(".list").first.get_by_role("row").count() > 1
+    assert shown(page).count() == 12
+    widths = page.locator("img").evaluate_all("all => all.map(each => each.naturalWidth)")
+    assert len(widths) > 100 and set(widths) == {64}
+
+
+def test_a_person_leafs_through_and_finds_a_caption(opened):
+    page = opened(viewport=DESKTOP)
+    status, back, following = page.get_by_role("status"), *page.get_by_role("button").all()
+    assert status.inner_text() == "page 1 of 7, 80 pictures" and back.is_disabled()
+    first = shown(page).first.inner_text()
+    for _ in range(6):
+        following.click()
+    assert status.inner_text() == "page 7 of 7, 80 pictures" and following.is_disabled()
+    assert shown(page).count() == 80 - 6 * 12 and shown(page).first.inner_text() != first
+    page.get_by_role("searchbox").fill("royalblue 2 ".strip())
+    assert "page 1 of" in status.inner_text()
+    assert all("royalblue 2" in each.lower() for each in shown(page).all_inner_texts())
+    page.get_by_role("searchbox").fill("zebra")
+    assert status.inner_text() == "no picture with this word" and shown(page).count() == 0
+    page.get_by_role("searchbox").fill("")
+    assert shown(page).first.inner_text() == first
+
+
+def test_the_file_asks_for_nothing_else_and_complains_of_nothing(opened, path):
+    page = opened()
+    assert [url for url in page.requests if not url.startswith("data:")] == [path.as_uri()]
+    assert page.complaints == []
+
+
+def test_a_strangers_caption_is_text(opened):
+    page = opened()
+    assert page.evaluate("document.scripts.length") == 1, "the page's own"
+    assert page.locator("[onerror]").count() == 0
+    assert HOSTILE in shown(page).first.inner_text()
+    assert page.complaints == []
+
+
+def test_without_scripts_all_pictures_are_there(opened):
+    page = opened(java_script_enabled=False)
+    assert page.locator(".question").count() == page.locator(".question:visible").count() == 80
+    assert not page.get_by_role("searchbox").is_visible()
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_nothing_sticks_out_sideways(opened, viewport):
+    page = opened(viewport=viewport)
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]

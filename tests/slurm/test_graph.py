@@ -1,0 +1,62 @@
+"""The graph as a job array: a pair of parts an element, of which one that is killed runs again alone."""
+
+from __future__ import annotations
+
+import threading
+
+from infra.cluster import Cluster, Resources
+from infra.ledger import JobState
+from infra.slurm.queue import slurm_ids
+from infra.stage import ensure
+from infra.status import status, view
+from tests.infra.conftest import TINY, open_run
+from tests.infra.test_stage import until
+from tests.slurm.conftest import slurm
+from tests.slurm.test_jobs import element
+from tests.training.home import commit, write_vectors
+from xclr import schema, shards, stages
+from xclr.graph import run_graph
+from xclr.recipe import Recipe
+
+PART, PIECES = 100, 10  # of 400 captions: four parts, ten pairs of them
+
+
+def recipe(part: int, block: int) -> Recipe:
+    return Recipe.model_validate(
+        TINY
+        | {"data": {"source": "emoji", "limit": 400}, "retries": {"lost_after_s": 5}, "name": "graph"}
+        | {"graph": {"k": 4, "cutoff": None, "part": part, "block": block}}
+    )
+
+
+def test_a_killed_element_of_the_array_runs_again_alone(cluster, home):
+    slow = Resources(executor="slurm", threads=1, timeout_min=60, parallel=2)
+    run = open_run(home, recipe=recipe(PART, 1), cluster=Cluster(name="test", stages={"graph": slow}))
+    captions = ensure(run, stages.captions(run.recipe, run.store))
+    embeddings = commit(run.store, stages.embeddings(run.recipe, run.store, captions), write_vectors)
+    stage = stages.graph(run.recipe, captions, embeddings)
+    assert shards.count(stage) == PIECES
+    out = run.store.reference(stage.digest).path
+    thread = threading.Thread(target=ensure, args=(run, stage))
+    thread.start()
+    entry = until(lambda: (found := run.book.latest(stage.digest)) and found.job and found, 60)
+    victim = until(lambda: element(out, slurm_ids(entry.job)[0]), 120)
+    victim.kill()
+    second = until(lambda: (found := run.book.latest(stage.digest)) and found.attempt == 2 and found.job and found, 120)
+    (line,) = [each for each in status(view(home)).jobs if each.stage == "graph"]
+    assert line.progress is not None and line.progress.total == 400 * 399 // 2
+    thread.join()
+    assert second.before == (JobState.GONE,)
+    again = slurm("squeue", "--states=all", "--array", "--noheader", f"--name={second.name}", "--format=%i").split()
+    assert len(again) == 1, "one element was missing"
+    whole = stages.graph(recipe(1000, 64), captions, embeddings)
+    assert whole.digest == stage.digest, "how the work is cut names nothing"
+    (folder := home / "whole").mkdir()
+
+    run_graph(whole, folder, lambda *numbers: None)
+    table = schema.graph_knn(4)
+    made, expected = (
+        schema.read(path / "graph_knn.parquet", table) for path in (run.store.find(stage.digest).path, folder)
+    )
+    assert made.equals(expected)
+    assert not (run.store.find(stage.digest).path / shards.SHARDS).exists()

@@ -453,6 +453,7 @@ def test_the_named_recipes_of_the_paper_keep_its_settings(name):
     assert (train.backbone, train.image_size, train.batch_size, train.epochs) == ("resnet50", 224, 1024, 100)
     assert (train.projector_hidden, train.projector_out, train.weight_decay) == (2048, 128, 1e-6)
     assert train.learning_rate == (0.075 if name == "imagenet" else 0.1)
+    assert (recipe.embed.model, recipe.embed.precision) == ("sentence-transformers/all-mpnet-base-v2", "float16")
 
 
 def test_every_field_of_the_data_says_what_it_is():

@@ -1,6 +1,6 @@
 """Print one JSON line a figure, then a table with the bars; one thread, medians of rounds in turn.
 
-`python -m tests.bench [losses] [graphs] [training] [loader] [download]`: all without names.
+`python -m tests.bench [losses] [embedding] [graphs] [training] [loader] [download]`: all without names.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import download, graphs, loader, losses, training
+from tests.bench import download, embedding, graphs, loader, losses, training
 
-ROWS = {"losses": losses, "graphs": graphs, "training": training, "loader": loader, "download": download}
+ROWS = {
+    "losses": losses, "embedding": embedding, "graphs": graphs, "training": training, "loader": loader,
+    "download": download,
+}  # fmt: skip
 
 
 def keep_memory() -> None:

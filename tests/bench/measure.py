@@ -28,17 +28,17 @@ class Figure(NamedTuple):
         return json.dumps(self._asdict() | {"ratio": round(self.ratio, 3), "met": self.ratio <= self.bar})
 
 
+def spent(work: Callable[[], object]) -> float:
+    """CPU seconds that work takes this process."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
 def compare(
     name: str, ours: Callable[[], object], peer: Callable[[], object], bar: float, rounds: int = ROUNDS
 ) -> Figure:
     """Run ours and the peer in turn, one round to warm up and some to measure; medians of process CPU time."""
-    times: list[tuple[float, float]] = []
-    for _ in range(rounds + 1):
-        spent = []
-        for work in (ours, peer):
-            started = time.process_time()
-            work()
-            spent.append(time.process_time() - started)
-        times.append((spent[0], spent[1]))
+    times = [(spent(ours), spent(peer)) for _ in range(rounds + 1)]
     ours_s, peer_s = (statistics.median(column) for column in zip(*times[1:], strict=True))
     return Figure(name, ours_s, peer_s, bar)

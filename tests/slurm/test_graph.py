@@ -18,23 +18,21 @@ from xclr import schema, shards, stages
 from xclr.graph import run_graph
 from xclr.recipe import Recipe
 
-PART, PIECES = 100, 10  # of 400 captions: four parts, ten pairs of them
+PIECES = 10  # pairs of four parts
 
 
 def recipe(part: int, block: int) -> Recipe:
-    return Recipe.model_validate(
-        TINY
-        | {"data": {"source": "emoji", "limit": 400}, "retries": {"lost_after_s": 5}, "name": "graph"}
-        | {"graph": {"k": 4, "cutoff": None, "part": part, "block": block}}
-    )
+    graph = {"k": 4, "cutoff": None, "part": part, "block": block}
+    return Recipe.model_validate(TINY | {"graph": graph, "retries": {"lost_after_s": 5}, "name": "graph"})
 
 
 def test_a_killed_element_of_the_array_runs_again_alone(cluster, home):
     slow = Resources(executor="slurm", threads=1, timeout_min=60, parallel=2)
-    run = open_run(home, recipe=recipe(PART, 1), cluster=Cluster(name="test", stages={"graph": slow}))
+    run = open_run(home, recipe=recipe(1000, 1), cluster=Cluster(name="test", stages={"graph": slow}))
     captions = ensure(run, stages.captions(run.recipe, run.store))
     embeddings = commit(run.store, stages.embeddings(run.recipe, run.store, captions), write_vectors)
-    stage = stages.graph(run.recipe, captions, embeddings)
+    nodes = int(run.store.manifest(captions).stats["distinct"])
+    stage = stages.graph(recipe(-(-nodes // 4), 1), captions, embeddings)
     assert shards.count(stage) == PIECES
     out = run.store.reference(stage.digest).path
     thread = threading.Thread(target=ensure, args=(run, stage))
@@ -44,7 +42,7 @@ def test_a_killed_element_of_the_array_runs_again_alone(cluster, home):
     victim.kill()
     second = until(lambda: (found := run.book.latest(stage.digest)) and found.attempt == 2 and found.job and found, 120)
     (line,) = [each for each in status(view(home)).jobs if each.stage == "graph"]
-    assert line.progress is not None and line.progress.total == 400 * 399 // 2
+    assert line.progress is not None and line.progress.total == nodes * (nodes - 1) // 2
     thread.join()
     assert second.before == (JobState.GONE,)
     again = slurm("squeue", "--states=all", "--array", "--noheader", f"--name={second.name}", "--format=%i").split()

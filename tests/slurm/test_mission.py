@@ -100,6 +100,7 @@ def test_the_missions_own_command(accounting, tmp_path, monkeypatch):
         overrides = [
             f"data.url={address}/cc12m.tsv", f"data.limit={LIMIT}", "train.image_size=64", "train.batch_size=32",
             "train.epochs=1", f"evaluate.roots={{imagenet: {roots}}}",
+            "embed.model=sentence-transformers/all-MiniLM-L6-v2", "embed.precision=float32",  # packaged, and no GPU
         ]  # fmt: skip
         with deployed(client_environment(served, home, tmp_path / "client")) as prefect:
             arguments = ["deployment", "run", "xclr-full/cc12m", "--param", f"overrides={json.dumps(overrides)}"]

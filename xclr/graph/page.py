@@ -84,7 +84,7 @@ def degrees(graph: Graph) -> tuple[str, Markup]:
 
     def bars(axes: Axes) -> None:
         axes.bar(range(len(labels)), tally, color=BLUE, width=0.85)
-        step = max(1, -(-len(labels) // 7))
+        step = max(1, -(-len(labels) // 5))
         axes.set_xticks(range(0, len(labels), step), labels[::step])
         axes.set_xlabel("similar captions")
         axes.set_ylabel("captions")

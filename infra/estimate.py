@@ -7,7 +7,6 @@ without int8 instructions takes three times as long for the exact graph.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +19,9 @@ from xclr.textmodel import locate
 PUBLISHED = {"cc3m": 3_318_333, "cc12m": 12_423_374}  # captions, before duplicates are left out
 TOKENS = 20  # of a caption; Conceptual Captions' have about ten words and the special tokens
 GFLOPS = {"float32": 65.0, "bfloat16": 165.0, "float16": 20.0, "int8": 190.0}  # of a core, while it embeds
-PAIR_NS, PAIR_DIM_NS = 0.25, 0.0046  # exact: of a pair of captions, and of each dimension of it
-EDGE_US = 1.1  # of a neighbour kept, either method
-LOOK_NS = 0.012  # approximate: of a caption, a cell and a dimension, when captions find their cells
-NEAR = 3.3  # approximate: pairs compared, as a multiple of n^1.5
+PAIR_NS, PAIR_DIM_NS = 1.05, 0.0046  # exact: of a pair of captions, and of each number of their vectors
+EDGE_US = 0.2  # exact: of a neighbour kept
+MEASURED, MEASURED_WIDTH, MEASURED_S, GROWTH = 200_000, 384, 20.8, 1.6  # approximate: captions, width, CPU s, exponent
 EXACT_BYTES, APPROXIMATE_BYTES = 24, 100  # a caption and neighbour kept
 GIB = 2**30
 
@@ -70,18 +68,17 @@ def embedding(captions: int, shape: tuple[int, int], config: EmbeddingsConfig) -
 
 
 def graph(captions: int, width: int, config: GraphKnnConfig) -> Estimate:
-    """Exact: n^2/2 (a + b d) + c n k. Approximate: cells of 2 sqrt(n), and e n^1.5 pairs in place of n^2/2."""
+    """Exact: n^2/2 (a + b d) + c n k, the second term once a part. Approximate: in proportion to n^1.6 (a + b d)."""
     n, k = float(captions), config.k
-    pair_s = (PAIR_NS + PAIR_DIM_NS * width) * 1e-9
-    edges_s = EDGE_US * 1e-6 * n * k
+    pair_ns = PAIR_NS + PAIR_DIM_NS * width
     if config.method == "approximate":
-        looks_s = LOOK_NS * 1e-9 * width * n * 2 * math.sqrt(n)
-        seconds = NEAR * n**1.5 * pair_s + looks_s + edges_s
+        wider = pair_ns / (PAIR_NS + PAIR_DIM_NS * MEASURED_WIDTH)
+        seconds = MEASURED_S * (n / MEASURED) ** GROWTH * wider
         memory = n * (5 * width + APPROXIMATE_BYTES * k)
     else:
         number = len(parts(captions, config.part))
         side = -(-captions // number) * (1 if number == 1 else 2)
-        seconds = n * n / 2 * pair_s + edges_s * max(1, number)
+        seconds = n * n / 2 * pair_ns * 1e-9 + EDGE_US * 1e-6 * n * k * number
         memory = side * (5 * width + EXACT_BYTES * k * 3)
     return Estimate(seconds / 3600, memory / GIB + 0.7)
 

@@ -18,7 +18,7 @@ from xclr.training import pretrain
 
 VARIANTS = ("plain", "trained", "mixed_same", "mixed_rand")
 PINNED = {  # of each kind and code version
-    ("embeddings", 1): [0.2311, 0.1766, 0.2062, 0.2415],
+    ("embeddings", 2): [0.2311, 0.1766, 0.2062, 0.2415],
     ("pretrain", 1): [6.7355, 6.3394, 5.5359, 5.2335],
     ("features", 1): [0.1358, 0.1364, 0.1366, 0.1338],
     ("suite", 1): [0.5385, 0.1923, 0.3462],

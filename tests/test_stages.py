@@ -58,7 +58,8 @@ def test_the_stages_stand_in_the_order_in_which_they_can_run(store):
     for stage in planned:
         assert {str(each.digest) for each in stage.inputs.values()} <= made, stage.name
         made.add(str(stage.digest))
-    assert [stage.kind for stage in planned[:5]] == ["captions", "images", "embeddings", "graph", "class_graph"]
+    kinds = ["captions", "images", "embeddings", "graph", "graph_report", "class_graph"]
+    assert [stage.kind for stage in planned[:6]] == kinds
     assert planned[-1].kind == "comparison"
     assert {stage.kind for stage in planned} == set(KINDS) - {"folder_features"}  # a benchmark's, which is not there
     assert len({stage.name for stage in planned}) == len(planned)
@@ -127,8 +128,8 @@ def test_the_schedule_renames_every_training_but_the_untrained_row(store):
     }
 
 
-def test_the_graphs_neighbours_rename_the_graph_alone(store):
-    assert renamed(digests(store), digests(store, graph={"k": 5})) == {"graph"}
+def test_the_graphs_neighbours_rename_the_graph_and_its_page_alone(store):
+    assert renamed(digests(store), digests(store, graph={"k": 5})) == {"graph", "graph report"}
 
 
 def test_a_further_seed_adds_trainings_and_renames_the_comparison(store):
@@ -172,7 +173,8 @@ def test_a_text_model_in_a_folder_is_named_by_its_files(store, tmp_path):
     (tmp_path / "here" / "weights").write_text("22")
     gone = renamed(before, digests(store, embed={"model": str(tmp_path / "here")}))
     assert gone == {
-        "embeddings", "graph", "pretrain xclr seed 0", "features xclr seed 0", "linear xclr seed 0", "comparison",
+        "embeddings", "graph", "graph report", "pretrain xclr seed 0", "features xclr seed 0", "linear xclr seed 0",
+        "comparison",
     }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Makes the README's pictures: `make screenshots`, after `make demo`.
 
-Opens the pages of MLflow, Prefect and `xclr compare` in Chromium as a person would and saves what is seen to
-docs/images/. Chromium is Debian's (apt-get install chromium); XCLR_HOME names another HOME than .xclr.
+Opens the pages of MLflow, Prefect, `xclr compare` and `xclr graph show` in Chromium as a person would and saves what is
+seen to docs/images/. Chromium is Debian's (apt-get install chromium); XCLR_HOME names another HOME than .xclr.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from flows import graph
 from flows.context import home_folder, state_folder
 from infra import servers
 
@@ -38,6 +39,7 @@ def main() -> None:
         compare_in_mlflow(browser, servers.experiments(mlflow)[RECIPE])
         run_in_prefect(browser, prefect)
         comparison_page(browser, home)
+        graph_page(browser, home)
         browser.close()
 
 
@@ -76,6 +78,19 @@ def comparison_page(browser: Browser, home: Path) -> None:
     save(page, "compare-page", height=1120)
     page.get_by_role("heading", name="Nearest neighbours").evaluate("each => each.scrollIntoView()")
     save(page, "compare-neighbours", height=760)
+
+
+def graph_page(browser: Browser, home: Path) -> None:
+    """The page of `xclr graph show`."""
+    path = home / "pages" / f"graph-{RECIPE}.html"
+    graph.page(RECIPE, out=path, browse=False, home=str(home))
+    page = open_page(browser, path.as_uri(), height=1400)
+    page.locator(".plots").scroll_into_view_if_needed()
+    page.screenshot(
+        path=IMAGES / "graph-page.png", full_page=True, clip={"x": 60, "y": 0, "width": 1280, "height": 520}
+    )
+    page.get_by_role("heading", name="Pictures whose captions are near").evaluate("each => each.scrollIntoView()")
+    save(page, "graph-sheet", height=820)
 
 
 def open_page(browser: Browser, address: str, *, height: int) -> Page:

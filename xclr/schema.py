@@ -151,10 +151,15 @@ def write(table: pa.Table, path: Path, schema: pa.Schema, about: Mapping[str, An
 
 @contextmanager
 def writing(path: Path, schema: pa.Schema, about: Mapping[str, Any]) -> Iterator[Callable[[pa.Table], None]]:
-    """Write a table in parts, each checked, to one file as `write` makes it."""
+    """Write a table in parts, each checked, to one file as `write` makes it.
+
+    Vectors are written plainly: they do not compress, and with a dictionary they are read at a fifth of the speed.
+    """
     metadata = {**(schema.metadata or {}), b"about": json.dumps(about, sort_keys=True, default=str).encode()}
     stamped = schema.with_metadata(metadata)
-    with pq.ParquetWriter(path, stamped, compression="zstd") as writer:
+    plain = any(pa.types.is_fixed_size_list(each.type) and each.type.value_type == pa.float16() for each in schema)
+    how: dict[str, Any] = {"compression": "none", "use_dictionary": False} if plain else {"compression": "zstd"}
+    with pq.ParquetWriter(path, stamped, **how) as writer:
 
         def part(table: pa.Table) -> None:
             check(table, schema)

@@ -58,7 +58,7 @@ def test_duckdb_polars_and_pandas_open_every_table(smoke_home):
     assert {"captions", "images", "accounts", "embeddings", "graph_knn", "classes", "annotations", "scores"} <= kinds
     for path in paths:
         expected = pq.read_table(path)
-        (rows,) = duckdb.sql(f"select count(*) from '{path}'").fetchone()
+        ((rows,),) = duckdb.sql(f"select count(*) from '{path}'").fetchall()
         assert rows == expected.num_rows == len(polars.read_parquet(path)) == len(pd.read_parquet(path)), path
         assert duckdb.sql(f"select * from '{path}'").columns == expected.column_names, path
         assert duckdb.sql(f"select * from '{path}' limit 3").fetchall() is not None, path

@@ -89,7 +89,7 @@ def degrees(graph: Graph) -> tuple[str, Markup]:
         axes.set_xlabel("similar captions")
         axes.set_ylabel("captions")
 
-    return "How many similar captions a caption has", pages.plot("degrees", "degrees", bars)
+    return "Similar captions of a caption", pages.plot("degrees", "degrees", bars)
 
 
 def similarities(graph: Graph, random: Ints) -> tuple[str, Markup]:

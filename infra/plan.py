@@ -19,7 +19,7 @@ class PlannedStage(BaseModel):
     """One stage: whether its output is there, being made or to be made.
 
     `core_hours` of all cores and `memory_gb` (GiB) of a process are estimates for embeddings and the graph, where they
-    are to be made and the number of captions is known.
+    are to be made without GPUs and the number of captions is known.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -35,16 +35,13 @@ class PlannedStage(BaseModel):
 
 def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, ...]:
     """Every stage of a recipe in order; touches nothing."""
-    return tuple(
-        _with_costs(_planned(stage, store, cluster), stage, store, recipe) for stage in pipeline(recipe, store)
-    )
-
-
-def _with_costs(planned: PlannedStage, stage: Stage, store: Store, recipe: Recipe) -> PlannedStage:
-    costs = estimate(stage, store, recipe) if planned.state == "miss" else None
-    if costs is None:
-        return planned
-    return planned.model_copy(update={"core_hours": costs.core_hours, "memory_gb": costs.memory_gb})
+    planned = []
+    for stage in pipeline(recipe, store):
+        found = _planned(stage, store, cluster)
+        on_cores = found.state == "miss" and not cluster.resources_of(stage).gpus
+        costs = estimate(stage, store, recipe) if on_cores else None
+        planned.append(found if costs is None else found.model_copy(update=costs._asdict()))
+    return tuple(planned)
 
 
 def other_method(recipe: Recipe, store: Store) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from infra.cluster import Cluster, Resources
 from infra.estimate import PUBLISHED, embedding, expected_captions, graph
 from infra.plan import other_method, plan
 from tests.infra.conftest import CLUSTER, TINY, open_run
@@ -63,6 +64,9 @@ def test_published_data_are_planned_before_they_are_there(cc12m, tmp_path):
     assert planned["graph"].core_hours > 1 and planned["embeddings"].core_hours > 1
     assert planned["graph"].memory_gb > 1
     assert planned["captions"].core_hours is None and planned["pretrain xclr seed 0"].memory_gb is None
+    on_gpus = Cluster(name="c", stages={"embeddings": Resources(executor="local", gpus=1)})
+    (there,) = [each for each in plan(cc12m(), store, on_gpus) if each.stage == "embeddings"]
+    assert there.core_hours is None and there.gpu_hours > 0
     line = other_method(cc12m(), store)
     assert f"{PUBLISHED['cc12m']:,} captions" in line and "approximate" in line and "78 elements" in line
     few = {each.stage: each for each in plan(cc12m("data.limit=1000"), store, CLUSTER)}

@@ -17,6 +17,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(2)> &amp;'
+PHONE, DESKTOP = {"width": 390, "height": 800}, {"width": 1400, "height": 900}
 
 
 @pytest.fixture(scope="module")

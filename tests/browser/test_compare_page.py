@@ -6,11 +6,10 @@ import pytest
 
 from flows.compare import read_scores
 from flows.page import write_page
+from tests.browser.conftest import DESKTOP, HOSTILE, PHONE
 from tests.flows.finished import finish, own_recipe
 
 pytestmark = pytest.mark.slow
-HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(2)> &amp;'
-PHONE, DESKTOP = {"width": 390, "height": 800}, {"width": 1400, "height": 900}
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tests.browser.conftest import DESKTOP, HOSTILE, PHONE
 from tests.flows.finished import finish, own_recipe
 from xclr import stages
 from xclr.recipe import TrainConfig
 from xclr.store import Store
 
 pytestmark = pytest.mark.slow
-HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(2)> &amp;'
-PHONE, DESKTOP = {"width": 390, "height": 800}, {"width": 1400, "height": 900}
 
 
 @pytest.fixture(scope="module")

@@ -133,9 +133,11 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(s
     assert losses(tmp_path) == whole[1]
 
 
-def test_a_stuck_rank_is_named_and_the_others_end(stage, tmp_path):
+@pytest.mark.parametrize("later_s", [0, 0.012])  # at the boundary of two steps, mostly, and within one
+def test_a_stuck_rank_is_named_and_the_others_end(later_s, stage, tmp_path):
     ranks = start(stage, tmp_path, 2)
     until(ranks, tmp_path, 5)
+    time.sleep(later_s)
     ranks[1].send_signal(signal.SIGSTOP)
     try:
         assert ranks[0].wait(timeout=60) == 1

@@ -22,7 +22,7 @@ from xclr.training.meter import Meter
 from xclr.training.norm import convert_sync_batchnorm
 from xclr.training.objectives import Outcome
 from xclr.training.optim import build_optimizer, learning_rate
-from xclr.training.ranks import Boundary, Place
+from xclr.training.ranks import LATE, Boundary, Place
 
 Log = Callable[[int, Mapping[str, float]], None]
 EXPLODED, SETTLED = 1e4, 20  # gradient norm over its running mean; steps after which that mean means something
@@ -75,7 +75,12 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
                 learner.save(out, step, meter)
             raise Stopped(f"stopped after step {step} of {steps}")
         rate = learning_rate(step, steps, config)
-        outcome, norm = learner.step(batch, rate, step, saved)
+        try:
+            outcome, norm = learner.step(batch, rate, step, saved)
+        except RuntimeError as error:  # a rank stopped in the middle of a step, so that the others wait there
+            if place.world > 1 and LATE in str(error):
+                raise boundary.late(step + 2) from error
+            raise
         meter.add(outcome.loss.detach())
         last = step + 1 == steps
         if last or (step + 1) % config.log_every == 0:

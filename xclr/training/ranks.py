@@ -14,6 +14,7 @@ from xclr.errors import JobError
 from xclr.objective import world_and_rank
 
 ROLL_CALL_S = 5
+LATE = "Timed out waiting"  # gloo, of an exchange within a step
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,15 @@ class Boundary:
         try:
             dist.all_reduce(flag, group=self.talk)
         except RuntimeError as error:
-            raise JobError(
-                f"{self._missing()} did not come to step {step + 1} within {self.stuck_after_s:g} s",
-                "see the end of its log and its node; run the recipe again to go on from the last checkpoint",
-            ) from error
+            raise self.late(step + 1) from error
         return bool(flag > 0)
+
+    def late(self, step: int) -> JobError:
+        """What to say when a rank does not come to a step, numbered from 1: which one, if those that came can tell."""
+        return JobError(
+            f"{self._missing()} did not come to step {step} within {self.stuck_after_s:g} s",
+            "see the end of its log and its node; run the recipe again to go on from the last checkpoint",
+        )
 
     def _group(self) -> dist.ProcessGroup:
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=self.stuck_after_s))

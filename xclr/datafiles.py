@@ -225,19 +225,6 @@ def split_folders(root: Path) -> list[str]:
     return names if splits and all(_folders(root / name) for name in names) else []
 
 
-def benchmark_listing(root: Path) -> str:
-    """SHA-256 of (name, size, mtime_ns) of the pictures below train/ and val/; raises DataError for another layout."""
-    return _listing_hash((name, root / name) for name in benchmark_names(root))
-
-
-def benchmark_names(root: Path) -> list[str]:
-    """The pictures of a benchmark's train/<class>/ and val/<class>/, as sorted names relative to `root`."""
-    for part in (TRAIN, HELD_OUT[0]):
-        if not (root / part).is_dir():
-            raise DataError(f"{root} has no folder {part}", "evaluate.roots wants train/<class>/ and val/<class>/")
-    return [f"{part}/{name}" for part in (TRAIN, HELD_OUT[0]) for name in sorted(_of_classes(root / part, "imagenet"))]
-
-
 def columns_of(line: bytes, source: str) -> tuple[str, str] | None:
     """Caption and address of a line of Conceptual Captions; None for a line that does not hold just these."""
     try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
+from xclr.benchmarks.imagenet import first_name, synset_names
 from xclr.captions import archives
 from xclr.captions.source import Class, Records
 from xclr.captions.text import key, normalise
@@ -14,12 +14,6 @@ from xclr.errors import DataError
 from xclr.recipe import DataConfig
 
 ALL = 1_331_167  # pictures of train and val
-APART = {  # synsets whose first names are alike: as captions they would count as one thing
-    "n02012849": "crane bird",
-    "n03126707": "construction crane",
-    "n03710637": "maillot",
-    "n03710721": "tank suit",
-}
 
 
 def captions(data: DataConfig) -> Records:
@@ -66,18 +60,6 @@ def _listed(data: DataConfig) -> Iterator[tuple[str, tuple[str, int, int] | None
 
 def _names(data: DataConfig) -> dict[str, str]:
     """The first name of each synset, told apart where two have the same."""
-    given = archives.names(data) if archived(data) else _mapping(located(data) / SYNSETS)
-    return {synset: APART.get(synset) or names.split(",")[0].strip() for synset, names in given.items()}
-
-
-def _mapping(path: Path) -> dict[str, str]:
-    """All names of each synset, as Kaggle's list has them."""
-    found = {}
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        synset, _, names = text.strip().partition(" ")
-        if not synset:
-            continue
-        if not names.strip():
-            raise DataError(f"{path}: line {line} has no name: {text!r}", "each line is: wnid SPACE names")
-        found[synset] = names
-    return found
+    path = located(data) / SYNSETS
+    given = archives.names(data) if archived(data) else synset_names(path.read_text(encoding="utf-8-sig"), path)
+    return {synset: first_name(synset, names) for synset, names in given.items()}

@@ -1,6 +1,6 @@
 """Pictures: every row accounted for, packed into shards, read back as tensors."""
 
 from xclr.images.pack import run
-from xclr.images.read import PictureFiles, decode, read_pictures, usable_rows
+from xclr.images.read import EncodedPictures, PictureFiles, decode, read_pictures, usable_rows
 
-__all__ = ["PictureFiles", "decode", "read_pictures", "run", "usable_rows"]
+__all__ = ["EncodedPictures", "PictureFiles", "decode", "read_pictures", "run", "usable_rows"]

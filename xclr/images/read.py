@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from xclr.errors import DataError
-from xclr.picture import ORIENTATION, SIDEWAYS, opened, rgb, rgba, upright
+from xclr.picture import ORIENTATION, SIDEWAYS, UNREADABLE, opened, rgb, rgba, upright
 
 
 def usable_rows(images: Path) -> npt.NDArray[np.int64]:
@@ -43,8 +44,45 @@ def read_pictures(images: Path, rows: Sequence[int] | npt.NDArray[np.int64], sid
     return pixels
 
 
+class EncodedPictures(ABC):
+    """Encoded pictures by position: their row ids, and which of several files each is in, int64 [n] each."""
+
+    rows: npt.NDArray[np.int64]
+    shards: npt.NDArray[np.int64]
+
+    @abstractmethod
+    def encoded(self, position: int) -> bytes:
+        """The bytes of a picture; workers may read at once, and after a fork."""
+
+    @abstractmethod
+    def unreadable(self, position: int, error: Exception) -> DataError:
+        """What to say of a picture that cannot be read."""
+
+    def picture(self, position: int, behind: float) -> tuple[tuple[int, int], Callable[[float], Image.Image]]:
+        """Width and height of the picture at a position, and what decodes it.
+
+        The decoder takes how many times larger than needed the picture is, and may return it smaller by a power of two
+        (JPEG); what it returns is upright RGB, transparent parts on grey `behind`. Raises what `unreadable` gives.
+        """
+        try:
+            picture = opened(self.encoded(position))
+            turn = picture.getexif().get(ORIENTATION, 1)
+            size = picture.size[::-1] if turn >= SIDEWAYS else picture.size
+        except UNREADABLE as error:
+            raise self.unreadable(position, error) from error
+        return size, partial(self._decoded, position, picture, behind, turn > 1)
+
+    def _decoded(self, position: int, picture: Image.Image, behind: float, turned: bool, times: float) -> Image.Image:
+        try:
+            if times >= 2:
+                picture.draft("RGB", (math.ceil(picture.width / times), math.ceil(picture.height / times)))
+            return rgb(upright(picture) if turned else picture, behind)
+        except UNREADABLE as error:
+            raise self.unreadable(position, error) from error
+
+
 @dataclass(frozen=True)
-class PictureFiles:
+class PictureFiles(EncodedPictures):
     """Where pictures lie in the shards of an images artifact: row ids, shards, offsets and sizes, int64 [n] each."""
 
     folder: Path
@@ -58,36 +96,14 @@ class PictureFiles:
         """Look up some rows; raises DataError for a row without a picture."""
         return cls(images, rows, *_places(images, rows))
 
-    def picture(self, position: int, behind: float) -> tuple[tuple[int, int], Callable[[float], Image.Image]]:
-        """Width and height of the picture at a position, and what decodes it.
-
-        The decoder takes how many times larger than needed the picture is, and may return it smaller by a power of two
-        (JPEG); what it returns is upright RGB, transparent parts on grey `behind`. Raises DataError naming the row.
-        """
-        try:
-            picture = opened(self._encoded(position))
-            turn = picture.getexif().get(ORIENTATION, 1)
-            size = picture.size[::-1] if turn >= SIDEWAYS else picture.size
-        except (OSError, ValueError, SyntaxError) as error:
-            raise self._unreadable(position, error) from error
-        return size, partial(self._decoded, position, picture, behind, turn > 1)
-
-    def _encoded(self, position: int) -> bytes:
+    def encoded(self, position: int) -> bytes:
         offset, size = int(self.offsets[position]), int(self.sizes[position])
         data = os.pread(_descriptor(self.folder / f"shard-{self.shards[position]:05d}.tar"), size, offset)
         if len(data) < size:
             raise OSError(f"the shard ends after {len(data)} of {size} bytes")
         return data
 
-    def _decoded(self, position: int, picture: Image.Image, behind: float, turned: bool, times: float) -> Image.Image:
-        try:
-            if times >= 2:
-                picture.draft("RGB", (math.ceil(picture.width / times), math.ceil(picture.height / times)))
-            return rgb(upright(picture) if turned else picture, behind)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise self._unreadable(position, error) from error
-
-    def _unreadable(self, position: int, error: Exception) -> DataError:
+    def unreadable(self, position: int, error: Exception) -> DataError:
         place = f"shard {self.shards[position]}, offset {self.offsets[position]}"
         return DataError(
             f"row {self.rows[position]} cannot be read from {self.folder} ({place}): {error}",

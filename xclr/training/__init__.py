@@ -6,7 +6,7 @@ from xclr.training.loader import StreamedBatches, open_batches
 from xclr.training.loop import Learner, Pretrainer, precision_of, train
 from xclr.training.model import build_backbone
 from xclr.training.objectives import Materials, Outcome, build_objective
-from xclr.training.pretrain import CHECKPOINT, run
+from xclr.training.pretrain import CHECKPOINT, fit, run
 from xclr.training.ranks import Place
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "StreamedBatches",
     "build_backbone",
     "build_objective",
+    "fit",
     "open_batches",
     "precision_of",
     "run",

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from xclr.errors import DataError
-from xclr.images import PictureFiles
+from xclr.images import EncodedPictures, PictureFiles
 from xclr.recipe import TrainConfig
 from xclr.training import augment
 from xclr.training.augment import CROP_NUMBERS, NUMBERS, POLICY_NUMBERS
@@ -28,7 +28,7 @@ from xclr.training.stop import SIGNALS
 from xclr.training.views import PLAIN, normalised
 
 Share = tuple[int, npt.NDArray[np.int64]]  # epoch and positions of a rank's part of a batch
-Loaded = tuple[Tensor, Tensor, Tensor] | DataError  # rows [b], pixels uint8 [2b, s, s, 3], colour numbers [2b, 9]
+Loaded = tuple[Tensor, Tensor, Tensor] | DataError  # rows [b], pixels uint8 [vb, s, s, 3], colour numbers [vb, 9]
 AHEAD = 2  # batches that each worker prepares
 
 
@@ -40,11 +40,16 @@ def open_batches(captions: Path, images: Path, config: TrainConfig, seed: int) -
 
 @dataclass(frozen=True)
 class StreamedBatches:
-    """Batches read from shards as they are needed; in memory is only where each picture lies, 24 bytes a picture."""
+    """Batches read from shards as they are needed; in memory is only where each picture lies, 24 bytes a picture.
 
-    pictures: PictureFiles
+    Each picture gives `views` views. Without `colours` they are cropped and mirrored alone, whatever config.views says.
+    """
+
+    pictures: EncodedPictures
     config: TrainConfig
     seed: int
+    views: int = 2
+    colours: bool = True
 
     @classmethod
     def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> StreamedBatches:
@@ -98,23 +103,24 @@ class StreamedBatches:
 
     def _coloured(self, rows: Tensor, pixels: Tensor, u: Tensor) -> Batch:
         views = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # stays channels-last
-        if self.config.views == "simclr":
+        if self.colours and self.config.views == "simclr":
             views = augment.recolour(views.contiguous(), u)
         return Batch(rows, normalised(views).contiguous(memory_format=memory_format(self.config)))
 
 
 class _Decoded(Dataset[Loaded]):
-    """What workers make of a share: each picture is decoded once and cut twice."""
+    """What workers make of a share: each picture is decoded once and cut into its views."""
 
     def __init__(self, batches: StreamedBatches) -> None:
         self.pictures, self.config, self.seed = batches.pictures, batches.config, batches.seed
+        self.views, self.by_policy = batches.views, batches.colours and batches.config.views == "autoaugment"
 
     def __getitem__(self, share: Share) -> Loaded:
         epoch, positions = share
         rows = torch.from_numpy(self.pictures.rows[positions])
-        numbers = torch.stack([keyed_uniform((self.seed, epoch, view), rows, NUMBERS) for view in range(2)])
+        numbers = torch.stack([keyed_uniform((self.seed, epoch, view), rows, NUMBERS) for view in range(self.views)])
         side = self.config.image_size
-        pixels = np.empty((2, len(rows), side, side, 3), dtype=np.uint8)
+        pixels = np.empty((self.views, len(rows), side, side, 3), dtype=np.uint8)
         try:
             for index, position in enumerate(positions):
                 for view, picture in enumerate(self._views(int(position), numbers[:, index])):
@@ -132,7 +138,7 @@ class _Decoded(Dataset[Loaded]):
         scale = picture.width / size[0], picture.height / size[1]
         for part, u in zip(parts, numbers, strict=True):
             view = augment.cut(picture, part, scale, u, side)
-            yield augment.auto_augment(view, u[-POLICY_NUMBERS:]) if config.views == "autoaugment" else view
+            yield augment.auto_augment(view, u[-POLICY_NUMBERS:]) if self.by_policy else view
 
 
 def _ignore_signals(worker: int) -> None:

@@ -53,7 +53,7 @@ from xclr.recipe import (
     XCLRConfig,
 )
 from xclr.training.model import TextTower, projector
-from xclr.training.words import tokenize, vocabulary
+from xclr.training.words import FIRST, Vocabulary, tokenize, vocabulary
 
 SPREAD_ROWS = 1024  # of which uniformity looks at all pairs
 
@@ -213,14 +213,22 @@ class CLOOBObjective(nn.Module):
 
 
 class Towers(nn.Module):
-    """The head on the pictures' features, and the text tower on what `texts` gives for row ids."""
+    """The head on the pictures' features, and the text tower on what `texts` gives for row ids.
+
+    `words` are those of a text tower that reads tokens.
+    """
 
     def __init__(
-        self, head: nn.Module, text: nn.Module, texts: Callable[[Tensor], Tensor], blockwise_from: int
+        self,
+        head: nn.Module,
+        text: nn.Module,
+        texts: Callable[[Tensor], Tensor],
+        blockwise_from: int,
+        words: Vocabulary | None = None,
     ) -> None:
         super().__init__()
         self.head, self.text, self.texts = head, text, texts
-        self.blockwise_from = blockwise_from
+        self.blockwise_from, self.words = blockwise_from, words
 
     def forward(self, features: Tensor, rows: Tensor, temperature: float | Tensor) -> list[Pairs]:
         """Pictures and captions of all ranks, once for each view."""
@@ -358,19 +366,32 @@ def _similarity(config: GraphedConfig, materials: Materials) -> SimilaritySource
     return open_similarity(config.graph or TargetGraph(), materials.inputs)
 
 
+def towers_of(objective: nn.Module | None) -> Towers | None:
+    """The towers of an objective that has captions."""
+    return objective.towers if isinstance(objective, PairObjective | CLOOBObjective) else None
+
+
+def scratch_text(words: Vocabulary, config: TrainConfig) -> nn.Module:
+    """The tower on tokens, with fresh weights."""
+    return TextTower(len(words.known) + FIRST, words.tokens, config.projector_out)
+
+
+def frozen_text(width: int, config: TrainConfig) -> nn.Module:
+    """The tower on a frozen text model's vectors [n, width], with fresh weights."""
+    hidden, out = config.projector_hidden, config.projector_out
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
+
+
 def _towers(config: PairsConfig, materials: Materials) -> Towers:
-    out, hidden = materials.config.projector_out, materials.config.projector_hidden
-    text: nn.Module
+    train, words = materials.config, None
     texts: Callable[[Tensor], Tensor]
     if config.text == "frozen":
         lookup = EmbeddingLookup.open(materials.inputs["embeddings"] / "vectors.npy")
-        text = nn.Sequential(nn.Linear(lookup.width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
-        texts = lookup.gather
+        text, texts = frozen_text(lookup.width, train), lookup.gather
     else:
-        tokens, known = _tokens(materials.inputs["captions"])
-        text = TextTower(len(known) + 2, tokens.shape[1], out)
-        texts = partial(_rows_of, tokens)
-    return Towers(projector(materials.features, materials.config), text, texts, materials.config.blockwise_from)
+        tokens, words = _tokens(materials.inputs["captions"])
+        text, texts = scratch_text(words, train), partial(_rows_of, tokens)
+    return Towers(projector(materials.features, train), text, texts, train.blockwise_from, words)
 
 
 def _rows_of(table: Tensor, rows: Tensor) -> Tensor:
@@ -378,11 +399,12 @@ def _rows_of(table: Tensor, rows: Tensor) -> Tensor:
     return table[rows.cpu()].to(rows.device)
 
 
-def _tokens(captions: Path) -> tuple[Tensor, dict[str, int]]:
+def _tokens(captions: Path) -> tuple[Tensor, Vocabulary]:
     table = pq.read_table(captions / "captions.parquet", columns=["caption", "split"])
     texts, splits = table.column("caption").to_pylist(), table.column("split").to_pylist()
     known = vocabulary(text for text, split in zip(texts, splits, strict=True) if split == "train")
-    return tokenize(texts, known), known
+    tokens = tokenize(texts, known)
+    return tokens, Vocabulary(known, tokens.shape[1])
 
 
 def target_report(targets: TargetRows, positive: Tensor, candidates: int) -> dict[str, Tensor]:

@@ -9,59 +9,84 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from xclr.errors import Stopped
+from xclr.recipe import TrainConfig
 from xclr.spool import SPOOL, Spool
 from xclr.stages import PretrainConfig, Produced, Progress, Stage
 from xclr.training import checkpoint
+from xclr.training.batches import Batches
 from xclr.training.checkpoint import Checkpoint
 from xclr.training.loader import open_batches
 from xclr.training.loop import Pretrainer, precision_of, train
 from xclr.training.model import build_backbone
-from xclr.training.objectives import Materials, build_objective
+from xclr.training.objectives import Materials, Towers, build_objective, towers_of
 from xclr.training.stop import StopFlag
+from xclr.training.words import WORDS
 
 CHECKPOINT = "checkpoint.pt"
 SAY_EVERY_S = 10.0  # in the job's log
 
 
 def run(stage: Stage, out: Path, progress: Progress) -> Produced:
-    """Write checkpoint.pt ({"backbone": weights}) and spool.jsonl; every rank runs it, rank 0 writes."""
+    """Write checkpoint.pt and spool.jsonl; every rank runs it, rank 0 writes.
+
+    The checkpoint is {"backbone": weights}; an objective with captions adds "head", on the backbone's features, and
+    "text", and where the text tower reads tokens words.json says what it knows.
+    """
     config = stage.config
     assert isinstance(config, PretrainConfig)
     inputs = {role: artifact.path for role, artifact in stage.inputs.items()}
     torch.manual_seed(config.seed)
     backbone, features = build_backbone(config.train)
     objective = build_objective(config.objective, Materials(inputs, features, config.train))
-    resume = _agree(checkpoint.latest(out / "checkpoints"))
-    spool = Spool(out / SPOOL, resume.step if resume else 0) if _first() else None
-    stats: dict[str, float] = {"step": resume.step if resume else 0}
+    stats: Mapping[str, float] = {"step": 0}
     if objective is not None:
         batches = open_batches(inputs["captions"], inputs["images"], config.train, config.seed)
-        steps = config.train.epochs * batches.steps_per_epoch
-
-        said = -SAY_EVERY_S
-
-        def log(step: int, metrics: Mapping[str, float]) -> None:
-            nonlocal said
-            if spool is not None:
-                spool(step, metrics)
-                progress(step, steps)
-                if time.monotonic() - said >= SAY_EVERY_S or step == steps:
-                    said = time.monotonic()
-                    print(_line(step, steps, metrics), flush=True)
-            stats.update(metrics, step=step)
-
         model = Pretrainer(backbone, objective, precision_of(config.train))
-        with StopFlag() as flag:
-            try:
-                train(config.train, batches, model, out=out, resume=resume, should_stop=flag, log=log)
-            except Stopped as stopped:
-                raise Stopped(str(stopped), flag.number) from None
-        backbone = model.backbone
-    if _first():
-        checkpoint.write_tensors(out / CHECKPOINT, {"backbone": backbone.cpu().state_dict()})
-    return Produced((CHECKPOINT, SPOOL), dict(stats), scratch=("checkpoints",))
+        stats, backbone = fit(config.train, batches, model, out, progress), model.backbone
+    elif _first():
+        Spool(out / SPOOL, 0)
+    files = _write(backbone, towers_of(objective), out) if _first() else ()
+    return Produced((*files, SPOOL), dict(stats), scratch=("checkpoints",))
+
+
+def fit(config: TrainConfig, batches: Batches, model: Pretrainer, out: Path, progress: Progress) -> dict[str, float]:
+    """Train a model as `train` does, on from the newest checkpoint below `out`, with spool.jsonl; its last metrics.
+
+    Every rank calls it; rank 0 writes. Raises Stopped, with the signal's number, after a checkpoint.
+    """
+    resume, steps = _agree(checkpoint.latest(out / "checkpoints")), config.epochs * batches.steps_per_epoch
+    stats: dict[str, float] = {"step": resume.step if resume else 0}
+    spool, said = Spool(out / SPOOL, resume.step if resume else 0) if _first() else None, -SAY_EVERY_S
+
+    def log(step: int, metrics: Mapping[str, float]) -> None:
+        nonlocal said
+        if spool is not None:
+            spool(step, metrics)
+            progress(step, steps)
+            if time.monotonic() - said >= SAY_EVERY_S or step == steps:
+                said = time.monotonic()
+                print(_line(step, steps, metrics), flush=True)
+        stats.update(metrics, step=step)
+
+    with StopFlag() as flag:
+        try:
+            train(config, batches, model, out=out, resume=resume, should_stop=flag, log=log)
+        except Stopped as stopped:
+            raise Stopped(str(stopped), flag.number) from None
+    return stats
+
+
+def _write(backbone: nn.Module, towers: Towers | None, out: Path) -> tuple[str, ...]:
+    """What evaluation needs of a training; the names of the files."""
+    parts = {"backbone": backbone} | ({"head": towers.head, "text": towers.text} if towers else {})
+    checkpoint.write_tensors(out / CHECKPOINT, {name: each.cpu().state_dict() for name, each in parts.items()})
+    if towers is None or towers.words is None:
+        return (CHECKPOINT,)
+    towers.words.save(out / WORDS)
+    return (CHECKPOINT, WORDS)
 
 
 def _line(step: int, steps: int, metrics: Mapping[str, float]) -> str:

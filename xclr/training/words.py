@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from xclr.errors import StoreError
+
 WORD = re.compile(r"\w+|[^\w\s]")
-PAD, UNKNOWN = 0, 1
+PAD, UNKNOWN, FIRST = 0, 1, 2
 MOST_WORDS, MOST_TOKENS = 32_768, 32
+WORDS = "words.json"  # beside a checkpoint
+
+
+class Vocabulary(NamedTuple):
+    """What a text tower reads: words to ids from 2, in the order of the ids, and the most tokens of a caption."""
+
+    known: Mapping[str, int]
+    tokens: int
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """Read what `save` wrote; raises StoreError when it is not there."""
+        if not path.is_file():
+            raise StoreError(f"{path} is missing: the text tower's words", "run the recipe again, which trains it anew")
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return cls({word: index for index, word in enumerate(about["words"], start=FIRST)}, about["tokens"])
+
+    def save(self, path: Path) -> None:
+        """As JSON: {"tokens": most tokens of a caption, "words": [in the order of their ids]}."""
+        path.write_text(json.dumps({"tokens": self.tokens, "words": list(self.known)}), encoding="utf-8")
+
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """LongTensor [n, t], t <= tokens: captions that are longer than any of the training's are cut."""
+        return tokenize(captions, self.known)[:, : self.tokens]
 
 
 def words(caption: str) -> list[str]:
@@ -23,7 +52,7 @@ def vocabulary(captions: Iterable[str]) -> dict[str, int]:
     """The most frequent words of the training captions, ids from 2; 0 pads, 1 is any other word."""
     counts = Counter(word for caption in captions for word in words(caption))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))[: MOST_WORDS - 2]
-    return {word: index for index, word in enumerate(ranked, start=2)}
+    return {word: index for index, word in enumerate(ranked, start=FIRST)}
 
 
 def tokenize(captions: Sequence[str], known: Mapping[str, int]) -> Tensor:

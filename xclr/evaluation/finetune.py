@@ -1,0 +1,193 @@
+"""The stage and suite `finetune`: a pretrained backbone trained on, with a classifier, on ImageNet's own pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xclr.artifact import Artifact, Manifest
+from xclr.benchmarks import Tree
+from xclr.errors import DataError
+from xclr.evaluation.data import ROWS, VECTORS, Answers, Features, Ints, Labels, SuiteResult, load_labels, predictions
+from xclr.evaluation.features import place_of
+from xclr.evaluation.linear import TOP, accuracies
+from xclr.evaluation.pictures import batches, normalised, preparation_of
+from xclr.evaluation.probed import labelled
+from xclr.graph.embed import part_of
+from xclr.images import EncodedPictures
+from xclr.objective import gather_rows
+from xclr.recipe import TrainConfig
+from xclr.spool import SPOOL
+from xclr.stages import (
+    BenchmarkFeaturesConfig,
+    FinetuneStageConfig,
+    PretrainConfig,
+    Produced,
+    Progress,
+    Stage,
+    SuiteConfig,
+)
+from xclr.store import MANIFEST
+from xclr.training import CHECKPOINT, Outcome, Place, Pretrainer, StreamedBatches, build_backbone, fit, precision_of
+from xclr.training.model import memory_format
+
+TRAIN, VAL = "train", "val"
+BATCH = 256  # pictures a forward pass
+
+
+@dataclass(frozen=True, eq=False)
+class TreePictures(EncodedPictures):
+    """Some pictures of a data set: rows int64 [n], and the names of all its rows."""
+
+    tree: Tree
+    names: pa.Array[pa.StringScalar]  # not strings, which workers would copy by counting who refers to them
+    rows: Ints
+    shards: Ints
+
+    @classmethod
+    def of_split(cls, tree: Tree, labels: Labels, split: str) -> TreePictures:
+        """The pictures of a split that have a class."""
+        rows = np.flatnonzero((labels.split == split) & (labels.target >= 0))
+        return cls(tree, pa.array(labels.names, pa.string()), rows, np.zeros_like(rows))
+
+    def name(self, position: int) -> str:
+        """The name of a picture in the data set."""
+        return str(self.names[int(self.rows[position])])
+
+    def encoded(self, position: int) -> bytes:
+        return self.tree.read(self.name(position))
+
+    def unreadable(self, position: int, error: Exception) -> DataError:
+        return DataError(
+            f"{self.tree.root / self.name(position)} cannot be read: {error}",
+            "put the file that was published in its place",
+        )
+
+
+class Classifier(nn.Module):
+    """Logits linear in the features, under cross-entropy; labels: int64 [N], of all rows."""
+
+    labels: Tensor
+
+    def __init__(self, features: int, classes: int, labels: Tensor) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, classes)
+        self.register_buffer("labels", labels, persistent=False)
+
+    def forward(self, features: Tensor, rows: Tensor) -> Outcome:
+        """The mean cross-entropy of features [b, d] of rows [b], and how many of them are right."""
+        logits, labels = self.linear(features).float(), self.labels[rows]
+        return Outcome(F.cross_entropy(logits, labels), partial(_report, logits.detach(), labels))
+
+
+def _report(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    return {"accuracy": (logits.argmax(1) == labels).float().mean()}
+
+
+def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+    """Write rows.npy, vectors.npy (the logits of split "val", float16 [n, C], each row's largest 0) and spool.jsonl.
+
+    Every rank runs it, rank 0 writes. Inputs: checkpoint, benchmark (the labels), and export where that holds the
+    pictures. A training that was killed goes on from its newest checkpoint. Raises DataError when the training pictures
+    do not fill one batch, and naming a picture that cannot be read.
+    """
+    config, inputs = stage.config, stage.inputs
+    assert isinstance(config, FinetuneStageConfig)
+    labels, train = load_labels(inputs["benchmark"].path), as_pretrained(config.train, inputs["checkpoint"])
+    where = BenchmarkFeaturesConfig(dataset="imagenet", root=config.root)
+    tree = Tree.open(place_of(where, inputs.get("export")))
+    shown = training_batches(TreePictures.of_split(tree, labels, TRAIN), train, config.seed)
+    held_out = TreePictures.of_split(tree, labels, VAL)
+    model = with_classifier(inputs["checkpoint"], train, labels, config.seed)
+    steps = train.epochs * shown.steps_per_epoch
+    total = steps + -(-share_of(len(held_out.rows), Place.here())[1] // BATCH)
+    stats = fit(train, shown, model, out, part_of(progress, 0, total))
+    logits = logits_of(model, held_out, train, part_of(progress, steps, total))
+    if Place.here().rank == 0:
+        np.save(out / ROWS, held_out.rows)
+        np.save(out / VECTORS, logits)
+    return Produced((ROWS, VECTORS, SPOOL), {**stats, "rows": len(held_out.rows)}, scratch=("checkpoints",))
+
+
+def as_pretrained(train: TrainConfig, checkpoint: Artifact) -> TrainConfig:
+    """How to train the backbone of a checkpoint: the network and the size of its pictures are those of before."""
+    manifest = Manifest.model_validate_json((checkpoint.path / MANIFEST).read_text(encoding="utf-8"))
+    before = PretrainConfig.model_validate(manifest.config).train
+    kept = {name: getattr(before, name) for name in ("backbone", "width", "image_size")}
+    return train.model_copy(update=kept | {"views": "simclr", "shuffle_shards": None})
+
+
+def training_batches(pictures: TreePictures, train: TrainConfig, seed: int) -> StreamedBatches:
+    """One view of each picture an epoch, cropped and mirrored; raises DataError when they do not fill one batch."""
+    if len(pictures.rows) < train.batch_size:
+        raise DataError(
+            f"{len(pictures.rows)} training pictures do not fill a batch of {train.batch_size}",
+            f"--set evaluate.finetune.batch_size={max(2, len(pictures.rows) // 2)}",
+        )
+    return StreamedBatches(pictures, train, seed, views=1, colours=False)
+
+
+def with_classifier(checkpoint: Artifact, train: TrainConfig, labels: Labels, seed: int) -> Pretrainer:
+    """The backbone of a checkpoint under a fresh classifier."""
+    torch.manual_seed(seed)
+    backbone, features = build_backbone(train)
+    classifier = Classifier(features, len(labels.classes), torch.from_numpy(labels.target))
+    backbone.load_state_dict(torch.load(checkpoint.path / CHECKPOINT, "cpu", weights_only=True)["backbone"])
+    return Pretrainer(backbone, classifier, precision_of(train))
+
+
+@torch.inference_mode()
+def logits_of(
+    model: Pretrainer, pictures: TreePictures, train: TrainConfig, progress: Progress
+) -> npt.NDArray[np.float16]:
+    """Logits of all pictures less the largest of each, so that half precision keeps the best apart: [n, C].
+
+    Each rank looks at its share, and all get the whole.
+    """
+    place, how = Place.here(), preparation_of(train)
+    positions, share = share_of(len(pictures.rows), place)
+    seen = batches(
+        lambda index: pictures.encoded(positions[index]),
+        len(positions),
+        how,
+        size=BATCH,
+        threads=torch.get_num_threads(),
+        name=lambda index: pictures.name(positions[index]),
+    )
+    assert isinstance(model.objective, Classifier)
+    backbone, classifier = model.eval().backbone, model.objective.linear
+    found = torch.zeros(share, classifier.out_features, dtype=torch.float16, device=place.device)
+    done = 0
+    for batch in seen:
+        part = normalised(batch.to(place.device), how).contiguous(memory_format=memory_format(train))
+        logits = classifier(backbone(part))
+        found[done : done + len(batch)] = logits - logits.amax(dim=1, keepdim=True)
+        done += len(batch)
+        progress(-(-done // BATCH), -(-share // BATCH))
+    return np.asarray(gather_rows(found)[: len(pictures.rows)].cpu())
+
+
+def share_of(count: int, place: Place) -> tuple[range, int]:
+    """The positions of `count` that a rank looks at, and how many those of one rank are at most."""
+    share = -(-count // place.world)
+    return range(count)[place.rank * share : (place.rank + 1) * share], share
+
+
+def finetune_suite(features: Features, labels: Labels, config: SuiteConfig) -> SuiteResult:
+    """Score the logits of split "val", which are the features: top1, top5, and per_class, the mean over classes.
+
+    Raises DataError when no picture of it has a class.
+    """
+    items = labelled(features, labels, VAL)
+    logits = items.tensor()
+    ranked = np.asarray(logits.topk(min(TOP, logits.shape[1])).indices)
+    answers = Answers(VAL, items.rows, labels.targets.take(items.rows), ranked[:, 0])
+    return SuiteResult(accuracies(config, VAL, labels.target[items.rows], ranked), predictions([answers]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,13 @@ HELD_OUT_VENDOR = "openmoji"
 HELD_OUT_CONCEPTS = 0.15  # share of the concepts never trained on
 HELD_OUT_PICTURES = 0.10  # share of a vendor's drawings of the other concepts
 TONED_IN_TRAINING = 1500  # skin tones would be half of the pictures otherwise
+
+
+class Taxonomy(NamedTuple):
+    """The names that the numbers of subgroups and groups stand for."""
+
+    subgroups: tuple[str, ...]
+    groups: tuple[str, ...]
 
 
 def captions(data: DataConfig) -> Records:
@@ -41,6 +48,12 @@ def pictures(data: DataConfig) -> Iterator[Picture]:
     """The encoded pictures in the order of `captions`."""
     for each in _ordered(data, columns=["vendor", "hex", "concept", "image"]):
         yield each["image"]
+
+
+def taxonomy(data: DataConfig) -> Taxonomy:
+    """The names of the subgroups and groups that the records of `captions` number, in that order."""
+    records = _ordered(data, columns=["vendor", "hex", "concept", "group", "subgroup"])
+    return Taxonomy(*(tuple(_classes(records, column)) for column in ("subgroup", "group")))
 
 
 def size(data: DataConfig) -> int:

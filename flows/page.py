@@ -12,13 +12,25 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from flows.compare import NO_SCORES, Grid, find_runs, grid_of, methods_of
+from flows.compare import (
+    GROUPS,
+    NO_SCORES,
+    Grid,
+    answers_of,
+    base_of,
+    distance_grids,
+    find_runs,
+    grids_of,
+    methods_of,
+)
 from flows.curves import LOSS, METRICS, Plot, Trace, draw, read_metrics
+from flows.paper import load_paper, paper_view
 from flows.sheet import NEIGHBOURS, SIDE, sheet_of
 from flows.trainings import Method, Training, labels_of, trainings_of
 from infra.runs import RunRecord
 from xclr import stages
 from xclr.errors import StoreError, XclrError
+from xclr.evaluation.significance import Answers, distances_of
 from xclr.pages import environment
 from xclr.recipe import Recipe, load_recipe, recipe_names
 from xclr.store import Store, write_atomically
@@ -27,15 +39,7 @@ Made = TypeVar("Made")
 LONGEST_NAME = 120  # of a page's file, characters
 GREY = "#8b919a"  # the untrained network
 COLOURS = ("#3b82c4", "#2f9e6e", "#d9822b", "#c2508f", "#8561c5", "#b08d12", "#2b9fae", "#b5533c")
-GLOSSARY: Mapping[str, str] = {  # a column of the table, in words
-    "pictures top-1": "linear probe on held-out pictures",
-    "concepts top-1": "linear probe on concepts that were never trained on",
-    "vendor top-1": "linear probe on the drawings of a vendor that was never trained on",
-    "keywords mAP": "mean average precision of keywords on concepts never trained on",
-    "same bg top-1": "probe on backgrounds of the picture's own group",
-    "other bg top-1": "probe on backgrounds of another group",
-    "bg gap": "same bg minus other bg: how far the features lean on the background",
-}
+GLOSSARY: Mapping[str, str] = {each.heading: each.about for group in GROUPS.values() for each in group}
 
 
 def write_page(home: Path, wanted: Sequence[str], scores: pa.Table, against: str | None, out: Path | None) -> Path:
@@ -69,12 +73,14 @@ def render(records: Sequence[RunRecord], scores: pa.Table, store: Store, against
     methods = list(dict.fromkeys([*(each.method for each in trainings or ()), *methods_of(scores)]))
     styles, labels = _styles(methods), labels_of(methods)
     loss, shared = _plots(trainings or (), styles, labels)
+    answers = answers_of(records, store)
     template = environment(Path(__file__).parent).get_template("page.html.j2")
     return template.render(
         title=" and ".join(dict.fromkeys(each.recipe.name for each in records)),
         runs=[_facts(each, store) for each in records],
         skipped=list(dict.fromkeys(line for each in records for line in stages.skipped(each.recipe))),
-        tables=_tables(scores, against),
+        tables=_tables(scores, answers, against),
+        paper=_beside_the_paper(scores, answers),
         glossary=GLOSSARY,
         no_scores=NO_SCORES,
         colours={method: colour for method, (colour, _) in styles.items()},
@@ -107,16 +113,25 @@ def _styles(methods: Sequence[Method]) -> dict[Method, tuple[str, bool]]:
     return {each: styles.get(each, (GREY, False)) for each in methods}
 
 
-def _tables(scores: pa.Table, against: str | None) -> list[tuple[str, Grid]]:
-    """The table, and distances to `against`, else to CLIP, else to the first method that was trained."""
+def _tables(scores: pa.Table, answers: Answers, against: str | None) -> list[tuple[str, list[Grid]]]:
+    """The scores, and distances to `against`, else to CLIP, else to the first method that was trained."""
     if not scores.num_rows:
         return []
-    tables = [("Scores", grid_of(scores))]
+    tables = [("Scores", grids_of(scores))]
     names = [method for method, _ in methods_of(scores)]
     base = against or next((each for each in ("clip", *names) if each in names and each != "random"), None)
     if base is not None and len(names) > 1:
-        tables.append((f"Distance to {base}", grid_of(scores, base)))
+        found = distances_of(scores, base_of(scores, base), answers)
+        tables += [(f"Distance to {base}", distance_grids(scores, found, base))] if found else []
     return tables
+
+
+def _beside_the_paper(scores: pa.Table, answers: Answers) -> tuple[Grid, ...]:
+    """Our scores beside the paper's; nothing where it has none of them."""
+    try:
+        return paper_view(scores, answers, load_paper()).grids
+    except StoreError:
+        return ()
 
 
 def _facts(record: RunRecord, store: Store) -> dict[str, str]:

@@ -44,6 +44,8 @@ def test_the_page_holds_what_was_compared_scores_curves_and_neighbours(home):
     assert (home / "pages" / "compare-own.html").read_text() == html
     for word in ("own-1", "table own.parquet", "0, 1", "resnet-mini, width 4", "pictures top-1", "Distance to clip"):
         assert word in html
+    assert "paired" not in html, "two seeds have no interval"
+    assert "Beside the paper" not in html
     assert len(re.findall("<figure class=.question", html)) == len(re.findall("<figcaption><img", html)) > 1
     assert html.count("data:image/webp") == html.count("<img ")
     losses = re.findall(r"<figcaption>(\w+)</figcaption><svg", html)
@@ -130,6 +132,7 @@ def test_runs_over_the_same_pictures_share_a_page(tmp_path):
     answers = re.findall(r'class="answer"><span><i [^>]+></i>(\w+)', html)
     assert answers[:4] == ["random", "clip", "xclr", "random"]
     assert "xclr compare own-clip-1 own-xclr-1" in html
+    assert "(paired-bootstrap); * McNemar p" in html, "the answers of both runs are paired"
 
 
 def test_a_place_that_cannot_be_written(home):

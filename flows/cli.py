@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pyarrow import Table as Scores
     from rich.table import Table
 
+    from flows.compare import View
     from infra.plan import PlannedStage
     from xclr.recipe import Recipe
 
@@ -74,12 +75,13 @@ def run(
 
 
 class Choices(NamedTuple):
-    """How a recipe is run."""
+    """How a recipe is run; `flow` is full, or evaluate for what judges checkpoints that are there."""
 
     cluster: str
     home: str | None
     mode: str = "retry"
     until: str = "compare"
+    flow: str = "full"
 
 
 def _execute(recipe: Recipe, choices: Choices) -> None:
@@ -87,6 +89,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     from flows.compare import read_scores
     from flows.context import check_choices, home_folder, prefect_server, state_folder, tracking_uri
     from infra.cluster import load_cluster
+    from infra.runs import read_runs
     from infra.servers import check_mlflow
     from xclr import stages
     from xclr.datafiles import placed
@@ -101,15 +104,22 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
         stages.pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
     state = state_folder(place)
     check_mlflow(tracking_uri(state))
+    failure = None
     with prefect_server(state):
-        _run_flow(recipe, choices._replace(home=str(place)))
-    if choices.until != "compare":
+        try:
+            _run_flow(recipe, choices._replace(home=str(place)))
+        except XclrError as error:  # the suites that finished are shown all the same
+            failure = error
+    scored = choices.until == "compare" and (failure is None or read_runs(place)[-1].scores is not None)
+    scores = read_scores(place, []) if scored else None
+    if scores is not None:
+        _print_scores(scores)
+    if failure is None:
         _say_where(place, state, recipe.name)
-        return
-    scores = read_scores(place, [])
-    _print_scores(scores)
-    _say_where(place, state, recipe.name)
-    _write_page(place, [], scores)
+    if scores is not None:
+        _write_page(place, [], scores)
+    if failure is not None:
+        raise failure
 
 
 @app.command()
@@ -141,16 +151,42 @@ def retry(
     _execute(record.recipe, Choices(cluster or record.cluster, home, until=until))
 
 
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or a recipe's name for its last run")],
+    suite: Annotated[list[str] | None, typer.Option(help="a suite to add: --suite objectnet; may stand often")] = None,
+    sets: Sets = None,
+    cluster: ClusterName = None,
+    home: Home = None,
+) -> None:
+    """Judge the checkpoints of an earlier run by further suites; nothing is trained, what is judged already is found.
+
+    Where data sets lie is set as in a recipe: --set evaluate.roots.objectnet=/data/objectnet-1.0
+    """
+    from flows.context import home_folder
+    from infra.costs import last_run
+    from xclr.recipe import with_overrides
+
+    record = last_run(home_folder(home), run)
+    suites = list(dict.fromkeys([*record.recipe.evaluate.suites, *(suite or [])]))
+    recipe = with_overrides(record.recipe, [f"evaluate.suites={json.dumps(suites)}", *(sets or ())])
+    _execute(recipe, Choices(cluster or record.cluster, home, flow="evaluate"))
+
+
 def _run_flow(recipe: Recipe, choices: Choices) -> None:
     from prefect.logging.handlers import APILogHandler
 
+    from flows.evaluate import evaluate as judge
     from flows.full import full
     from flows.interrupt import stopping_on_ctrl_c
 
-    arguments: dict[str, Any] = choices._asdict()
+    where: dict[str, Any] = {"cluster": choices.cluster, "home": choices.home}
     try:
         with stopping_on_ctrl_c():
-            full(recipe, **arguments)
+            if choices.flow == "evaluate":
+                judge(recipe, **where)
+            else:
+                full(recipe, **where, mode=choices.mode, until=choices.until)
     finally:
         APILogHandler().flush()  # while the server is still up
 
@@ -228,6 +264,9 @@ def compare(
     against: Annotated[
         str | None, typer.Option(help="show distances to a method, seed by seed: --against clip")
     ] = None,
+    *,
+    suite: Annotated[str | None, typer.Option(help="show all scores of one suite: --suite few-shot")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="show the scores beside those of the X-CLR paper")] = False,
     home: Home = None,
     as_json: Json = False,
     out: Annotated[
@@ -235,26 +274,33 @@ def compare(
     ] = None,
 ) -> None:
     """Show the scores of runs, method by suite, and write a page with them, training curves and nearest neighbours."""
-    from flows.compare import read_scores
+    from flows.compare import answers_of, find_runs, read_scores, view_of
     from flows.context import home_folder
+    from flows.paper import check_alone, load_paper, paper_view
+    from xclr.store import Store
 
     place = home_folder(home)
+    check_alone(paper, against, suite)
     scores = read_scores(place, runs or [])
+    answers = answers_of(find_runs(place, runs or []), Store(place)) if against or paper else {}
+    view = paper_view(scores, answers, load_paper()) if paper else view_of(scores, answers, against, suite)
     if as_json:
-        print(json.dumps(scores.to_pylist(), indent=1))
+        print(json.dumps(view.rows, indent=1))
+        print(*view.notes, sep="\n", end="\n" * bool(view.notes), file=sys.stderr)
     else:
-        _print_scores(scores, against)
+        _print_scores(scores, view)
     if out is not None or not as_json:
         _write_page(place, runs or [], scores, against, out)
 
 
-def _print_scores(scores: Scores, against: str | None = None) -> None:
-    from flows.compare import NO_SCORES, table_of
+def _print_scores(scores: Scores, view: View | None = None) -> None:
+    from flows.compare import NO_SCORES, view_of
 
-    if scores.num_rows:
-        _print(table_of(scores, against))
-    else:
+    if not scores.num_rows:
         print(NO_SCORES, file=sys.stderr)
+        return
+    for grid in (view or view_of(scores, {})).grids:
+        _print(grid)
 
 
 def _write_page(

@@ -7,7 +7,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.context import cancel_jobs, open_run
 from flows.data import settle, submit_data, with_source
-from flows.evaluate import compare, submit_suites
+from flows.evaluate import Judged, compare, submit_references, submit_suites
 from flows.pretrain import submit_pretraining
 from infra.stage import Mode
 from xclr.recipe import Recipe, with_overrides
@@ -42,8 +42,11 @@ def full(
     with open_run(with_source(with_overrides(recipe, overrides), home), cluster, home, mode) as run:
         made = submit_data(run, until)
         checkpoints = submit_pretraining(run, made) if reaches(until, "pretrain") else {}
-        judged = submit_suites(run, checkpoints if reaches(until, "evaluate") else {}, made)
-        everything = [*made.values(), *checkpoints.values(), *judged.features, *judged.scores]
+        everything = [*made.values(), *checkpoints.values()]
+        judged = Judged([], [])
+        if reaches(until, "evaluate"):
+            judged = submit_suites(run, checkpoints | submit_references(run), made)
+        everything += judged.everything
         if reaches(until, "compare"):
             compare(run, judged.scores, everything)
         else:

@@ -436,18 +436,33 @@ def doctor(
     cluster: Annotated[
         str | None, typer.Option(help="only a cluster file: ask Slurm whether it would take each stage's job")
     ] = None,
+    datasets: Annotated[
+        bool, typer.Option("--datasets", help="only the evaluation data sets: layouts, and where to obtain them")
+    ] = False,
+    recipe: Annotated[
+        str | None, typer.Option(help="whose evaluate.roots --datasets looks at: a named recipe or a YAML file")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="override a key: --set evaluate.roots.imagenet=/data/imagenet")
+    ] = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Say what this machine has and lacks, and how to mend it; exit 1 when something needed is wrong."""
     from flows.context import home_folder, state_folder
     from infra.cluster import load_cluster
+    from infra.datasets import check_datasets
     from infra.doctor import examine, examine_gpus
     from infra.slurm.check import examine_cluster
+    from xclr.recipe import load_recipe
+    from xclr.stages import roots
 
     place = home_folder(home)
     findings = []
-    if cluster is not None:
+    if datasets:
+        found = roots(load_recipe(recipe or "cc12m", sets or ()))
+        examined = check_datasets({str(name): root for name, root in found.items()})
+    elif cluster is not None:
         examined = examine_cluster(load_cluster(cluster), place)
     else:
         examined = examine_gpus(seconds) if gpu else examine(place, state_folder(place))

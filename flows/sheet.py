@@ -74,7 +74,7 @@ def sheet_of(trainings: Sequence[Training], store: Store) -> Sheet:
 def _sheet(trainings: Sequence[Training], remark: str) -> Sheet:
     first = trainings[0]
     labels = load_labels(first.captions.path)
-    rows = np.asarray(np.load(first.features.path / f"plain{ROWS}"), dtype=np.int64)
+    rows = np.asarray(np.load(first.features.path / ROWS), dtype=np.int64)
     if len(rows) < 2:
         raise StoreError(f"{len(rows)} pictures have features", "give two or more")
     split, queries = choose_queries(rows, labels.split, labels.target, QUERIES)

@@ -39,7 +39,7 @@ def _of_recipe(recipe: Recipe, store: Store) -> Iterator[Training]:
     planned = stages.pipeline(recipe, store)
     configs = {stage.digest: stage.config for stage in planned if stage.kind == "pretrain"}
     for stage in planned:
-        if stage.kind == "features":
+        if stage.kind == "features" and stage.inputs["checkpoint"].digest in configs:
             config = configs[stage.inputs["checkpoint"].digest]
             assert isinstance(config, PretrainConfig)
             method = method_name(config.objective), graph_name(config.objective)

@@ -19,9 +19,17 @@ from infra.ledger import Usage
 from infra.progress import Advance, read_progress
 from infra.slurm.queue import is_slurm
 from xclr.artifact import Artifact, Manifest
-from xclr.recipe import Recipe, graph_name, method_name
+from xclr.recipe import Config, Recipe, graph_name, method_name
 from xclr.spool import SPOOL, Entry, read_spool
-from xclr.stages import ImagesConfig, PretrainConfig, Stage
+from xclr.stages import (
+    BenchmarkConfig,
+    BenchmarkFeaturesConfig,
+    ImagesConfig,
+    PretrainConfig,
+    ReferenceConfig,
+    Stage,
+    SuiteConfig,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
 
 LOCK = "tracking.lock"  # in STATE: one thread of one process writes at a time; together they break MLflow's unique keys
 BATCH = 1000  # metrics a request: MLflow's limit
+CHECKPOINTS = ("pretrain", "reference")  # kinds of stages that have a run of their own
 FOLLOW_EVERY = 20  # polls of a running job between two uploads of its metrics
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -99,7 +108,7 @@ class Tracker:
                 client.log_batch(run.info.run_id, metrics=batch)
             self._log_files(run, stage, artifact)
             client.set_tag(run.info.run_id, _mark(stage), str(stage.digest))
-            if stage.kind == "pretrain" or owner is None:
+            if stage.kind in CHECKPOINTS or owner is None:
                 client.set_terminated(run.info.run_id, "FINISHED", _made_ms(manifest))
 
     def follow(self, stage: Stage, out: Path) -> None:
@@ -166,15 +175,14 @@ class Tracker:
         return self._run("data", NewRun("data", {"stage": "data", "dataset": self.recipe.data.source}))
 
     def _pretraining(self, digest: str, stage: Stage, out: Path, reused_from: str | None = None) -> MlflowRun:
-        if digest in self.runs or not isinstance(stage.config, PretrainConfig):
-            self._open()
+        self._open()
+        if digest in self.runs:
             return self.runs[digest]
-        config = stage.config
-        method, graph = method_name(config.objective), graph_name(config.objective)
-        tags = {"method": method, "dataset": config.dataset, "graph": graph, "seed": str(config.seed), "digest": digest}
+        method, dataset, graph, seed = _origin(stage.config)
+        tags = {"method": method, "dataset": dataset, "graph": graph, "seed": str(seed), "digest": digest}
         if reused_from is not None:
             tags["reused_from"] = reused_from
-        name = f"{method} {graph} seed {config.seed}"
+        name = f"{method} {graph} seed {seed}"
         params, first = dict(_flat(stage.identity)), next(read_spool(out / SPOOL), None)
         began_ms = first.time_ms if first else None  # a training that is logged later keeps its times
         return self._run(digest, NewRun(name, tags, params, self._inputs(stage), began_ms))
@@ -234,7 +242,7 @@ class Tracker:
 
 def _checkpoint(stage: Stage) -> str | None:
     """Digest of the pretraining that a stage belongs to; None for data stages."""
-    if stage.kind == "pretrain":
+    if stage.kind in CHECKPOINTS:
         return str(stage.digest)
     return str(stage.inputs["checkpoint"].digest) if "checkpoint" in stage.inputs else None
 
@@ -242,7 +250,24 @@ def _checkpoint(stage: Stage) -> str | None:
 def _mark(stage: Stage) -> str:
     if isinstance(stage.config, ImagesConfig) and stage.config.generation:
         return f"artifact.images.{stage.config.generation}"
-    return f"artifact.{stage.name.split(' seed ')[0].split(' ')[0] if stage.kind == 'suite' else stage.kind}"
+    return f"artifact.{_own_name(stage)}"
+
+
+def _own_name(stage: Stage) -> str:
+    """What a stage is called beside others of its kind on the same run: a suite by its name, features by their data."""
+    if isinstance(stage.config, SuiteConfig):
+        return stage.config.suite
+    if isinstance(stage.config, BenchmarkConfig | BenchmarkFeaturesConfig):
+        return f"{stage.kind}.{stage.config.dataset}"
+    return stage.kind
+
+
+def _origin(config: Config) -> tuple[str, str, str, int]:
+    """Method, data set, graph and seed of a checkpoint."""
+    if isinstance(config, ReferenceConfig):
+        return config.reference.label, config.dataset, Path(config.reference.weights).name, config.reference.seed
+    assert isinstance(config, PretrainConfig)
+    return method_name(config.objective), config.dataset, graph_name(config.objective), config.seed
 
 
 def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[Metric]:
@@ -255,9 +280,9 @@ def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[M
             name = f"eval/{row['suite']}/{row['split']}_{row['metric']}"
             yield Metric(name, row["value"], when, row["step"])
         return
-    prefix = "system" if stage.kind in {"pretrain", "features"} else "data"
+    prefix = "system" if _checkpoint(stage) else "data"
     for key, value in manifest.cost.model_dump().items():
-        yield Metric(f"{prefix}/{stage.kind}/{key}", float(value), when, 0)
+        yield Metric(f"{prefix}/{_own_name(stage)}/{key}", float(value), when, 0)
     if prefix == "data":
         step = stage.config.generation if isinstance(stage.config, ImagesConfig) else 0
         stats = dict(manifest.stats)
@@ -267,7 +292,7 @@ def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[M
                 stats["rows_per_s"] = stats["rows"] / max(manifest.cost.wall_s, 1e-9)
         for key, value in stats.items():
             if isinstance(value, int | float):
-                yield Metric(f"data/{stage.kind}/{key}", float(value), when, step)
+                yield Metric(f"data/{_own_name(stage)}/{key}", float(value), when, step)
 
 
 def _costs(stage: Stage, made: Made) -> Iterator[Metric]:

@@ -2,20 +2,22 @@
 
 from tasks.compare import comparison
 from tasks.data import captions, class_graph, embeddings, graph, graph_report, images, source
-from tasks.evaluate import features, folder_features, suite
+from tasks.evaluate import benchmark, export, made_of, reference, suite
 from tasks.pretrain import pretrain
 
 __all__ = [
+    "benchmark",
     "captions",
     "class_graph",
     "comparison",
     "embeddings",
-    "features",
-    "folder_features",
+    "export",
     "graph",
     "graph_report",
     "images",
+    "made_of",
     "pretrain",
+    "reference",
     "source",
     "suite",
 ]

@@ -1,4 +1,4 @@
-"""Tasks of the evaluation: features once per checkpoint, then one task a suite."""
+"""Tasks of the evaluation: data sets once, features once per checkpoint, then one task a suite."""
 
 from __future__ import annotations
 
@@ -11,21 +11,34 @@ from infra.stage import Run
 from tasks.stage import make
 from xclr import stages
 from xclr.artifact import Artifact
+from xclr.recipe import Dataset, Reference, SuiteName
 
 
-@task(task_run_name="features {title}", cache_policy=NO_CACHE)
-def features(run: Run, title: str, checkpoint: Artifact, inputs: Mapping[str, Artifact]) -> Artifact:
-    """Pass every picture once through the frozen backbone."""
-    return make(run, stages.features(run.recipe, title, checkpoint, inputs))
+@task(task_run_name="export", cache_policy=NO_CACHE)
+def export(run: Run, captions: Artifact, images: Artifact) -> Artifact:
+    """Write the emoji's evaluation pictures in the layouts of the published data sets."""
+    return make(run, stages.export(run.recipe, captions, images))
 
 
-@task(task_run_name="features of {dataset} {title}", cache_policy=NO_CACHE)
-def folder_features(run: Run, title: str, checkpoint: Artifact, dataset: str) -> Artifact:
-    """Pass every picture of a benchmark once through the frozen backbone."""
-    return make(run, stages.folder_features(run.recipe, title, checkpoint, dataset))
+@task(task_run_name="benchmark {dataset}", cache_policy=NO_CACHE)
+def benchmark(run: Run, dataset: Dataset, export: Artifact | None) -> Artifact:
+    """Read a data set's pictures and labels."""
+    return make(run, stages.benchmark(run.recipe, dataset, export))
+
+
+@task(task_run_name="reference {reference.label}", cache_policy=NO_CACHE)
+def reference(run: Run, reference: Reference) -> Artifact:
+    """Fetch a network from elsewhere."""
+    return make(run, stages.reference(reference, run.store))
+
+
+@task(cache_policy=NO_CACHE)
+def made_of(run: Run, what: str, title: str, inputs: Mapping[str, Artifact]) -> Artifact:
+    """Make features, the probe or the fine-tuned network of a checkpoint; each picture passes its backbone once."""
+    return make(run, stages.made_of(run.recipe, what, title, inputs))
 
 
 @task(task_run_name="{name} {title}", cache_policy=NO_CACHE)
-def suite(run: Run, name: str, title: str, inputs: Mapping[str, Artifact]) -> Artifact:
-    """Judge one checkpoint's features by one suite."""
-    return make(run, stages.suite(run.recipe, name, title, inputs))
+def suite(run: Run, name: SuiteName, title: str, inputs: Mapping[str, Artifact]) -> Artifact:
+    """Judge one checkpoint by one suite."""
+    return make(run, stages.suite(run.recipe, name, title, inputs, run.store))

@@ -211,7 +211,7 @@ def test_an_infinite_number_is_refused(key, tmp_path):
         ("train: {optimizer: adam}", "train.optimizer", ("adamw", "sgd")),
         ("train: {backbone: resnet5}", "train.backbone", ("resnet-mini", "resnet50")),
         ("graph: {source: caption}", "graph.source", ("captions", "random_class")),
-        ("evaluate: {suites: [liner]}", "evaluate.suites.0", ("linear", "keywords", "background")),
+        ("evaluate: {suites: [liner]}", "evaluate.suites.0", ("linear", "keywords", "imagenet9")),
         ("objectives: [{name: clip, text: frosen}]", "objectives.0.text", ("scratch", "frozen")),
     ],
 )

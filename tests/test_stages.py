@@ -11,10 +11,11 @@ import pytest
 
 from infra.cluster import Cluster, Resources
 from infra.plan import plan
+from tests.benchmarks import trees
 from xclr import stages
 from xclr.artifact import Digest, Manifest
 from xclr.errors import DataError, RecipeError, TextModelError
-from xclr.recipe import RandomConfig, load_recipe, parse_recipe
+from xclr.recipe import SUITES, RandomConfig, load_recipe, parse_recipe
 from xclr.stages import KINDS, Stage, pipeline
 from xclr.store import Store
 
@@ -61,7 +62,7 @@ def test_the_stages_stand_in_the_order_in_which_they_can_run(store):
     kinds = ["captions", "images", "embeddings", "graph", "graph_report", "class_graph"]
     assert [stage.kind for stage in planned[:6]] == kinds
     assert planned[-1].kind == "comparison"
-    assert {stage.kind for stage in planned} == set(KINDS) - {"folder_features"}  # a benchmark's, which is not there
+    assert {stage.kind for stage in planned} == set(KINDS) - {"reference", "finetune"}  # what the demo leaves out
     assert len({stage.name for stage in planned}) == len(planned)
 
 
@@ -200,9 +201,9 @@ def test_data_without_classes_skip_what_needs_them_and_say_so(store, table):
 
 def test_a_labelled_table_has_supcon_and_the_linear_probe_but_not_the_emojis_suites(store, table):
     data = {"source": "table", "path": str(table), "label_column": "kind"}
-    mine = recipe(data=data, evaluate={"suites": ["linear", "keywords", "background"]})
+    mine = recipe(data=data, evaluate={"suites": ["linear", "keywords", "objectnet"]})
     assert stages.suites(mine) == ["linear"]
-    assert [line.split()[1] for line in stages.skipped(mine)] == ["keywords", "background"]
+    assert sorted(line.split()[1] for line in stages.skipped(mine)) == ["keywords", "objectnet"]
     assert "pretrain supcon seed 0" in {stage.name for stage in pipeline(mine, store)}
 
 
@@ -385,27 +386,28 @@ def test_conceptual_captions_have_no_classes_and_the_lines_do_not_ask_for_a_colu
 def test_the_papers_recipes_serve_all_they_ask_for(name, store, tmp_path):
     """With data in place: every objective and suite of the recipe is planned."""
     places = {"cc3m": "a dog\thttp://host/a.jpg\n", "cc12m": "http://host/a.jpg\ta dog\n"}
+    roots = trees.every(tmp_path / "data")
+    path = tmp_path / "x.tsv"
     if name == "imagenet":
-        for part in ("train", "val"):
-            (tmp_path / part / "n01440764").mkdir(parents=True)
-            (tmp_path / part / "n01440764" / "a.JPEG").write_bytes(b"1")
-        (tmp_path / "LOC_synset_mapping.txt").write_text("n01440764 tench, Tinca tinca\n")
+        path = Path(roots.pop("imagenet"))  # the pictures that it trains on are those of the suites
     else:
-        (tmp_path / "x.tsv").write_text(places[name])
-    path = tmp_path if name == "imagenet" else tmp_path / "x.tsv"
-    for part in ("train", "val"):
-        (tmp_path / "roots" / part / "n01440764").mkdir(parents=True)
-        (tmp_path / "roots" / part / "n01440764" / "a.JPEG").write_bytes(b"1")
+        path.write_text(places[name])
     packaged = "embed.model=sentence-transformers/all-MiniLM-L6-v2"  # the recipe's own needs a network
-    roots = f"evaluate.roots={{imagenet: {tmp_path / 'roots'}}}"
-    loaded = load_recipe(name, [f"data.path={path}", roots, packaged])
+    loaded = load_recipe(name, [f"data.path={path}", f"evaluate.roots={json.dumps(roots)}", packaged])
     assert stages.skipped(loaded) == []
     planned = pipeline(loaded, store)
     assert sum(stage.kind == "pretrain" for stage in planned) == 1 + len(loaded.objectives)
     methods = ("random", "simclr", "supcon" if name == "imagenet" else "clip", "xclr")
-    wanted = ("linear",) if name == "imagenet" else ("imagenet", "imagenet-knn")
     suites = {stage.name for stage in planned if stage.kind == "suite"}
-    assert suites == {f"{suite} {method} seed 0" for suite in wanted for method in methods}
+    with_captions = {"zero-shot", "retrieval"}
+    assert suites == {
+        f"{suite} {method} seed 0"
+        for suite in SUITES.keys() - {"linear", "keywords"} - (with_captions if name == "imagenet" else set())
+        for method in methods
+        if method == "clip" or suite not in with_captions
+    }
+    assert sum(stage.kind == "probe" for stage in planned) == len(methods)
+    assert sum(stage.kind == "benchmark" for stage in planned) == 5
     for stage in planned:
         assert Stage.from_json(stage.to_json()) == stage
 

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from xclr import shards
 from xclr.artifact import Cost, FileEntry
 from xclr.errors import BusyError, Stopped, XclrError
-from xclr.stages import PretrainConfig, Stage
+from xclr.stages import FinetuneStageConfig, PretrainConfig, Stage
 from xclr.store import describe, only_writer, write_atomically
 
 RESULT, FAILURE, STOPPED, PROGRESS = "result.json", "failure.json", "stopped.json", "progress.json"
@@ -44,8 +44,13 @@ RUNNERS: Mapping[str, str] = {  # module of each stage kind's `run`; imported wh
     "graph_report": "xclr.graph.report",
     "class_graph": "xclr.graph.classes",
     "pretrain": "xclr.training.pretrain",
+    "reference": "xclr.evaluation.reference",
+    "export": "xclr.evaluation.export",
+    "benchmark": "xclr.evaluation.benchmark",
     "features": "xclr.evaluation.features",
-    "folder_features": "xclr.evaluation.folders",
+    "benchmark_features": "xclr.evaluation.features",
+    "probe": "xclr.evaluation.probe",
+    "finetune": "xclr.evaluation.finetune",
     "suite": "xclr.evaluation.suite",
     "comparison": "xclr.evaluation.comparison",
 }
@@ -210,7 +215,8 @@ def _prepare_torch(rank: int, world: int, stage: Stage) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     if world > 1:
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        patience = stage.config.train.stuck_after_s if isinstance(stage.config, PretrainConfig) else 600
+        config = stage.config
+        patience = config.train.stuck_after_s if isinstance(config, PretrainConfig | FinetuneStageConfig) else 600
         dist.init_process_group(
             backend,
             init_method=os.environ["XCLR_RENDEZVOUS"],

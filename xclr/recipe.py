@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 import yaml
@@ -434,8 +434,91 @@ class TrainConfig(Config):
         return self
 
 
-SuiteName = Literal["linear", "keywords", "background", "imagenet", "imagenet-knn"]
-ROOT_OF: Mapping[str, str] = {"imagenet": "imagenet", "imagenet-knn": "imagenet"}  # data set of a suite on its own data
+Dataset = Literal["imagenet", "real", "imagenet9", "objectnet", "mit-states"]
+DATASETS: tuple[Dataset, ...] = get_args(Dataset)
+SuiteName = Literal[
+    "linear", "keywords", "imagenet", "real", "imagenet9", "objectnet", "mit-states", "knn", "few-shot", "zero-shot",
+    "retrieval", "finetune",
+]  # fmt: skip
+
+
+class Needs(NamedTuple):
+    """What a suite reads: features of which data set (None: of the recipe's own pictures), and labels of which."""
+
+    pictures: Dataset | None = None
+    labels: Dataset | None = None
+    probe: bool = False  # the head that was fitted to ImageNet's training pictures
+    towers: bool = False  # the heads of an objective between pictures and captions
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """The data sets that must be there."""
+        wanted = (self.pictures, self.labels, "imagenet" if self.probe else None)
+        return tuple(each for each in DATASETS if each in wanted)
+
+
+SUITES: Mapping[SuiteName, Needs] = {
+    "linear": Needs(),
+    "keywords": Needs(),
+    "imagenet": Needs("imagenet", "imagenet", probe=True),
+    "real": Needs("imagenet", "real", probe=True),
+    "imagenet9": Needs("imagenet9", "imagenet9", probe=True),
+    "objectnet": Needs("objectnet", "objectnet", probe=True),
+    "mit-states": Needs("mit-states", "mit-states"),
+    "knn": Needs("imagenet", "imagenet"),
+    "few-shot": Needs("imagenet", "imagenet"),
+    "zero-shot": Needs("imagenet", "imagenet", towers=True),
+    "retrieval": Needs(towers=True),
+    "finetune": Needs("imagenet", "imagenet"),
+}
+
+
+class ProbeConfig(Config):
+    """The linear head on frozen features; every learning rate and weight decay is fitted at once.
+
+    The best pair on a split of the training pictures is fitted again on all of them.
+    """
+
+    solver: Literal["sgd", "lbfgs", "ridge"] = Field(
+        "sgd", description="sgd and lbfgs minimise the cross-entropy, ridge the squared error to one-hot targets"
+    )
+    learning_rates: tuple[float, ...] = Field((0.01, 0.03, 0.1), min_length=1, description="that compete (sgd)")
+    weight_decays: tuple[float, ...] = Field((1e-5, 1e-4, 1e-3, 1e-2, 1e-1), min_length=1, description="that compete")
+    epochs: int = Field(20, ge=1, description="of each pair; the chosen one takes three times as many (sgd)")
+
+
+class FinetuneConfig(Config):
+    """How the suite finetune trains a pretrained backbone and a classifier on ImageNet's training pictures."""
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(256, ge=2, description="pictures a step over all ranks")
+    learning_rate: float = Field(0.01, gt=0, description="of SGD, at its highest")
+    weight_decay: float = Field(0.0, ge=0)
+
+
+WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")  # endings of files with a state dict
+
+
+class Reference(Config):
+    """A network from elsewhere, a row to compare with."""
+
+    library: Literal["torchvision", "timm", "open_clip"]
+    model: str = Field(description="as the library names it: resnet50, vit_small_patch16_224, ViT-B-32")
+    weights: str = Field(
+        description="published weights by name (IMAGENET1K_V2, laion2b_s34b_b79k; timm: its tag, or default), the path "
+        "of a file with a state dict, or random"
+    )
+    seed: int = Field(0, ge=0, description="of random weights")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the weights are those of a file."""
+        return Path(self.weights).suffix in WEIGHTS
+
+    @property
+    def label(self) -> str:
+        """What a table calls it."""
+        return f"{self.library} {self.model}"
 
 
 class EvalConfig(Config):
@@ -443,14 +526,26 @@ class EvalConfig(Config):
 
     suites: tuple[SuiteName, ...] = Field(
         ("linear",),
-        description="linear needs classes; keywords and background need the emoji's annotations; imagenet (a linear "
-        "probe) and imagenet-knn need roots.imagenet",
+        description="linear needs classes; keywords the emoji's annotations; zero-shot and retrieval captions; the "
+        "others the data sets of `roots`",
     )
-    roots: Mapping[Literal["imagenet"], Path] = Field(
-        {}, description="where benchmark data lie: imagenet, a folder with train/<class>/ and val/<class>/"
+    roots: Mapping[Dataset, Path] = Field(
+        {},
+        description="where data sets lie: imagenet, imagenet9, objectnet, mit-states: the folder, or an uncompressed "
+        "tar of it; real: real.json. The emoji and ImageNet's own recipe bring theirs",
     )
+    references: tuple[Reference, ...] = Field((), description="networks from elsewhere that are judged too")
+    probe: ProbeConfig = ProbeConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    prompts: tuple[str, ...] = Field((), description="of zero-shot, {} standing for the class; default: CLIP's eighty")
     bootstrap: int = Field(1000, ge=100, description="resamples of the items for an interval of one seed")
-    seed: int = Field(0, ge=0, description="of the resamples and the heads")
+    seed: int = Field(0, ge=0, description="of the resamples, halves, draws and heads")
+    shard: int = Field(
+        50_000,
+        ge=1,
+        description="pictures of one piece of the features; an element of a job array",
+        json_schema_extra=RUNTIME,
+    )
 
 
 class RetriesConfig(Config):
@@ -492,8 +587,13 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> Recipe:
-        entries = {"objectives": with_graph(self.objectives, self.graph), "seeds": self.seeds}
-        for key, values in (entries | {"evaluate.suites": self.evaluate.suites}).items():
+        entries = {
+            "objectives": with_graph(self.objectives, self.graph),
+            "seeds": self.seeds,
+            "evaluate.suites": self.evaluate.suites,
+            "evaluate.references": self.evaluate.references,
+        }
+        for key, values in entries.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key}: the same entry stands twice")
         return self
@@ -526,7 +626,7 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def parse_recipe(raw: dict[str, Any], where: str, base: Path = Path()) -> Recipe:
-    """Check a recipe's keys and values, all faults at once; `base` is where a relative data.path starts."""
+    """Check a recipe's keys and values, all faults at once; `base` is where relative paths start."""
     _check_version(raw, where)
     try:
         recipe = Recipe.model_validate(raw)
@@ -537,10 +637,21 @@ def parse_recipe(raw: dict[str, Any], where: str, base: Path = Path()) -> Recipe
         ] or faults  # a bad entry also shortens its list
         lines = [_explain(fault) for fault in root]
         raise RecipeError(f"{where}: " + "; ".join(lines), "mend the keys named above") from error
-    if recipe.data.path is not None and not recipe.data.path.is_absolute():
-        data = recipe.data.model_copy(update={"path": (base / recipe.data.path).absolute()})
-        recipe = recipe.model_copy(update={"data": data})
-    return recipe
+    return _placed(recipe, base.absolute())
+
+
+def _placed(recipe: Recipe, base: Path) -> Recipe:
+    """The recipe with paths that are relative starting at `base`."""
+    data, evaluate = recipe.data, recipe.evaluate
+    if data.path is not None:
+        data = data.model_copy(update={"path": base / data.path})
+    roots = {name: base / root for name, root in evaluate.roots.items()}
+    references = tuple(
+        each.model_copy(update={"weights": str(base / each.weights)}) if each.is_file else each
+        for each in evaluate.references
+    )
+    evaluate = evaluate.model_copy(update={"roots": roots, "references": references})
+    return recipe.model_copy(update={"data": data, "evaluate": evaluate})
 
 
 def _check_version(raw: dict[str, Any], where: str) -> None:

@@ -61,6 +61,14 @@ PLACES = _schema(  # where the pictures of a source with tars lie, one row for e
     required("offset", pa.int64()),
     required("size", pa.int64()),
 )
+ITEMS = _schema(  # the pictures of a benchmark
+    "items",
+    required("row_id", pa.int64()),  # dense from 0
+    required("name", pa.string()),  # of the file, below the data set's folder
+    required("split", pa.string()),
+    required("targets", pa.list_(pa.field("item", pa.int64()))),  # every class that counts as right
+    pa.field("attribute", pa.int64()),
+)
 ACCOUNTS = _schema(  # pictures by shard and status
     "accounts",
     required("shard", pa.int32()),
@@ -108,6 +116,21 @@ SCORES = _schema(
     pa.field("ci95", pa.float64()),  # half width
     required("ci_kind", pa.string()),
 )
+
+
+def predictions(kind: pa.DataType) -> pa.Schema:
+    """A suite's answers: the targets that count as right, the prediction, both of type `kind`, and whether it is right.
+
+    `right` is null where an answer is not simply right or wrong.
+    """
+    return _schema(
+        "predictions",
+        required("row_id", pa.int64()),
+        required("split", pa.string()),
+        required("target", pa.list_(pa.field("item", kind))),
+        required("prediction", kind),
+        pa.field("right", pa.bool_()),
+    )
 
 
 def embeddings(dim: int) -> pa.Schema:

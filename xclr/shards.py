@@ -15,7 +15,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from xclr.stages import EmbeddingsConfig, GraphKnnConfig, ImagesConfig, Stage
+from xclr.stages import (
+    BenchmarkFeaturesConfig,
+    EmbeddingsConfig,
+    FeaturesConfig,
+    GraphKnnConfig,
+    ImagesConfig,
+    Stage,
+)
 from xclr.store import Store
 
 SHARDS = "shards"
@@ -34,15 +41,21 @@ def count(stage: Stage) -> int:
     config = stage.config
     if isinstance(config, GraphKnnConfig):
         return 1 if config.method == "approximate" else len(pairs(len(parts(_distinct(stage), config.part))))
-    size = config.shard if isinstance(config, EmbeddingsConfig) else None
+    by_pictures = (EmbeddingsConfig, FeaturesConfig, BenchmarkFeaturesConfig)
+    size = config.shard if isinstance(config, by_pictures) else None
     size = config.data.shard if isinstance(config, ImagesConfig) else size
     return 1 if size is None else -(-items(stage) // size)
 
 
 def items(stage: Stage) -> int:
-    """How many items a stage's shards have together: captions to encode, pictures to obtain, or pairs to compare."""
+    """How many items a stage's shards have together: captions, pictures, or pairs of captions to compare."""
+    store = Store(next(iter(stage.inputs.values())).path.parents[2])
+    if isinstance(stage.config, BenchmarkFeaturesConfig):
+        return int(store.manifest(stage.inputs["benchmark"]).stats["rows"])
     captions = stage.inputs["captions"]
-    store = Store(captions.path.parents[2])
+    if isinstance(stage.config, FeaturesConfig):
+        rows = int(store.manifest(captions).stats["rows"])
+        return min(rows, stage.config.sample or rows)
     if isinstance(stage.config, ImagesConfig):
         if "before" in stage.inputs:
             stats = store.manifest(stage.inputs["before"]).stats

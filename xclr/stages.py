@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from pydantic import Field
 
-from xclr import datafiles, heads
+from xclr import benchmarks, datafiles, heads
 from xclr.artifact import Artifact, Digest, Manifest, digest, identity
 from xclr.errors import DataError, RecipeError
 from xclr.recipe import (
     NEEDS_CLASSES,
-    ROOT_OF,
     RUNTIME,
+    SUITES,
     Config,
     DataConfig,
+    Dataset,
     GraphedConfig,
     ObjectiveConfig,
     PairsConfig,
     Precision,
+    ProbeConfig,
     RandomConfig,
     Recipe,
+    Reference,
+    SuiteName,
     SupConConfig,
     TargetGraph,
     TrainConfig,
@@ -38,6 +42,8 @@ from xclr.textmodel import locate
 
 LABELLED = frozenset({"emoji", "folder", "imagenet"})  # sources that always have classes
 CLASS_GRAPHS = frozenset({"class_captions", "wordnet", "random_class"})  # similarities of all pairs of classes
+OWN_TRAINING: frozenset[SuiteName] = frozenset({"finetune"})  # not for networks from elsewhere
+SEEN = 10_000  # of a recipe's own pictures whose features are wanted for looking at alone
 READ_FROM = {"captions": "embeddings", "random_pair": "embeddings", "knn": "graph"}  # artifact of the other graphs
 Until = Literal["captions", "images", "embeddings", "graph", "pretrain", "evaluate", "compare"]  # where a run may stop
 UNTIL: tuple[Until, ...] = get_args(Until)
@@ -129,27 +135,70 @@ class PretrainConfig(Config):
     dataset: str
 
 
-class FeaturesConfig(Config):
-    """Which renderings of the pictures go through the frozen backbone."""
+class ReferenceConfig(Config):
+    """A network from elsewhere; weights in a file are named by its content."""
 
-    backgrounds: bool
+    reference: Reference
+    sha256: str | None = None
+    dataset: str = "elsewhere"
+
+
+class ExportConfig(Config):
+    """The emoji's evaluation pictures in the layouts of the published data sets."""
+
     background: float
+    seed: int = 0
 
 
-class FolderFeaturesConfig(Config):
-    """A benchmark's class folders, named by the names, sizes and times of their files."""
+class BenchmarkConfig(Config):
+    """A data set's pictures and their labels, named by the names, sizes and times of its files."""
 
-    dataset: str
-    listing: str
-    root: Path = Field(json_schema_extra=RUNTIME)
+    dataset: Dataset
+    listing: str | None = None  # None for one that the input `export` holds
+    root: Path | None = Field(None, json_schema_extra=RUNTIME)
+
+
+class FeaturesConfig(Config):
+    """The frozen backbone's features of a recipe's own pictures: all, or so many."""
+
+    sample: int | None = None
+    shard: int = Field(50_000, json_schema_extra=RUNTIME)
+
+
+class BenchmarkFeaturesConfig(Config):
+    """The frozen backbone's features of a data set's pictures."""
+
+    dataset: Dataset
+    root: Path | None = Field(None, json_schema_extra=RUNTIME)
+    shard: int = Field(50_000, json_schema_extra=RUNTIME)
+
+
+class ProbeStageConfig(Config):
+    """A linear head fitted to ImageNet's training pictures, which several suites apply."""
+
+    probe: ProbeConfig
+    seed: int
+
+
+class FinetuneStageConfig(Config):
+    """A backbone and a classifier trained further on ImageNet's training pictures."""
+
+    train: TrainConfig
+    seed: int
+    root: Path | None = Field(None, json_schema_extra=RUNTIME)
 
 
 class SuiteConfig(Config):
-    """One suite on one checkpoint's features."""
+    """One suite on one checkpoint's features; what only some suites read is set for these alone."""
 
-    suite: str
+    suite: SuiteName
     bootstrap: int
     seed: int
+    probe: ProbeConfig = ProbeConfig()
+    prompts: tuple[str, ...] = ()
+    weights: str | None = None  # of the text model
+    precision: Precision = "float32"
+    model: str | None = Field(None, json_schema_extra=RUNTIME)
 
 
 class ComparisonConfig(Config):
@@ -165,10 +214,15 @@ KINDS: Mapping[str, tuple[type[Config], int]] = {  # config model and code versi
     "graph": (GraphKnnConfig, 2),
     "graph_report": (ReportConfig, 1),
     "class_graph": (ClassGraphConfig, 2),
-    "pretrain": (PretrainConfig, 1),
-    "features": (FeaturesConfig, 1),
-    "folder_features": (FolderFeaturesConfig, 1),
-    "suite": (SuiteConfig, 1),
+    "pretrain": (PretrainConfig, 2),
+    "reference": (ReferenceConfig, 1),
+    "export": (ExportConfig, 1),
+    "benchmark": (BenchmarkConfig, 1),
+    "features": (FeaturesConfig, 2),
+    "benchmark_features": (BenchmarkFeaturesConfig, 1),
+    "probe": (ProbeStageConfig, 1),
+    "finetune": (FinetuneStageConfig, 1),
+    "suite": (SuiteConfig, 2),
     "comparison": (ComparisonConfig, 1),
 }
 
@@ -228,16 +282,22 @@ def skipped(recipe: Recipe) -> list[str]:
             lines.append(f"supcon is left out: it needs classes ({why})")
         if "linear" in recipe.evaluate.suites:
             lines.append(f"suite linear is left out: it needs classes ({why})")
-    lines += [
-        f"suite {each} is left out: evaluate.roots.{ROOT_OF[each]} is not set"
-        for each in recipe.evaluate.suites
-        if each in ROOT_OF and ROOT_OF[each] not in recipe.evaluate.roots
-    ]
+    there = roots(recipe)
+    for each in recipe.evaluate.suites:
+        missing = [name for name in SUITES[each].datasets if name not in there]
+        if missing and recipe.data.source != "emoji":
+            lines.append(f"suite {each} is left out: evaluate.roots.{missing[0]} is not set")
     if recipe.data.source != "emoji":
         lines += [
             f"suite {each} is left out: only the emoji have its annotations"
             for each in recipe.evaluate.suites
-            if each in {"keywords", "background"}
+            if each == "keywords"
+        ]
+    if not any(isinstance(each, PairsConfig) for each in recipe.objectives):
+        lines += [
+            f"suite {each} is left out: no objective is between pictures and captions"
+            for each in recipe.evaluate.suites
+            if SUITES[each].towers
         ]
     return lines
 
@@ -254,10 +314,30 @@ def objectives(recipe: Recipe) -> list[ObjectiveConfig]:
     return chosen
 
 
-def suites(recipe: Recipe) -> list[str]:
+def suites(recipe: Recipe) -> list[SuiteName]:
     """The recipe's suites that its data can serve."""
     left_out = {line.split()[1] for line in skipped(recipe) if line.startswith("suite ")}
     return [suite for suite in recipe.evaluate.suites if suite not in left_out]
+
+
+def suites_of(recipe: Recipe, objective: ObjectiveConfig | None) -> list[SuiteName]:
+    """The suites that can judge an objective's checkpoint; None stands for a network from elsewhere."""
+    chosen = [name for name in suites(recipe) if isinstance(objective, PairsConfig) or not SUITES[name].towers]
+    return [name for name in chosen if objective is not None or name not in OWN_TRAINING]
+
+
+def roots(recipe: Recipe) -> dict[Dataset, Path]:
+    """Where the data sets of the suites lie; ImageNet's is that of the recipe where it trains on the folders."""
+    found: dict[Dataset, Path] = {name: root.absolute() for name, root in recipe.evaluate.roots.items()}
+    path = recipe.data.path
+    if recipe.data.source == "imagenet" and path is not None and (path / datafiles.TRAIN).is_dir():
+        found.setdefault("imagenet", path.absolute())
+    return found
+
+
+def datasets(recipe: Recipe) -> list[Dataset]:
+    """The data sets that the recipe's suites read, each once."""
+    return list(dict.fromkeys(each for name in suites(recipe) for each in SUITES[name].datasets))
 
 
 def captions(recipe: Recipe, store: Store) -> Stage:
@@ -377,34 +457,98 @@ def label(objective: ObjectiveConfig) -> str:
     )
 
 
+def reference(reference: Reference, store: Store) -> Stage:
+    """Fetch a network from elsewhere, once, so that what follows needs no network."""
+    path = Path(reference.weights)
+    if reference.is_file and not path.is_file():
+        raise RecipeError(f"there is no file {path}", f"give the weights of {reference.label} by a path or a name")
+    sha256 = store.content_hash(path) if reference.is_file else None
+    return Stage("reference", f"reference {reference.label}", ReferenceConfig(reference=reference, sha256=sha256))
+
+
+def export(recipe: Recipe, captions: Artifact, images: Artifact) -> Stage:
+    """The emoji's evaluation pictures in the layouts of the published data sets."""
+    config = ExportConfig(background=recipe.train.background)
+    return Stage("export", "export", config, {"captions": captions, "images": images})
+
+
+def benchmark(recipe: Recipe, dataset: Dataset, export: Artifact | None) -> Stage:
+    """A data set's pictures and labels; raises DataError where it is missing or partial."""
+    root = roots(recipe).get(dataset)
+    if root is None and export is not None:
+        return Stage("benchmark", f"benchmark {dataset}", BenchmarkConfig(dataset=dataset), {"export": export})
+    if root is None:
+        raise RecipeError(f"evaluate.roots.{dataset} is not set", "say where it lies, or leave its suites out")
+    config = BenchmarkConfig(dataset=dataset, listing=benchmarks.listing(dataset, root), root=root)
+    return Stage("benchmark", f"benchmark {dataset}", config)
+
+
 def features(recipe: Recipe, title: str, checkpoint: Artifact, inputs: Mapping[str, Artifact]) -> Stage:
-    """One forward pass of the frozen backbone over every picture and rendering."""
-    config = FeaturesConfig(backgrounds=recipe.data.source == "emoji", background=recipe.train.background)
+    """One forward pass of the frozen backbone over the recipe's own pictures, or over some for looking at."""
+    judged = any(SUITES[name].pictures is None and not SUITES[name].towers for name in suites(recipe))
+    config = FeaturesConfig(sample=None if judged else SEEN, shard=recipe.evaluate.shard)
     roles = {"checkpoint": checkpoint, "captions": inputs["captions"], "images": inputs["images"]}
-    return Stage("features", f"features {title}", config, roles)
+    return Stage("features", name_of("features", title), config, roles)
 
 
-def folder_features(recipe: Recipe, title: str, checkpoint: Artifact, dataset: str) -> Stage:
-    """One forward pass of the frozen backbone over the pictures of a benchmark's train and val folders."""
-    root = Path(recipe.evaluate.roots[dataset]).absolute()  # type: ignore[index]
-    listing = datafiles.benchmark_listing(root)
-    config = FolderFeaturesConfig(dataset=dataset, listing=listing, root=root)
-    return Stage("folder_features", f"features of {dataset} {title}", config, {"checkpoint": checkpoint})
+def benchmark_features(recipe: Recipe, title: str, dataset: Dataset, inputs: Mapping[str, Artifact]) -> Stage:
+    """One forward pass of the frozen backbone over a data set's pictures; `inputs`: checkpoint, benchmark:<dataset>."""
+    config = BenchmarkFeaturesConfig(dataset=dataset, root=roots(recipe).get(dataset), shard=recipe.evaluate.shard)
+    return Stage("benchmark_features", name_of(f"features:{dataset}", title), config, _files(recipe, dataset, inputs))
 
 
-def benchmarks(recipe: Recipe) -> list[str]:
-    """The data sets that the recipe's suites bring, each once."""
-    return list(dict.fromkeys(ROOT_OF[name] for name in suites(recipe) if name in ROOT_OF))
+def probe(recipe: Recipe, title: str, inputs: Mapping[str, Artifact]) -> Stage:
+    """Fit the linear head to ImageNet's training pictures; `inputs`: checkpoint and ImageNet's features and labels."""
+    config = ProbeStageConfig(probe=recipe.evaluate.probe, seed=recipe.evaluate.seed)
+    roles = {"checkpoint": "checkpoint", "features": "features:imagenet", "labels": "benchmark:imagenet"}
+    return Stage("probe", name_of("probe", title), config, {role: inputs[name] for role, name in roles.items()})
 
 
-def suite(recipe: Recipe, name: str, title: str, inputs: Mapping[str, Artifact]) -> Stage:
-    """One suite on one checkpoint's features; `inputs`: checkpoint, captions, features and `features:<benchmark>`."""
-    config = SuiteConfig(suite=name, bootstrap=recipe.evaluate.bootstrap, seed=recipe.evaluate.seed)
-    if name in ROOT_OF:
-        roles = {"features": inputs[f"features:{ROOT_OF[name]}"], "checkpoint": inputs["checkpoint"]}
-    else:
-        roles = {role: inputs[role] for role in ("features", "checkpoint", "captions")}
-    return Stage("suite", f"{name} {title}", config, roles)
+def finetune(recipe: Recipe, title: str, inputs: Mapping[str, Artifact]) -> Stage:
+    """Train a checkpoint's backbone and a classifier on ImageNet's pictures; `inputs` as benchmark_features."""
+    chosen, views = recipe.evaluate.finetune, recipe.train.views
+    train = recipe.train.model_copy(
+        update=chosen.model_dump()
+        | {
+            "optimizer": "sgd",
+            "lr_rule": "absolute",
+            "shuffle_shards": None,
+            "views": "simclr" if views == "stickers" else views,
+        }
+    )
+    config = FinetuneStageConfig(train=train, seed=recipe.evaluate.seed, root=roots(recipe).get("imagenet"))
+    return Stage("finetune", name_of("finetune", title), config, _files(recipe, "imagenet", inputs))
+
+
+def _files(recipe: Recipe, dataset: Dataset, inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """The inputs of a stage that reads a data set's pictures."""
+    roles = {"checkpoint": inputs["checkpoint"], "benchmark": inputs[f"benchmark:{dataset}"]}
+    return roles | ({"export": inputs["export"]} if dataset not in roots(recipe) else {})
+
+
+def roles_of(name: SuiteName) -> dict[str, str]:
+    """The inputs of a suite: its own name for each, and the name among a run's artifacts."""
+    needs = SUITES[name]
+    roles = {"features": f"features:{needs.pictures}" if needs.pictures else "features", "checkpoint": "checkpoint"}
+    roles["labels"] = f"benchmark:{needs.labels}" if needs.labels else "captions"
+    if name == "finetune":
+        roles["features"] = "finetune"
+    if needs.labels != needs.pictures:
+        roles["names"] = f"benchmark:{needs.pictures}"
+    return roles | ({"probe": "probe"} if needs.probe else {})
+
+
+def suite(recipe: Recipe, name: SuiteName, title: str, inputs: Mapping[str, Artifact], store: Store) -> Stage:
+    """One suite on one checkpoint's features; `inputs` by the names that roles_of gives."""
+    evaluate = recipe.evaluate
+    config = SuiteConfig(suite=name, bootstrap=evaluate.bootstrap, seed=evaluate.seed)
+    if name in {"linear", "mit-states", "few-shot"}:
+        config = config.model_copy(update={"probe": evaluate.probe})
+    if SUITES[name].towers:
+        folder = locate(recipe.embed.model)
+        text = {"weights": store.content_hash(folder), "model": str(folder), "precision": recipe.embed.precision}
+        config = config.model_copy(update={"prompts": evaluate.prompts} | text)
+    return Stage("suite", f"{name} {title}", config, {role: inputs[own] for role, own in roles_of(name).items()})
 
 
 def comparison(recipe: Recipe, results: Sequence[Artifact]) -> Stage:
@@ -434,7 +578,58 @@ def references(recipe: Recipe, store: Store) -> dict[str, Artifact]:
     """Where the data stages' outputs are or will be, by role, and the checkpoints, by title."""
     made = {role: store.reference(stage.digest) for role, stage in data_stages(recipe, store).items()}
     trained = {title: pretrain(recipe, each, seed, made) for title, each, seed in trainings(recipe)}
-    return made | {title: store.reference(stage.digest) for title, stage in trained.items()}
+    outside = {each.label: reference(each, store) for each in recipe.evaluate.references}
+    return made | {title: store.reference(stage.digest) for title, stage in (trained | outside).items()}
+
+
+def evaluation_data(recipe: Recipe, store: Store, made: Mapping[str, Artifact]) -> dict[str, Stage]:
+    """The stages that read the suites' data sets, by role, in the order in which they can run."""
+    found: dict[str, Stage] = {}
+    wanted, exported = datasets(recipe), None
+    if recipe.data.source == "emoji" and any(each not in roots(recipe) for each in wanted):
+        found["export"] = export(recipe, made["captions"], made["images"])
+        exported = store.reference(found["export"].digest)
+    return found | {f"benchmark:{each}": benchmark(recipe, each, exported) for each in wanted}
+
+
+def judged_by(recipe: Recipe, objective: ObjectiveConfig | None) -> tuple[list[SuiteName], list[str]]:
+    """The suites of a checkpoint, and what they read that is made of it: features, features:imagenet, probe, ..."""
+    chosen = suites_of(recipe, objective)
+    own = {own for name in chosen for own in roles_of(name).values()}
+    own |= {"features"} if objective is not None else set()  # for the sheet of nearest neighbours
+    made = ["features", *(f"features:{each}" for each in datasets(recipe)), "probe", "finetune"]
+    if "probe" in own:
+        own.add("features:imagenet")
+    return chosen, [each for each in made if each in own]
+
+
+def name_of(what: str, title: str) -> str:
+    """What people call the stage that makes what judged_by names."""
+    kind, _, dataset = what.partition(":")
+    return f"finetuning {title}" if kind == "finetune" else f"{kind}{' of ' * bool(dataset)}{dataset} {title}"
+
+
+def inputs_of(recipe: Recipe, what: str) -> list[str]:
+    """What made_of reads of a run's artifacts to make what judged_by names."""
+    kind, _, dataset = what.partition(":")
+    if kind == "probe":
+        return ["checkpoint", "features:imagenet", "benchmark:imagenet"]
+    if kind == "features" and not dataset:
+        return ["checkpoint", "captions", "images"]
+    dataset = dataset or "imagenet"
+    return ["checkpoint", f"benchmark:{dataset}", *([] if dataset in roots(recipe) else ["export"])]
+
+
+def made_of(recipe: Recipe, what: str, title: str, inputs: Mapping[str, Artifact]) -> Stage:
+    """The stage that makes what judged_by names of a checkpoint; `inputs` by the names of a run's artifacts."""
+    kind, _, dataset = what.partition(":")
+    if kind == "probe":
+        return probe(recipe, title, inputs)
+    if kind == "finetune":
+        return finetune(recipe, title, inputs)
+    if dataset:
+        return benchmark_features(recipe, title, dataset, inputs)  # type: ignore[arg-type]
+    return features(recipe, title, inputs["checkpoint"], inputs)
 
 
 def pipeline(recipe: Recipe, store: Store) -> list[Stage]:
@@ -446,15 +641,26 @@ def pipeline(recipe: Recipe, store: Store) -> list[Stage]:
 
     stages: list[Stage] = []
     made = {role: add(stage) for role, stage in data_stages(recipe, store).items()}
+    made |= {role: add(stage) for role, stage in evaluation_data(recipe, store, made).items()}
     scores = []
-    for title, objective, seed in trainings(recipe):
-        checkpoint = add(pretrain(recipe, objective, seed, made))
-        own = made | {"checkpoint": checkpoint, "features": add(features(recipe, title, checkpoint, made))}
-        for dataset in benchmarks(recipe):
-            own[f"features:{dataset}"] = add(folder_features(recipe, title, checkpoint, dataset))
-        scores += [add(suite(recipe, name, title, own)) for name in suites(recipe)]
+    for title, objective, stage in checkpoints(recipe, store, made):
+        own = made | {"checkpoint": add(stage)}
+        chosen, wanted = judged_by(recipe, objective)
+        for what in wanted:
+            own[what] = add(made_of(recipe, what, title, own))
+        scores += [add(suite(recipe, name, title, own, store)) for name in chosen]
     add(comparison(recipe, scores))
     return stages
+
+
+def checkpoints(
+    recipe: Recipe, store: Store, made: Mapping[str, Artifact]
+) -> Iterator[tuple[str, ObjectiveConfig | None, Stage]]:
+    """Every network that is judged: title, objective (None for one from elsewhere), the stage that makes it."""
+    for title, objective, seed in trainings(recipe):
+        yield title, objective, pretrain(recipe, objective, seed, made)
+    for each in recipe.evaluate.references:
+        yield each.label, None, reference(each, store)
 
 
 def reaches(until: Until, stage: Until) -> bool:

@@ -1,6 +1,6 @@
 """Print one JSON line a figure, then a table with the bars; one thread, medians of rounds in turn.
 
-`python -m tests.bench [losses] [embedding] [graphs] [training] [loader] [download]`: all without names.
+`python -m tests.bench [losses] [embedding] [graphs] [training] [loader] [download] [probes]`: all without names.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import download, embedding, graphs, loader, losses, training
+from tests.bench import download, embedding, graphs, loader, losses, probes, training
 
 ROWS = {
     "losses": losses, "embedding": embedding, "graphs": graphs, "training": training, "loader": loader,
-    "download": download,
+    "download": download, "probes": probes,
 }  # fmt: skip
 
 

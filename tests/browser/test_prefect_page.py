@@ -24,7 +24,7 @@ def test_a_run_shows_its_tasks_and_its_table(browser: Browser, served):
     page = browser.new_page(viewport={"width": 1500, "height": 1100})
     page.goto(f"{served.prefect}/runs/flow-run/{finished_run(served.prefect)}")
     page.get_by_text("Task Runs", exact=True).click()
-    for name in ("captions", "graph", "pretrain xclr seed 0", "linear xclr seed 0", "comparison"):
+    for name in ("captions", "graph", "pretrain xclr seed 0", "imagenet xclr seed 0", "comparison"):
         expect(page.get_by_text(name, exact=True).first).to_be_visible(timeout=30_000)
     page.get_by_text("Artifacts", exact=True).click()
     expect(page.get_by_text("smoke-comparison").first).to_be_visible()

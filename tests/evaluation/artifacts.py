@@ -1,16 +1,26 @@
 """Small artifacts on disk, as the stages before evaluation leave them."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from xclr import schema
 from xclr.artifact import Artifact, Digest, Manifest, identity
-from xclr.evaluation import FeatureSet, Labels
-from xclr.recipe import ObjectiveConfig, TrainConfig, XCLRConfig
+from xclr.captions import emoji
+from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
+from xclr.evaluation.heads import LinearHead, Standardiser
+from xclr.images import decode
+from xclr.recipe import DataConfig, ObjectiveConfig, TrainConfig, XCLRConfig
 from xclr.stages import PretrainConfig
+from xclr.training import build_backbone
+from xclr.training.batches import source_side
+from xclr.training.views import PLAIN, still
 
 ABOUT = {"digest": "0" * 32, "config": {}}
 GROUPS = 2
@@ -24,35 +34,77 @@ def artifact(home: Path, kind: str, name: str) -> Artifact:
     return Artifact(kind, digest, path)
 
 
-def emoji_like(n: int = 600, classes: int = 4, seed: int = 0) -> tuple[dict[str, FeatureSet], Labels]:
-    """Separable features of n rows in every split, and their labels; the random backgrounds shift the features."""
+def emoji_like(n: int = 600, classes: int = 4, seed: int = 0) -> tuple[Features, Labels]:
+    """Separable features of n rows in every split, and their labels."""
     rng = np.random.default_rng(seed)
     split = rng.choice(["train", "pictures", "concepts", "vendor", "unused"], size=n, p=[0.6, 0.1, 0.1, 0.1, 0.1])
     target = rng.integers(classes, size=n)
-    group = target % GROUPS
-    centres = 3 * rng.normal(size=(classes, 6))
-    clean = (centres[target] + rng.normal(size=(n, 6))).astype(np.float16).astype(np.float32)
-    background = np.array([[4.0, -4.0]]).T * rng.normal(size=(1, 6))  # [group, d]
-    own, other = clean + background[group], clean + background[1 - group]
     tags = tuple((f"class {each}", "all") for each in target)
-    rows = {name: np.flatnonzero(split == name) for name in ("train", "pictures")}
     used = np.flatnonzero(split != "unused")
-    parts = {
-        "plain": (used, clean),
-        "trained": (rows["train"], own),
-        "mixed_same": (rows["pictures"], own),
-        "mixed_rand": (rows["pictures"], other),
-    }
-    features = {name: FeatureSet(chosen, all_[chosen].astype(np.float32)) for name, (chosen, all_) in parts.items()}
-    return features, Labels(split, target, group, tags)
+    features = Features(FeatureSet(used, _clouds(target, rng)[used]))
+    return features, Labels(split, Ragged.single(target), group=target % GROUPS, tags=tags)
 
 
-def write_features(home: Path, features: dict[str, FeatureSet]) -> Artifact:
-    """Pairs of <variant>.rows.npy and <variant>.npy in half precision."""
+def imagenet_like(n: int = 600, classes: int = 8, spread: float = 1.0, seed: int = 0) -> tuple[Features, Labels]:
+    """Features of n rows in splits train and val, `spread` wide around each class, and their labels; no probe."""
+    rng = np.random.default_rng(seed)
+    split = rng.choice(["train", "val"], size=n, p=[0.7, 0.3])
+    target = rng.integers(classes, size=n)
+    return Features(FeatureSet(np.arange(n), _clouds(target, rng, spread))), Labels(split, Ragged.single(target))
+
+
+def _clouds(target: np.ndarray, rng: np.random.Generator, spread: float = 1.0) -> np.ndarray:
+    """float16 [n, 6]: a normal cloud around each class."""
+    centres = 3 * rng.normal(size=(target.max() + 1, 6))
+    return (centres[target] + spread * rng.normal(size=(len(target), 6))).astype(np.float16)
+
+
+def coordinate_head(classes: int) -> LinearHead:
+    """A head that takes each feature for the logit of a class."""
+    same = Standardiser(torch.zeros(classes), torch.ones(classes))
+    return LinearHead(torch.arange(classes), same, torch.eye(classes), torch.zeros(classes), 0.1, 0.0)
+
+
+def votes(guesses: list[list[int]], classes: int) -> np.ndarray:
+    """Features [n, C] that coordinate_head ranks as the given lists, best first."""
+    vectors = np.zeros((len(guesses), classes), dtype=np.float16)
+    for row, ranked in zip(vectors, guesses, strict=True):
+        row[ranked] = np.arange(len(ranked), 0, -1)
+    return vectors
+
+
+class Drawn(NamedTuple):
+    """Real pictures as an untrained network sees them: which are to train on [n], and classes of two grains [n]."""
+
+    features: Tensor  # float32 [n, d]
+    train: Tensor
+    group: Tensor  # 8
+    subgroup: Tensor  # 95
+
+
+@cache
+def drawn_emoji(width: int = 16, limit: int | None = None) -> Drawn:
+    """The emoji through an untrained network of 8 x width features."""
+    train, data = TrainConfig(width=width, image_size=32), DataConfig(limit=limit)
+    chosen = [
+        (decode(picture, source_side(train)), record["split"] == "train", record["group"], record["subgroup"])
+        for record, picture in zip(emoji.captions(data), emoji.pictures(data), strict=True)
+        if record["split"] != "unused"
+    ]
+    pictures, *known = zip(*chosen, strict=True)
+    torch.manual_seed(0)
+    backbone, _ = build_backbone(train)
+    backbone.eval()
+    with torch.inference_mode():
+        parts = [backbone(still(part, PLAIN, train.image_size)) for part in torch.stack(pictures).split(512)]
+    return Drawn(torch.cat(parts).clone(), *(torch.tensor(each) for each in known))
+
+
+def write_features(home: Path, features: FeatureSet) -> Artifact:
+    """rows.npy, and vectors.npy in half precision."""
     made = artifact(home, "features", "features")
-    for name, each in features.items():
-        np.save(made.path / f"{name}.rows.npy", each.rows)
-        np.save(made.path / f"{name}.npy", each.vectors.astype(np.float16))
+    np.save(made.path / "rows.npy", features.rows)
+    np.save(made.path / "vectors.npy", features.vectors.astype(np.float16))
     return made
 
 

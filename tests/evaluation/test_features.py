@@ -1,4 +1,6 @@
-"""The features stage on a real checkpoint: every picture and rendering once, always the same."""
+"""Features: every picture once through the frozen backbone, in any cut of the work, from shards, folders and tars."""
+
+import shutil
 
 import numpy as np
 import pytest
@@ -6,17 +8,17 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from tests.benchmarks import trees
 from tests.training.home import RECIPE, commit, make_home, no_progress, one_thread
-from xclr import stages
-from xclr.evaluation import features
-from xclr.images import read_pictures
-from xclr.recipe import RandomConfig
+from xclr import shards, stages
+from xclr.errors import DataError
+from xclr.evaluation import benchmark, features, load_features
+from xclr.evaluation.network import open_network
+from xclr.evaluation.pictures import normalised, prepare
+from xclr.images import PictureFiles
+from xclr.recipe import RandomConfig, parse_recipe
 from xclr.stages import FeaturesConfig, Stage
-from xclr.training import CHECKPOINT, pretrain
-from xclr.training.batches import read_groups, source_side
-from xclr.training.views import LUMA, as_groups, still
-
-VARIANTS = ("plain", "trained", "mixed_same", "mixed_rand")
+from xclr.training import pretrain
 
 
 class Passed:
@@ -57,143 +59,92 @@ def inputs(home):
 
 
 @pytest.fixture(scope="module")
-def stage(home, inputs):
-    return stages.features(RECIPE, "random", inputs["checkpoint"], home.artifacts)
-
-
-@pytest.fixture(scope="module")
-def done(stage, tmp_path_factory):
+def done(inputs, tmp_path_factory):
     """(what the stage produced, its folder, pictures through the backbone, its progress)"""
     out, seen = tmp_path_factory.mktemp("features"), []
     with Passed() as passed:
-        produced = features.run(stage, out, lambda *place: seen.append(place))
+        produced = features.run(stage_of(inputs), out, lambda *place: seen.append(place))
     return produced, out, passed.pictures, seen
 
 
-def rows_of(done, variant):
-    return np.load(done[1] / f"{variant}.rows.npy")
+def stage_of(inputs, **config):
+    return Stage("features", "features", FeaturesConfig(**config), inputs)
 
 
-def vectors_of(done, variant):
-    return np.load(done[1] / f"{variant}.npy")
-
-
-def test_every_rendering_has_its_rows_and_vectors(done):
+def test_every_usable_row_that_a_split_uses_has_its_vector(home, done):
     produced, out, *_ = done
-    assert produced.files == tuple(f"{name}{end}" for name in VARIANTS for end in (".rows.npy", ".npy"))
-    assert sorted(path.name for path in out.iterdir()) == sorted(produced.files)
-    for variant in VARIANTS:
-        rows, vectors = rows_of(done, variant), vectors_of(done, variant)
-        assert rows.dtype == np.int64 and vectors.dtype == np.float16
-        assert vectors.shape == (len(rows), 8 * RECIPE.train.width)
-        assert np.isfinite(vectors).all()
-
-
-def test_each_picture_and_rendering_goes_through_the_backbone_exactly_once(done):
-    produced, _, passed, _ = done
-    total = sum(len(rows_of(done, variant)) for variant in VARIANTS)
-    assert passed == total == produced.stats["forward_passes"]
-    for variant in VARIANTS:
-        rows = rows_of(done, variant)
-        assert (np.diff(rows) > 0).all()
-
-
-def test_progress_ends_at_the_number_of_passes(done):
-    produced, _, _, seen = done
-    assert {total for _, total in seen} == {produced.stats["forward_passes"]}
-    assert [place for place, _ in seen] == sorted({place for place, _ in seen})
-    assert seen[-1][0] == produced.stats["forward_passes"]
-
-
-def test_plain_has_every_usable_row_that_any_split_uses(home, done):
     assert (home.splits == "unused").any()
-    assert rows_of(done, "plain").tolist() == np.flatnonzero(home.splits != "unused").tolist()
-    assert done[0].stats["rows"] == (home.splits != "unused").sum()
+    found = load_features(out)
+    assert found.rows.tolist() == np.flatnonzero(home.splits != "unused").tolist()
+    assert found.vectors.dtype == np.float16 and found.vectors.shape == (len(found.rows), 8 * RECIPE.train.width)
+    assert isinstance(found.vectors, np.memmap)
+    assert produced.stats == {"rows": len(found.rows), "width": 32, "forward_passes": len(found.rows)}
 
 
-@pytest.mark.parametrize(
-    ("variant", "split"), [("trained", "train"), ("mixed_same", "pictures"), ("mixed_rand", "pictures")]
-)
-def test_the_other_renderings_are_of_one_split(home, done, variant, split):
-    rows = rows_of(done, variant)
-    assert len(rows) and rows.tolist() == np.flatnonzero(home.splits == split).tolist()
+def test_each_picture_goes_through_the_backbone_exactly_once_and_progress_says_so(done):
+    produced, _, passed, seen = done
+    assert passed == produced.stats["forward_passes"]
+    assert [place for place, _ in seen] == sorted({place for place, _ in seen})
+    assert seen[-1] == (passed, passed)
 
 
-def test_the_two_mixed_renderings_differ_for_every_transparent_picture(home, done):
-    rows = rows_of(done, "mixed_same")
-    assert np.array_equal(rows, rows_of(done, "mixed_rand"))
-    alpha = read_pictures(home.paths["images"], rows, source_side(RECIPE.train))[:, 3].float().mean(dim=(1, 2)).numpy()
-    moved = np.abs(vectors_of(done, "mixed_same") - vectors_of(done, "mixed_rand")).max(axis=1) > 0
-    assert moved[alpha < 250].all()
+def test_pictures_by_themselves_give_what_large_batches_gave(inputs, done):
+    network, found = open_network(inputs["checkpoint"]), load_features(done[1])
+    assert not network.backbone.training and not any(each.requires_grad for each in network.backbone.parameters())
+    files = PictureFiles.open(inputs["images"].path, found.rows)
+    for place in (0, 3, len(found.rows) - 1):
+        pixels = prepare(files.encoded(place), network.preparation)[None]
+        alone = network.backbone(normalised(pixels, network.preparation))[0]
+        np.testing.assert_allclose(found.vectors[place].astype(np.float32), alone.numpy(), rtol=2e-3, atol=1e-3)
 
 
-def test_the_mixed_renderings_share_the_texture_and_its_place_but_not_the_group(home):
-    """In a batch of fully transparent pictures only the backgrounds are seen."""
-    groups = as_groups(read_groups(home.paths["captions"]), len(home.splits))
-    renders = features.renderings(FeaturesConfig(backgrounds=True, background=0.8), groups, 16)
-    rows, clear = torch.arange(64), torch.zeros(64, 4, 24, 24, dtype=torch.uint8)
-    same, rand = renders["mixed_same"](clear, rows), renders["mixed_rand"](clear, rows)
-    colours = torch.stack((same, rand)).mean(dim=(3, 4))
-    assert (colours[0] - colours[1]).abs().amax(dim=1).min() > 0.2
-    grey = torch.tensor(LUMA)[:, None, None]
-    assert ((same - rand) * grey).sum(1).std(dim=(1, 2)).mean() > 0  # textures, not flat colours
-    assert torch.equal(renders["mixed_same"](clear[5:9], rows[5:9]), same[5:9])
+def test_the_cut_of_the_work_changes_nothing(inputs, done, tmp_path):
+    stage = stage_of(inputs, shard=90)
+    number = shards.count(stage)
+    assert number == 5
+    with Passed() as passed:
+        features.run_shard(stage, tmp_path, 3, no_progress)
+        features.run(stage, tmp_path, no_progress)
+    assert passed.pictures == done[2], "the shard that was there was made again"
+    cut, whole = load_features(tmp_path), load_features(done[1])
+    assert np.array_equal(cut.rows, whole.rows)
+    np.testing.assert_allclose(cut.vectors.astype(np.float32), whole.vectors.astype(np.float32), rtol=2e-3, atol=1e-3)
 
 
-def test_plain_is_the_picture_over_grey(home):
-    groups = torch.zeros(len(home.splits), dtype=torch.long)
-    renders = features.renderings(FeaturesConfig(backgrounds=False, background=0.8), groups, 16)
-    rows = np.arange(6)
-    pictures = read_pictures(home.paths["images"], rows, source_side(RECIPE.train))
-    assert list(renders) == ["plain"]
-    assert torch.equal(renders["plain"](pictures, torch.from_numpy(rows)), still(pictures, 0.5, 16))
+def test_a_sample_is_spread_over_the_rows(inputs, done, tmp_path):
+    features.run(stage_of(inputs, sample=50), tmp_path, no_progress)
+    rows, every = load_features(tmp_path).rows, load_features(done[1]).rows
+    assert len(rows) == 50 and set(rows) <= set(every) and (rows[0], rows[-1]) == (every[0], every[-1])
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.0, 0.0), (0.8, 0.8), (1.0, 1.0)])
-def test_trained_has_the_groups_background_as_often_as_training(home, share, expected):
-    groups = torch.arange(len(home.splits)) % 8
-    renders = features.renderings(FeaturesConfig(backgrounds=True, background=share), groups, 16)
-    rows = torch.arange(len(groups))
-    clear = torch.zeros(len(rows), 4, 24, 24, dtype=torch.uint8)
-    got, textured = renders["trained"](clear, rows), renders["mixed_same"](clear, rows)
-    own = (got == textured).flatten(1).all(dim=1)
-    assert own.float().mean().item() == pytest.approx(expected, abs=0.06)
-    assert got[~own].std(dim=(2, 3)).max() < 1e-6 if (~own).any() else share == 1.0
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("imagenet")
+    trees.imagenet(root)
+    return root
 
 
-def test_running_again_gives_the_same_bytes(stage, done, tmp_path):
-    again = features.run(stage, tmp_path, no_progress)
-    assert again == done[0]
-    for name in again.files:
-        assert (tmp_path / name).read_bytes() == (done[1] / name).read_bytes()
+def of_tree(home, inputs, root):
+    """The stages of a data set and of its features."""
+    recipe = parse_recipe(
+        RECIPE.model_dump(mode="json") | {"evaluate": {"suites": ["knn"], "roots": {"imagenet": str(root)}}}, "tiny"
+    )
+    made = commit(home.store, stages.benchmark(recipe, "imagenet", None), benchmark.run)
+    roles = {"checkpoint": inputs["checkpoint"], "benchmark:imagenet": made}
+    return stages.benchmark_features(recipe, "random seed 0", "imagenet", roles)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_features_do_not_depend_on_the_batch_they_were_computed_in(home, inputs, done, variant):
-    """Pictures by themselves and in threes give what the stage's large batches gave."""
-    train = RECIPE.train
-    config = stages.PretrainConfig.model_validate(home.store.manifest(inputs["checkpoint"]).config)
-    backbone = features.load_backbone(inputs["checkpoint"].path / CHECKPOINT, config)
-    assert not backbone.training and not any(each.requires_grad for each in backbone.parameters())
-    groups = as_groups(read_groups(home.paths["captions"]), len(home.splits))
-    render = features.renderings(FeaturesConfig(backgrounds=True, background=train.background), groups, 16)[variant]
-    rows = rows_of(done, variant)[:12]
-    pictures = read_pictures(home.paths["images"], rows, source_side(train))
-    for size in (1, 3):
-        parts = zip(pictures.split(size), torch.from_numpy(rows).split(size), strict=True)
-        got = torch.cat([backbone(render(*part)) for part in parts]).numpy()
-        np.testing.assert_allclose(got, vectors_of(done, variant)[:12].astype(np.float32), rtol=2e-3, atol=1e-4)
-
-
-def test_data_without_backgrounds_have_the_plain_rendering_only(inputs, tmp_path):
-    stage = Stage("features", "features", FeaturesConfig(backgrounds=False, background=0.8), inputs)
+def test_a_data_set_s_pictures_are_read_where_they_lie(home, inputs, tree, tmp_path):
+    stage = of_tree(home, inputs, tree)
     with Passed() as passed:
         produced = features.run(stage, tmp_path, no_progress)
-    assert produced.files == ("plain.rows.npy", "plain.npy")
-    assert passed.pictures == produced.stats["forward_passes"] == produced.stats["rows"]
+    assert passed.pictures == produced.stats["rows"] == len(load_features(tmp_path).rows)
+    assert not torch.from_numpy(load_features(tmp_path).vectors).isnan().any()
 
 
-def test_plain_features_are_the_same_with_and_without_the_other_renderings(inputs, done, tmp_path):
-    stage = Stage("features", "features", FeaturesConfig(backgrounds=False, background=0.8), inputs)
-    features.run(stage, tmp_path, no_progress)
-    assert np.array_equal(np.load(tmp_path / "plain.npy"), vectors_of(done, "plain"))
+def test_a_picture_that_cannot_be_decoded_is_named(home, inputs, tree, tmp_path):
+    shutil.copytree(tree, tmp_path / "damaged")
+    victim = sorted((tmp_path / "damaged" / "val").rglob("*.*"))[0]
+    victim.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=victim.name):
+        features.run(of_tree(home, inputs, tmp_path / "damaged"), tmp_path, no_progress)

@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -6,8 +9,15 @@ from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score
 
 from tests.evaluation.artifacts import emoji_like
-from xclr.evaluation import Labels, keywords_suite
-from xclr.evaluation.keywords import average_precision, common_tags, indicators, keyword_scores, mean_precision
+from xclr import schema
+from xclr.evaluation.keywords import (
+    average_precision,
+    common_tags,
+    indicators,
+    keyword_scores,
+    keywords_suite,
+    mean_precision,
+)
 from xclr.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="keywords", bootstrap=100, seed=0)
@@ -62,9 +72,19 @@ def test_keywords_of_separable_classes_are_found():
     assert [each.split for each in result.scores] == ["concepts", "pictures"]
     assert min(each.value for each in result.scores) > 0.8
     assert [each.n for each in result.scores] == [(labels.split == name).sum() for name in ("concepts", "pictures")]
-    first = result.predictions.to_pylist()[0]
-    assert set(first["target"]) == set(labels.tags[first["row_id"]])
-    assert "all" in first["prediction"]
+    for answer in result.predictions.to_pylist():
+        assert set(answer["target"]) == set(labels.tags[answer["row_id"]])
+        assert answer["prediction"] in answer["target"]
+        assert answer["right"] is None
+
+
+def test_the_best_keyword_is_the_one_that_scores_highest():
+    features, labels = emoji_like(n=800)
+    only = replace(labels, tags=tuple(words[:1] for words in labels.tags))
+    table = keywords_suite(features, only, CONFIG).predictions
+    assert schema.check(table, schema.predictions(pa.string())) is table
+    right = [answer["prediction"] in answer["target"] for answer in table.to_pylist()]
+    assert np.mean(right) > 0.9
 
 
 def test_held_out_tags_change_no_head():
@@ -72,7 +92,7 @@ def test_held_out_tags_change_no_head():
     tags = tuple(
         words if split == "train" else ("all",) for words, split in zip(labels.tags, labels.split, strict=True)
     )
-    changed = Labels(labels.split, labels.target, labels.group, tags)
+    changed = replace(labels, tags=tags)
     before, after = (keywords_suite(features, each, CONFIG).predictions for each in (labels, changed))
     assert before["prediction"] == after["prediction"]
     assert before["target"] != after["target"]
@@ -80,5 +100,6 @@ def test_held_out_tags_change_no_head():
 
 def test_data_without_common_keywords_have_no_score():
     features, labels = emoji_like(n=100)
-    rare = Labels(labels.split, labels.target, labels.group, tuple((str(row),) for row in range(100)))
-    assert keywords_suite(features, rare, CONFIG).scores == []
+    rare = replace(labels, tags=tuple((str(row),) for row in range(100)))
+    result = keywords_suite(features, rare, CONFIG)
+    assert (result.scores, result.predictions.num_rows) == ([], 0)

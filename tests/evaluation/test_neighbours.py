@@ -76,8 +76,8 @@ def test_without_classes_or_held_out_pictures_rows_are_spaced_over_the_last():
 
 def test_a_pool_is_bounded_and_holds_the_questions(tmp_path):
     rows = np.arange(0, 2000, 2)
-    np.save(tmp_path / "plain.rows.npy", rows)
-    np.save(tmp_path / "plain.npy", rows[:, None].astype(np.float16))
+    np.save(tmp_path / "rows.npy", rows)
+    np.save(tmp_path / "vectors.npy", rows[:, None].astype(np.float16))
     pool = load_pool(tmp_path, np.array([2, 1996]), limit=11)
     assert {2, 1996} <= set(pool.rows.tolist())
     assert len(pool.rows) <= 13

@@ -58,12 +58,12 @@ def test_every_stage_left_a_verified_artifact(home):
 
 def test_the_table_has_every_method_and_suite(home):
     text = (home / "table.txt").read_text()
-    for word in ("random", "simclr", "clip", "xclr", "pictures top-1", "concepts top-1", "bg gap", "bootstrap"):
+    for word in ("random", "simclr", "clip", "xclr", "ImageNet", "IN9 same", "bg gap", "zero-shot", "bootstrap"):
         assert word in text
     rows = json.loads(xclr(home, "compare", "--json").stdout)
     assert list(rows[0]) == schema.SCORES.names
     assert {row["method"] for row in rows} == {"random", "simclr", "clip", "xclr"}
-    assert {row["suite"] for row in rows} == {"linear", "background"}
+    assert {row["suite"] for row in rows} == {"imagenet", "imagenet9", "zero-shot"}
     assert all(-1 <= row["value"] <= 1 and row["n"] > 0 for row in rows)
     distances = xclr(home, "compare", "--against", "clip").stdout
     assert "distance to clip of the same seed" in distances
@@ -85,7 +85,7 @@ def test_a_run_and_compare_leave_a_page_and_say_where(home, tmp_path):
     assert (tmp_path / "mine.html").read_text() == made
     assert made.count("data:image/webp") == 10 * (1 + 4 * 6)
     assert len(made) < 3_000_000
-    for word in ("Scores", "Distance to clip", "entropy of the targets", "vendor top-1", "xclr run smoke"):
+    for word in ("Scores", "Distance to clip", "entropy of the targets", "IN9 mixed", "xclr run smoke"):
         assert word in made
 
 
@@ -113,7 +113,7 @@ def test_mlflow_holds_one_run_a_method_with_curve_and_scores(home):
     methods = {run.data.tags["method"]: run for run in runs if "method" in run.data.tags}
     assert set(methods) == {"random", "simclr", "clip", "xclr"}
     for method, run in methods.items():
-        assert {"eval/linear/pictures_top1", "eval/background/gap_gap"} <= set(run.data.metrics)
+        assert {"eval/imagenet/val_top1", "eval/imagenet9/gap_gap"} <= set(run.data.metrics)
         assert run.data.tags["prefect_flow_run"]
         assert ("train/loss" in run.data.metrics) == (method != "random")
     assert "train/target_entropy" in methods["xclr"].data.metrics
@@ -137,8 +137,10 @@ def test_prefect_holds_a_task_run_a_stage_and_suite_with_upstream_edges(home):
     assert {"captions"} <= upstream("images")
     assert {"captions", "embeddings"} <= upstream("graph")
     assert {"pretrain xclr seed 0"} <= upstream("features xclr seed 0")
-    assert {"features xclr seed 0"} <= upstream("linear xclr seed 0")
-    assert {"linear xclr seed 0", "background clip seed 0"} <= upstream("comparison")
+    assert {"export"} <= upstream("benchmark imagenet")
+    assert {"benchmark imagenet", "pretrain xclr seed 0"} <= upstream("features of imagenet xclr seed 0")
+    assert {"features of imagenet9 xclr seed 0", "probe xclr seed 0"} <= upstream("imagenet9 xclr seed 0")
+    assert {"imagenet xclr seed 0", "zero-shot clip seed 0"} <= upstream("comparison")
 
 
 def test_a_second_run_does_nothing_and_leaves_no_server_behind(home):
@@ -157,8 +159,11 @@ def test_another_target_temperature_plans_only_what_follows_from_it(home):
     assert missing == {
         f"pretrain {changed}",
         f"features {changed}",
-        f"linear {changed}",
-        f"background {changed}",
+        f"features of imagenet {changed}",
+        f"features of imagenet9 {changed}",
+        f"probe {changed}",
+        f"imagenet {changed}",
+        f"imagenet9 {changed}",
         "comparison",
     }
 

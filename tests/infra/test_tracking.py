@@ -18,7 +18,7 @@ def evaluated(home):
     made = data(run)
     made["checkpoint"] = ensure(run, pretrain_stage(run, made))
     made["features"] = ensure(run, stages.features(run.recipe, "simclr seed 0", made["checkpoint"], made))
-    made["suite"] = ensure(run, stages.suite(run.recipe, "linear", "simclr seed 0", made))
+    made["suite"] = ensure(run, stages.suite(run.recipe, "linear", "simclr seed 0", made, run.store))
     return run, made
 
 

@@ -2,66 +2,149 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from xclr import schema
+from xclr.benchmarks import MAPPING
 from xclr.errors import DataError
+from xclr.evaluation.heads import LinearHead
 from xclr.evaluation.score import Score
 
 Ints = NDArray[np.int64]
-ROWS = ".rows.npy"  # <variant>.rows.npy beside <variant>.npy
-ITEMS = pa.schema(  # items.parquet of a benchmark's features
-    [
-        schema.required("row_id", pa.int64()),
-        schema.required("name", pa.string()),
-        schema.required("split", pa.string()),
-        schema.required("label", pa.int64()),
-    ],
-    metadata={"schema": "items", "version": str(schema.VERSION)},
-)
+Bools = NDArray[np.bool_]
+ROWS, VECTORS = "rows.npy", "vectors.npy"  # of a features artifact
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Frozen features of one rendering: rows int64 [n], sorted; vectors float32 [n, d]."""
+    """Frozen features: rows int64 [n], sorted; vectors float16 or float32 [n, d], perhaps memory-mapped."""
 
     rows: Ints
-    vectors: NDArray[np.float32]
+    vectors: NDArray[np.floating[Any]]
 
-    def where(self, mask: NDArray[np.bool_]) -> FeatureSet:
+    def where(self, mask: Bools) -> FeatureSet:
         """The items where mask [n] is true."""
         return FeatureSet(self.rows[mask], self.vectors[mask])
+
+    def tensor(self) -> Tensor:
+        """The vectors in memory: float32 [n, d]."""
+        return torch.from_numpy(np.asarray(self.vectors, dtype=np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a suite reads of a checkpoint: the features of pictures, and what else was made of it.
+
+    `probe` is the linear head that was fitted to ImageNet's training pictures; `texts` are unit vectors of the text
+    tower, with the class (zero-shot) or the row of the picture (retrieval) as row.
+    """
+
+    pictures: FeatureSet
+    probe: LinearHead | None = None
+    texts: FeatureSet | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """A list of integers for each of N rows: row i has values[offsets[i]:offsets[i + 1]]."""
+
+    offsets: Ints
+    values: Ints
+
+    @classmethod
+    def of(cls, lists: Iterable[Iterable[int]]) -> Ragged:
+        """From lists."""
+        kept = [np.fromiter(each, dtype=np.int64) for each in lists]
+        offsets = np.concatenate([[0], np.cumsum([len(each) for each in kept])]).astype(np.int64)
+        return cls(offsets, np.concatenate([*kept, np.zeros(0, np.int64)]))
+
+    @classmethod
+    def single(cls, values: Ints) -> Ragged:
+        """One value a row, none where it is -1."""
+        known = values >= 0
+        return cls(np.concatenate([[0], np.cumsum(known)]).astype(np.int64), values[known])
+
+    @property
+    def lengths(self) -> Ints:
+        """How many each row has, [N]."""
+        return np.diff(self.offsets)
+
+    @property
+    def first(self) -> Ints:
+        """The first of each row, -1 for none, [N]."""
+        there = self.lengths > 0
+        first = np.full(len(there), -1, dtype=np.int64)
+        first[there] = self.values[self.offsets[:-1][there]]
+        return first
+
+    def take(self, rows: Ints) -> Ragged:
+        """The lists of some rows, in their order."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        starts = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return Ragged(offsets, self.values[starts + np.arange(offsets[-1])])
+
+    def contains(self, guesses: Ints) -> Bools:
+        """Which of the guesses [N] are in their row's list, [N]."""
+        found = np.zeros(len(guesses), dtype=np.bool_)
+        rows = np.repeat(np.arange(len(guesses)), self.lengths)
+        found[rows[self.values == guesses[rows]]] = True
+        return found
+
+    def arrow(self) -> pa.Array[Any]:
+        """As a column of lists."""
+        return pa.ListArray.from_arrays(pa.array(self.offsets, pa.int32()), pa.array(self.values, pa.int64()))
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What is known of each row: split [N]; target and group int64 [N], -1 for none; tags, N tuples of words."""
+    """What is known of each of N rows: its split; `targets`, every class that counts as right; and for some data
+
+    the attribute and the group, int64 [N], -1 for none; tags, N tuples of words; names, N file names; the names and
+    synsets of the classes; `mapping`, int64 [C], from ImageNet's classes to those of ImageNet-9, -1 for none.
+    """
 
     split: NDArray[np.str_]
-    target: Ints
-    group: Ints
-    tags: tuple[tuple[str, ...], ...]
+    targets: Ragged
+    attribute: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    group: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    tags: tuple[tuple[str, ...], ...] = ()
+    names: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    synsets: tuple[str | None, ...] = ()
+    mapping: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def target(self) -> Ints:
+        """The first class that counts, -1 for none, [N]."""
+        return self.targets.first
 
 
 @dataclass(frozen=True, eq=False)
 class SuiteResult:
-    """A suite's scores, and a table (row_id, split, target, prediction) of what they were computed from."""
+    """A suite's scores, and the answers that they were computed from (schema.predictions)."""
 
     scores: list[Score]
     predictions: pa.Table
 
 
-def variant(features: FeatureSet | None, name: str) -> FeatureSet:
-    """The features of a rendering; raises DataError naming it when there are none."""
-    if features is None:
-        raise DataError(f"the features have no rendering {name!r}", "leave out the suite that needs it, or use emoji")
-    return features
+class Answers(NamedTuple):
+    """The answers of one split: rows [n], the classes that count as right, the guesses [n]."""
+
+    split: str
+    rows: Ints
+    targets: Ragged
+    guesses: Ints
 
 
 def of_split(features: FeatureSet, labels: Labels, split: str, known: Ints | None = None) -> FeatureSet:
@@ -70,48 +153,54 @@ def of_split(features: FeatureSet, labels: Labels, split: str, known: Ints | Non
     return features.where(mask if known is None else mask & (known[features.rows] >= 0))
 
 
-def load_features(path: Path) -> dict[str, FeatureSet]:
-    """Read every rendering of a features artifact as float32.
+def load_features(path: Path) -> FeatureSet:
+    """The features of an artifact, memory-mapped in float16.
 
-    Raises DataError when a rendering's files do not belong together or a feature is not finite.
+    Raises DataError when the files do not belong together or a feature is not finite.
     """
-    names = sorted(each.name.removesuffix(ROWS) for each in path.glob(f"*{ROWS}"))
-    return {name: _load_variant(path, name) for name in names}
-
-
-def _load_variant(path: Path, name: str) -> FeatureSet:
-    rows = np.load(path / f"{name}{ROWS}", mmap_mode="r")
-    vectors = np.load(path / f"{name}.npy", mmap_mode="r")
+    rows, vectors = np.load(path / ROWS), np.load(path / VECTORS, mmap_mode="r")
     if rows.ndim != 1 or vectors.ndim != 2 or len(rows) != len(vectors) or bool((np.diff(rows) <= 0).any()):
-        raise DataError(f"{path}: rendering {name!r} is not one vector a row, sorted by row", "run the recipe again")
-    result = FeatureSet(np.asarray(rows, dtype=np.int64), np.asarray(vectors, dtype=np.float32))
-    if not np.isfinite(result.vectors).all():
-        raise DataError(f"{path}: rendering {name!r} has features that are not finite", "lower train.learning_rate")
-    return result
+        raise DataError(f"{path} does not hold one vector a row, sorted by row", "run the recipe again")
+    for start in range(0, len(vectors), 1 << 16):
+        if not np.isfinite(vectors[start : start + (1 << 16)]).all():
+            raise DataError(f"{path} has features that are not finite", "lower train.learning_rate")
+    return FeatureSet(np.asarray(rows, dtype=np.int64), vectors)
 
 
 def load_labels(path: Path) -> Labels:
-    """Read the labels of a captions artifact, or of a benchmark's features.
+    """Read the labels of a captions artifact, or of a benchmark's.
 
-    The target is the subgroup where there are annotations, else the label.
-
-    Raises DataError when the row ids are not 0..N-1.
+    The target of an emoji is its subgroup. Raises DataError when the row ids are not 0..N-1.
     """
     if (path / "items.parquet").exists():
-        items = _by_row(schema.read(path / "items.parquet", ITEMS))
-        split, none = np.array(items["split"].to_pylist(), dtype=np.str_), np.full(items.num_rows, -1, dtype=np.int64)
-        return Labels(split, _integers(items["label"]), none, ((),) * len(split))
+        return _of_benchmark(path)
     captions = _by_row(schema.read(path / "captions.parquet", schema.CAPTIONS))
     split = np.array(captions["split"].to_pylist(), dtype=np.str_)
     annotated = path / "annotations.parquet"
     if not annotated.exists():
-        none = np.full(len(split), -1, dtype=np.int64)
-        return Labels(split, _integers(captions["label"]), none, ((),) * len(split))
+        return Labels(split, Ragged.single(_integers(captions["label"])))
     annotations = _by_row(schema.read(annotated, schema.ANNOTATIONS))
     if annotations.num_rows != len(split):
         raise DataError(f"{path}: {annotations.num_rows} annotations of {len(split)} captions", "run the recipe again")
     tags = tuple(tuple(words) for words in annotations["tags"].to_pylist())
-    return Labels(split, _integers(annotations["subgroup"]), _integers(annotations["group"]), tags)
+    targets = Ragged.single(_integers(annotations["subgroup"]))
+    return Labels(split, targets, group=_integers(annotations["group"]), tags=tags)
+
+
+def _of_benchmark(path: Path) -> Labels:
+    items = _by_row(schema.read(path / "items.parquet", schema.ITEMS))
+    classes = schema.read(path / "classes.parquet", schema.CLASSES).sort_by("label")
+    lists = items["targets"].combine_chunks()
+    mapping = json.loads((path / MAPPING).read_text()) if (path / MAPPING).exists() else []
+    return Labels(
+        split=np.array(items["split"].to_pylist(), dtype=np.str_),
+        targets=Ragged(lists.offsets.to_numpy().astype(np.int64), lists.values.to_numpy().astype(np.int64)),
+        attribute=_integers(items["attribute"]),
+        names=tuple(items["name"].to_pylist()),
+        classes=tuple(classes["name"].to_pylist()),
+        synsets=tuple(classes["synset"].to_pylist()),
+        mapping=np.array(mapping, dtype=np.int64),
+    )
 
 
 def _by_row(table: pa.Table) -> pa.Table:
@@ -125,21 +214,12 @@ def _integers(column: pa.ChunkedArray[Any]) -> Ints:
     return np.array([-1 if value is None else value for value in column.to_pylist()], dtype=np.int64)
 
 
-def predictions(parts: list[tuple[str, Ints, Any, Any]], kind: pa.DataType) -> pa.Table:
-    """One table of (split, rows, targets, predictions) parts, whose targets and predictions have the type `kind`."""
-    columns = pa.schema(
-        [
-            schema.required("row_id", pa.int64()),
-            schema.required("split", pa.string()),
-            schema.required("target", kind),
-            schema.required("prediction", kind),
-        ],
-        metadata={"schema": "predictions", "version": str(schema.VERSION)},
-    )
-    tables = [
-        pa.table(
-            [rows, pa.array([split] * len(rows), pa.string()), pa.array(target, kind), pa.array(guess, kind)], columns
-        )
-        for split, rows, target, guess in parts
-    ]
-    return pa.concat_tables([columns.empty_table(), *tables])
+def predictions(parts: Iterable[Answers]) -> pa.Table:
+    """One table of answers, which says of each whether it is right."""
+    columns = schema.predictions(pa.int64())
+    tables = [columns.empty_table()]
+    for split, rows, targets, guesses in parts:
+        right = targets.contains(guesses)
+        data = [rows, pa.array([split] * len(rows), pa.string()), targets.arrow(), guesses, right]
+        tables.append(pa.table(data, schema=columns))
+    return pa.concat_tables(tables)

@@ -1,100 +1,132 @@
-"""The features stage: one forward pass of the frozen backbone over every picture and rendering."""
+"""The stages `features` and `benchmark_features`: one forward pass of a frozen backbone over every picture."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor, nn
+from numpy.lib.format import open_memmap
 
-from xclr.images import read_pictures, usable_rows
-from xclr.stages import FeaturesConfig, PretrainConfig, Produced, Progress, Stage
-from xclr.store import Store
-from xclr.training import CHECKPOINT, build_backbone
-from xclr.training.batches import read_groups, source_side
-from xclr.training.keyed import keyed_uniform
-from xclr.training.views import PLAIN, as_groups, evaluation_backdrop, shuffled_groups, still, texture_bank
+from xclr import schema, shards
+from xclr.artifact import Artifact
+from xclr.benchmarks import BORDER, Tree
+from xclr.evaluation.data import ROWS, VECTORS
+from xclr.evaluation.network import Network, open_network
+from xclr.evaluation.pictures import batches, normalised
+from xclr.graph.embed import part_of
+from xclr.images import PictureFiles, usable_rows
+from xclr.stages import BenchmarkConfig, BenchmarkFeaturesConfig, FeaturesConfig, Produced, Progress, Stage
 
-CHUNK = 512  # pictures a forward pass
-Render = Callable[[Tensor, Tensor], Tensor]  # (pictures [b, 4, S, S], rows [b]) -> [b, 3, s, s]
+BATCH = 256  # pictures a forward pass
+COPY_ROWS = 1 << 16
+SHARD = "vectors.npy"  # in a shard's folder
+
+
+class Pictures(NamedTuple):
+    """What a stage shows a backbone: row ids int64 [n], sorted, and how to read and to name the picture at a place."""
+
+    rows: npt.NDArray[np.int64]
+    read: Callable[[int], bytes]
+    name: Callable[[int], str]
+    border: int = 0  # pixels to cut on each side
 
 
 def run(stage: Stage, out: Path, progress: Progress) -> Produced:
-    """Write <variant>.rows.npy (int64 [n]) and <variant>.npy (float16 [n, F]) for every rendering."""
-    assert isinstance(stage.config, FeaturesConfig)
-    captions, images, checkpoint = (stage.inputs[role] for role in ("captions", "images", "checkpoint"))
-    manifest = Store(checkpoint.path.parents[2]).manifest(checkpoint)
-    pretrained = PretrainConfig.model_validate(manifest.config)
-    backbone = load_backbone(checkpoint.path / CHECKPOINT, pretrained)
-    splits = np.asarray(
-        pq.read_table(captions.path / "captions.parquet", columns=["split"]).column("split").to_pylist()
-    )
-    usable = usable_rows(images.path)
-    rows = usable[splits[usable] != "unused"]
-    pictures = read_pictures(images.path, rows, source_side(pretrained.train))
-    renders = renderings(stage.config, as_groups(read_groups(captions.path), len(splits)), pretrained.train.image_size)
-    total = sum(int(chooses(variant, splits[rows]).sum()) for variant in renders)
-    files, done = [], 0
-    for variant, render in renders.items():
-        chosen = np.flatnonzero(chooses(variant, splits[rows]))
-        parts = []
-        for part in _forward(backbone, render, pictures, rows, chosen):
-            parts.append(part)
-            done += len(part)
-            progress(done, total)
-        np.save(out / f"{variant}.rows.npy", rows[chosen])
-        np.save(out / f"{variant}.npy", np.concatenate(parts) if parts else np.zeros((0, 0), np.float16))
-        files += [f"{variant}.rows.npy", f"{variant}.npy"]
-    return Produced(tuple(files), {"forward_passes": done, "rows": len(rows)})
+    """Write rows.npy (int64 [n]) and vectors.npy (float16 [n, F]); makes the shards that are missing."""
+    pictures, number = pictures_of(stage), shards.count(stage)
+    size, total = _size(stage), len(pictures.rows)
+    missing = shards.missing(out, number)
+    network = open_network(stage.inputs["checkpoint"]) if missing else None
+    for shard in missing:
+        assert network is not None
+        place = shards.Place(out, shard, size)
+        _make(place, pictures, network, part_of(progress, min(total, shard * size), total))
+    width = _join(out, number, total)
+    np.save(out / ROWS, pictures.rows)
+    return Produced((ROWS, VECTORS), {"rows": total, "width": width, "forward_passes": total}, scratch=(shards.SHARDS,))
 
 
-def load_backbone(path: Path, config: PretrainConfig) -> nn.Module:
-    """The frozen backbone of a checkpoint, in evaluation mode."""
-    backbone, _ = build_backbone(config.train)
-    backbone.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["backbone"])
-    return backbone.eval().requires_grad_(False)
+def run_shard(stage: Stage, out: Path, shard: int, progress: Progress) -> None:
+    """Make one shard, for `run` to find."""
+    place = shards.Place(out, shard, _size(stage))
+    _make(place, pictures_of(stage), open_network(stage.inputs["checkpoint"]), progress)
 
 
-def chooses(variant: str, splits: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
-    """Which rows a rendering is made of, by their splits."""
-    if variant == "plain":
-        return np.ones(len(splits), dtype=bool)
-    return np.asarray(splits == ("train" if variant == "trained" else "pictures"))
+def pictures_of(stage: Stage) -> Pictures:
+    """The pictures of a stage: those of a data set, or the recipe's own that can be decoded and that a split uses."""
+    config, inputs = stage.config, stage.inputs
+    if isinstance(config, BenchmarkFeaturesConfig):
+        names = schema.read(inputs["benchmark"].path / "items.parquet", schema.ITEMS, ["name"])["name"]
+        tree = Tree.open(place_of(config, inputs.get("export")))
+
+        def read(place: int) -> bytes:
+            return tree.read(names[place].as_py())
+
+        return Pictures(np.arange(len(names)), read, lambda place: str(names[place]), BORDER.get(config.dataset, 0))
+    assert isinstance(config, FeaturesConfig)
+    splits = pq.read_table(inputs["captions"].path / "captions.parquet", columns=["split"])["split"].to_numpy()
+    rows = usable_rows(inputs["images"].path)
+    rows = rows[splits[rows] != "unused"]
+    if config.sample is not None:
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), config.sample)).round().astype(np.int64))]
+    files = PictureFiles.open(inputs["images"].path, rows)
+    return Pictures(rows, files.encoded, lambda place: f"row {rows[place]}")
 
 
-def renderings(config: FeaturesConfig, groups: Tensor, side: int) -> Mapping[str, Render]:
-    """plain: grey behind; trained: backgrounds as in training; mixed_same, mixed_rand: of the own, of another group."""
-    bank = texture_bank()
+def place_of(config: BenchmarkConfig | BenchmarkFeaturesConfig, export: Artifact | None) -> Path:
+    """Where a data set's files are: below the root of the recipe, or among what the emoji were exported to."""
+    if config.root is not None:
+        return config.root
+    assert export is not None
+    return export.path / ("real.json" if config.dataset == "real" else f"{config.dataset}.tar")
 
-    def plain(pictures: Tensor, rows: Tensor) -> Tensor:
-        return still(pictures, PLAIN, side)
 
-    def same(pictures: Tensor, rows: Tensor) -> Tensor:
-        return still(pictures, evaluation_backdrop(bank, groups[rows], rows, side), side)
-
-    def rand(pictures: Tensor, rows: Tensor) -> Tensor:
-        return still(pictures, evaluation_backdrop(bank, shuffled_groups(groups[rows], rows), rows, side), side)
-
-    def trained(pictures: Tensor, rows: Tensor) -> Tensor:
-        u = keyed_uniform((0x7A,), rows, 4)
-        textured = evaluation_backdrop(bank, groups[rows], rows, side)
-        own = (u[:, 3] < config.background)[:, None, None, None]
-        return still(pictures, torch.where(own, textured, u[:, :3, None, None].expand_as(textured)), side)
-
-    if not config.backgrounds:
-        return {"plain": plain}
-    return {"plain": plain, "trained": trained, "mixed_same": same, "mixed_rand": rand}
+def _size(stage: Stage) -> int:
+    assert isinstance(stage.config, FeaturesConfig | BenchmarkFeaturesConfig)
+    return stage.config.shard
 
 
 @torch.inference_mode()
-def _forward(
-    backbone: nn.Module, render: Render, pictures: Tensor, rows: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
-) -> Iterator[npt.NDArray[np.float16]]:
-    for begin in range(0, len(chosen), CHUNK):
-        part = torch.from_numpy(chosen[begin : begin + CHUNK])
-        batch = render(pictures[part], torch.from_numpy(rows)[part])
-        yield backbone(batch.contiguous(memory_format=torch.channels_last)).half().numpy()
+def _make(place: shards.Place, pictures: Pictures, network: Network, progress: Progress) -> None:
+    """Pass a shard's pictures through the backbone."""
+    first = place.shard * place.size
+    count = max(0, min(len(pictures.rows) - first, place.size))
+    how = replace(network.preparation, border=pictures.border)
+    seen = batches(
+        lambda index: pictures.read(first + index),
+        count,
+        how,
+        size=BATCH,
+        threads=torch.get_num_threads(),
+        name=lambda index: pictures.name(first + index),
+    )
+    vectors = np.empty((count, network.width), dtype=np.float16)
+    done = 0
+    for batch in seen:
+        part = normalised(batch.to(network.device), how).contiguous(memory_format=torch.channels_last)
+        vectors[done : done + len(batch)] = network.backbone(part).half().cpu().numpy()
+        done += len(batch)
+        progress(done, count)
+    with shards.writing(place) as folder:
+        np.save(folder / SHARD, vectors)
+
+
+def _join(out: Path, number: int, total: int) -> int:
+    """Put the shards' vectors one after the other; their width."""
+    parts = [np.load(shards.folder(out, shard) / SHARD, mmap_mode="r") for shard in range(number)]
+    width = int(parts[0].shape[1])
+    whole = open_memmap(out / VECTORS, mode="w+", dtype=np.float16, shape=(total, width))
+    done = 0
+    for part in parts:
+        for start in range(0, len(part), COPY_ROWS):
+            rows = part[start : start + COPY_ROWS]
+            whole[done : done + len(rows)] = rows
+            done += len(rows)
+    whole.flush()
+    return width

@@ -1,31 +1,40 @@
-"""Linear heads on frozen features: logistic regression for many settings at once, and ridge for many labels."""
+"""Linear heads on frozen features: softmax classifiers for many settings at once, and ridge for many labels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, threshold
+from torch.nn import functional as F
 
 from xclr.errors import DataError
 
 SMALLEST = 1e-12  # probability that counts: products with denormal ones made a step five times slower
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
+CHUNK = 4096  # rows that are converted, or whose logits are computed, at once
+TOLERANCE = 1e-4  # of the largest slope at which L-BFGS ends, in its coordinates
+HISTORY = 10  # steps that L-BFGS remembers
+Solver = Literal["sgd", "lbfgs", "ridge"]
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The settings that compete for a linear head, and the schedule on which each is fitted.
+    """The settings that compete for a linear head, and how each is fitted.
 
-    `curvature` stands for the softmax's p (1 - p) in the preconditioner 1 / (curvature * variance + weight_decay).
-    With 0.02 a learning rate of 0.1 is stable for the largest curvature there is, 0.5: 0.1 * 0.5 / 0.02 < 2 * 1.9.
+    `solver` sgd and lbfgs minimise the cross-entropy, ridge the squared error to one-hot targets; the learning rates,
+    epochs, steps, batch_size and momentum are of sgd, the iterations of lbfgs. `curvature` stands for the softmax's
+    p (1 - p) in the preconditioner 1 / (curvature * variance + weight_decay). With 0.02 a learning rate of 0.1 is
+    stable for the largest curvature there is, 0.5: 0.1 * 0.5 / 0.02 < 2 * 1.9.
     """
 
+    solver: Solver = "sgd"
     learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
     weight_decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     epochs: int = 20
@@ -33,14 +42,15 @@ class HeadConfig:
     min_steps: int = 300
     batch_size: int = 512
     momentum: float = 0.9
+    iterations: int = 100  # at most, of each weight decay
     curvature: float = 0.02
     held_out: float = 0.1  # of the training rows, for the choice
     seed: int = 0
 
     @property
     def pairs(self) -> list[tuple[float, float]]:
-        """Every (learning rate, weight decay)."""
-        return list(product(self.learning_rates, self.weight_decays))
+        """Every (learning rate, weight decay); the rate is 0 for solvers without one."""
+        return list(product(self.learning_rates if self.solver == "sgd" else (0.0,), self.weight_decays))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +67,10 @@ class Standardiser:
 
 @dataclass(frozen=True, eq=False)
 class LinearHead:
-    """A fitted softmax classifier: classes int64 [C], weight [d, C] and bias [C] on standardised features."""
+    """A fitted softmax classifier: classes int64 [C], weight [d, C] and bias [C] on standardised features.
+
+    Features [n, d] may be of any precision; `batch` of them are converted and multiplied at once.
+    """
 
     classes: Tensor
     standardise: Standardiser
@@ -66,17 +79,27 @@ class LinearHead:
     learning_rate: float
     weight_decay: float
 
-    def logits(self, features: Tensor) -> Tensor:
-        """Logits [n, C] of features [n, d], in the order of `classes`."""
-        return self.standardise(features) @ self.weight + self.bias
+    def logits(self, features: Tensor, batch: int = CHUNK) -> Tensor:
+        """Logits float32 [n, C] of features [n, d], in the order of `classes`."""
+        return torch.cat(list(self._parts(features, batch)))
 
-    def ranked(self, features: Tensor, k: int) -> Tensor:
+    def ranked(self, features: Tensor, k: int, batch: int = CHUNK) -> Tensor:
         """The min(k, C) most likely classes of each row, best first, int64 [n, min(k, C)]."""
-        return self.classes[self.logits(features).topk(min(k, len(self.classes)), dim=1).indices]
+        k = min(k, len(self.classes))
+        return self.classes[torch.cat([part.topk(k, dim=1).indices for part in self._parts(features, batch)])]
 
-    def predict(self, features: Tensor) -> Tensor:
+    def predict(self, features: Tensor, batch: int = CHUNK) -> Tensor:
         """The most likely class of each row, int64 [n]."""
-        return self.classes[self.logits(features).argmax(1)]
+        return self.classes[torch.cat([part.argmax(1) for part in self._parts(features, batch)])]
+
+    def only(self, classes: Tensor) -> LinearHead:
+        """The same head that chooses among some classes alone; those it does not know are left out."""
+        kept = torch.isin(self.classes, classes)
+        return replace(self, classes=self.classes[kept], weight=self.weight[:, kept], bias=self.bias[kept])
+
+    def _parts(self, features: Tensor, batch: int) -> Iterator[Tensor]:
+        for part in _split(features, batch):
+            yield self.standardise(part.float()) @ self.weight + self.bias
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,20 +116,76 @@ class RidgeHead:
         return self.standardise(features.double()) @ self.weight + self.intercept
 
 
-def fit_linear(features: Tensor, labels: Tensor, *, config: HeadConfig | None = None) -> LinearHead:
-    """Multinomial logistic regression, its learning rate and weight decay chosen on a split of the training data.
+def save_head(head: LinearHead, path: Path) -> None:
+    """Write a head's tensors and numbers."""
+    flat = {name: value for name, value in vars(head).items() if name != "standardise"}
+    torch.save(flat | vars(head.standardise), path)
 
-    Minimises mean_i [-log softmax(x_i W + b)_{y_i}] + weight_decay / 2 * ||W||^2 for every pair of settings at once,
-    takes the pair with the best held-out accuracy (ties: the lowest loss), and fits it again on all rows.
-    features float32 [n, d], labels int64 [n]; deterministic for a seed. Raises DataError for fewer than two rows.
+
+def load_head(path: Path) -> LinearHead:
+    """Read what save_head wrote, to the CPU and without pickles; raises DataError for a file that holds no head."""
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    wanted = {*LinearHead.__dataclass_fields__, *Standardiser.__dataclass_fields__} - {"standardise"}
+    if not isinstance(stored, dict) or stored.keys() != wanted:
+        raise DataError(f"{path} does not hold a linear head", "run the recipe again")
+    return LinearHead(standardise=Standardiser(stored.pop("mean"), stored.pop("scale")), **stored)
+
+
+def _split(rows: Tensor, size: int = CHUNK) -> Iterator[Tensor]:
+    """Parts of so many rows; of none, one part of none."""
+    for start in range(0, max(1, len(rows)), size):
+        yield rows[start : start + size]
+
+
+class _Rows(NamedTuple):
+    """Some rows of features that may be too many to convert at once."""
+
+    features: Tensor  # [N, d] of any precision
+    rows: Tensor  # int64 [n]
+
+    def parts(self, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+        """Up to CHUNK of the rows, and their features."""
+        for rows in _split(self.rows):
+            yield rows, self.features[rows].to(dtype)
+
+    def standardiser(self) -> Standardiser:
+        """Mean and deviation in float64; a deviation below a thousandth of the average one is rounding noise."""
+        n = len(self.rows)
+        mean = torch.stack([part.sum(0) for _, part in self.parts(torch.float64)]).sum(0) / n
+        squares = torch.stack([(part - mean).square().sum(0) for _, part in self.parts(torch.float64)]).sum(0)
+        deviation = (squares / n).sqrt()
+        floor = 1e-3 * deviation.mean()
+        return Standardiser(mean, deviation.clamp(min=float(floor)) if floor > 0 else torch.ones_like(deviation))
+
+
+class _Principal(NamedTuple):
+    """Standardised features in their principal axes, with a column of ones for the bias."""
+
+    x: Tensor  # float32 [n, d + 1]
+    target: Tensor  # int64 [n]: places of the classes
+    variance: Tensor  # [d + 1]: the mean square of each column
+    standardise: Standardiser
+    axes: Tensor  # [d, d]
+
+
+def fit_linear(features: Tensor, labels: Tensor, *, config: HeadConfig | None = None) -> LinearHead:
+    """A softmax classifier, its learning rate and weight decay chosen on a split of the training data.
+
+    Minimises mean_i [-log softmax(x_i W + b)_{y_i}] + weight_decay / 2 * ||W||^2, or for ridge the mean of
+    ||x_i W + b - onehot(y_i)||^2 / 2 in place of the cross-entropy, for every pair of settings; takes the pair with
+    the best held-out accuracy (ties: the lowest loss), and fits it again on all rows. features [n, d] in float16 or
+    float32, of which one copy in float32 is made, on the device where they are; labels int64 [n]. Deterministic for a
+    seed. Raises DataError for fewer than two rows.
     """
     config = config or HeadConfig()
     classes, index = torch.unique(labels, return_inverse=True)
     out = held_out(labels, fraction=config.held_out, seed=config.seed)
-    heads = _fit(features[~out], index[~out], classes, config.pairs, config)
-    best = min(heads, key=lambda head: _fault(head, features[out], index[out]))
+    heads = _fit(_Rows(features, (~out).nonzero()[:, 0]), index, classes, config.pairs, config)
+    test = _Rows(features, out.nonzero()[:, 0])
+    best = min(heads, key=lambda head: _fault(head, test, index))
     config = replace(config, epochs=config.refit_epochs)
-    return _fit(features, index, classes, [(best.learning_rate, best.weight_decay)], config)[0]
+    all_ = _Rows(features, torch.arange(len(features), device=features.device))
+    return _fit(all_, index, classes, [(best.learning_rate, best.weight_decay)], config)[0]
 
 
 def held_out(labels: Tensor, *, fraction: float, seed: int) -> Tensor:
@@ -128,66 +207,83 @@ def held_out(labels: Tensor, *, fraction: float, seed: int) -> Tensor:
     return torch.from_numpy(mask).to(labels.device)
 
 
-def _fault(head: LinearHead, features: Tensor, index: Tensor) -> tuple[float, float]:
-    """What the choice minimises: the error rate, then the cross-entropy."""
-    logits = head.logits(features)
-    loss = float(cross_entropy(logits, index))
-    error = float((logits.argmax(1) != index).double().mean())
-    return error, loss if math.isfinite(loss) else math.inf
-
-
-def _standardiser(features: Tensor) -> Standardiser:
-    """Mean and deviation of each feature; a deviation below a thousandth of the average one is rounding noise."""
-    deviation, mean = torch.std_mean(features, dim=0, correction=0)
-    floor = 1e-3 * deviation.mean()
-    return Standardiser(mean, deviation.clamp(min=float(floor)) if floor > 0 else torch.ones_like(deviation))
+def _fault(head: LinearHead, test: _Rows, index: Tensor) -> tuple[float, float]:
+    """What the choice minimises: the error rate, then the cross-entropy; both infinite for a head that diverged."""
+    wrong = loss = 0.0
+    for rows, part in test.parts(torch.float32):
+        logits = head.logits(part)
+        wrong += float((logits.argmax(1) != index[rows]).double().sum())
+        loss += float(F.cross_entropy(logits, index[rows], reduction="sum"))
+    return (wrong / len(test.rows), loss / len(test.rows)) if math.isfinite(loss) else (math.inf, math.inf)
 
 
 def _fit(
-    features: Tensor, index: Tensor, classes: Tensor, pairs: Sequence[tuple[float, float]], config: HeadConfig
+    data: _Rows, index: Tensor, classes: Tensor, pairs: Sequence[tuple[float, float]], config: HeadConfig
 ) -> list[LinearHead]:
-    """One head for each (learning rate, weight decay), all descended together."""
-    standardise = _standardiser(features)
-    x = standardise(features)
-    variance, axes = torch.linalg.eigh((x.T @ x).double() / len(x))
-    axes = axes.to(x)
-    x = torch.cat([x @ axes, torch.ones_like(x[:, :1])], dim=1)  # principal axes, then the bias
-    curvature = config.curvature * torch.cat([variance.clamp(min=0).to(x), torch.ones_like(x[0, :1])])
-    weights = _descend(x, index, len(classes), curvature, pairs, config)
+    """One head for each (learning rate, weight decay), fitted together; index [N] are the places of the classes."""
+    if config.solver == "ridge":
+        return _fit_ridge(data, index, classes, pairs)
+    principal = _principal(data, index)
+    solve = _descend if config.solver == "sgd" else _minimise
+    weights = solve(principal, len(classes), pairs, config)
     return [
-        LinearHead(classes, standardise, axes @ each[:-1], each[-1], rate, decay)
-        for (rate, decay), each in zip(pairs, weights, strict=True)
+        LinearHead(classes, principal.standardise, principal.axes @ each[:-1], each[-1], rate, decay)
+        for (rate, decay), each in zip(pairs, weights.unbind(1), strict=True)
     ]
 
 
-def _descend(
-    x: Tensor,
-    index: Tensor,
-    n_classes: int,
-    curvature: Tensor,
-    pairs: Sequence[tuple[float, float]],
-    config: HeadConfig,
-) -> Tensor:
-    """Preconditioned momentum SGD with a cosine schedule on x [n, d + 1] -> weights [H, d + 1, C]; one GEMM a step.
+def _principal(data: _Rows, index: Tensor) -> _Principal:
+    """The one copy of the features, filled, then rotated in place, a part at a time."""
+    wide = data.standardiser()
+    standardise = Standardiser(wide.mean.float(), wide.scale.float())
+    n, d = len(data.rows), data.features.shape[1]
+    x = torch.ones(n, d + 1, device=data.features.device)
+    squares = torch.zeros(d, d, dtype=torch.float64, device=x.device)
+    for own, (_, part) in zip(_split(x), data.parts(torch.float32), strict=True):
+        own[:, :d] = standardised = standardise(part)
+        squares += standardised.T @ standardised
+    variance, axes = torch.linalg.eigh(squares / n)
+    axes = axes.float()
+    for own in _split(x):
+        own[:, :d] = own[:, :d] @ axes
+    variance = torch.cat([variance.clamp(min=0).float(), torch.ones_like(x[0, :1])])
+    return _Principal(x, index[data.rows], variance, standardise, axes)
+
+
+def _decay(weight_decay: float | Tensor, like: Tensor) -> Tensor:
+    """A weight decay for each row of `like` [d + 1, ...], none for the bias."""
+    decay = weight_decay * torch.ones_like(like)
+    decay[-1] = 0
+    return decay
+
+
+def _descend(data: _Principal, n_classes: int, pairs: Sequence[tuple[float, float]], config: HeadConfig) -> Tensor:
+    """Preconditioned momentum SGD with a cosine schedule -> weights [d + 1, H, C] of H pairs; one GEMM a step.
 
     In the principal axes the loss is close to separable, so that dividing each axis' step by its curvature reaches
     the optimum in 20 epochs; plain SGD and Adam ended 5 and 9 points short of it (emoji features, 95 classes).
     """
-    rates, decays = x.new_tensor(pairs).T.view(2, -1, 1, 1)
-    decay = decays * torch.ones_like(curvature).view(1, -1, 1)
-    decay[:, -1] = 0  # the bias
-    scale = rates / (curvature.view(1, -1, 1) + decay)  # [H, d + 1, 1]
-    weights = x.new_zeros(len(pairs), x.shape[1], n_classes)
+    x, heads = data.x, len(pairs)
+    rates, decays = x.new_tensor(pairs).T.view(2, 1, -1, 1)
+    decay = _decay(decays, x.new_empty(x.shape[1], heads, 1))
+    scale = rates / (config.curvature * data.variance.view(-1, 1, 1) + decay)  # [d + 1, H, 1]
+    weights = x.new_zeros(x.shape[1], heads, n_classes)
     velocity = torch.zeros_like(weights)
     batches = _batches(len(x), config)
     for step, rows in enumerate(batches):
-        batch, target = x[rows], index[rows]
-        error = threshold(torch.softmax(batch @ weights, dim=-1), SMALLEST, 0.0)  # [H, b, C]
-        error[:, torch.arange(len(rows)), target] -= 1
-        gradient = (batch.T @ error).div_(len(rows)).add_(decay * weights)
-        velocity.mul_(config.momentum).add_(gradient)
-        weights -= scale * (0.5 + 0.5 * math.cos(math.pi * step / len(batches))) * velocity
+        batch, target = x[rows], data.target[rows]
+        error = _error(batch @ weights.flatten(1), target, heads)
+        velocity.mul_(config.momentum).addcmul_(decay, weights)
+        velocity.flatten(1).addmm_(batch.T, error, alpha=1 / len(rows))
+        weights.addcmul_(scale, velocity, value=-0.5 - 0.5 * math.cos(math.pi * step / len(batches)))
     return weights
+
+
+def _error(logits: Tensor, target: Tensor, heads: int) -> Tensor:
+    """softmax - onehot for logits [b, H * C] of H heads."""
+    error = F.threshold(torch.softmax(logits.view(len(target), heads, -1), dim=-1), SMALLEST, 0.0, inplace=True)
+    error[torch.arange(len(target)), :, target] -= 1
+    return error.flatten(1)
 
 
 def _batches(n: int, config: HeadConfig) -> list[Tensor]:
@@ -198,25 +294,91 @@ def _batches(n: int, config: HeadConfig) -> list[Tensor]:
     return [rows for _ in range(epochs) for rows in torch.randperm(n, generator=generator).chunk(steps)]
 
 
+def _minimise(data: _Principal, n_classes: int, pairs: Sequence[tuple[float, float]], config: HeadConfig) -> Tensor:
+    """L-BFGS on all rows for each weight decay, from the strongest on, each from the one before -> [d + 1, H, C]."""
+    weights = data.x.new_zeros(data.x.shape[1], n_classes)
+    found: dict[float, Tensor] = {}
+    for weight_decay in sorted({decay for _, decay in pairs}, reverse=True):
+        found[weight_decay] = weights = _minimum(data, weights, weight_decay, config)
+    return torch.stack([found[decay] for _, decay in pairs], dim=1)
+
+
+def _minimum(data: _Principal, start: Tensor, weight_decay: float, config: HeadConfig) -> Tensor:
+    """The weights [d + 1, C] of one weight decay; coordinates are divided by the root of their curvature."""
+    decay = _decay(weight_decay, data.x[0]).unsqueeze(1)
+    scale = (config.curvature * data.variance.unsqueeze(1) + decay).rsqrt()
+    place = start / scale
+    search = torch.optim.LBFGS(
+        [place],
+        max_iter=config.iterations,
+        history_size=HISTORY,
+        tolerance_grad=TOLERANCE,
+        line_search_fn="strong_wolfe",
+    )
+
+    def objective() -> float:
+        weights = place * scale
+        loss, gradient = _cross_entropy(data.x, data.target, weights)
+        place.grad = scale * (gradient + decay * weights)
+        return loss + float((decay * weights.square()).sum()) / 2
+
+    search.step(objective)  # type: ignore[no-untyped-call]
+    return place * scale
+
+
+def _cross_entropy(x: Tensor, index: Tensor, weights: Tensor) -> tuple[float, Tensor]:
+    """The mean cross-entropy of rows x [n, d + 1] and its gradient [d + 1, C]."""
+    loss, gradient = 0.0, torch.zeros_like(weights)
+    for batch, target in zip(_split(x), _split(index), strict=True):
+        logits = batch @ weights
+        loss += float(F.cross_entropy(logits, target, reduction="sum"))
+        gradient.addmm_(batch.T, _error(logits, target, 1))
+    return loss / len(x), gradient / len(x)
+
+
 def fit_ridge(features: Tensor, targets: Tensor, *, alphas: Sequence[float] = ALPHAS, seed: int = 0) -> RidgeHead:
     """Ridge regression of T labels at once, its alpha chosen by squared error on a split of the training data.
 
     Minimises ||X W + c - Y||^2 + alpha ||W||^2 in closed form for every alpha, X the standardised features [n, d],
     Y targets [n, T] in {0, 1}, then fits the chosen alpha again on all rows. Raises DataError for fewer than two rows.
     """
-    features, targets = features.double(), targets.double()
+    targets = targets.double()
     out = held_out(torch.zeros_like(targets[:, 0]), fraction=0.1, seed=seed)
-    heads = _ridge(features[~out], targets[~out], alphas)
+    heads = _ridge(_Rows(features, (~out).nonzero()[:, 0]), targets.__getitem__, alphas)
     best = min(heads, key=lambda head: float((head.scores(features[out]) - targets[out]).square().mean()))
-    return _ridge(features, targets, [best.alpha])[0]
+    return _ridge(_Rows(features, torch.arange(len(features))), targets.__getitem__, [best.alpha])[0]
 
 
-def _ridge(features: Tensor, targets: Tensor, alphas: Sequence[float]) -> list[RidgeHead]:
-    """One head for each alpha from one eigendecomposition: W = V (S + alpha)^-1 V^T X^T Y, in float64."""
-    standardise = _standardiser(features)
-    x = standardise(features)
-    mean = targets.mean(0)
-    squares, axes = torch.linalg.eigh(x.T @ x)
-    moments = axes.T @ (x.T @ (targets - mean))  # [d, T]
-    squares = squares.clamp(min=0)
-    return [RidgeHead(standardise, axes @ (moments / (squares + alpha).unsqueeze(1)), mean, alpha) for alpha in alphas]
+def _ridge(data: _Rows, targets: Callable[[Tensor], Tensor], alphas: Sequence[float]) -> list[RidgeHead]:
+    """One head for each alpha from one eigendecomposition: W = V (S + alpha)^-1 V^T X^T Y, in float64.
+
+    `targets` gives those of some rows, [b, T].
+    """
+    standardise = data.standardiser()
+    mean = torch.stack([targets(rows).sum(0) for rows in _split(data.rows)]).sum(0) / len(data.rows)
+    moments, squares = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for rows, part in data.parts(torch.float64):
+        x = standardise(part)
+        squares, moments = squares + x.T @ x, moments + x.T @ (targets(rows) - mean)
+    values, axes = torch.linalg.eigh(squares)
+    values, moments = values.clamp(min=0), axes.T @ moments  # [d], [d, T]
+    return [RidgeHead(standardise, axes @ (moments / (values + alpha).unsqueeze(1)), mean, alpha) for alpha in alphas]
+
+
+def _fit_ridge(data: _Rows, index: Tensor, classes: Tensor, pairs: Sequence[tuple[float, float]]) -> list[LinearHead]:
+    """Least squares on one-hot targets; a weight decay is alpha / n."""
+
+    def onehot(rows: Tensor) -> Tensor:
+        return F.one_hot(index[rows], len(classes)).double()
+
+    fitted = _ridge(data, onehot, [decay * len(data.rows) for _, decay in pairs])
+    return [
+        LinearHead(
+            classes,
+            Standardiser(each.standardise.mean.float(), each.standardise.scale.float()),
+            each.weight.float(),
+            each.intercept.float(),
+            *pair,
+        )
+        for pair, each in zip(pairs, fitted, strict=True)
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.metrics import average_precision_score
 
-from xclr.evaluation.data import FeatureSet, Ints, Labels, SuiteResult, of_split, predictions, variant
+from xclr import schema
+from xclr.evaluation.data import Features, Ints, Labels, SuiteResult, of_split
 from xclr.evaluation.heads import fit_ridge
 from xclr.evaluation.score import Floats, Score, Statistic, bootstrap_interval
 from xclr.stages import SuiteConfig
@@ -20,34 +21,40 @@ from xclr.stages import SuiteConfig
 SPLITS = ("concepts", "pictures")
 MIN_TRAINING = 60  # training pictures of a keyword
 MIN_POSITIVES = 5  # pictures of a keyword in the split
-SHOWN = 5  # keywords a picture in the predictions
+ANSWERS = schema.predictions(pa.string())
 Truth = NDArray[np.bool_]
 
 
-def keywords_suite(features: Mapping[str, FeatureSet], labels: Labels, config: SuiteConfig) -> SuiteResult:
-    """Mean average precision over keywords (metric "map") of a ridge head fitted to split "train" of "plain".
+def keywords_suite(features: Features, labels: Labels, config: SuiteConfig) -> SuiteResult:
+    """Mean average precision over keywords (metric "map") of a ridge head fitted to split "train".
 
     Keywords have at least MIN_TRAINING training pictures and at least MIN_POSITIVES in the evaluated split. The
     interval resamples items and recomputes every keyword's average precision; n is the number of items. A split
-    without such a keyword has no score.
+    without such a keyword has no score. Predictions: a picture's keywords and the one that scores best, neither right
+    nor wrong.
     """
-    plain = variant(features.get("plain"), "plain")
-    train = of_split(plain, labels, "train")
+    train = of_split(features.pictures, labels, "train")
     words = common_tags(labels.tags, train.rows, at_least=MIN_TRAINING)
     if not words:
-        return SuiteResult([], predictions([], pa.list_(pa.string())))
+        return SuiteResult([], ANSWERS.empty_table())
     targets = torch.from_numpy(indicators(labels.tags, train.rows, words))
     head = fit_ridge(torch.from_numpy(train.vectors), targets, seed=config.seed)
     scores, parts = [], []
     for split in SPLITS:
-        items = of_split(plain, labels, split)
+        items = of_split(features.pictures, labels, split)
         found = head.scores(torch.from_numpy(items.vectors)).numpy()
         truth = indicators(labels.tags, items.rows, words)
         scores += keyword_scores(config, split, truth, found)
-        best = np.argsort(-found, axis=1, kind="stable")[:, :SHOWN]
-        shown = [[words[index] for index in row] for row in best]
-        parts.append((split, items.rows, [_named(words, row) for row in truth], shown))
-    return SuiteResult(scores, predictions(parts, pa.list_(pa.string())))
+        parts.append(
+            _answers(
+                split, items.rows, [_named(words, row) for row in truth], [words[best] for best in found.argmax(1)]
+            )
+        )
+    return SuiteResult(scores, pa.concat_tables(parts))
+
+
+def _answers(split: str, rows: Ints, given: list[list[str]], best: list[str]) -> pa.Table:
+    return pa.table([rows, [split] * len(rows), given, best, pa.nulls(len(rows), pa.bool_())], schema=ANSWERS)
 
 
 def common_tags(tags: Sequence[Sequence[str]], rows: Ints, *, at_least: int) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from xclr.evaluation.data import ROWS, FeatureSet, Ints
+from xclr.evaluation.data import ROWS, VECTORS, FeatureSet, Ints
 from xclr.graph import topk
 
 SPLITS = ("pictures", "concepts")  # where pictures to ask for come from, the first that there is
@@ -56,9 +56,9 @@ def _spaced(n: int, count: int) -> Ints:
 
 
 def load_pool(features: Path, queries: Ints, limit: int = POOL) -> FeatureSet:
-    """Plain features of the queries and of `limit` other pictures evenly spaced, or of all where there are fewer."""
-    rows = np.load(features / f"plain{ROWS}", mmap_mode="r")
-    vectors = np.load(features / "plain.npy", mmap_mode="r")
+    """Features of the queries and of `limit` other pictures evenly spaced, or of all where there are fewer."""
+    rows = np.load(features / ROWS, mmap_mode="r")
+    vectors = np.load(features / VECTORS, mmap_mode="r")
     chosen = np.union1d(_spaced(len(rows), limit), np.searchsorted(rows, queries))
     return FeatureSet(np.asarray(rows[chosen]), np.asarray(vectors[chosen], dtype=np.float32))
 

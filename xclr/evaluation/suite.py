@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pyarrow as pa
 
 from xclr import schema
 from xclr.artifact import Artifact, Manifest
-from xclr.errors import RecipeError
-from xclr.evaluation.background import background_suite
-from xclr.evaluation.data import FeatureSet, Labels, SuiteResult, load_features, load_labels
-from xclr.evaluation.keywords import keywords_suite
-from xclr.evaluation.knn import knn_suite
-from xclr.evaluation.linear import linear_suite
+from xclr.errors import DataError
+from xclr.evaluation.data import Features, Labels, Ragged, SuiteResult, load_features, load_labels
+from xclr.evaluation.heads import load_head
+from xclr.evaluation.probe import PROBE
 from xclr.evaluation.score import Score
-from xclr.recipe import graph_name, method_name
-from xclr.stages import PretrainConfig, Produced, Progress, Stage, SuiteConfig
+from xclr.recipe import SUITES, SuiteName, graph_name, method_name
+from xclr.stages import PretrainConfig, Produced, Progress, ReferenceConfig, Stage, SuiteConfig
 from xclr.store import MANIFEST
 
-SuiteFunction = Callable[[Mapping[str, FeatureSet], Labels, SuiteConfig], SuiteResult]
-SUITES: Mapping[str, SuiteFunction] = {
-    "linear": linear_suite,
-    "keywords": keywords_suite,
-    "background": background_suite,
-    "imagenet": linear_suite,
-    "imagenet-knn": knn_suite,
-}
+SuiteFunction = Callable[[Features, Labels, SuiteConfig], SuiteResult]
+
+
+def function_of(name: SuiteName) -> SuiteFunction:
+    """The suite's function: NAME_suite of the file of its name, imported when it is asked for."""
+    module = name.replace("-", "_")
+    found: SuiteFunction = getattr(importlib.import_module(f"xclr.evaluation.{module}"), f"{module}_suite")
+    return found
 
 
 def run(stage: Stage, out: Path, progress: Progress) -> Produced:
-    """Judge a checkpoint's features (inputs features, checkpoint, captions); writes scores and predictions.
+    """Judge a checkpoint's features (inputs as stages.roles_of names them); writes scores and predictions.
 
     scores.parquet has a row a score, with what the checkpoint's manifest says of its pretraining;
-    predictions.parquet the answers behind them. Raises RecipeError for an unknown suite, DataError for data that
-    the suite cannot use.
+    predictions.parquet the answers behind them. Raises DataError for data that the suite cannot use.
     """
     assert isinstance(stage.config, SuiteConfig)
-    if stage.config.suite not in SUITES:
-        raise RecipeError(f"no suite {stage.config.suite!r}", "suites there are: " + ", ".join(SUITES))
     progress(0, 2)
-    source = stage.inputs["captions"] if "captions" in stage.inputs else stage.inputs["features"]
-    features, labels = load_features(stage.inputs["features"].path), load_labels(source.path)
+    features, labels = read(stage)
     progress(1, 2)
-    result = SUITES[stage.config.suite](features, labels, stage.config)
+    result = function_of(stage.config.suite)(features, labels, stage.config)
     about = {"digest": stage.digest, "config": stage.identity}
     table = score_table(result.scores, stage.inputs["checkpoint"])
     schema.write(table, out / "scores.parquet", schema.SCORES, about)
@@ -55,18 +51,68 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     return Produced(("scores.parquet", "predictions.parquet"), stats)
 
 
+def read(stage: Stage) -> tuple[Features, Labels]:
+    """What a suite judges, and what is known of it."""
+    inputs, config = stage.inputs, stage.config
+    assert isinstance(config, SuiteConfig)
+    features, labels = Features(load_features(inputs["features"].path)), load_labels(inputs["labels"].path)
+    if "names" in inputs:
+        labels = by_name(labels, load_labels(inputs["names"].path))
+    if "probe" in inputs:
+        features = replace(features, probe=load_head(inputs["probe"].path / PROBE))
+    if not SUITES[config.suite].towers:
+        return features, labels
+    from xclr.evaluation.projected import class_projections, pair_projections  # brings the text model
+
+    if config.suite == "zero-shot":
+        return class_projections(features.pictures, labels, inputs["checkpoint"], config), labels
+    return pair_projections(features.pictures, inputs["labels"].path, inputs["checkpoint"], config)
+
+
+def by_name(labels: Labels, pictures: Labels) -> Labels:
+    """Labels that are given by file name, as ReaL's are, for the rows of the pictures of split "val".
+
+    Raises DataError when a picture has no entry.
+    """
+    place = {_stem(name): row for row, name in enumerate(labels.names)}
+    held_out = np.flatnonzero(pictures.split == "val")
+    lost = [pictures.names[row] for row in held_out if _stem(pictures.names[row]) not in place]
+    if lost:
+        raise DataError(
+            f"{len(lost)} of {len(held_out)} pictures have no entry in real.json, first {lost[0]}",
+            "keep the names of the validation pictures as ImageNet publishes them: ILSVRC2012_val_00000001.JPEG",
+        )
+    lengths = np.zeros(len(pictures.split), dtype=np.int64)
+    chosen = labels.targets.take(np.array([place[_stem(pictures.names[row])] for row in held_out], dtype=np.int64))
+    lengths[held_out] = chosen.lengths
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return replace(pictures, targets=Ragged(offsets, chosen.values))
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
 def score_table(scores: Sequence[Score], checkpoint: Artifact) -> pa.Table:
     """The rows of schema.SCORES for a checkpoint's scores; method, graph, seed and step are from its manifest."""
     manifest = Manifest.model_validate_json((checkpoint.path / MANIFEST).read_text(encoding="utf-8"))
+    origin = _reference(manifest) if manifest.kind == "reference" else _pretraining(manifest)
+    about = {"run": f"{origin['method']}-{checkpoint.digest[:8]}", "checkpoint": str(checkpoint.digest)}
+    return pa.Table.from_pylist([about | origin | asdict(score) for score in scores], schema=schema.SCORES)
+
+
+def _pretraining(manifest: Manifest) -> dict[str, str | int]:
     pretrain = PretrainConfig.model_validate(manifest.config)
-    method = method_name(pretrain.objective)
-    origin = {
-        "run": f"{method}-{checkpoint.digest[:8]}",
-        "method": method,
+    return {
+        "method": method_name(pretrain.objective),
         "dataset": pretrain.dataset,
         "graph": graph_name(pretrain.objective),
         "seed": pretrain.seed,
-        "checkpoint": str(checkpoint.digest),
         "step": int(manifest.stats["step"]),
     }
-    return pa.Table.from_pylist([origin | asdict(score) for score in scores], schema=schema.SCORES)
+
+
+def _reference(manifest: Manifest) -> dict[str, str | int]:
+    config = ReferenceConfig.model_validate(manifest.config)
+    weights = Path(config.reference.weights).name
+    return {"method": config.reference.label, "dataset": config.dataset, "graph": weights, "seed": 0, "step": 0}

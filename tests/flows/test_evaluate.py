@@ -1,0 +1,87 @@
+"""Judging: a suite that fails hides no other, and suites that are added later train nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from tests.benchmarks import trees
+from tests.conftest import command
+from tests.flows.finished import own_recipe
+from tests.flows.test_smoke import attempts
+from xclr.benchmarks import READERS, Tree
+from xclr.recipe import Recipe
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, str]:
+    """Roots of small data sets, of which one picture of ObjectNet is damaged."""
+    roots = trees.every(tmp_path / "data")
+    damaged_picture(tmp_path).write_bytes(b"no picture")
+    return roots
+
+
+def damaged_picture(folder: Path) -> Path:
+    root = folder / "data" / "objectnet"
+    return root / READERS["objectnet"].pictures(Tree.open(root))[0]
+
+
+def written(recipe: Recipe, folder: Path) -> str:
+    path = folder / "own.json"  # which is YAML too
+    path.write_text(recipe.model_dump_json())
+    return str(path.rename(path.with_suffix(".yaml")))
+
+
+def xclr(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(home, *arguments), capture_output=True, text=True, timeout=280)
+
+
+def scores(home: Path) -> dict[str, set[str]]:
+    """Methods by the suites that judged them."""
+    found: dict[str, set[str]] = {}
+    for row in json.loads(xclr(home, "compare", "--json").stdout):
+        found.setdefault(row["suite"], set()).add(row["method"])
+    return found
+
+
+def test_a_failing_suite_hides_no_other_and_a_later_one_runs_alone(data, tmp_path):
+    home = tmp_path / "home"
+    evaluate = {"suites": ["imagenet", "objectnet", "mit-states"], "roots": data, "bootstrap": 100}
+    recipe = own_recipe(tmp_path, "a drawing of", objectives=["simclr"], evaluate=evaluate)
+    done = xclr(home, "run", written(recipe, tmp_path))
+    assert done.returncode == 1
+    assert damaged_picture(tmp_path).name in done.stderr and "cannot be read" in done.stderr
+    assert "ImageNet" in done.stdout and "MIT objects" in done.stdout and "ObjectNet" not in done.stdout
+    assert scores(home) == {"imagenet": {"random", "simclr"}, "mit-states": {"random", "simclr"}}
+
+    trees.save(trees.picture(0, 1, 7, border=2), damaged_picture(tmp_path))
+    torch.manual_seed(0)
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "weights.pt")
+    outside = json.dumps([{"library": "torchvision", "model": "resnet18", "weights": str(tmp_path / "weights.pt")}])
+    before = attempts(home)
+    done = xclr(home, "evaluate", "own", "--suite", "knn", "--set", f"evaluate.references={outside}")
+    assert done.returncode == 0, done.stderr
+    all_three = {"random", "simclr", "torchvision resnet18"}
+    assert scores(home) == dict.fromkeys(("imagenet", "objectnet", "mit-states", "knn"), all_three)
+    kinds = {json.loads((home / "ledger" / f"{each}").read_text())["kind"] for each in attempts(home) - before}
+    assert "pretrain" not in kinds and "features" not in kinds
+    assert {"reference", "benchmark_features", "suite"} <= kinds
+
+
+def test_suites_are_refused_that_there_are_not(data, tmp_path):
+    home = tmp_path / "home"
+    recipe = own_recipe(tmp_path, "a drawing of", objectives=["simclr"], evaluate={"suites": ["linear"]})
+    assert xclr(home, "run", written(recipe, tmp_path), "--until", "captions").returncode == 0
+    done = xclr(home, "evaluate", "own", "--suite", "objecnet")
+    assert done.returncode == 1 and "'objecnet' is not one of" in done.stderr and "'objectnet'" in done.stderr
+    done = xclr(home, "evaluate", "own", "--suite", "knn", "--set", "evaluate.roots.imagenet=/nowhere")
+    assert done.returncode == 1 and "/nowhere" in done.stderr and "image-net.org" in done.stderr
+    done = xclr(home, "evaluate", "own")
+    assert done.returncode == 1 and "run xclr-full first" in done.stderr

@@ -1,0 +1,27 @@
+"""The stage `benchmark`: a data set's pictures and labels, read once from its published layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xclr.benchmarks import READERS, Tree, write
+from xclr.errors import DataError
+from xclr.evaluation.features import place_of
+from xclr.stages import BenchmarkConfig, Produced, Progress, Stage
+
+
+def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+    """Write items.parquet, classes.parquet and, for ImageNet-9, mapping.json; raises DataError for another layout."""
+    assert isinstance(stage.config, BenchmarkConfig)
+    tree = Tree.open(place_of(stage.config, stage.inputs.get("export")))
+    try:
+        found = READERS[stage.config.dataset].read(tree)
+    except DataError as error:
+        if "export" not in stage.inputs:
+            raise
+        few = f"so few emoji do not fill {stage.config.dataset}: {error.message}"
+        raise DataError(few, "raise data.limit, or leave its suites out of evaluate.suites") from error
+    rows = found.items.num_rows
+    files = write(found, out, {"digest": stage.digest, "config": stage.identity})
+    progress(rows, rows)
+    return Produced(files, {"rows": rows, "classes": len(found.classes)})

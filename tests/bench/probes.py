@@ -61,5 +61,5 @@ def differences(features: Tensor, labels: Tensor, train: Tensor) -> Iterator[Fig
         peer = LogisticRegression(C=1 / (head.weight_decay * len(x)), max_iter=2000)
         peer.fit(head.standardise(x).numpy(), y.numpy())
         theirs = peer.score(head.standardise(unseen).numpy(), truth.numpy())
-        name = f"{solver}, {int(labels.max()) + 1} classes: top-1 {ours:.2%}, sklearn's {theirs:.2%}; distance / 0.2 points"
+        name = f"{solver}, {int(labels.max()) + 1} classes: top-1 {ours:.2%}, sklearn's {theirs:.2%}; distance / bar"
         yield Figure(name, 100 * abs(ours - theirs), 0.2, 1.0, "points")

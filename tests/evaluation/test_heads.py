@@ -241,9 +241,16 @@ def test_constant_and_huge_features_do_no_harm():
 
 def test_a_learning_rate_that_diverges_harms_no_other():
     x, y, test_x, test_y = digits()
-    head = fit_linear(x, y, config=HeadConfig(learning_rates=(0.03, 1e6)))
-    assert head.learning_rate == 0.03
+    head = fit_linear(x, y, config=HeadConfig(learning_rates=(1e6, 0.03)))
+    assert head.learning_rate == pytest.approx(0.03)
     assert accuracy(head.predict(test_x), test_y) > 0.94
+
+
+def test_a_head_without_numbers_is_never_chosen_even_where_its_answer_is_right():
+    x, _, _, _ = digits()
+    rare = (torch.arange(400) % 50 == 0).long()  # the first class is the answer of both
+    head = fit_linear(x[:400], rare, config=HeadConfig(learning_rates=(1e37, 0.03), weight_decays=(1.0,)))
+    assert head.learning_rate == pytest.approx(0.03)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

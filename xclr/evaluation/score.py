@@ -31,7 +31,7 @@ class Score:
     value: float
     n: int
     ci95: float | None
-    ci_kind: str  # bootstrap, or none
+    ci_kind: str  # bootstrap, t-draws (few-shot), or none
 
 
 @dataclass(frozen=True)

@@ -490,10 +490,10 @@ class ProbeConfig(Config):
 class FinetuneConfig(Config):
     """How the suite finetune trains a pretrained backbone and a classifier on ImageNet's training pictures."""
 
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(10, ge=1, description="passes over the training pictures")
     batch_size: int = Field(256, ge=2, description="pictures a step over all ranks")
     learning_rate: float = Field(0.01, gt=0, description="of SGD, at its highest")
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, description="not on biases and norms")
 
 
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")  # endings of files with a state dict
@@ -502,7 +502,7 @@ WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")  # endings of files with a sta
 class Reference(Config):
     """A network from elsewhere, a row to compare with."""
 
-    library: Literal["torchvision", "timm", "open_clip"]
+    library: Literal["torchvision", "timm", "open_clip"] = Field(description="whose network it is")
     model: str = Field(description="as the library names it: resnet50, vit_small_patch16_224, ViT-B-32")
     weights: str = Field(
         description="published weights by name (IMAGENET1K_V2, laion2b_s34b_b79k; timm: its tag, or default), the path "

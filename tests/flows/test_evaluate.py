@@ -17,7 +17,7 @@ from tests.flows.test_smoke import attempts
 from xclr.benchmarks import READERS, Tree
 from xclr.recipe import Recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from xclr.recipe import SUITES
 from xclr.stages import pipeline
 from xclr.store import Store
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(1800)
 ROWS, LIMIT = 300, 256
 TOP1 = {
     "eval/imagenet/val_top1", "eval/real/val_top1", "eval/imagenet9/mixed_rand_top1", "eval/imagenet9/gap_gap",
@@ -101,7 +101,7 @@ def test_the_missions_own_command(accounting, tmp_path, monkeypatch):
         ]  # fmt: skip
         with deployed(client_environment(served, home, tmp_path / "client")) as prefect:
             arguments = ["deployment", "run", "xclr-full/cc12m", "--param", f"overrides={json.dumps(overrides)}"]
-            done = prefect(*arguments, "--watch", timeout=1100)
+            done = prefect(*arguments, "--watch", timeout=1700)
             assert done.returncode == 0, done.stdout + done.stderr
             check_jobs(home)
             check_metrics(served.mlflow)

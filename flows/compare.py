@@ -86,7 +86,7 @@ class Line:
 class Grid:
     """A table before it is rendered: headings of the cells, lines in reading order, what the numbers are.
 
-    `title` is empty where the table stands alone; `stub` heads the two columns that name a line; what is `below` stands
+    `title` is empty where the table stands alone; `lead` heads the two columns that name a line; what is `below` stands
     under the table, a line each.
     """
 
@@ -94,7 +94,7 @@ class Grid:
     lines: tuple[Line, ...]
     caption: str
     title: str = ""
-    stub: tuple[str, str] = ("method", "targets from")
+    lead: tuple[str, str] = ("method", "targets from")
     below: tuple[str, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
@@ -317,12 +317,12 @@ def distance_text(found: Distance) -> str:
 
 def tables_of(grid: Grid, width: int) -> list[Table]:
     """A grid's cells for a terminal of so many characters: where they do not fit, tables one below another."""
-    stub = [[grid.stub[0], *(line.method for line in grid.lines)], [grid.stub[1], *(line.graph for line in grid.lines)]]
-    parts = [[*stub]]
+    lead = [[grid.lead[0], *(line.method for line in grid.lines)], [grid.lead[1], *(line.graph for line in grid.lines)]]
+    parts = [[*lead]]
     for place, heading in enumerate(grid.headings):
         column = [heading, *(line.cells[place].text for line in grid.lines)]
-        if len(parts[-1]) > len(stub) and _width([*parts[-1], column]) > width:
-            parts.append([*stub])
+        if len(parts[-1]) > len(lead) and _width([*parts[-1], column]) > width:
+            parts.append([*lead])
         parts[-1].append(column)
     return [_table(columns, "" if number else grid.title) for number, columns in enumerate(parts)]
 
@@ -346,7 +346,7 @@ def markdown_of(scores: pa.Table) -> str:
 
 
 def _markdown(grid: Grid) -> str:
-    rows = [[*grid.stub, *grid.headings], ["---"] * (2 + len(grid.headings))]
+    rows = [[*grid.lead, *grid.headings], ["---"] * (2 + len(grid.headings))]
     for line in grid.lines:
         numbers = [f"**{cell.text}**" if cell.best else cell.text for cell in line.cells]
         rows.append([_plain(line.method), _plain(line.graph), *numbers])

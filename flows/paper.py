@@ -237,7 +237,7 @@ def _beside(block: Block, measured: Sequence[Measured], paper: Paper) -> View:
         caption="ours / reported, unverified [R] / difference, in percent; judge order and sign, not digits; "
         f"ours is the mean of {seeds} seed{'s' * (seeds != 1)}",
         title=f"{block.dataset} beside the paper's {paper.data[block.data]}",
-        stub=("the paper's name", "ours"),
+        lead=("the paper's name", "ours"),
         below=(*_warning(block, paper), _agreement(orders), *_told(block, measured, paper), *notes),
     )
     rows = [_reported_row(each, paper) for row in numbers for each in row]

@@ -15,15 +15,17 @@ import typer
 from flows import graph, operate
 from flows.terminal import Home, Json
 from flows.terminal import show as _print
-from xclr.errors import XclrError
+from xclr.errors import JobError, StoreError, XclrError
 
 if TYPE_CHECKING:
     from pyarrow import Table as Scores
     from rich.table import Table
 
     from flows.compare import View
-    from infra.plan import PlannedStage
+    from infra.plan import PlannedLevel, PlannedStage
+    from infra.runs import RunRecord
     from xclr.recipe import Recipe
+    from xclr.sweep import Layout, Sweep
 
 app = typer.Typer(
     help="X-CLR end to end: captions, similarity graph, pretraining, evaluation, comparison.",
@@ -36,6 +38,7 @@ ClusterName = Annotated[
     str | None, typer.Option(help="where to run: local, or a cluster file [default: XCLR_CLUSTER, else local]")
 ]
 Until = Annotated[str, typer.Option(help="stop after: captions, images, embeddings, graph, pretrain, evaluate")]
+CELLS_SHOWN = 40  # of a planned sweep, by name
 Sets = Annotated[list[str] | None, typer.Option("--set", help="override a key: --set train.epochs=2")]
 
 
@@ -87,39 +90,48 @@ class Choices(NamedTuple):
 def _execute(recipe: Recipe, choices: Choices) -> None:
     """Check what can be checked at once, run the flow, and show what came of it."""
     from flows.compare import read_scores
-    from flows.context import check_choices, home_folder, prefect_server, state_folder, tracking_uri
-    from infra.cluster import load_cluster
+    from flows.context import check_choices, home_folder
     from infra.runs import read_runs
-    from infra.servers import check_mlflow
     from xclr import stages
     from xclr.datafiles import placed
     from xclr.store import Store
 
     check_choices(choices.mode, choices.until)
-    load_cluster(choices.cluster)
     place = home_folder(choices.home)
-    Store(place).check_writable()
     planned = placed(recipe, place)
     if planned.data.path is not None or planned.data.source == "emoji":
         stages.pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
-    state = state_folder(place)
-    check_mlflow(tracking_uri(state))
-    failure = None
-    with prefect_server(state):
-        try:
-            _run_flow(recipe, choices._replace(home=str(place)))
-        except XclrError as error:  # the suites that finished are shown all the same
-            failure = error
+    failure = _attempt(recipe, choices._replace(home=str(place)))
     scored = choices.until == "compare" and (failure is None or read_runs(place)[-1].scores is not None)
     scores = read_scores(place, []) if scored else None
     if scores is not None:
         _print_scores(scores)
     if failure is None:
-        _say_where(place, state, recipe.name)
+        _say_where(place, recipe.name)
     if scores is not None:
         _write_page(place, [], scores)
     if failure is not None:
         raise failure
+
+
+def _attempt(what: Recipe | Sweep, choices: Choices) -> XclrError | None:
+    """Run a flow where it can run; what made it fail, since what finished is shown all the same."""
+    from flows.context import prefect_server, state_folder, tracking_uri
+    from infra.cluster import load_cluster
+    from infra.servers import check_mlflow
+    from xclr.store import Store
+
+    place = Path(str(choices.home))
+    load_cluster(choices.cluster)
+    Store(place).check_writable()
+    state = state_folder(place)
+    check_mlflow(tracking_uri(state))
+    with prefect_server(state):
+        try:
+            _run_flow(what, choices)
+        except XclrError as error:
+            return error
+    return None
 
 
 @app.command()
@@ -135,7 +147,7 @@ def retry(
     cluster: ClusterName = None,
     home: Home = None,
 ) -> None:
-    """Run the recipe of an earlier run again, where it ran: what is done is found, what failed is tried again.
+    """Run the recipe or sweep of an earlier run again, where it ran: what is done is found, what failed tried again.
 
     With --status the pictures become the next generation: only the lost ones of these statuses are fetched, and what
     reads pictures is made anew.
@@ -148,6 +160,9 @@ def retry(
     if status is not None:
         wanted = [each.strip() for each in status.split(",") if each.strip()]
         print(try_again(home_folder(home), record, wanted), file=sys.stderr)
+    if record.sweep is not None:
+        _execute_sweep(record.sweep, Choices(cluster or record.cluster, home))
+        return
     _execute(record.recipe, Choices(cluster or record.cluster, home, until=until))
 
 
@@ -168,32 +183,41 @@ def evaluate(
     from xclr.recipe import with_overrides
 
     record = last_run(home_folder(home), run)
+    if record.sweep is not None:
+        remedy = "run the sweep again with --set evaluate.suites=[...]: it trains nothing anew"
+        raise StoreError(f"{run} is a sweep, whose cells are judged by its recipe's suites", remedy)
     suites = list(dict.fromkeys([*record.recipe.evaluate.suites, *(suite or [])]))
     recipe = with_overrides(record.recipe, [f"evaluate.suites={json.dumps(suites)}", *(sets or ())])
     _execute(recipe, Choices(cluster or record.cluster, home, flow="evaluate"))
 
 
-def _run_flow(recipe: Recipe, choices: Choices) -> None:
+def _run_flow(what: Recipe | Sweep, choices: Choices) -> None:
     from prefect.logging.handlers import APILogHandler
 
     from flows.evaluate import evaluate as judge
     from flows.full import full
     from flows.interrupt import stopping_on_ctrl_c
+    from flows.sweep import sweep
+    from xclr.sweep import Sweep
 
     where: dict[str, Any] = {"cluster": choices.cluster, "home": choices.home}
     try:
         with stopping_on_ctrl_c():
-            if choices.flow == "evaluate":
-                judge(recipe, **where)
+            if isinstance(what, Sweep):
+                sweep(what, **where, mode=choices.mode)
+            elif choices.flow == "evaluate":
+                judge(what, **where)
             else:
-                full(recipe, **where, mode=choices.mode, until=choices.until)
+                full(what, **where, mode=choices.mode, until=choices.until)
     finally:
         APILogHandler().flush()  # while the server is still up
 
 
-def _say_where(home: Path, state: Path, recipe: str) -> None:
+def _say_where(home: Path, recipe: str) -> None:
+    from flows.context import state_folder
     from infra import servers
 
+    state = state_folder(home)
     print(f"\nartifacts   {home / 'artifacts'}", file=sys.stderr)
     if mlflow := servers.find(servers.MLFLOW, state):
         print(f"mlflow      {servers.experiments(mlflow.url).get(recipe, mlflow.url)}", file=sys.stderr)
@@ -202,6 +226,139 @@ def _say_where(home: Path, state: Path, recipe: str) -> None:
     if mlflow is None:
         flag = "" if home == Path(".xclr").absolute() else f" --home {home}"
         print(f"the UIs     {sys.argv[0]} serve{flag}    (MLflow: metrics and curves, Prefect: runs)", file=sys.stderr)
+
+
+@app.command()
+def sweep(
+    what: Annotated[str, typer.Argument(metavar="RECIPE", help="a recipe, or a sweep of this project or in a file")],
+    grid: Annotated[
+        list[str] | None, typer.Option(help="values of a field; every combination is a point: --grid train.epochs=6,12")
+    ] = None,
+    lists: Annotated[
+        list[str] | None, typer.Option("--list", help="values of a field that go with those of the other --list")
+    ] = None,
+    random: Annotated[
+        list[str] | None, typer.Option(help="a range to draw from: --random train.learning_rate=log:0.0001..0.1")
+    ] = None,
+    *,
+    samples: Annotated[int | None, typer.Option(help="how often --random is drawn [default: 8]")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="how many seeds each point has, from 0 on")] = None,
+    by: Annotated[str | None, typer.Option(help="the suite that names the best [default: the recipe's first]")] = None,
+    name: Annotated[str | None, typer.Option(help="of the sweep [default: recipe and fields]")] = None,
+    max_gpu_hours: Annotated[float | None, typer.Option(help="refuse a plan that may take more")] = None,
+    parallel: Annotated[int | None, typer.Option(min=1, help="jobs at once [default: of the cluster file]")] = None,
+    sets: Sets = None,
+    cluster: ClusterName = None,
+    home: Home = None,
+    only_plan: Annotated[bool, typer.Option("--plan", help="show what would run, and touch nothing")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train and judge a recipe at many values of its fields; cells that are there already are found.
+
+    Run again with more values it runs the new ones only. Cells that failed stay so: xclr retry NAME tries them again.
+    """
+    from flows.context import cluster_name
+    from xclr.sweep import load_sweep, parse_draw, parse_values
+
+    given = {
+        "grid": dict(parse_values("--grid", each) for each in grid or ()),
+        "lists": dict(parse_values("--list", each) for each in lists or ()),
+        "random": dict(map(parse_draw, random or ())),
+        "samples": samples,
+        "seeds": range(seeds) if seeds else None,
+        "by": by,
+        "name": name,
+        "max_gpu_hours": max_gpu_hours,
+        "parallel": parallel,
+    }
+    loaded = load_sweep(what, {key: value for key, value in given.items() if value}, sets or ())
+    choices = Choices(cluster_name(cluster), home, mode="cached")
+    if only_plan:
+        _plan_sweep(loaded, choices, as_json)
+    else:
+        _execute_sweep(loaded, choices)
+
+
+def _plan_sweep(sweep: Sweep, choices: Choices, as_json: bool) -> None:
+    from rich.text import Text
+
+    from flows.context import home_folder
+    from infra.cluster import load_cluster
+    from infra.plan import check_budget, plan_sweep
+    from xclr.datafiles import placed
+    from xclr.store import Store
+    from xclr.sweep import layout
+
+    place = home_folder(choices.home)
+    there = sweep.model_copy(update={"recipe": placed(sweep.recipe, place)})
+    swept = layout(there, Store(place))
+    levels = plan_sweep(swept, Store(place), load_cluster(choices.cluster))
+    if as_json:
+        print(json.dumps([each.model_dump() for each in levels], indent=1))
+    else:
+        _print(_levels_table(swept, levels))
+        for cell in swept.cells if len(swept.cells) <= CELLS_SHOWN else ():
+            _print(Text(cell.title, "dim"))
+    check_budget(swept, levels)
+
+
+def _levels_table(swept: Layout, levels: Sequence[PlannedLevel]) -> Table:
+    from rich.table import Column, Table
+
+    paid = any(each.gpu_hours for each in levels)
+    right = [Column(each, justify="right") for each in ("there", "running", "to make", "arrays", "at once")]
+    title = f"sweep {swept.sweep.name}: {len(swept.cells)} cells"
+    table = Table("level", *right, *(["GPU-hours, at most"] if paid else []), title=title, title_justify="left")
+    for each in levels:
+        submitted = [str(each.arrays), str(each.at_once)] if each.arrays else ["", ""]
+        hours = [f"{each.gpu_hours:,.0f}" if each.gpu_hours else ""] if paid else []
+        table.add_row(
+            each.level, *(str(number or "") for number in (each.hit, each.running, each.miss)), *submitted, *hours
+        )
+    total = [sum(getattr(each, part) for each in levels) for part in ("hit", "running", "miss", "arrays")]
+    hours = [f"{sum(each.gpu_hours for each in levels):,.0f}"] if paid else []
+    table.add_row("all", *(str(number or "") for number in total), "", *hours, style="bold")
+    return table
+
+
+def _execute_sweep(sweep: Sweep, choices: Choices) -> None:
+    """Refuse what cannot be or costs too much, run the flow, and show what came of the cells."""
+    from flows.context import home_folder
+    from infra.cluster import load_cluster
+    from infra.plan import check_budget, plan_sweep
+    from infra.sweeps import find_sweep
+    from xclr.datafiles import placed
+    from xclr.store import Store
+    from xclr.sweep import layout
+
+    place = home_folder(choices.home)
+    planned = placed(sweep.recipe, place)
+    if planned.data.path is not None or planned.data.source == "emoji":
+        swept = layout(sweep.model_copy(update={"recipe": planned}), Store(place))
+        check_budget(swept, plan_sweep(swept, Store(place), load_cluster(choices.cluster)))
+    failure = _attempt(sweep, choices._replace(home=str(place)))
+    if failure is None or isinstance(failure, JobError):
+        _show_sweep(place, find_sweep(place, sweep.name))
+        _say_where(place, sweep.recipe.name)
+    if failure is not None:
+        raise failure
+
+
+def _show_sweep(home: Path, record: RunRecord, suite: str | None = None, out: Path | None = None) -> None:
+    from rich.text import Text
+
+    from flows.context import state_folder
+    from flows.swept import best_of, failures_of, grids_of_sweep, read_swept
+
+    swept = read_swept(home, record)
+    for grid in grids_of_sweep(swept, suite):
+        _print(grid)
+    for line in (*([str(best)] if (best := best_of(swept)) else []), *failures_of(swept)):
+        _print(Text(line))
+    os.environ.setdefault("MPLCONFIGDIR", str(state_folder(home) / "matplotlib"))  # read at import; else below ~
+    from flows.sweep_page import write_sweep_page
+
+    print(f"page        {write_sweep_page(home, swept, out)}", file=sys.stderr)
 
 
 @app.command()
@@ -266,6 +423,7 @@ def compare(
     ] = None,
     *,
     suite: Annotated[str | None, typer.Option(help="show all scores of one suite: --suite few-shot")] = None,
+    sweep: Annotated[str | None, typer.Option(help="show the cells of a sweep: --sweep temperature")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="show the scores beside those of the X-CLR paper")] = False,
     home: Home = None,
     as_json: Json = False,
@@ -280,6 +438,11 @@ def compare(
     from xclr.store import Store
 
     place = home_folder(home)
+    if sweep is not None:
+        if runs or against or paper:
+            raise StoreError("--sweep shows one sweep by itself", "leave out RUN, --against and --paper")
+        _compare_sweep(place, sweep, suite, as_json, out)
+        return
     check_alone(paper, against, suite)
     scores = read_scores(place, runs or [])
     answers = answers_of(find_runs(place, runs or []), Store(place)) if against or paper else {}
@@ -291,6 +454,17 @@ def compare(
         _print_scores(scores, view)
     if out is not None or not as_json:
         _write_page(place, runs or [], scores, against, out)
+
+
+def _compare_sweep(home: Path, name: str, suite: str | None, as_json: bool, out: Path | None) -> None:
+    from flows.swept import read_swept, rows_of
+    from infra.sweeps import find_sweep
+
+    record = find_sweep(home, name)
+    if as_json:
+        print(json.dumps(rows_of(read_swept(home, record)), indent=1))
+    if out is not None or not as_json:
+        _show_sweep(home, record, suite, out)
 
 
 def _print_scores(scores: Scores, view: View | None = None) -> None:

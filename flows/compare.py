@@ -123,6 +123,9 @@ def find_runs(home: Path, wanted: Sequence[str]) -> list[RunRecord]:
     if not finished:
         last = f"; the last one, {runs[-1].run}, is {runs[-1].state}" if runs else ""
         raise StoreError(f"no finished run in {home}{last}", f"xclr run {runs[-1].recipe.name if runs else 'emoji'}")
+    for name in wanted:
+        if any(each.sweep is not None and name in each.names for each in runs):
+            raise StoreError(f"{name} is a sweep", f"xclr compare --sweep {name}")
     chosen = [_find(finished, name) for name in wanted] or finished[-1:]
     return list({each.run: each for each in chosen}.values())
 
@@ -205,13 +208,14 @@ def columns_of(keys: Collection[Key], suite: str | None = None) -> dict[str, lis
     if suite is not None:
         if suite not in suites:
             raise StoreError(f"no scores of suite {suite!r}", "there are: " + (", ".join(suites) or "none"))
-        return {suite: _all_of(suite, keys)}
+        return {suite: every_column(suite, keys)}
     known = {title: [each for each in group if each.key in keys] for title, group in GROUPS.items()}
     known = {title: columns for title, columns in known.items() if columns}
-    return known or {each: _all_of(each, keys) for each in suites}
+    return known or {each: every_column(each, keys) for each in suites}
 
 
-def _all_of(suite: str, keys: Iterable[Key]) -> list[Column]:
+def every_column(suite: str, keys: Iterable[Key]) -> list[Column]:
+    """Every split and metric of a suite that is among the keys, in an order for people."""
     own = sorted((key for key in keys if key[0] == suite), key=lambda key: (_natural(key[1]), _place(key[2])))
     return [Column(key[1] if key[1] == key[2] else " ".join(key[1:]), key, "") for key in own]
 
@@ -234,7 +238,7 @@ def grids_of(scores: pa.Table, suite: str | None = None) -> list[Grid]:
     found = summarise(scores)
     for each in found:
         means.setdefault(_key(each), []).append(each.mean)
-    best = {key: _best(values, key) for key, values in means.items()}
+    best = {key: best_mean(values, key) for key, values in means.items()}
     shown = [(each, Cell(percent(each.mean, each.ci95), each.mean == best[_key(each)])) for each in found]
     return _grids("mean", shown, suite, stand_in(scores))
 
@@ -264,7 +268,7 @@ def _grids(
     grids, groups = [], columns_of({_key(each) for each, _ in shown}, suite)
     for title, columns in groups.items():
         keys = [column.key for column in columns]
-        caption = _caption(what, [each for each, _ in shown if _key(each) in keys])
+        caption = caption_of(what, [each for each, _ in shown if _key(each) in keys])
         caption += f"; {STAND_IN}" if any(key[0] in emoji for key in keys) else ""
         lines = _lines(keys, cells)
         grids.append(Grid(tuple(each.heading for each in columns), lines, caption, title if len(groups) > 1 else ""))
@@ -278,14 +282,15 @@ def _lines(keys: Sequence[Key], cells: Mapping[Method, Mapping[Key, Cell]]) -> t
     return tuple(Line(*method, tuple(cells[method].get(key, Cell("-")) for key in keys)) for method in there)
 
 
-def _best(means: Sequence[float], key: Key) -> float | None:
+def best_mean(means: Sequence[float], key: Key) -> float | None:
     """The best mean of a column, where there is something to be better than."""
     if len(means) < 2:
         return None
     return min(means) if key[2] == "gap" else max(means)
 
 
-def _caption(what: str, shown: Sequence[Summary | Distance]) -> str:
+def caption_of(what: str, shown: Sequence[Summary | Distance]) -> str:
+    """What the numbers of a table are: `what` of how many seeds, with which interval."""
     kinds = sorted({each.ci_kind for each in shown} - {"none"})
     seeds = max((each.seeds for each in shown), default=0)
     interval = f"± 95% half width ({', '.join(kinds)})" if kinds else "no interval"
@@ -342,19 +347,20 @@ def markdown_of(scores: pa.Table) -> str:
     """The scores' grids as GitHub Markdown, best means in bold."""
     if not scores.num_rows:
         return NO_SCORES
-    return "\n".join(_markdown(each) for each in grids_of(scores))
+    return "\n".join(markdown_grid(each) for each in grids_of(scores))
 
 
-def _markdown(grid: Grid) -> str:
+def markdown_grid(grid: Grid) -> str:
+    """A grid as GitHub Markdown, best means in bold."""
     rows = [[*grid.lead, *grid.headings], ["---"] * (2 + len(grid.headings))]
     for line in grid.lines:
         numbers = [f"**{cell.text}**" if cell.best else cell.text for cell in line.cells]
-        rows.append([_plain(line.method), _plain(line.graph), *numbers])
+        rows.append([plain(line.method), plain(line.graph), *numbers])
     title = f"**{grid.title}**\n\n" if grid.title else ""
-    return title + "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{_plain(grid.caption)}\n"
+    return title + "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{plain(grid.caption)}\n"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text in which Markdown finds nothing to act on."""
     return "".join(f"\\{each}" if each in "\\|*_`<[" else each for each in text)
 

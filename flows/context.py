@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from infra import servers
 from infra.cluster import load_cluster
 from infra.progress import Board
-from infra.runs import new_record
+from infra.runs import RunRecord, new_record
 from infra.stage import Mode, Run
 from infra.tracking import Tracker, sqlite_uri
 from xclr import stages
 from xclr.errors import RecipeError
 from xclr.recipe import Recipe
 from xclr.store import Store
+from xclr.sweep import Layout
 
 if TYPE_CHECKING:
     from prefect import Flow, State
@@ -48,10 +49,12 @@ def tracking_uri(state: Path) -> str:
 
 
 @contextmanager
-def open_run(recipe: Recipe, cluster: str | None, home: str | None, mode: Mode) -> Iterator[Run]:
-    """Check what can be checked at once, then open a run; its record says how it ended."""
+def open_run(
+    recipe: Recipe, cluster: str | None, home: str | None, mode: Mode, swept: Layout | None = None
+) -> Iterator[Run]:
+    """Check what can be checked at once, then open a run of a recipe or a sweep; its record says how it ended."""
     store = Store(home_folder(home))
-    planned = stages.pipeline(recipe, store)
+    planned = stages.pipeline(recipe, store) if swept is None else swept.stages
     store.check_writable()
     state = state_folder(store.home)
     state.mkdir(parents=True, exist_ok=True)
@@ -63,11 +66,11 @@ def open_run(recipe: Recipe, cluster: str | None, home: str | None, mode: Mode) 
     flow_run = _flow_run()
     tags = {"prefect_flow_run": flow_run} if flow_run else {}
     tracker = Tracker(tracking_uri(state), recipe, servers.artifacts_of(state), tags)
-    with _board(len(planned)) as board:
+    with _board(len(planned), brief=swept is not None) as board:
         for line in stages.skipped(recipe):
             board.say(line)
         where = cluster_name(cluster)
-        record = new_record(recipe, (stage.digest for stage in planned), flow_run)
+        record = _record(recipe, swept, [stage.digest for stage in planned], flow_run)
         record = record.model_copy(update={"cluster": str(Path(where).absolute()) if Path(where).is_file() else where})
         run = Run(record, store, load_cluster(where), mode, tracker, board)
         current.append(run)
@@ -82,12 +85,19 @@ def open_run(recipe: Recipe, cluster: str | None, home: str | None, mode: Mode) 
         run.close("completed")
 
 
-def _board(stages: int) -> Board:
+def _record(recipe: Recipe, swept: Layout | None, digests: Sequence[str], flow_run: str | None) -> RunRecord:
+    if swept is None:
+        return new_record(recipe, digests, flow_run)
+    record = new_record(recipe, digests, flow_run, f"sweep-{swept.sweep.name}")
+    return record.model_copy(update={"sweep": swept.sweep, "cells": swept.cells})
+
+
+def _board(stages: int, *, brief: bool) -> Board:
     """Shows a run on the terminal, but for a deployment's, which has none; the server gets every line."""
     from prefect.logging import get_run_logger
     from prefect.runtime import deployment
 
-    return Board(stages, quiet=deployment.id is not None, log=get_run_logger().info)
+    return Board(stages, quiet=deployment.id is not None, brief=brief, log=get_run_logger().info)
 
 
 def _flow_run() -> str | None:

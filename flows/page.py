@@ -49,9 +49,17 @@ def write_page(home: Path, wanted: Sequence[str], scores: pa.Table, against: str
     shown (features that are gone, no labels) is told on the page. Raises StoreError when the file cannot be written.
     """
     records = find_runs(home, wanted)
-    name = f"compare-{_file_name(wanted or [records[0].recipe.name])}.html"
-    path = home / "pages" / name if out is None else out.absolute() / name if out.is_dir() else out.absolute()
-    html = render(records, scores, Store(home), against)
+    name = f"compare-{file_name(wanted or [records[0].recipe.name])}.html"
+    return write_html(home / "pages" / name, render(records, scores, Store(home), against), out)
+
+
+def write_html(path: Path, html: str, out: Path | None) -> Path:
+    """Write a page to `path`, or under its name to `out` where that is a folder, else to the file `out`.
+
+    Returns where it is; raises StoreError when it cannot be written.
+    """
+    if out is not None:
+        path = out.absolute() / path.name if out.is_dir() else out.absolute()
     try:
         write_atomically(path, html)
     except OSError as error:
@@ -59,7 +67,8 @@ def write_page(home: Path, wanted: Sequence[str], scores: pa.Table, against: str
     return path
 
 
-def _file_name(names: Sequence[str]) -> str:
+def file_name(names: Sequence[str]) -> str:
+    """Names in one, cut where it would be too long for a file's."""
     whole = "-".join(names)
     if len(whole) <= LONGEST_NAME:
         return whole
@@ -136,18 +145,21 @@ def _beside_the_paper(scores: pa.Table, answers: Answers) -> tuple[Grid, ...]:
 
 def _facts(record: RunRecord, store: Store) -> dict[str, str]:
     """What was run, for people."""
-    recipe = record.recipe
+    facts = facts_of(record.recipe)
+    data = {"data": facts.pop("data"), "training pictures": _training_pictures(record.recipe, store)}
+    return {"run": record.run} | data | facts | {"started": f"{record.started:%Y-%m-%d %H:%M} UTC"}
+
+
+def facts_of(recipe: Recipe) -> dict[str, str]:
+    """What a recipe trains on what, and how long, for people."""
     train = recipe.train
     data = recipe.data.source if recipe.data.path is None else f"{recipe.data.source} {recipe.data.path.name}"
     return {
-        "run": record.run,
         "data": data + (f", first {recipe.data.limit:,} rows" if recipe.data.limit else ""),
-        "training pictures": _training_pictures(recipe, store),
         "epochs": str(train.epochs),
         "training": f"batch {train.batch_size}, {train.image_size} pixels",
         "backbone": train.backbone + (f", width {train.width}" if train.backbone == "resnet-mini" else ""),
         "seeds": ", ".join(map(str, recipe.seeds)),
-        "started": f"{record.started:%Y-%m-%d %H:%M} UTC",
     }
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
+from infra.batch import join_sweep
 from infra.stage import Run
+from infra.tracking import SweepSummary
 from tasks.stage import artifact_key
 from xclr import schema, stages
 from xclr.artifact import Artifact
+from xclr.sweep import short, text_of
 
 
 def publish_table(run: Run, comparison: Artifact) -> None:
@@ -29,3 +35,26 @@ def publish_links(run: Run) -> None:
         if link is not None:
             key = artifact_key(f"{run.recipe.name} mlflow {what}")
             create_link_artifact(link, key=key, link_text=f"{run.recipe.name} in MLflow: {what}")
+
+
+def publish_sweep(run: Run) -> None:
+    """What came of a sweep: a Markdown artifact of the flow run, and the sweep's own run in MLflow with its page."""
+    from flows.sweep_page import pictures, render_sweep
+    from flows.swept import markdown_of_sweep, read_swept, rows_of, state_counts, summary_of, tags_of
+
+    swept = read_swept(run.store.home, run.record)
+    name, done = swept.sweep.name, state_counts(swept).get("done", 0)
+    key = artifact_key(f"sweep {name}")
+    create_markdown_artifact(markdown_of_sweep(swept), key=key, description=f"Cells of {run.id}")
+    join_sweep(run)
+    files = {"sweep.html": render_sweep(swept).encode(), **pictures(swept)}
+    complete = done == len(swept.lines)
+    rows = [flat(row) for row in rows_of(swept)]
+    run.tracker.record_sweep(name, SweepSummary(done, complete, tags_of(swept), summary_of(swept), rows, files))
+
+
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell's row with a column for each value and score."""
+    values = {short(field): text_of(value) for field, value in row["values"].items()}
+    own = {name: each for name, each in row.items() if name not in {"values", "scores"}}
+    return {**own, **values, **row["scores"]}

@@ -31,7 +31,8 @@ class Training:
 
 def trainings_of(records: Sequence[RunRecord], store: Store) -> list[Training]:
     """Every training of the runs once, in reading order; raises XclrError when their source data are gone."""
-    found = {each.checkpoint.digest: each for record in records for each in _of_recipe(record.recipe, store)}
+    recipes = [recipe for record in records for recipe in record.recipes]
+    found = {each.checkpoint.digest: each for recipe in recipes for each in _of_recipe(recipe, store)}
     return sorted(found.values(), key=lambda each: (*rank(*each.method), each.seed))
 
 

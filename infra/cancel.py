@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -62,32 +62,37 @@ def cancel_flow_run(home: Path, flow_run_id: str) -> int:
 def end_jobs(home: Path, record: RunRecord, digests: Container[str]) -> int:
     """End the jobs of these digests that are the run's alone; returns how many."""
     book, ended = Book(home), 0
+    arrays: dict[str, list[Entry]] = {}  # by name; a job of this machine has none
     for entry in _shares(home, record)[0]:
-        if entry.digest in digests and _end(entry):
-            book.close(entry, JobState.CANCELLED)
-            ended += 1
+        if entry.digest in digests:
+            arrays.setdefault(entry.name or str(entry.job), []).append(entry)
+    for entries in arrays.values():
+        if _end(entries):
+            for entry in entries:
+                book.close(entry, JobState.CANCELLED)
+            ended += len(entries)
     return ended
 
 
-def _end(entry: Entry) -> bool:
-    """End a job from here; False when that is not possible."""
-    job = str(entry.job)
-    if is_slurm(job):
+def _end(entries: Sequence[Entry]) -> bool:
+    """End a job, or elements of an array, from here; False when that is not possible."""
+    jobs = [str(each.job) for each in entries]
+    if is_slurm(jobs[0]):
         try:
-            scancel(job, entry.name)
+            scancel(jobs, entries[0].name)
         except OSError:  # it is asked for again, and told if it stays
             return False
         return True
-    return is_of_this_machine(job) and local.cancel(job) > 0
+    return is_of_this_machine(jobs[0]) and local.cancel(jobs[0]) > 0
 
 
 def find_run(home: Path, name: str) -> RunRecord:
-    """The run of that id, or the newest of that recipe which runs or has jobs; raises StoreError when there is none."""
+    """The run of that id, or the newest of that recipe or sweep which runs or has jobs; else raises StoreError."""
     records = read_runs(home)
     exact = [each for each in records if each.run == name]
-    named = [each for each in exact or records if name in {each.run, each.recipe.name}]
+    named = [each for each in exact or records if name in each.names]
     if not named:
-        known = sorted({each.run for each in records} | {each.recipe.name for each in records})
+        known = sorted({known for each in records for known in each.names})
         near = difflib.get_close_matches(name, known, n=3) or known[-3:]
         remedy = "there are: " + ", ".join(near) if near else "nothing has run in this HOME; see --home and XCLR_HOME"
         raise StoreError(f"no run {name!r} in {home}", remedy)

@@ -44,11 +44,12 @@ class Resources(Config):
     partition: str | None = Field(None, description="default: the cluster's own (slurm)")
     account: str | None = Field(None, description="who pays (slurm)")
     qos: str | None = Field(None, description="quality of service (slurm)")
+    nice: int | None = Field(None, description="how far its jobs stand back behind others, 0 to 2147483645 (slurm)")
     constraint: str | None = Field(None, description="features that the nodes must have (slurm)")
     parallel: int = Field(64, ge=1, description="elements of a job array at once (slurm)")
     setup: tuple[str, ...] = Field((), description="shell lines before the job, such as module load (slurm)")
     sbatch: Mapping[str, str | int | bool] = Field(
-        {}, description="more options of sbatch by their long names, such as {nice: 100} (slurm)"
+        {}, description="more options of sbatch by their long names, such as {reservation: spring} (slurm)"
     )
 
     @model_validator(mode="after")

@@ -50,13 +50,14 @@ def account(book: Book, stage: Stage, manifest: Manifest, gpus: int) -> Usage | 
 def costs_of(home: Path, record: RunRecord) -> list[CostLine]:
     """The costs of everything that a run planned, whoever made it, in the order of its stages."""
     book, found = Book(home), dict[tuple[str, str], list[Usage]]()
-    planned = pipeline(record.recipe, Store(home))
+    store = Store(home)
+    planned = {stage.digest: stage for recipe in record.recipes for stage in pipeline(recipe, store)}
     methods = {
-        str(stage.digest): method_name(stage.config.objective)
-        for stage in planned
+        str(digest): method_name(stage.config.objective)
+        for digest, stage in planned.items()
         if isinstance(stage.config, PretrainConfig)
     }
-    for stage in planned:
+    for stage in planned.values():
         usage = book.usage(stage.digest)
         if usage is not None:
             owner = stage.inputs.get("checkpoint")
@@ -67,7 +68,7 @@ def costs_of(home: Path, record: RunRecord) -> list[CostLine]:
 
 def last_run(home: Path, name: str | None) -> RunRecord:
     """The newest run, or the newest of that id or recipe; raises StoreError when there is none."""
-    records = [each for each in read_runs(home) if name in {None, each.run, each.recipe.name}]
+    records = [each for each in read_runs(home) if name is None or name in each.names]
     if not records:
         raise StoreError(f"no run {name or ''} in {home}".replace("  ", " "), "xclr status --all lists the runs")
     return records[-1]

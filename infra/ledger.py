@@ -25,7 +25,7 @@ from xclr.errors import StoreError
 from xclr.recipe import RetriesConfig
 from xclr.store import write_atomically
 
-JobId = str  # "<host>/<pid>/<start time in ms>", because a pid is used again, or "slurm/<number>"
+JobId = str  # "<host>/<pid>/<start time in ms>", because a pid is used again, or "slurm/<number>[_<element>]"
 USAGE = "usage.json"
 UNSEEN_GRACE = timedelta(minutes=10)  # how long a claim from another machine may stay without a job
 
@@ -64,6 +64,7 @@ class Entry(BaseModel):
     owner: JobId  # the process that claimed it
     claimed: datetime
     name: str = ""  # of the job in Slurm, drawn with the claim; none for jobs of this machine
+    element: int | None = None  # of the array of that name, whose other elements make other digests
     job: JobId | None = None  # what makes it
     log: str | None = None
     state: JobState | None = None  # the end, once known
@@ -152,7 +153,7 @@ def _decide(entry: Entry, observed: Mapping[JobId, JobState], now: datetime, ret
             return Attach(entry.digest, entry.job)
         case JobState.COMPLETED:
             return Adopt(entry.digest)
-        case JobState.FAILED | JobState.OUT_OF_MEMORY:
+        case JobState.FAILED | JobState.OUT_OF_MEMORY if state is JobState.OUT_OF_MEMORY or not retries.failures:
             return GiveUp(entry.digest, entry.attempt, WHY[state])
         case _:
             return _again(entry, state, retries)
@@ -181,9 +182,13 @@ def _again(entry: Entry, state: JobState, retries: RetriesConfig) -> Submit | Gi
     """Another attempt, unless so many ended in this way already."""
     lost = (JobState.GONE, JobState.UNSEEN)
     same = lost if state in lost else (state,)
-    most = {JobState.TIMEOUT: retries.timeouts, JobState.NODE_FAIL: retries.node_failures}.get(
-        state, retries.crashes if state in lost else None
-    )
+    limits = {
+        JobState.TIMEOUT: retries.timeouts,
+        JobState.NODE_FAIL: retries.node_failures,
+        JobState.FAILED: retries.failures,
+        **dict.fromkeys(lost, retries.crashes),
+    }
+    most = limits.get(state)
     times = sum(each in same for each in entry.before)
     if most is not None and times >= most:
         return GiveUp(entry.digest, entry.attempt, f"{WHY[state]}, {times + 1} times in all")

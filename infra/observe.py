@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from infra.ledger import UNSEEN_GRACE, Entry, JobId, JobState, find_process, is_of_this_machine, now
-from infra.slurm.queue import PREFIX, QUEUE, Whole, is_slurm, log_of, whole
+from infra.slurm.queue import PREFIX, QUEUE, Whole, folder_of, is_slurm, log_of, whole
 from xclr.job import FAILURE, RESULT, STOPPED
 from xclr.store import is_locked
 
@@ -33,11 +33,13 @@ def found_again(entry: Entry, out: Path) -> Entry:
     ids = QUEUE.named(entry.name)
     if not ids:
         return entry
+    folder = folder_of(out, entry.name, entry.element)
+    if entry.element is not None:
+        job = f"{PREFIX}{ids[-1]}_{entry.element}"
+        return entry.model_copy(update={"job": job, "log": str(log_of(folder, job, array=False))})
     job = PREFIX + "+".join(ids)
-    logs = sorted((out / "jobs" / entry.name).glob(f"{ids[0]}_*_log.out"))
-    return entry.model_copy(
-        update={"job": job, "log": str(logs[0] if logs else log_of(out, entry.name, job, array=False))}
-    )
+    logs = sorted(folder.glob(f"{ids[0]}_*_log.out"))
+    return entry.model_copy(update={"job": job, "log": str(logs[0] if logs else log_of(folder, job, array=False))})
 
 
 def _is_busy(entry: Entry) -> bool:

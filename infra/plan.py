@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -10,9 +11,12 @@ from infra.cluster import Cluster
 from infra.estimate import elements, estimate, expected_captions
 from infra.ledger import Attach, Book, Ledger, now, reconcile
 from infra.observe import observe
+from infra.slurm.queue import max_array_size
+from xclr.errors import RecipeError
 from xclr.recipe import Recipe
 from xclr.stages import GraphKnnConfig, Stage, pipeline
 from xclr.store import Store
+from xclr.sweep import Layout, is_of_cell
 
 
 class PlannedStage(BaseModel):
@@ -42,6 +46,53 @@ def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, 
         costs = estimate(stage, store, recipe) if on_cores else None
         planned.append(found if costs is None else found.model_copy(update=costs._asdict()))
     return tuple(planned)
+
+
+class PlannedLevel(BaseModel):
+    """The stages of a sweep that do the same: how many are there, being made, to be made; what the latter may take.
+
+    `gpu_hours` count each of `running` and `miss` once, at its time limit; `arrays` are submissions to Slurm.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    level: str
+    stages: int
+    hit: int
+    running: int
+    miss: int
+    arrays: int
+    at_once: int
+    gpu_hours: float
+
+
+def plan_sweep(swept: Layout, store: Store, cluster: Cluster) -> tuple[PlannedLevel, ...]:
+    """Every level of a sweep in order; touches nothing."""
+    return tuple(_planned_level(swept, name, store, cluster) for name in swept.levels)
+
+
+def check_budget(swept: Layout, levels: Sequence[PlannedLevel]) -> None:
+    """Raise RecipeError when a sweep's plan may take more GPU-hours than it is allowed."""
+    allowed, planned = swept.sweep.max_gpu_hours, sum(each.gpu_hours for each in levels)
+    if allowed is None or planned <= allowed:
+        return
+    most = max(levels, key=lambda each: each.gpu_hours)
+    raise RecipeError(
+        f"sweep {swept.sweep.name} may take {planned:,.0f} GPU-hours, more than the {allowed:,.0f} allowed: "
+        f"{most.miss + most.running} x {most.level} of at most {most.gpu_hours / (most.miss + most.running):,.0f} each",
+        "sweep fewer values or seeds, lower timeout_min in the cluster file, or raise --max-gpu-hours",
+    )
+
+
+def _planned_level(swept: Layout, name: str, store: Store, cluster: Cluster) -> PlannedLevel:
+    level = swept.levels[name]
+    planned = [_planned(stage, store, cluster) for stage in level]
+    count = {state: sum(each.state == state for each in planned) for state in ("hit", "running", "miss")}
+    resources = cluster.resources_of(level[0])
+    on_slurm = resources.executor == "slurm"
+    arrays = -(-count["miss"] // max_array_size()) if on_slurm and is_of_cell(level[0]) else count["miss"] * on_slurm
+    at_once = swept.sweep.parallel or (resources.parallel if on_slurm else len(level))
+    hours = sum(each.gpu_hours for each in planned)
+    return PlannedLevel(level=name, stages=len(level), **count, arrays=arrays, at_once=at_once, gpu_hours=hours)
 
 
 def other_method(recipe: Recipe, store: Store) -> str | None:

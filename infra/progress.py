@@ -32,11 +32,16 @@ SILENT_S = 120
 
 
 class Board:
-    """Shows the stages of a run, on the terminal unless `quiet` and line by line to `log`; a context manager."""
+    """Shows the stages of a run, on the terminal unless `quiet` and line by line to `log`; a context manager.
 
-    def __init__(self, total: int, *, quiet: bool = False, log: Callable[[str], None] | None = None) -> None:
+    A `brief` one counts finished stages and has no line for each.
+    """
+
+    def __init__(
+        self, total: int, *, quiet: bool = False, brief: bool = False, log: Callable[[str], None] | None = None
+    ) -> None:
         self.console = Console(stderr=True, quiet=quiet)
-        self.log = log
+        self.log, self.brief = log, brief
         self.bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -80,7 +85,17 @@ class Board:
         with self.lock:
             self.done += 1
             self.bars.advance(self.overall)
-            self.say(f"[dim]{self.done:>3}/{self.total}[/dim] {name} [dim]{how}[/dim]")
+            if not self.brief:
+                self.say(f"[dim]{self.done:>3}/{self.total}[/dim] {name} [dim]{how}[/dim]")
+
+    @contextmanager
+    def counting(self, name: str, total: int) -> Iterator[Callable[[], None]]:
+        """Show a bar that advances by one at each call of what this gives."""
+        bar = self.bars.add_task(name, total=total, ok="")
+        try:
+            yield lambda: self.bars.advance(bar)
+        finally:
+            self.bars.remove_task(bar)
 
     @contextmanager
     def stage(self, name: str, out: Path) -> Iterator[None]:

@@ -15,6 +15,7 @@ from infra.ledger import JobId, find_process, is_of_this_machine, now, this_proc
 from xclr.errors import StoreError
 from xclr.recipe import Recipe
 from xclr.store import write_atomically
+from xclr.sweep import Cell, Sweep, points
 
 State = Literal["running", "completed", "failed", "cancelled"]
 Shown = Literal["running", "completed", "failed", "cancelled", "interrupted"]
@@ -34,6 +35,18 @@ class RunRecord(BaseModel):
     cluster: str = "local"  # name, or path of the cluster file
     ended: datetime | None = None
     scores: str | None = None  # digest of the comparison
+    sweep: Sweep | None = None  # what the run is of, where it is not of one recipe
+    cells: tuple[Cell, ...] = ()  # the sweep's
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What a person may call it: its id, the recipe, the sweep."""
+        return frozenset({self.run, self.recipe.name if self.sweep is None else self.sweep.name})
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """What was run: the recipe, or those of the sweep's points."""
+        return (self.recipe,) if self.sweep is None else tuple(each.recipe for each in points(self.sweep))
 
 
 class Scan(NamedTuple):
@@ -43,10 +56,10 @@ class Scan(NamedTuple):
     faults: tuple[StoreError, ...]
 
 
-def new_record(recipe: Recipe, digests: Iterable[str], flow_run: str | None = None) -> RunRecord:
-    """The record of a run of this process that begins now."""
+def new_record(recipe: Recipe, digests: Iterable[str], flow_run: str | None = None, name: str = "") -> RunRecord:
+    """The record of a run of this process that begins now; its id begins with `name`, else with the recipe's."""
     started = now()
-    name = f"{recipe.name}-{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    name = f"{name or recipe.name}-{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     return RunRecord(
         run=name, recipe=recipe, state="running", started=started, process=this_process(),
         digests=tuple(map(str, digests)), flow_run=flow_run,

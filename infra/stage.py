@@ -32,7 +32,8 @@ from infra.ledger import (
 from infra.observe import found_again, observe
 from infra.progress import Board
 from infra.runs import RunRecord, cancel_mark, write_record
-from infra.slurm.queue import QUEUE, job_name, log_of, slurm_name
+from infra.slurm.job import StageJob
+from infra.slurm.queue import QUEUE, folder_of, job_name, log_of, slurm_name
 from infra.slurm.submit import Order
 from infra.slurm.submit import submit as slurm_submit
 from infra.snapshot import freeze
@@ -118,14 +119,29 @@ def ensure(run: Run, stage: Stage) -> Artifact:
     """The stage's artifact: found and verified, or made; tracked either way. Raises XclrError if it cannot be made."""
     artifact = run.store.find(stage.digest)
     if artifact is not None:
-        entry, manifest = run.book.latest(stage.digest), run.store.manifest(artifact)
-        made = Made(artifact, manifest, run.book.usage(stage.digest), entry.run if entry else "the store")
-        run.tracker.record(stage, made)
-        run.board.finished(stage.name, "hit")
+        found(run, stage, artifact)
         return artifact
+    out = begin(run, stage)
+    return made(run, stage, _make(run, stage, out))
+
+
+def begin(run: Run, stage: Stage) -> Path:
+    """The directory of a stage that is to be made; raises StoreError when the run may only read."""
     if run.mode == "read-only":
         raise StoreError(f"{stage.name} is not in {run.store.home}", "run without --mode read-only")
-    artifact = _make(run, stage, run.store.begin(stage.digest))
+    return run.store.begin(stage.digest)
+
+
+def found(run: Run, stage: Stage, artifact: Artifact) -> None:
+    """Track and count what was there already."""
+    entry, manifest = run.book.latest(stage.digest), run.store.manifest(artifact)
+    reused = Made(artifact, manifest, run.book.usage(stage.digest), entry.run if entry else "the store")
+    run.tracker.record(stage, reused)
+    run.board.finished(stage.name, "hit")
+
+
+def made(run: Run, stage: Stage, artifact: Artifact) -> Artifact:
+    """Track and count what this run made or waited for, with what its jobs used."""
     manifest = run.store.manifest(artifact)
     usage = account(run.book, stage, manifest, run.cluster.resources_of(stage).gpus)
     run.tracker.record(stage, Made(artifact, manifest, usage))
@@ -135,33 +151,49 @@ def ensure(run: Run, stage: Stage) -> Artifact:
 
 def _make(run: Run, stage: Stage, out: Path) -> Artifact:
     """Go from what the ledger says to a committed artifact, whoever does the work."""
-    waited_for: set[int] = set()  # attempts whose end this run sees
+    waited_for: set[int] = set()
     while (artifact := run.store.find(stage.digest)) is None:
-        if run.should_stop:
-            raise _stopped(run, stage)
-        entry, action = _next(run, stage, out)
-        match action:
-            case Submit(before=before) if entry and entry.attempt in waited_for and before[-1:] == (CANCELLED,):
-                raise JobError(f"{stage.name}: its job was cancelled", "run the recipe again to submit it anew")
-            case Submit():
-                if action.attempt > 1:
-                    run.board.say(f"{stage.name}: submitted again, {action.reason}")
-                waited_for.add(action.attempt)
-                _submit(run, stage, out, action)
-            case Attach() if entry is not None:
-                waited_for.add(entry.attempt)
-                if entry.job is not None:
-                    run.board.say(f"{stage.name}: waits for {job_name(entry.job)}, which run {entry.run} submitted")
+        match decide(run, stage, out, waited_for):
+            case Submit() as order:
+                announce(run, stage, order, waited_for)
+                _submit(run, stage, out, order)
+            case Attach():
                 _wait(run, stage, out)
             case Adopt():
-                _commit(run, stage, out)
-            case GiveUp(attempt=attempt, reason=reason) if attempt in waited_for or run.mode == "cached":
-                raise _failure(run, stage, out, reason)
-            case GiveUp(attempt=attempt):
-                run.board.say(f"{stage.name}: tried again, it failed in an earlier run")
-                waited_for.add(attempt + 1)
-                _submit(run, stage, out, Submit(stage.digest, attempt + 1, "it failed in an earlier run"))
+                commit(run, stage, out)
     return artifact
+
+
+def decide(run: Run, stage: Stage, out: Path, waited_for: set[int]) -> Submit | Attach | Adopt:
+    """What the run does next about a stage that is not there.
+
+    `waited_for` holds the attempts whose end this run sees, and is added to. Raises JobError when nothing more is done.
+    """
+    if run.should_stop:
+        raise _stopped(run, stage)
+    entry, action = _next(run, stage, out)
+    match action:
+        case Submit(before=before) if entry and entry.attempt in waited_for and before[-1:] == (CANCELLED,):
+            raise JobError(f"{stage.name}: its job was cancelled", "run it again to submit it anew")
+        case Submit():
+            return action
+        case Attach() if entry is not None:
+            if entry.job is not None and entry.attempt not in waited_for:
+                run.board.say(f"{stage.name}: waits for {job_name(entry.job)}, which run {entry.run} submitted")
+            waited_for.add(entry.attempt)
+        case GiveUp(attempt=attempt, reason=reason):
+            if attempt in waited_for or run.mode == "cached":
+                raise _failure(run, stage, out, reason)
+            return Submit(stage.digest, attempt + 1, "it failed in an earlier run")
+    assert not isinstance(action, GiveUp)
+    return action
+
+
+def announce(run: Run, stage: Stage, order: Submit, waited_for: set[int]) -> None:
+    """Say that a stage is submitted once more, and take note that this run sees the attempt's end."""
+    if order.attempt > 1:
+        run.board.say(f"{stage.name}: submitted again, {order.reason}")
+    waited_for.add(order.attempt)
 
 
 def _stopped(run: Run, stage: Stage) -> JobError:
@@ -207,15 +239,10 @@ def _submit(run: Run, stage: Stage, out: Path, order: Submit) -> None:
     resources = run.cluster.resources_of(stage)
     on_slurm = resources.executor == "slurm"
     with run.cores.taken(0 if on_slurm else resources.ranks * resources.threads_per_rank):
-        entry = Entry(
-            digest=stage.digest, kind=stage.kind, stage=stage.name, run=run.id, attempt=order.attempt,
-            owner=this_process(), claimed=ledger.now(), before=order.before,
-            name=slurm_name(stage.name) if on_slurm else "",
-        )  # fmt: skip
-        if run.should_stop or not run.book.claim(entry):
+        name = slurm_name(stage.name) if on_slurm else ""
+        entry = claim(run, stage, out, order, name)
+        if entry is None:
             return
-        for stale in OUTCOMES:
-            (out / stale).unlink(missing_ok=True)
         if resources.executor == "inline":
             with run.board.stage(stage.name, out):
                 _run_inline(run, stage, out, entry)
@@ -224,33 +251,59 @@ def _submit(run: Run, stage: Stage, out: Path, order: Submit) -> None:
             _start(run, stage, out, entry)
         except JobError as error:
             end_jobs(run.store.home, run.record, {str(stage.digest)})  # the part of an array that was taken
-            record_failure(out, error)
-            run.book.close(entry, JobState.FAILED)
+            refused(run, entry, out, error)
         else:
             _wait(run, stage, out)
+
+
+def claim(run: Run, stage: Stage, out: Path, order: Submit, name: str, element: int | None = None) -> Entry | None:
+    """Claim an attempt and write down its stage; None when another process was first or nothing may begin.
+
+    Outcomes of earlier attempts are gone after that.
+    """
+    entry = Entry(
+        digest=stage.digest, kind=stage.kind, stage=stage.name, run=run.id, attempt=order.attempt,
+        owner=this_process(), claimed=ledger.now(), before=order.before, name=name, element=element,
+    )  # fmt: skip
+    if run.should_stop or not run.book.claim(entry):
+        return None
+    for stale in OUTCOMES:
+        (out / stale).unlink(missing_ok=True)
+    write_atomically(out / STAGE, stage.to_json())
+    return entry
+
+
+def refused(run: Run, entry: Entry, out: Path, error: JobError) -> None:
+    """Write down that an attempt could not be submitted."""
+    record_failure(out, error)
+    run.book.close(entry, JobState.FAILED)
 
 
 def _start(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
     """Submit the job of an attempt and write its id into the ledger."""
     resources = run.cluster.resources_of(stage)
-    stage_json = out / STAGE
-    write_atomically(stage_json, stage.to_json())
-    (out / "jobs").mkdir(exist_ok=True)
     if resources.executor == "local":
-        started = local.submit(stage_json, out, resources, run.code)
+        (out / "jobs").mkdir(exist_ok=True)
+        started = local.submit(out / STAGE, out, resources, run.code)
         run.book.update(entry.model_copy(update={"job": started.job, "log": started.log}))
         return
     number = shards.count(stage)
     pieces = shards.missing(out, number) if number > 1 else ()
-    comment = f"xclr run={run.id} stage={stage.name} digest={stage.digest}"
-    order = Order(stage_json, out, entry.name, comment, run.code, run.recipe.retries.timeouts, pieces)
+    order = Order(
+        jobs=tuple(StageJob(out / STAGE, out, resources.threads_per_rank, piece) for piece in pieces or (None,)),
+        folder=folder_of(out, entry.name, None),
+        name=entry.name,
+        comment=f"xclr run={run.id} stage={stage.name} digest={stage.digest}",
+        code=run.code,
+        timeouts=run.recipe.retries.timeouts,
+        array=bool(pieces),
+    )
     for job in slurm_submit(order, resources):
-        log = log_of(out, entry.name, job, array=bool(pieces))
-        entry = entry.model_copy(update={"job": job, "log": str(log)})
+        entry = entry.model_copy(update={"job": job, "log": str(log_of(order.folder, job, array=order.array))})
         run.book.update(entry)
     if run.cancelled:  # while it was being submitted
         end_jobs(run.store.home, run.record, {str(stage.digest)})
-    what = f"an array of {len(pieces)} in " if pieces else ""
+    what = f"an array of {len(pieces)} in " if order.array else ""
     run.board.say(f"{stage.name}: {what}{job_name(str(entry.job))}")
 
 
@@ -297,7 +350,7 @@ def _wait(run: Run, stage: Stage, out: Path) -> None:
             time.sleep(POLL_S)
 
 
-def _commit(run: Run, stage: Stage, out: Path) -> None:
+def commit(run: Run, stage: Stage, out: Path) -> None:
     """Make a job's output visible; what turns out to be damaged loses its result, and is made again."""
     with only_writer(out):
         if run.store.find(stage.digest) is None and (out / RESULT).exists():

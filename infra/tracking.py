@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
@@ -19,16 +20,15 @@ from infra.ledger import Usage
 from infra.progress import Advance, read_progress
 from infra.slurm.queue import is_slurm
 from xclr.artifact import Artifact, Manifest
-from xclr.recipe import Config, Recipe, graph_name, method_name
+from xclr.recipe import Recipe
 from xclr.spool import SPOOL, Entry, read_spool
 from xclr.stages import (
     BenchmarkConfig,
     BenchmarkFeaturesConfig,
     ImagesConfig,
-    PretrainConfig,
-    ReferenceConfig,
     Stage,
     SuiteConfig,
+    origin,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 LOCK = "tracking.lock"  # in STATE: one thread of one process writes at a time; together they break MLflow's unique keys
 BATCH = 1000  # metrics a request: MLflow's limit
 CHECKPOINTS = ("pretrain", "reference")  # kinds of stages that have a run of their own
-FOLLOW_EVERY = 20  # polls of a running job between two uploads of its metrics
+FOLLOW_EVERY_S = 6.0  # between two uploads of a running stage's metrics
+SWEPT = "sweep_run"  # tag of a sweep's own run
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
@@ -81,6 +82,17 @@ class Made(NamedTuple):
     reused_from: str | None = None
 
 
+class SweepSummary(NamedTuple):
+    """What came of a sweep: a table of its cells, numbers and tags, files by name; `done` cells of it, all or not."""
+
+    done: int
+    complete: bool
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    rows: Sequence[Mapping[str, Any]]
+    files: Mapping[str, bytes]
+
+
 class Tracker:
     """Writes stages to one experiment of an MLflow store."""
 
@@ -91,7 +103,7 @@ class Tracker:
         self.opened: tuple[MlflowClient, str] | None = None
         self.runs: dict[str, MlflowRun] = {}  # by our digest, or "data"
         self.sent: dict[str, int] = {}  # last step sent, by digest
-        self.polls = 0
+        self.followed: dict[str, float] = {}  # when a running stage was last looked at, by digest
 
     def record(self, stage: Stage, made: Made) -> None:
         """Log a finished stage, unless it is logged already."""
@@ -112,15 +124,57 @@ class Tracker:
                 client.set_terminated(run.info.run_id, "FINISHED", _made_ms(manifest))
 
     def follow(self, stage: Stage, out: Path) -> None:
-        """Upload the new metrics of a running pretraining, or how far the pictures are, now and then."""
-        self.polls += 1
-        if stage.kind == "images" and self.polls % FOLLOW_EVERY == 0 and (seen := read_progress(out)):
-            with self.lock:
-                self._advance(seen)
-        if stage.kind == "pretrain" and self.polls % FOLLOW_EVERY == 0:
-            with self.lock:
+        """Upload the new metrics of a running pretraining, or how far the pictures are, every few seconds."""
+        now = time.monotonic()
+        if stage.kind not in {"images", "pretrain"} or now - self.followed.get(stage.digest, -now) < FOLLOW_EVERY_S:
+            return
+        self.followed[stage.digest] = now
+        with self.lock:
+            if stage.kind == "pretrain":
                 self._pretraining(str(stage.digest), stage, out)
                 self._send(stage, out)
+            elif seen := read_progress(out):
+                self._advance(seen)
+
+    def join_sweep(self, sweep: str, cells: Mapping[str, str]) -> None:
+        """Tag the runs of a sweep's networks, by digest, with its name and their values; what is not there is left out.
+
+        A run is in as many sweeps as name it: tag `sweep` holds all their names, `sweep.<name>` the values.
+        """
+        with self.lock:
+            client = self._client()
+            for digest, values in cells.items():
+                if digest in self.runs:
+                    run = client.get_run(self.runs[digest].info.run_id)
+                    names = {*filter(None, run.data.tags.get("sweep", "").split(",")), sweep}
+                    tags = {"sweep": ",".join(sorted(names)), f"sweep.{sweep}": values}
+                    for key, value in tags.items():
+                        if run.data.tags.get(key) != value:
+                            client.set_tag(run.info.run_id, key, value)
+
+    def record_sweep(self, name: str, told: SweepSummary) -> None:
+        """Log what came of a sweep to its own run, which is found again when the sweep goes on or is extended."""
+        from mlflow.entities import Metric, RunTag
+
+        with self.lock:
+            client, experiment = self._open()
+            found = client.search_runs([experiment], f"tags.{SWEPT} = '{name}'", max_results=1)
+            tags = {"stage": "sweep", SWEPT: name, **told.tags}
+            run = found[0] if found else self._create(NewRun(f"sweep {name}", tags))
+            step, when = told.done, int(time.time() * 1000)
+            logged = {key for key in told.metrics if self._last_step(run, key) >= step}
+            metrics = [Metric(key, value, when, step) for key, value in told.metrics.items() if key not in logged]
+            client.log_batch(run.info.run_id, metrics=metrics, tags=[RunTag(*each) for each in tags.items()])
+            client.log_dict(run.info.run_id, _table(told.rows), "table.json")
+            with TemporaryDirectory() as folder:
+                for file, content in told.files.items():
+                    Path(folder, file).write_bytes(content)
+                    client.log_artifact(run.info.run_id, str(Path(folder, file)))
+            client.set_terminated(run.info.run_id, "FINISHED" if told.complete else "FAILED")
+            self.runs[f"sweep {name}"] = run
+
+    def _last_step(self, run: MlflowRun, metric: str) -> int:
+        return max((each.step for each in self._client().get_metric_history(run.info.run_id, metric)), default=-1)
 
     def _advance(self, seen: Advance) -> None:
         """Rows done, of these the usable ones, rows a second and seconds left, each over the rows done."""
@@ -167,7 +221,8 @@ class Tracker:
                 found = client.get_experiment_by_name(self.recipe.name)
                 experiment = found.experiment_id if found else client.create_experiment(self.recipe.name, where)
             for run in client.search_runs([experiment], max_results=10_000):
-                self.runs[run.data.tags.get("digest") or run.data.tags.get("stage", "")] = run
+                sweep = f"sweep {run.data.tags[SWEPT]}" if SWEPT in run.data.tags else ""
+                self.runs[sweep or run.data.tags.get("digest") or run.data.tags.get("stage", "")] = run
             self.opened = client, experiment
         return self.opened
 
@@ -178,7 +233,7 @@ class Tracker:
         self._open()
         if digest in self.runs:
             return self.runs[digest]
-        method, dataset, graph, seed = _origin(stage.config)
+        method, dataset, graph, seed = origin(stage.config)
         tags = {"method": method, "dataset": dataset, "graph": graph, "seed": str(seed), "digest": digest}
         if reused_from is not None:
             tags["reused_from"] = reused_from
@@ -240,6 +295,17 @@ class Tracker:
         ]
 
 
+def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows as MLflow's pages show a table; a value that is no number is text."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    plain = (str, int, float, type(None))
+    cells = [[row.get(name) for name in columns] for row in rows]
+    return {
+        "columns": columns,
+        "data": [[each if isinstance(each, plain) else str(each) for each in row] for row in cells],
+    }
+
+
 def _checkpoint(stage: Stage) -> str | None:
     """Digest of the pretraining that a stage belongs to; None for data stages."""
     if stage.kind in CHECKPOINTS:
@@ -260,14 +326,6 @@ def _own_name(stage: Stage) -> str:
     if isinstance(stage.config, BenchmarkConfig | BenchmarkFeaturesConfig):
         return f"{stage.kind}.{stage.config.dataset}"
     return stage.kind
-
-
-def _origin(config: Config) -> tuple[str, str, str, int]:
-    """Method, data set, graph and seed of a checkpoint."""
-    if isinstance(config, ReferenceConfig):
-        return config.reference.label, config.dataset, Path(config.reference.weights).name, config.reference.seed
-    assert isinstance(config, PretrainConfig)
-    return method_name(config.objective), config.dataset, graph_name(config.objective), config.seed
 
 
 def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[Metric]:

@@ -4,6 +4,7 @@ from tasks.compare import comparison
 from tasks.data import captions, class_graph, embeddings, graph, graph_report, images, source
 from tasks.evaluate import benchmark, export, made_of, reference, suite
 from tasks.pretrain import pretrain
+from tasks.sweep import level
 
 __all__ = [
     "benchmark",
@@ -15,6 +16,7 @@ __all__ = [
     "graph",
     "graph_report",
     "images",
+    "level",
     "made_of",
     "pretrain",
     "reference",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
@@ -17,7 +17,7 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
-from infra.progress import read_progress
+from infra.progress import Advance, read_progress
 from infra.slurm.queue import is_slurm, job_name
 from infra.stage import Run, ensure
 from xclr.artifact import Artifact
@@ -30,6 +30,33 @@ def make(run: Run, stage: Stage) -> Artifact:
     """The stage's artifact, found or made; a long one shows its progress and its Slurm job at its task run."""
     with _followed(run, stage):
         return ensure(run, stage)
+
+
+@contextmanager
+def counted(run: Run, what: str, stages: Sequence[Stage]) -> Iterator[None]:
+    """Show at the task run how many of some stages are done, where that takes long."""
+    over = threading.Event()
+    follow = contextvars.copy_context().run
+    thread = threading.Thread(target=follow, args=(_count, run, what, stages, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _count(run: Run, what: str, stages: Sequence[Stage], over: threading.Event) -> None:
+    artifact = None
+    try:
+        while not over.wait(EVERY_S):
+            done = sum(run.store.find(each.digest) is not None for each in stages)
+            artifact = _show_progress(artifact, what, Advance(done, len(stages)))
+        if artifact is not None:
+            done = sum(run.store.find(each.digest) is not None for each in stages)
+            _show_progress(artifact, what, Advance(done, len(stages)))
+    except (httpx.HTTPError, PrefectException) as error:  # the stages go on without their bar
+        get_run_logger().warning("progress of %s is no longer shown: %s", what, error)
 
 
 def artifact_key(name: str) -> str:
@@ -76,8 +103,10 @@ def _name_job(run: Run, stage: Stage, named: str | None) -> str | None:
 
 def _show(artifact: UUID | None, name: str, out: Path) -> UUID | None:
     seen = read_progress(out)
-    if seen is None:
-        return artifact
+    return artifact if seen is None else _show_progress(artifact, name, seen)
+
+
+def _show_progress(artifact: UUID | None, name: str, seen: Advance) -> UUID | None:
     percent, words = 100 * seen.done / max(1, seen.total), f"{name}: {seen}"
     if artifact is None:
         made = create_progress_artifact(percent, key=artifact_key(f"progress {name}"), description=words)

@@ -456,8 +456,16 @@ def test_the_named_recipes_of_the_paper_keep_its_settings(name):
     assert (recipe.embed.model, recipe.embed.precision) == ("sentence-transformers/all-mpnet-base-v2", "float16")
 
 
-def test_every_field_of_the_data_says_what_it_is():
-    assert all(field.description for field in DataConfig.model_fields.values())
+@pytest.mark.parametrize("model", [DataConfig, TrainConfig])
+def test_every_field_of_the_data_and_the_training_says_what_it_is(model):
+    assert all(field.description for field in model.model_fields.values())
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.01])
+def test_a_share_of_the_training_pictures_is_above_0_and_at_most_1(fraction):
+    with pytest.raises(RecipeError, match=r"train\.fraction"):
+        load_recipe("smoke", (f"train.fraction={fraction}",))
+    assert load_recipe("smoke").train.fraction == 1
 
 
 def test_overrides_change_a_loaded_recipe_as_they_change_a_file():

@@ -275,6 +275,30 @@ def test_too_few_training_pictures_are_told_a_batch_size_that_works():
     assert caught.value.remedy == "--set train.batch_size=25"
 
 
+def test_a_batch_larger_than_what_a_fraction_leaves_is_refused_by_its_name():
+    with pytest.raises(DataError) as caught:
+        stages.check_sizes(recipe(train={"fraction": 0.1}), counted(train=1644, distinct=100))
+    assert caught.value.message == (
+        "train.batch_size 256 is larger than the 164 training pictures that train.fraction 0.1 leaves"
+    )
+    assert caught.value.remedy == "--set train.batch_size=82, or a larger train.fraction"
+    stages.check_sizes(recipe(train={"fraction": 0.1, "batch_size": 164}), counted(train=1644, distinct=100))
+
+
+def test_a_fraction_renames_every_training_but_the_untrained_row_and_no_data(store):
+    gone = renamed(digests(store), digests(store, train={"fraction": 0.5}))
+    assert gone == renamed(digests(store), digests(store, train={"epochs": 3}))
+
+
+def test_finetuning_sees_all_pictures_whatever_the_pretraining_saw(store):
+    def finetuned(**train):
+        mine = recipe(train=train, evaluate={"suites": ["finetune"]})
+        made = {name: store.reference(Digest(name, "ab" * 16)) for name in ("checkpoint", "export")}
+        return stages.finetune(mine, "xclr", made | {"benchmark:imagenet": store.reference(Digest("b", "ab" * 16))})
+
+    assert finetuned(fraction=0.1).digest == finetuned().digest
+
+
 def test_too_few_captions_are_told_a_k_that_works():
     with pytest.raises(DataError, match=r"graph\.k 10 .* 10") as caught:
         stages.check_sizes(recipe(train={"batch_size": 2}, graph={"k": 10}), counted(train=50, distinct=10))

@@ -13,10 +13,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
+SIZE = (3.4, 2.2)  # of a plot, inches
+DPI = 200  # of a picture
 
 
 def environment(folder: Path) -> Environment:
@@ -25,25 +28,45 @@ def environment(folder: Path) -> Environment:
     return Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
-def plot(title: str, salt: str, draw: Callable[[Axes], None]) -> Markup:
+def plot(title: str, salt: str, draw: Callable[[Axes], None], size: tuple[float, float] = SIZE) -> Markup:
     """What `draw` puts on axes, as one <svg> element with a title, safe to stand in HTML beside others.
 
     Plots of one page need different salts: ids are made of them.
     """
+    buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 8}):
-        figure = Figure(figsize=(3.4, 2.2), layout="constrained")
-        axes = figure.subplots()
-        draw(axes)
-        for label in (axes.xaxis.label, axes.yaxis.label):
-            label.set_color(INK)
-        axes.tick_params(which="both", colors=INK, width=0.5, length=3)
-        axes.grid(color=INK, alpha=0.12, linewidth=0.5)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set(color=INK, linewidth=0.5)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        metadata = {"Date": None, "Creator": None}
+        _figure(draw, size).savefig(buffer, format="svg", transparent=True, metadata=metadata)
     return _inline(buffer.getvalue(), title)
+
+
+def picture(title: str, draw: Callable[[Axes], None], size: tuple[float, float] = SIZE) -> bytes:
+    """The same as a PNG file on white, under its title, with a legend of what `draw` labelled."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"font.size": 8}):
+        figure = _figure(draw, size)
+        figure.suptitle(title, fontsize=9)
+        (axes,) = figure.axes
+        for text in axes.texts:
+            text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+        if axes.get_legend_handles_labels()[1]:
+            figure.legend(loc="outside lower center", fontsize=7, frameon=False, ncols=2)
+        figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def _figure(draw: Callable[[Axes], None], size: tuple[float, float]) -> Figure:
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    draw(axes)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(INK)
+    axes.tick_params(which="both", colors=INK, width=0.5, length=3)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(color=INK, linewidth=0.5)
+    return figure
 
 
 def _inline(svg: str, title: str) -> Markup:

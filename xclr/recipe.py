@@ -376,6 +376,13 @@ class TrainConfig(Config):
     image_size: int = Field(32, ge=8, description="side of a training view, pixels")
     projector_hidden: int = Field(512, ge=1, description="units of the projector's hidden layer")
     projector_out: int = Field(128, ge=1, description="size of the vectors that the loss compares")
+    fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the training pictures that a pretraining sees, drawn by its seed: those of a smaller "
+        "share are among those of a larger one, and an epoch is a pass over them",
+    )
     epochs: int = Field(12, ge=1, description="passes over the training pictures")
     batch_size: int = Field(256, ge=2, description="samples per step over all ranks; each gives two views")
     optimizer: Literal["adamw", "sgd", "lars"] = Field("adamw", description="sgd and lars have momentum 0.9")
@@ -432,6 +439,10 @@ class TrainConfig(Config):
         if self.backbone.startswith("vit") and self.image_size % PATCH:
             raise ValueError(f"image_size {self.image_size} is no multiple of {PATCH}, the patches of {self.backbone}")
         return self
+
+    def seen(self, pictures: int) -> int:
+        """How many of so many training pictures a pretraining sees: fraction * pictures, rounded."""
+        return round(self.fraction * pictures)
 
 
 Dataset = Literal["imagenet", "real", "imagenet9", "objectnet", "mit-states"]
@@ -549,13 +560,11 @@ class EvalConfig(Config):
 
 
 class RetriesConfig(Config):
-    """How often a run submits a job again that did not end by a fault of its own; preemption counts for nothing.
-
-    What a job itself reports as wrong, and too little memory, are not tried again.
-    """
+    """How often a run submits a job again; preemption counts for nothing, and too little memory is not tried again."""
 
     timeouts: int = Field(3, ge=0, description="after the time limit of the cluster file")
     node_failures: int = Field(3, ge=0, description="after the loss of its node")
+    failures: int = Field(0, ge=0, description="after a fault that the job reports itself; mostly it comes again")
     crashes: int = Field(2, ge=0, description="after an end without a word: killed, or lost by the scheduler")
     lost_after_s: int = Field(300, ge=1, description="how long a job must be absent from Slurm's queue to be lost")
 

@@ -444,6 +444,14 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, inputs: Mapp
     return Stage("pretrain", f"pretrain {label(objective)} seed {seed}", config, chosen)
 
 
+def origin(config: Config) -> tuple[str, str, str, int]:
+    """Method, data set, graph and seed of a network, from the config of the stage that makes it."""
+    if isinstance(config, ReferenceConfig):
+        return config.reference.label, config.dataset, Path(config.reference.weights).name, config.reference.seed
+    assert isinstance(config, PretrainConfig)
+    return method_name(config.objective), config.dataset, graph_name(config.objective), config.seed
+
+
 def class_graph_role(target: TargetGraph) -> str:
     """The key of a class graph among a run's artifacts."""
     return f"class_graph:{target.label}"
@@ -512,6 +520,7 @@ def finetune(recipe: Recipe, title: str, inputs: Mapping[str, Artifact]) -> Stag
         | {
             "optimizer": "sgd",
             "lr_rule": "absolute",
+            "fraction": 1.0,
             "shuffle_shards": None,
             "views": "simclr" if views == "stickers" else views,
         }
@@ -670,11 +679,14 @@ def reaches(until: Until, stage: Until) -> bool:
 
 def check_sizes(recipe: Recipe, captions: Manifest) -> None:
     """Raise DataError when the data are too few for the recipe, before any long work."""
-    trained, distinct = int(captions.stats["train"]), int(captions.stats["distinct"])
-    if recipe.train.batch_size > trained:
+    train, distinct = recipe.train, int(captions.stats["distinct"])
+    seen = train.seen(int(captions.stats["train"]))
+    if train.batch_size > seen:
+        left, more = f" that train.fraction {train.fraction} leaves", ", or a larger train.fraction"
         raise DataError(
-            f"train.batch_size {recipe.train.batch_size} is larger than the {trained} training pictures",
-            f"--set train.batch_size={max(2, trained // 2)}",
+            f"train.batch_size {train.batch_size} is larger than the {seen} training pictures"
+            f"{left * (train.fraction < 1)}",
+            f"--set train.batch_size={max(2, seen // 2)}{more * (train.fraction < 1)}",
         )
     if recipe.graph.k >= distinct:
         raise DataError(

@@ -13,8 +13,9 @@ import psutil
 
 from infra.cluster import Cluster, Resources
 from infra.finding import Finding
-from infra.slurm.queue import ask, slurm_name
-from infra.slurm.submit import Order, max_array_size, test_only
+from infra.slurm.job import StageJob
+from infra.slurm.queue import ask, max_array_size, slurm_name
+from infra.slurm.submit import Order, test_only
 from xclr.errors import JobError
 from xclr.stages import KINDS
 
@@ -98,7 +99,8 @@ def check_kind(kind: str, resources: Resources, partitions: Sequence[Partition],
         found, remedies = zip(*faults, strict=True)
         return Finding(check=kind, state="wrong", found="; ".join(found), remedy="; ".join(dict.fromkeys(remedies)))
     with tempfile.TemporaryDirectory(prefix="xclr-doctor-") as folder:
-        order = Order(Path(folder), Path(folder), slurm_name("doctor"), "xclr doctor", Path(folder), timeouts=0)
+        nothing = (StageJob(Path(folder), Path(folder), 1),)
+        order = Order(nothing, Path(folder), slurm_name("doctor"), "xclr doctor", Path(folder), timeouts=0)
         try:
             said = test_only(order, resources)
         except JobError as error:

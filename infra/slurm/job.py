@@ -15,13 +15,13 @@ from xclr.errors import JobError
 
 
 class StageJob:
-    """Runs a stage, or of `shards` the one with the number of the array element, as one rank.
+    """Runs a stage, or one shard of it, as one rank.
 
     Its pickle holds no code, environment or secret.
     """
 
-    def __init__(self, stage_json: Path, out: Path, threads: int, shards: Sequence[int] = ()) -> None:
-        self.stage_json, self.out, self.threads, self.shards = str(stage_json), str(out), threads, tuple(shards)
+    def __init__(self, stage_json: Path, out: Path, threads: int, shard: int | None = None) -> None:
+        self.stage_json, self.out, self.threads, self.shard = str(stage_json), str(out), threads, shard
         self.meeting = uuid.uuid4().hex  # ranks meet in a file of this attempt only
 
     def __call__(self) -> int:
@@ -38,21 +38,39 @@ class StageJob:
         )
         if sys.platform == "linux" and place.num_nodes == 1:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        code = self._run(self.shards[int(place.array_task_id or 0)] if self.shards else None)
+        code = self._run()
         if code and place.cluster == "slurm":
             raise SystemExit(code)
         return code
 
     def checkpoint(self) -> DelayedSubmission:
         """A fresh job, which resumes from what is on disk."""
-        return DelayedSubmission(StageJob(Path(self.stage_json), Path(self.out), self.threads, self.shards))
+        return DelayedSubmission(StageJob(Path(self.stage_json), Path(self.out), self.threads, self.shard))
 
-    def _run(self, shard: int | None) -> int:
+    def _run(self) -> int:
         from xclr.job import main, record_failure
 
         try:
-            return main(Path(self.stage_json), Path(self.out), shard)
+            return main(Path(self.stage_json), Path(self.out), self.shard)
         except UncompletedJobError as error:  # submitit does not requeue it any more
             remedy = "raise timeout_min in the cluster file, or retries.timeouts in the recipe, and run it again"
             record_failure(Path(self.out), JobError(str(error), remedy))
             raise
+
+
+class ArrayJob:
+    """Of several jobs, runs the one with the number of the array element."""
+
+    def __init__(self, jobs: Sequence[StageJob]) -> None:
+        self.jobs = tuple(jobs)
+
+    def __call__(self) -> int:
+        """Run the element's job."""
+        return self._own()()
+
+    def checkpoint(self) -> DelayedSubmission:
+        """A fresh job for this element, which is no array of its own."""
+        return self._own().checkpoint()
+
+    def _own(self) -> StageJob:
+        return self.jobs[int(submitit.JobEnvironment().array_task_id or 0)]

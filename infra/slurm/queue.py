@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import secrets
@@ -19,7 +20,9 @@ SQUEUE = "%i|%T|%V|%M|%L|%N|%r|%j"  # the name last: it may hold anything
 SACCT = "JobID,State,Submit,ElapsedRaw,NodeList,JobName"
 ANSWERS_WITHIN_S = 20
 EVERY_S = float(os.environ.get("XCLR_SLURM_EVERY_S", "5"))  # between two looks
-PREFIX = "slurm/"  # of our ids: slurm/4711, slurm/4711+4712 for an array in two pieces
+PREFIX = "slurm/"  # of our ids: slurm/4711, slurm/4711+4712 for an array in two pieces, slurm/4711_3 for an element
+DEFAULT_MAX_ARRAY = 1001
+ARRAYS = "arrays"  # in HOME: folders of arrays whose elements make an output each
 
 STATES: Mapping[str, JobState] = {  # of squeue and sacct; man squeue, JOB STATE CODES
     "PENDING": JobState.PENDING,
@@ -188,9 +191,14 @@ def slurm_name(stage: str) -> str:
     return f"xclr-{slug}-{secrets.token_hex(4)}"
 
 
-def log_of(out: Path, name: str, job: JobId, *, array: bool) -> Path:
-    """The log of rank 0, of an array's first element."""
-    return out / "jobs" / name / f"{slurm_ids(job)[0]}{'_0' if array else ''}_0_log.out"
+def log_of(folder: Path, job: JobId, *, array: bool) -> Path:
+    """The log of rank 0 in a job's folder; of an array that of its first element."""
+    return folder / f"{slurm_ids(job)[0]}{'_0' if array else ''}_0_log.out"
+
+
+def folder_of(out: Path, name: str, element: int | None) -> Path:
+    """Where the batch script, pickle and logs of a job are: beside the output, or HOME/arrays for several outputs."""
+    return out / "jobs" / name if element is None else out.parents[2] / ARRAYS / name
 
 
 def is_slurm(job: str | None) -> bool:
@@ -253,10 +261,12 @@ class Queue:
             self.answers = False
         self.looked = time.monotonic()
 
-    def _of(self, base: str) -> list[Seen]:
-        found = [seen for seen in self.seen if seen.base == base]
+    def _of(self, job: str) -> list[Seen]:
+        """A job's elements, or the one that the id names, such as 4711_3."""
+        found = [seen for seen in self.seen if job in {seen.base, seen.job}]
         if found or not self.accounts:
             return found
+        base = job.partition("_")[0]
         when, known = self.ended.get(base, (-self.every_s, []))
         if time.monotonic() - when >= self.every_s:
             try:
@@ -267,18 +277,29 @@ class Queue:
                 self.accounts = False
                 return []
             self.ended[base] = (time.monotonic(), known)
-        return known
+        return [seen for seen in known if job in {seen.base, seen.job}]
 
 
 QUEUE = Queue()
 
 
-def scancel(job: JobId, name: str) -> None:
-    """Cancel a job if it bears the name that it was submitted by; raises OSError when Slurm does not answer."""
+def scancel(jobs: Iterable[JobId], name: str) -> None:
+    """Cancel jobs that bear the name they were submitted by; raises OSError when Slurm does not answer."""
     try:
-        ask("scancel", f"--name={name}", *slurm_ids(job))
+        ask("scancel", f"--name={name}", *(each for job in jobs for each in slurm_ids(job)))
     finally:
         QUEUE.forget()
+
+
+@functools.cache
+def max_array_size() -> int:
+    """Slurm's MaxArraySize, one above the largest index of an array."""
+    try:
+        shown = ask("scontrol", "show", "config")
+    except OSError:
+        return DEFAULT_MAX_ARRAY
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE)
+    return int(found.group(1)) if found else DEFAULT_MAX_ARRAY
 
 
 def ask(*command: str) -> str:

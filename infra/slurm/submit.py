@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +16,8 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 
 from infra.cluster import Resources
 from infra.ledger import JobId
-from infra.slurm.job import StageJob
-from infra.slurm.queue import PREFIX, QUEUE, ask
+from infra.slurm.job import ArrayJob, StageJob
+from infra.slurm.queue import PREFIX, QUEUE, max_array_size
 from xclr.errors import JobError
 
 KEEP = re.compile(  # of the submitter's environment; whatever else a job needs is a setup line of the cluster file
@@ -28,19 +27,18 @@ KEEP = re.compile(  # of the submitter's environment; whatever else a job needs 
 )
 PASSING = ("Socket timed out", "Unable to contact", "try again", "temporarily", "Connection refused", "Zero Bytes")
 TRIES, PAUSE_S = 4, 5.0
-DEFAULT_MAX_ARRAY = 1001
 
 
 class Order(NamedTuple):
     """What is to be submitted."""
 
-    stage_json: Path
-    out: Path
+    jobs: tuple[StageJob, ...]  # one, or those of an array's elements
+    folder: Path  # of the batch script, the pickle and the logs
     name: str  # of the job, found nowhere else
     comment: str
     code: Path  # the frozen packages
     timeouts: int  # after which submitit requeues no more
-    shards: tuple[int, ...] = ()  # one element of an array each; none for a single job
+    array: bool = False
 
 
 class FrozenExecutor(SlurmExecutor):  # type: ignore[misc]
@@ -51,7 +49,7 @@ class FrozenExecutor(SlurmExecutor):  # type: ignore[misc]
     """
 
     def __init__(self, order: Order, timeouts: int) -> None:
-        super().__init__(order.out / "jobs" / order.name, max_num_timeout=timeouts)
+        super().__init__(order.folder, max_num_timeout=timeouts)
         self.order = order
 
     def _submit_command(self, command: str) -> SlurmJob[Any]:
@@ -67,23 +65,24 @@ def submit(order: Order, resources: Resources) -> Iterator[JobId]:
     Raises JobError when Slurm refuses.
     """
     ids: list[str] = []
-    size = max_array_size() if order.shards else 1
-    for piece in [order.shards[start : start + size] for start in range(0, len(order.shards) or 1, size)]:
-        executor = executor_for(order._replace(shards=piece), resources)
-        _write_pickle(executor, piece, resources)
+    size = max_array_size() if order.array else 1
+    for start in range(0, len(order.jobs), size):
+        piece = order._replace(jobs=order.jobs[start : start + size])
+        executor = executor_for(piece, resources, start)
+        _write_pickle(executor, _pickle(piece, start), resources)
         job = executor._submit_command(executor._submitit_command_str)
         ids.append(job.job_id)
         QUEUE.forget()
         yield PREFIX + "+".join(ids)
 
 
-def executor_for(order: Order, resources: Resources) -> FrozenExecutor:
-    """submitit's executor with everything that the batch script says."""
-    order.out.joinpath("jobs", order.name).mkdir(parents=True, exist_ok=True)
+def executor_for(order: Order, resources: Resources, start: int = 0) -> FrozenExecutor:
+    """submitit's executor with everything that the batch script says; the order begins with job number `start`."""
+    order.folder.mkdir(parents=True, exist_ok=True)
     executor = FrozenExecutor(order, order.timeouts)
-    executor.update_parameters(**_parameters(order, resources))
-    if order.shards:
-        executor.parameters["map_count"] = len(order.shards)
+    executor.update_parameters(**_parameters(order, resources, _pickle(order, start)))
+    if order.array:
+        executor.parameters["map_count"] = len(order.jobs)
     return executor
 
 
@@ -95,23 +94,12 @@ def test_only(order: Order, resources: Resources) -> str:
     return _sbatch(script, "--test-only")
 
 
-@functools.cache
-def max_array_size() -> int:
-    """Slurm's MaxArraySize, one above the largest index of an array."""
-    try:
-        shown = ask("scontrol", "show", "config")
-    except OSError:
-        return DEFAULT_MAX_ARRAY
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE)
-    return int(found.group(1)) if found else DEFAULT_MAX_ARRAY
-
-
 def clean_environment() -> dict[str, str]:
     """What a job inherits: where programs and files are, and nothing that may be secret or a surrounding job's."""
     return {name: value for name, value in os.environ.items() if KEEP.fullmatch(name)}
 
 
-def _parameters(order: Order, resources: Resources) -> dict[str, Any]:
+def _parameters(order: Order, resources: Resources, pickle: Path) -> dict[str, Any]:
     optional = {
         "partition": resources.partition,
         "account": resources.account,
@@ -132,30 +120,34 @@ def _parameters(order: Order, resources: Resources) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "wckey": None,
         "srun_args": ["--kill-on-bad-exit=1"],  # a rank that is alone would wait for the others in vain
-        "setup": [*resources.setup, *_arrival(order)],
-        "additional_parameters": {"chdir": str(order.code), "requeue": True, **resources.sbatch},
+        "setup": [*resources.setup, *_arrival(order, pickle)],
+        "additional_parameters": {
+            "chdir": str(order.code),
+            "requeue": True,
+            **({} if resources.nice is None else {"nice": resources.nice}),
+            **resources.sbatch,
+        },
     }
 
 
-def _arrival(order: Order) -> Iterator[str]:
+def _arrival(order: Order, pickle: Path) -> Iterator[str]:
     """Lines of the batch script: the frozen code first on the path, and the pickle where submitit looks for it."""
-    folder = order.out / "jobs" / order.name
-    job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if order.shards else "${SLURM_JOB_ID}"
-    there = f'{shlex.quote(str(folder))}/"{job}"_submitted.pkl'
+    job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if order.array else "${SLURM_JOB_ID}"
+    there = f'{shlex.quote(str(order.folder))}/"{job}"_submitted.pkl'
     yield f"export PYTHONPATH={shlex.quote(str(order.code))}"
-    yield f"[ -e {there} ] || cp {shlex.quote(str(_pickle(folder, order.shards)))} {there}"
+    yield f"[ -e {there} ] || cp {shlex.quote(str(pickle))} {there}"
 
 
-def _write_pickle(executor: FrozenExecutor, shards: Sequence[int], resources: Resources) -> None:
+def _write_pickle(executor: FrozenExecutor, path: Path, resources: Resources) -> None:
     order = executor.order
-    job = DelayedSubmission(StageJob(order.stage_json, order.out, resources.threads_per_rank, shards))
+    job = DelayedSubmission(ArrayJob(order.jobs) if order.array else order.jobs[0])
     job.set_timeout(resources.timeout_min, executor.max_num_timeout)
-    job.dump(_pickle(Path(executor.folder), shards))
+    job.dump(path)
 
 
-def _pickle(folder: Path, shards: Sequence[int]) -> Path:
+def _pickle(order: Order, start: int) -> Path:
     """Where the pickle is written before there is a job; each array of several has its own."""
-    return folder / f"job{f'-from-{shards[0]}' if shards else ''}.pkl"
+    return order.folder / f"job{f'-from-{start}' if order.array else ''}.pkl"
 
 
 def _sbatch(script: Path, *flags: str) -> str:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from infra.runs import RunRecord, new_record
+from infra.ledger import Book, Entry, JobState, now, this_process
+from infra.runs import RunRecord, new_record, write_record
 from tests.images.pictures import encode
 from tests.infra.conftest import TINY
 from tests.training.home import commit, one_thread, write_vectors
 from xclr import stages
-from xclr.job import RUNNERS
+from xclr.job import FAILURE, RUNNERS, Failure
 from xclr.recipe import Recipe
 from xclr.store import Store, write_atomically
+from xclr.sweep import Ref, Sweep, layout
 
 COLOURS = ("crimson", "seagreen", "royalblue", "goldenrod")
 OWN = TINY | {
@@ -40,6 +43,31 @@ def finish(home: Path, recipe: Recipe, run: str | None = None) -> RunRecord:
     record = new_record(recipe, [stage.digest for stage in planned]).model_copy(update=ended)
     write_atomically(home / "runs" / f"{record.run}.json", record.model_dump_json())
     return record
+
+
+def finish_sweep(home: Path, sweep: Sweep, leave_out: Collection[str] = ()) -> RunRecord:
+    """Run a sweep's stages but those of the digests to leave out and what reads them, and write its record."""
+    store = Store(home)
+    store.check_writable()
+    laid = layout(sweep, store)
+    with one_thread():
+        for stage in laid.stages:
+            ready = all(store.find(each.digest) is not None for each in stage.inputs.values())
+            if ready and stage.digest not in leave_out and store.find(stage.digest) is None:
+                commit(store, stage, _runner(stage.kind))
+    ended = {"run": f"{sweep.name}-1", "state": "completed", "sweep": sweep, "cells": laid.cells}
+    record = new_record(sweep.recipe, [stage.digest for stage in laid.stages]).model_copy(update=ended)
+    write_record(home, record)
+    return record
+
+
+def fail(home: Path, record: RunRecord, ref: Ref, reason: str, job: str = "slurm/7_1") -> None:
+    """Leave what a job leaves that could not make a stage of a run."""
+    out = Store(home).begin(ref.artifact(Store(home)))
+    write_atomically(out / FAILURE, Failure(error="DataError", message=reason, remedy="").model_dump_json())
+    own = {"digest": ref.digest, "kind": ref.kind, "stage": ref.name, "run": record.run, "owner": this_process()}
+    entry = Entry(**own, attempt=1, claimed=now(), job=job, state=JobState.FAILED, ended=now())
+    assert Book(home).claim(entry)
 
 
 def _runner(kind: str):

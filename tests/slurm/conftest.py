@@ -15,8 +15,7 @@ import pytest
 from infra.cluster import Cluster, Resources
 from infra.ledger import Entry
 from infra.slurm import private
-from infra.slurm.queue import QUEUE
-from infra.slurm.submit import max_array_size
+from infra.slurm.queue import QUEUE, max_array_size
 from tests.infra.conftest import TINY, _empty_database, open_run  # noqa: F401 - a fixture
 from tests.infra.test_stage import data, orchestrate, pretrain_stage, until
 from xclr.recipe import Recipe

@@ -23,7 +23,8 @@ from infra.ledger import Book, Entry, JobState, now, process_id
 from infra.observe import observe
 from infra.runs import read_runs, write_record
 from infra.slurm import private
-from infra.slurm.queue import slurm_name
+from infra.slurm.job import StageJob
+from infra.slurm.queue import folder_of, slurm_name
 from infra.slurm.submit import Order
 from infra.slurm.submit import submit as submit_order
 from infra.snapshot import freeze
@@ -71,7 +72,8 @@ def test_a_job_whose_number_was_never_written_down_is_found_by_its_name(cluster,
     )  # fmt: skip
     run.book.claim(entry)
     (out / STAGE).write_text(stage.to_json())
-    order = Order(out / STAGE, out, name, f"xclr run={run.id} ", freeze(home), 3)
+    work = (StageJob(out / STAGE, out, 1),)
+    order = Order(work, folder_of(out, name, None), name, f"xclr run={run.id} ", freeze(home), 3)
     (job,) = submit_order(order, on_slurm().resources("pretrain"))
     ended.kill()
     ended.wait()

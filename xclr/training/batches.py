@@ -21,6 +21,7 @@ from xclr.recipe import TrainConfig
 from xclr.training.keyed import epoch_order
 from xclr.training.model import memory_format
 from xclr.training.ranks import Place
+from xclr.training.subset import nested
 from xclr.training.views import as_groups, texture_bank, training_view, view_numbers
 
 
@@ -70,7 +71,7 @@ class PictureBatches:
     @classmethod
     def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> PictureBatches:
         """Decode the training pictures; raises DataError when they do not fill one batch."""
-        rows = training_rows(captions, images, config)
+        rows = training_rows(captions, images, config, seed)
         _check_memory(len(rows) * 4 * source_side(config) ** 2)
         pictures = read_pictures(images, rows, source_side(config))
         count = int(pq.read_metadata(captions / "captions.parquet").num_rows)
@@ -112,15 +113,21 @@ class PictureBatches:
         return Batch(rows, torch.cat(views).contiguous(memory_format=memory_format(self.config)))
 
 
-def training_rows(captions: Path, images: Path, config: TrainConfig) -> npt.NDArray[np.int64]:
-    """Sorted row ids of the usable training pictures; raises DataError when they do not fill one batch."""
+def training_rows(captions: Path, images: Path, config: TrainConfig, seed: int) -> npt.NDArray[np.int64]:
+    """Sorted row ids of the seed's share config.fraction of the usable training pictures.
+
+    Raises DataError when they do not fill one batch.
+    """
     splits = pq.read_table(captions / "captions.parquet", columns=["split"]).column("split")
     usable = usable_rows(images)
-    rows: npt.NDArray[np.int64] = usable[np.asarray(pc.equal(splits, "train"))[usable]]
+    whole = usable[np.asarray(pc.equal(splits, "train"))[usable]]
+    rows = nested(whole, config.seen(len(whole)), seed)
     if len(rows) < config.batch_size:
+        left, more = f" that train.fraction {config.fraction} leaves of {len(whole)}", ", or a larger train.fraction"
         raise DataError(
-            f"{len(rows)} usable training pictures do not fill a batch of {config.batch_size}",
-            f"--set train.batch_size={max(2, len(rows) // 2)}",
+            f"{len(rows)} usable training pictures{left * (config.fraction < 1)} do not fill a batch of "
+            f"{config.batch_size}",
+            f"--set train.batch_size={max(2, len(rows) // 2)}{more * (config.fraction < 1)}",
         )
     return rows
 

@@ -54,7 +54,12 @@ class StreamedBatches:
     @classmethod
     def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> StreamedBatches:
         """Find the training pictures; raises DataError when they do not fill one batch."""
-        return cls(PictureFiles.open(images, training_rows(captions, images, config)), config, seed)
+        return cls(PictureFiles.open(images, training_rows(captions, images, config, seed)), config, seed)
+
+    @property
+    def rows(self) -> Tensor:
+        """Row ids of the pictures [n]."""
+        return torch.from_numpy(self.pictures.rows)
 
     @property
     def steps_per_epoch(self) -> int:

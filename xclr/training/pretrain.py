@@ -23,6 +23,7 @@ from xclr.training.loop import Pretrainer, precision_of, train
 from xclr.training.model import build_backbone
 from xclr.training.objectives import Materials, Towers, build_objective, towers_of
 from xclr.training.stop import StopFlag
+from xclr.training.subset import told
 from xclr.training.words import WORDS
 
 CHECKPOINT = "checkpoint.pt"
@@ -33,7 +34,8 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     """Write checkpoint.pt and spool.jsonl; every rank runs it, rank 0 writes.
 
     The checkpoint is {"backbone": weights}; an objective with captions adds "head", on the backbone's features, and
-    "text", and where the text tower reads tokens words.json says what it knows.
+    "text", and where the text tower reads tokens words.json says what it knows. The stats are the last metrics, and of
+    a training which pictures it saw.
     """
     config = stage.config
     assert isinstance(config, PretrainConfig)
@@ -41,11 +43,12 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     torch.manual_seed(config.seed)
     backbone, features = build_backbone(config.train)
     objective = build_objective(config.objective, Materials(inputs, features, config.train))
-    stats: Mapping[str, float] = {"step": 0}
+    stats: Mapping[str, float | str] = {"step": 0}
     if objective is not None:
         batches = open_batches(inputs["captions"], inputs["images"], config.train, config.seed)
         model = Pretrainer(backbone, objective, precision_of(config.train))
-        stats, backbone = fit(config.train, batches, model, out, progress), model.backbone
+        stats = {**fit(config.train, batches, model, out, progress), **told(batches.rows.numpy())}
+        backbone = model.backbone
     elif _first():
         Spool(out / SPOOL, 0)
     files = _write(backbone, towers_of(objective), out) if _first() else ()

@@ -1,0 +1,101 @@
+"""Sweeps: the shared stages once, then every cell's training, features and suites, a job array each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from prefect import flow
+from prefect.futures import wait
+from prefect.task_runners import ThreadPoolTaskRunner
+
+import tasks
+from flows.context import cancel_jobs, cluster_name, home_folder, open_run
+from flows.data import Future, with_source
+from flows.publish import publish_links, publish_sweep
+from infra.cluster import load_cluster
+from infra.plan import check_budget, plan_sweep
+from infra.stage import Mode, Run
+from xclr import stages
+from xclr.errors import JobError
+from xclr.recipe import with_overrides
+from xclr.store import Store
+from xclr.sweep import Cell, Layout, Sweep, layout, points
+
+
+@flow(
+    name="xclr-sweep",
+    description="A recipe at many values of its fields: what they share once, the rest as job arrays; then a table.",
+    flow_run_name="{sweep.name}",
+    task_runner=ThreadPoolTaskRunner(max_workers=16),  # type: ignore[arg-type]
+    on_cancellation=[cancel_jobs],
+)
+def sweep(
+    sweep: Sweep,
+    overrides: tuple[str, ...] = (),
+    cluster: str | None = None,
+    home: str | None = None,
+    mode: Mode = "cached",
+) -> str:
+    """Run a sweep; returns the run's id. What other sweeps or runs made is found, not made again.
+
+    Args:
+        sweep: What varies, of which recipe, and what may be spent on it.
+        overrides: Keys of the recipe to change at every point, as in `xclr sweep --set`: train.epochs=2
+        cluster: Where the stages run: local, or the path of a cluster file. Default: XCLR_CLUSTER, else local.
+        home: Where artifacts, ledger and logs live. Default: XCLR_HOME, else .xclr in the working directory.
+        mode: cached (cells that failed stay failed), retry (they are tried again), force (make all again) or read-only.
+    """
+    recipe = with_source(with_overrides(sweep.recipe, overrides), home)
+    swept = layout(sweep.model_copy(update={"recipe": recipe}), Store(home_folder(home)))
+    where = load_cluster(cluster_name(cluster))
+    check_budget(swept, plan_sweep(swept, Store(home_folder(home)), where))
+    with open_run(recipe, cluster, home, mode, swept) as run:
+        shared = submit_levels(run, swept, swept.shared, {})
+        wait(list(shared.values()))
+        check_sizes(run, swept.sweep)
+        cells = submit_levels(run, swept, [each for each in swept.levels if each not in swept.shared], shared)
+        wait(list(cells.values()))
+        settle(run, [*shared.values(), *cells.values()])
+        return run.id
+
+
+def submit_levels(run: Run, swept: Layout, names: Sequence[str], before: Mapping[str, Future]) -> dict[str, Future]:
+    """Submit levels, each after those that make what it reads; their futures by name."""
+    made: dict[str, Future] = dict(before)
+    for name in names:
+        level = swept.levels[name]
+        after = [made[each] for each in swept.before(name)]
+        made[name] = tasks.level.submit(run, name, len(level), level, swept.sweep.parallel, after)
+    return {name: made[name] for name in names}
+
+
+def check_sizes(run: Run, sweep: Sweep) -> None:
+    """Raise DataError when the data are too few for a point, before any training."""
+    for point in points(sweep):
+        captions = run.store.find(stages.captions(point.recipe, run.store).digest)
+        if captions is not None:
+            stages.check_sizes(point.recipe, run.store.manifest(captions))
+            images = run.store.find(stages.images(point.recipe, run.store, captions).digest)
+            if images is not None:
+                stages.check_pictures(point.recipe, run.store.manifest(images))
+
+
+def settle(run: Run, futures: Sequence[Future]) -> None:
+    """Publish what came of the cells; raises JobError when some could not be made."""
+    publish_links(run)
+    publish_sweep(run)
+    failures: dict[str, str] = {}
+    for future in futures:
+        failures |= future.result()
+    assert run.record.sweep is not None
+    if failures:
+        name, lost = run.record.sweep.name, [each for each in run.record.cells if _lost(each, failures)]
+        first = next(iter(failures.values()))
+        raise JobError(
+            f"sweep {name}: {len(lost)} of {len(run.record.cells)} cells are not complete; the first reason:\n{first}",
+            f"xclr status shows them; xclr retry {name} runs only these",
+        )
+
+
+def _lost(cell: Cell, failures: Mapping[str, str]) -> bool:
+    return any(each.digest in failures for each in cell.stages)

@@ -1,0 +1,42 @@
+"""A sweep's levels without Prefect: made one after another, as its flow does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from infra.batch import Failures, ensure_all
+from infra.cluster import Cluster
+from infra.stage import Run
+from tests.infra.conftest import CLUSTER, TINY, open_run
+from xclr.recipe import Recipe
+from xclr.store import Store
+from xclr.sweep import Layout, Sweep, layout
+
+TAU = "objective.target_temperature"
+
+
+def small(training: dict[str, object] | None = None, **keys: object) -> Sweep:
+    """Two temperatures of X-CLR on a few emoji; `training` and `keys` change the recipe and the sweep."""
+    recipe = TINY | {"name": "small", "objectives": ["xclr"], "train": TINY["train"] | (training or {})}
+    recipe |= {"retries": {"lost_after_s": 5}}
+    return Sweep.model_validate(
+        {"name": "s", "recipe": Recipe.model_validate(recipe), "grid": {TAU: [0.1, 0.2]}} | keys
+    )
+
+
+def open_sweep(home: Path, sweep: Sweep, cluster: Cluster = CLUSTER, mode: str = "cached") -> tuple[Run, Layout]:
+    """A run of a sweep, and what it is to make."""
+    swept = layout(sweep, Store(home))
+    run = open_run(home, mode, sweep.recipe, cluster)
+    run.save(sweep=sweep, cells=swept.cells, digests=tuple(stage.digest for stage in swept.stages))
+    return run, swept
+
+
+def make_levels(run: Run, swept: Layout, last: str | None = None) -> Failures:
+    """Make the levels up to `last`, by default all; why some stages could not be made."""
+    failures: Failures = {}
+    for name, level in swept.levels.items():
+        failures |= ensure_all(run, name, level, swept.sweep.parallel)
+        if name == last:
+            break
+    return failures

@@ -1,0 +1,69 @@
+"""Many stages at once, on this machine: each is made once, and one that fails stops no other."""
+
+from __future__ import annotations
+
+import pytest
+
+from infra.cluster import Cluster, Resources
+from infra.ledger import JobState
+from infra.sweeps import cell_lines, counts, find_sweep
+from tests.infra.swept import TAU, make_levels, open_sweep, small
+
+pytestmark = pytest.mark.slow
+LOCAL = Cluster(name="local", stages={"pretrain": Resources(executor="local", threads=1)})
+
+
+def attempts(run) -> dict[str, int]:
+    return {entry.stage: entry.attempt for entry in run.book.read().entries}
+
+
+def test_a_sweep_is_made_once_and_extended_by_what_is_new(home):
+    run, swept = open_sweep(home, small(), LOCAL)
+    assert make_levels(run, swept) == {}
+    assert set(attempts(run).values()) == {1}
+    assert counts(cell_lines(home, find_sweep(home, "s"))) == {"done": 2}
+    before = attempts(run)
+    more, wider = open_sweep(home, small(grid={TAU: [0.05, 0.1, 0.2]}), LOCAL)
+    assert make_levels(more, wider) == {}
+    new = {name for name in attempts(more) if name not in before}
+    assert len(new) == 3 and all("target_temperature=0.05" in name for name in new)  # training, features, suite
+    assert {name: number for name, number in attempts(more).items() if name in before} == before
+
+
+def test_a_cell_that_fails_is_marked_and_stops_no_other_and_retry_runs_it_alone(home):
+    sweep = small(grid={"train.learning_rate": [0.001, 1e30]})
+    run, swept = open_sweep(home, sweep, LOCAL)
+    failures = make_levels(run, swept)
+    good, bad = swept.cells
+    assert set(failures) == {each.digest for each in bad.stages}
+    assert "gradient" in str(failures[bad.training.digest]) and "was not made" in str(failures[bad.suites[0].digest])
+    lines = cell_lines(home, run.record)
+    assert [each.state for each in lines] == ["done", "failed"]
+    assert lines[1].level == "pretrain" and "gradient" in lines[1].reason
+    first = attempts(run)
+    again, _ = open_sweep(home, sweep, LOCAL)
+    assert set(make_levels(again, swept)) == set(failures) and attempts(again) == first  # it stays failed
+    retried, _ = open_sweep(home, sweep, LOCAL, mode="retry")
+    make_levels(retried, swept)
+    changed = {name for name, number in attempts(retried).items() if first.get(name) != number}
+    assert changed == {bad.training.name}
+    assert run.book.latest(good.training.digest).attempt == 1
+
+
+def test_a_job_that_reports_a_fault_is_tried_again_as_often_as_the_recipe_says(home):
+    sweep = small(grid={"train.learning_rate": [1e30]})
+    retries = sweep.recipe.retries.model_copy(update={"failures": 2})
+    sweep = sweep.model_copy(update={"recipe": sweep.recipe.model_copy(update={"retries": retries})})
+    run, swept = open_sweep(home, sweep, LOCAL)
+    make_levels(run, swept, "pretrain")
+    tried = run.book.attempts(swept.cells[0].training.digest)
+    assert [each.state for each in tried] == [JobState.FAILED] * 3
+
+
+def test_what_another_run_makes_is_waited_for(home):
+    one, swept = open_sweep(home, small(), LOCAL)
+    other, same = open_sweep(home, small(name="other"), LOCAL)
+    make_levels(one, swept, "captions")
+    assert make_levels(other, same) == {}
+    assert make_levels(one, swept) == {}
+    assert set(attempts(one).values()) == {1}

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from infra.costs import CostLine
     from infra.finding import Finding
     from infra.gc import Item
-    from infra.status import Job, JobLine, Status, View
+    from infra.status import Job, JobLine, Status, SweepLine, View
 
 app = typer.Typer()
 REDRAW_S = 2.0
 FOLLOW_S = 0.3
+FAILED_SHOWN = 8  # cells of a sweep
 PASSING = ("http_429", "http_5xx", "dns", "timeout", "connection", "tls")  # statuses that another day may mend
 COLOURS = {
     **dict.fromkeys(("completed", "ok"), "green"),
@@ -106,9 +107,48 @@ def _status_text(home: Path, seen: View) -> RenderableType:
         return Text(f"no runs yet in {home}; xclr run emoji starts one")
     lines = facts(seen)
     tables: list[RenderableType] = [_run_table(lines)]
-    if lines.jobs:
-        tables.append(_job_table(lines.jobs, seen.jobs))
+    for sweep in lines.sweeps:
+        tables += [_sweep_table(sweep), *_failed_cells(sweep)]
+    swept = {each.run for each in seen.runs if each.sweep is not None}
+    told = [(line, job) for line, job in zip(lines.jobs, seen.jobs, strict=True) if line.run not in swept]
+    told += [(line, job) for line, job in zip(lines.jobs, seen.jobs, strict=True) if _is_worth(line, swept)]
+    if told:
+        tables.append(_job_table(*zip(*told, strict=True)))
     return Group(*tables)
+
+
+def _is_worth(line: JobLine, swept: Container[str]) -> bool:
+    """Of a sweep's many jobs those that run now; the sweep's own table counts the others."""
+    return line.run in swept and line.state == "running"
+
+
+def _sweep_table(sweep: SweepLine) -> Table:
+    from rich.table import Column, Table
+
+    parts = [f"{number} {state}" for state, number in sweep.by_state.items() if state != "done"]
+    words = ", ".join([f"{sweep.by_state.get('done', 0)} of {sweep.cells} cells done", *parts])
+    if sweep.gpu_hours is not None:
+        most = f" of at most {sweep.max_gpu_hours:,g}" if sweep.max_gpu_hours is not None else ""
+        words += f"; {sweep.gpu_hours:,.2f}{most} GPU-hours"
+    states = ("done", "running", "waiting", "failed", "to_come")
+    columns = (Column(each.replace("_", " "), justify="right") for each in states)
+    table = Table("level", *columns, title=f"sweep {sweep.sweep}: {words}", title_justify="left")
+    for level in sweep.levels:
+        numbers = [getattr(level, each) for each in states]
+        table.add_row(level.level, *(str(number or "") for number in numbers))
+    return table
+
+
+def _failed_cells(sweep: SweepLine) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    for each in sweep.failed[:FAILED_SHOWN]:
+        job = f" ({each.job_id})" if each.job_id else ""
+        yield Text(f"failed: {each.cell}, {each.level}{job}: {each.reason.splitlines()[0] if each.reason else ''}")
+    if len(sweep.failed) > FAILED_SHOWN:
+        yield Text(f"... and {len(sweep.failed) - FAILED_SHOWN} more: xclr compare --sweep {sweep.sweep}")
+    if sweep.failed:
+        yield Text(f"-> xclr retry {sweep.sweep} runs only these")
 
 
 def _run_table(facts: Status) -> Table:
@@ -167,7 +207,7 @@ def logs(
     from infra.status import find_job
     from xclr.errors import StoreError
 
-    found = find_job(home_folder(home), re.sub(r"^(\d+)_\d+$", r"\1", job))
+    found = find_job(home_folder(home), job)
     if found.entry.log is None:
         print(f"{found.entry.stage} runs in the run's own process and has no log; see {found.out}", file=sys.stderr)
         return

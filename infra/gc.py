@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,18 +18,20 @@ from pydantic import BaseModel, ConfigDict
 from infra.ledger import Attach, Book, Entry, Ledger, now, reconcile
 from infra.observe import observe
 from infra.runs import RunRecord, cancel_mark, record_path, scan_runs, shown_state
+from infra.slurm.queue import ARRAYS
 from xclr.artifact import Artifact, Digest
 from xclr.errors import StoreError
 from xclr.store import MANIFEST, Store, is_locked, only_writer
 
 CODE_KEPT_S = 86_400  # since its last run began: that run may be about to submit
+FOLDERS = {"code": "code", "array": ARRAYS}  # in HOME, of items that are whole folders
 
 
 class Item(BaseModel):
     """Something to remove."""
 
     model_config = ConfigDict(frozen=True)
-    kind: str  # of the stage, or "run", "ledger" or "code"
+    kind: str  # of the stage, or "run", "ledger", "array" or "code"
     digest: str  # or the run's id
     name: str  # for people
     bytes: int
@@ -77,7 +79,14 @@ def survey(home: Path, keep: int | None = None, *, unfinished: bool = False) -> 
     names_kept = {each.run for each in kept}
     dropped = [_run_item(home, each, keep) for each in records if each.run not in names_kept]
     gone = [_artifact_item(each, names) for each in found.values() if each.digest not in needed]
-    items = (*dropped, *gone, *_ledger_items(book, needed | set(found)), *_code_items(home, busy=bool(busy)))
+    kept_names = {entry.name for digest, entry in entries.items() if digest in needed}
+    items = (
+        *dropped,
+        *gone,
+        *_ledger_items(book, needed | set(found)),
+        *_array_items(home, kept_names),
+        *_code_items(home, busy=bool(busy)),
+    )
     return Survey(items, frozenset(each.run for each in records))
 
 
@@ -88,21 +97,21 @@ def collect(home: Path, plan: Survey) -> Iterator[Item]:
             record_path(home, item.digest).unlink(missing_ok=True)
             cancel_mark(home, item.digest).unlink(missing_ok=True)
             yield item
-        elif item.kind == "code":
-            shutil.rmtree(home / "code" / item.digest, ignore_errors=True)
+        elif item.kind in FOLDERS:
+            shutil.rmtree(home / FOLDERS[item.kind] / item.digest, ignore_errors=True)
             yield item
         elif item.digest not in _wanted_by_new(home, plan.seen) and _remove(home, item):
             yield item
 
 
 def kept_runs(records: Iterable[RunRecord], keep: int | None) -> tuple[RunRecord, ...]:
-    """The newest `keep` runs of each recipe name, all for None, and every running one; given and returned in order."""
+    """The newest `keep` runs of each recipe or sweep, all for None, and every running one, in the order given."""
     records = tuple(records)
     if keep is None:
         return records
     by_name: dict[str, list[RunRecord]] = {}
     for each in records:
-        by_name.setdefault(each.recipe.name, []).append(each)
+        by_name.setdefault(each.called, []).append(each)
     newest = {each.run for runs in by_name.values() for each in runs[max(0, len(runs) - keep) :]}
     return tuple(each for each in records if each.run in newest or shown_state(each) == "running")
 
@@ -146,8 +155,8 @@ def _is_busy(home: Path, entry: Entry) -> bool:
 
 def _run_item(home: Path, record: RunRecord, keep: int | None) -> Item:
     size = record_path(home, record.run).stat().st_size
-    why = f"not among the newest {keep} of {record.recipe.name}"
-    return Item(kind="run", digest=record.run, name=record.recipe.name, bytes=size, why=why)
+    why = f"not among the newest {keep} of {record.called}"
+    return Item(kind="run", digest=record.run, name=record.called, bytes=size, why=why)
 
 
 def _artifact_item(found: Found, names: Mapping[str, str]) -> Item:
@@ -162,6 +171,15 @@ def _ledger_items(book: Book, known: set[str]) -> Iterator[Item]:
             entry = book.latest(path.name)
             name = entry.stage if entry else path.name
             yield Item(kind="ledger", digest=path.name, name=name, bytes=_size(path), why="its output is gone")
+
+
+def _array_items(home: Path, kept: Container[str]) -> Iterator[Item]:
+    """Scripts and logs of arrays whose elements' outputs are all gone or going."""
+    for path in sorted((home / ARRAYS).glob("[!.]*")):
+        recent = time.time() - path.stat().st_mtime < CODE_KEPT_S
+        if path.name not in kept and not recent:
+            why = "nothing that it made is kept"
+            yield Item(kind="array", digest=path.name, name="logs of an array", bytes=_size(path), why=why)
 
 
 def _code_items(home: Path, *, busy: bool) -> Iterator[Item]:

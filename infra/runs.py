@@ -39,9 +39,14 @@ class RunRecord(BaseModel):
     cells: tuple[Cell, ...] = ()  # the sweep's
 
     @property
+    def called(self) -> str:
+        """The name of what was run: that of the recipe, or of the sweep."""
+        return self.recipe.name if self.sweep is None else self.sweep.name
+
+    @property
     def names(self) -> frozenset[str]:
-        """What a person may call it: its id, the recipe, the sweep."""
-        return frozenset({self.run, self.recipe.name if self.sweep is None else self.sweep.name})
+        """What a person may call it: by its id, or by what was run."""
+        return frozenset({self.run, self.called})
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +17,7 @@ from infra.observe import elements, observe
 from infra.progress import Advance, read_progress
 from infra.runs import RunRecord, Shown, read_runs, shown_state
 from infra.slurm.queue import Seen, Whole, is_slurm, plain_reason, shown, slurm_ids
+from infra.sweeps import CellLine, CellState, cell_lines, counts
 from xclr.errors import StoreError
 from xclr.job import FAILURE, PROGRESS, RESULT, Failure
 from xclr.store import MANIFEST
@@ -63,12 +66,50 @@ class JobLine(BaseModel):
     progress: Progress | None
 
 
+class LevelLine(BaseModel):
+    """How the stages of a sweep's cells stand that do the same."""
+
+    model_config = ConfigDict(frozen=True)
+    level: str
+    done: int
+    running: int
+    waiting: int
+    failed: int
+    to_come: int
+
+
+class FailedCell(BaseModel):
+    """A cell that could not be made, and why."""
+
+    model_config = ConfigDict(frozen=True)
+    cell: str
+    level: str
+    reason: str
+    job_id: str
+
+
+class SweepLine(BaseModel):
+    """How a sweep stands; `gpu_hours` are those its jobs have used, None where nobody counted."""
+
+    model_config = ConfigDict(frozen=True)
+    run: str
+    sweep: str
+    state: Shown
+    cells: int
+    by_state: dict[str, int]
+    levels: tuple[LevelLine, ...]
+    failed: tuple[FailedCell, ...]
+    gpu_hours: float | None
+    max_gpu_hours: float | None
+
+
 class Status(BaseModel):
     """What `xclr status --json` prints."""
 
     model_config = ConfigDict(frozen=True)
     runs: tuple[RunLine, ...]
     jobs: tuple[JobLine, ...]
+    sweeps: tuple[SweepLine, ...] = ()
 
 
 class Job(NamedTuple):
@@ -92,10 +133,11 @@ class Job(NamedTuple):
 
 
 class View(NamedTuple):
-    """Runs and their jobs, oldest first."""
+    """Runs and their jobs, oldest first; sweeps by the newest run of each."""
 
     runs: tuple[RunRecord, ...]
     jobs: tuple[Job, ...]
+    sweeps: tuple[SweepLine, ...] = ()
 
 
 def view(home: Path, *, everything: bool = False) -> View:
@@ -115,7 +157,43 @@ def view(home: Path, *, everything: bool = False) -> View:
         if everything or job.entry.run in names or (job.state in LIVE and job.entry.digest in awaited)
     ]
     worth = [job for job in found if not job.entry.is_inline or job.state in {JobState.RUNNING, JobState.FAILED}]
-    return View(shown, tuple(sorted(worth, key=lambda job: job.entry.claimed)))
+    newest = {each.sweep.name: each for each in shown if each.sweep is not None}
+    sweeps = tuple(_sweep_line(home, each) for each in newest.values())
+    return View(shown, tuple(sorted(worth, key=lambda job: job.entry.claimed)), sweeps)
+
+
+def _sweep_line(home: Path, record: RunRecord) -> SweepLine:
+    assert record.sweep is not None
+    lines = cell_lines(home, record)
+    hours = [each.gpu_hours for each in lines if each.gpu_hours is not None]
+    return SweepLine(
+        run=record.run,
+        sweep=record.sweep.name,
+        state=shown_state(record),
+        cells=len(lines),
+        by_state={str(state): number for state, number in counts(lines).items()},
+        levels=tuple(_level_lines(lines)),
+        failed=tuple(
+            FailedCell(cell=each.cell.title, level=each.level, reason=each.reason, job_id=each.job)
+            for each in lines
+            if each.state == "failed"
+        ),
+        gpu_hours=sum(hours) if hours else None,
+        max_gpu_hours=record.sweep.max_gpu_hours,
+    )
+
+
+def _level_lines(lines: Sequence[CellLine]) -> Iterator[LevelLine]:
+    states: dict[str, dict[str, CellState]] = {}  # by level and digest: cells may share a stage
+    for line in lines:
+        for ref, standing in zip(line.cell.stages, line.standings, strict=True):
+            states.setdefault(ref.level, {})[ref.digest] = standing.state
+    for level, found in states.items():
+        number = Counter(found.values())
+        yield LevelLine(
+            level=level, done=number["done"], running=number["running"], waiting=number["waiting"],
+            failed=number["failed"], to_come=number["to come"],
+        )  # fmt: skip
 
 
 def jobs(home: Path) -> list[Job]:
@@ -137,13 +215,18 @@ def status(seen: View) -> Status:
         RunLine(run=each.run, recipe=each.recipe.name, state=shown_state(each), started=each.started)
         for each in seen.runs
     )
-    return Status(runs=tuple(runs), jobs=tuple(map(_line, seen.jobs)))
+    return Status(runs=tuple(runs), jobs=tuple(map(_line, seen.jobs)), sweeps=seen.sweeps)
 
 
 def find_job(home: Path, name: str) -> Job:
-    """The newest job of that id (or its process number), stage or digest prefix; raises StoreError with near names."""
+    """The newest job of that id (or its process number), stage or digest prefix; raises StoreError with near names.
+
+    An id such as 4711_3 is that of an array's element: a job of its own, or one of the job 4711.
+    """
     known = sorted(jobs(home), key=lambda job: job.entry.claimed)
     exact = [job for job in known if name in {job.entry.job, job.number, job.entry.stage}]
+    if not exact and (element := re.fullmatch(r"(\d+)_\d+", name)):
+        exact = [job for job in known if job.number == element.group(1)]
     prefixed = [job for job in known if len(name) >= 4 and job.entry.digest.startswith(name)]
     if found := exact or prefixed:
         return found[-1]

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from infra.finding import Finding
     from infra.gc import Item
     from infra.status import Job, JobLine, Status, SweepLine, View
+    from xclr.sweep import Cell, Ref
 
 app = typer.Typer()
 REDRAW_S = 2.0
@@ -108,13 +109,19 @@ def _status_text(home: Path, seen: View) -> RenderableType:
     lines = facts(seen)
     tables: list[RenderableType] = [_run_table(lines)]
     for sweep in lines.sweeps:
-        tables += [_sweep_table(sweep), *_failed_cells(sweep)]
+        tables += [Text(_sweep_words(sweep)), _sweep_table(sweep), *_failed_cells(sweep)]
     swept = {each.run for each in seen.runs if each.sweep is not None}
     told = [(line, job) for line, job in zip(lines.jobs, seen.jobs, strict=True) if line.run not in swept]
     told += [(line, job) for line, job in zip(lines.jobs, seen.jobs, strict=True) if _is_worth(line, swept)]
     if told:
-        tables.append(_job_table(*zip(*told, strict=True)))
+        titles = {ref.digest: _title(cell, ref) for each in seen.runs for cell in each.cells for ref in cell.stages}
+        tables.append(_job_table([line for line, _ in told], [job for _, job in told], titles))
     return Group(*tables)
+
+
+def _title(cell: Cell, ref: Ref) -> str:
+    """What a job of a sweep's cell is called: its stage's name does not tell all values."""
+    return f"{ref.level} {cell.title}"
 
 
 def _is_worth(line: JobLine, swept: Container[str]) -> bool:
@@ -122,17 +129,20 @@ def _is_worth(line: JobLine, swept: Container[str]) -> bool:
     return line.run in swept and line.state == "running"
 
 
-def _sweep_table(sweep: SweepLine) -> Table:
-    from rich.table import Column, Table
-
+def _sweep_words(sweep: SweepLine) -> str:
     parts = [f"{number} {state}" for state, number in sweep.by_state.items() if state != "done"]
     words = ", ".join([f"{sweep.by_state.get('done', 0)} of {sweep.cells} cells done", *parts])
     if sweep.gpu_hours is not None:
         most = f" of at most {sweep.max_gpu_hours:,g}" if sweep.max_gpu_hours is not None else ""
         words += f"; {sweep.gpu_hours:,.2f}{most} GPU-hours"
+    return f"sweep {sweep.sweep}: {words}"
+
+
+def _sweep_table(sweep: SweepLine) -> Table:
+    from rich.table import Column, Table
+
     states = ("done", "running", "waiting", "failed", "to_come")
-    columns = (Column(each.replace("_", " "), justify="right") for each in states)
-    table = Table("level", *columns, title=f"sweep {sweep.sweep}: {words}", title_justify="left")
+    table = Table("level", *(Column(each.replace("_", " "), justify="right") for each in states))
     for level in sweep.levels:
         numbers = [getattr(level, each) for each in states]
         table.add_row(level.level, *(str(number or "") for number in numbers))
@@ -167,7 +177,7 @@ def _run_table(facts: Status) -> Table:
     return table
 
 
-def _job_table(lines: Sequence[JobLine], jobs: Sequence[Job]) -> Table:
+def _job_table(lines: Sequence[JobLine], jobs: Sequence[Job], titles: Mapping[str, str]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
@@ -182,7 +192,15 @@ def _job_table(lines: Sequence[JobLine], jobs: Sequence[Job]) -> Table:
         left = "" if line.remaining_s is None else ago(line.remaining_s)
         rest = [*([left] if limits else []), *([line.run] if runs else []), *([escape(line.reason)] if reasons else [])]
         where = "in the run" if job.entry.is_inline else job.number
-        table.add_row(line.stage, _coloured(line.state), done, where, line.node, ago(line.elapsed_s), *rest)
+        table.add_row(
+            titles.get(job.entry.digest, line.stage),
+            _coloured(line.state),
+            done,
+            where,
+            line.node,
+            ago(line.elapsed_s),
+            *rest,
+        )
     return table
 
 

@@ -148,7 +148,7 @@ def read_swept(home: Path, record: RunRecord) -> Swept:
 
 
 def _scores(store: Store, suite: Ref, place: int) -> pa.Table:
-    artifact = store.find(suite.artifact(store))
+    artifact = store.find(suite.output)
     if artifact is None:
         return SCORES.empty_table()
     table = schema.read(artifact.path / "scores.parquet", schema.SCORES).select(schema.SCORES.names)

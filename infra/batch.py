@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from infra.cancel import end_jobs
 from infra.cluster import Resources
+from infra.costs import account_lost
 from infra.ledger import Adopt, Entry, Submit
 from infra.slurm.job import StageJob
 from infra.slurm.queue import QUEUE, folder_of, job_name, log_of, max_array_size, slurm_name
@@ -33,6 +34,7 @@ def ensure_all(run: Run, what: str, stages: Sequence[Stage], parallel: int | Non
 
     A stage whose inputs are not there is among these. `what` names the stages together; they have the same kind.
     """
+    began, there = time.monotonic(), sum(run.store.find(each.digest) is not None for each in stages)
     failures: Failures = {}
     ready = []
     for stage in stages:
@@ -41,11 +43,20 @@ def ensure_all(run: Run, what: str, stages: Sequence[Stage], parallel: int | Non
             failures[stage.digest] = JobError(f"{stage.name}: its {missing[0]} was not made", "see why that failed")
         else:
             ready.append(stage)
+    failures |= _ensure(run, what, ready, parallel)
+    parts = [f"{len(stages) - len(failures)} of {len(stages)}"]
+    parts += [f"{there} were there"] * bool(there) + [f"{len(failures)} failed"] * bool(failures)
+    run.board.say(f"{what}: {', '.join(parts)}  [dim]{time.monotonic() - began:.1f} s")
+    return failures
+
+
+def _ensure(run: Run, what: str, ready: Sequence[Stage], parallel: int | None) -> Failures:
+    """Ensure stages whose inputs are there: what belongs to cells in arrays, where that runs on Slurm."""
     resources = run.cluster.resources_of(ready[0]) if ready else Resources()
     if resources.executor == "slurm" and is_of_cell(ready[0]):  # others have arrays of shards of their own
-        return failures | Batch(run, what, resources, parallel or resources.parallel).ensure(ready)
+        return Batch(run, what, resources, parallel or resources.parallel).ensure(ready)
     with ThreadPoolExecutor(parallel or AT_ONCE) as pool:
-        return failures | _reasons({stage.digest: pool.submit(ensure, run, stage) for stage in ready})
+        return _reasons({stage.digest: pool.submit(ensure, run, stage) for stage in ready})
 
 
 def join_sweep(run: Run) -> None:
@@ -102,6 +113,8 @@ class Batch:
                         artifact = self.run.store.find(each.stage.digest)
                         if artifact is not None:
                             tracked[each.stage.digest] = pool.submit(made, self.run, each.stage, artifact)
+                        else:
+                            tracked[each.stage.digest] = pool.submit(account_lost, self.run.book, each.stage)
                     if waiting:
                         time.sleep(POLL_S)
         return self.failures | _reasons(tracked)

@@ -35,16 +35,22 @@ def account(book: Book, stage: Stage, manifest: Manifest, gpus: int) -> Usage | 
     Without accounting it is the time of the attempt that succeeded.
     """
     known = book.usage(stage.digest)
-    if known is not None:
-        return known
     ids = [each for entry in book.attempts(stage.digest) for each in _slurm_jobs(entry)]
-    if not ids:
-        return None
+    if not ids or (known is not None and known.jobs >= len(ids)):
+        return known
     wall_h, cost = manifest.cost.wall_s / 3600, manifest.cost
     guess = Usage(gpu_hours=wall_h * gpus, cpu_hours=cost.cpu_s / 3600, cpu_efficiency=None, jobs=len(ids))
     usage = used(ids) or guess
     book.write_usage(stage.digest, usage)
     return usage
+
+
+def account_lost(book: Book, stage: Stage) -> None:
+    """Keep what the attempts at a stage used that could not be made, where somebody counts."""
+    ids = [each for entry in book.attempts(stage.digest) for each in _slurm_jobs(entry)]
+    usage = used(ids) if ids else None
+    if usage is not None:
+        book.write_usage(stage.digest, usage)
 
 
 def costs_of(home: Path, record: RunRecord) -> list[CostLine]:

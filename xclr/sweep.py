@@ -130,7 +130,8 @@ class Ref(Config):
     digest: str
     name: str
 
-    def artifact(self, store: Store) -> Digest:
+    @property
+    def output(self) -> Digest:
         """The digest as the store takes it."""
         return Digest(self.kind, self.digest)
 

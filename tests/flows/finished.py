@@ -63,7 +63,7 @@ def finish_sweep(home: Path, sweep: Sweep, leave_out: Collection[str] = ()) -> R
 
 def fail(home: Path, record: RunRecord, ref: Ref, reason: str, job: str = "slurm/7_1") -> None:
     """Leave what a job leaves that could not make a stage of a run."""
-    out = Store(home).begin(ref.artifact(Store(home)))
+    out = Store(home).begin(ref.output)
     write_atomically(out / FAILURE, Failure(error="DataError", message=reason, remedy="").model_dump_json())
     own = {"digest": ref.digest, "kind": ref.kind, "stage": ref.name, "run": record.run, "owner": this_process()}
     entry = Entry(**own, attempt=1, claimed=now(), job=job, state=JobState.FAILED, ended=now())

@@ -354,7 +354,7 @@ def test_a_real_sweep_is_read_from_its_home_alone(home):
 def test_a_suite_that_is_gone_is_missing(home, tmp_path):
     copy = shutil.copytree(home, tmp_path / "home")
     record = find_sweep(copy, None)
-    Store(copy).discard(Store(copy).reference(record.cells[0].suites[0].artifact(Store(copy))))
+    Store(copy).discard(Store(copy).reference(record.cells[0].suites[0].output))
     swept = read_swept(copy, record)
     assert [bool(each["scores"]) for each in rows_of(swept)] == [False, True, True, True, True, False]
 

@@ -46,7 +46,7 @@ def test_cells_are_elements_of_one_array_within_its_cap(cluster, home):
     assert {(each.state, each.attempt) for each in entries} == {(JobState.COMPLETED, 1)}
     (array,) = arrays(home)
     assert [each.job for each in entries] == [f"slurm/{array}_{element}" for element in range(4)]
-    assert all(run.store.manifest(run.store.reference(c.training.artifact(run.store))).jobs for c in swept.cells)
+    assert all(run.store.manifest(run.store.reference(c.training.output)).jobs for c in swept.cells)
     assert all(Path(each.log).is_file() and Path(each.log).parent.parent == home / "arrays" for each in entries)
     shown = slurm("scontrol", "show", "job", array)
     assert "ArrayTaskThrottle=2" in shown and f"Comment=xclr run={run.id} sweep=s stage=pretrain" in shown

@@ -98,6 +98,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
 
     check_choices(choices.mode, choices.until)
     place = home_folder(choices.home)
+    _check_place(place, choices.cluster)
     planned = placed(recipe, place)
     if planned.data.path is not None or planned.data.source == "emoji":
         stages.pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
@@ -114,17 +115,21 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
         raise failure
 
 
+def _check_place(home: Path, cluster: str) -> None:
+    """Raise XclrError when a cluster file is wrong, or nothing can be written to HOME."""
+    from infra.cluster import load_cluster
+    from xclr.store import Store
+
+    load_cluster(cluster)
+    Store(home).check_writable()
+
+
 def _attempt(what: Recipe | Sweep, choices: Choices) -> XclrError | None:
     """Run a flow where it can run; what made it fail, since what finished is shown all the same."""
     from flows.context import prefect_server, state_folder, tracking_uri
-    from infra.cluster import load_cluster
     from infra.servers import check_mlflow
-    from xclr.store import Store
 
-    place = Path(str(choices.home))
-    load_cluster(choices.cluster)
-    Store(place).check_writable()
-    state = state_folder(place)
+    state = state_folder(Path(str(choices.home)))
     check_mlflow(tracking_uri(state))
     with prefect_server(state):
         try:
@@ -332,6 +337,7 @@ def _execute_sweep(sweep: Sweep, choices: Choices) -> None:
     from xclr.sweep import layout
 
     place = home_folder(choices.home)
+    _check_place(place, choices.cluster)
     planned = placed(sweep.recipe, place)
     if planned.data.path is not None or planned.data.source == "emoji":
         swept = layout(sweep.model_copy(update={"recipe": planned}), Store(place))

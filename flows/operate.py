@@ -109,7 +109,8 @@ def _status_text(home: Path, seen: View) -> RenderableType:
     lines = facts(seen)
     tables: list[RenderableType] = [_run_table(lines)]
     for sweep in lines.sweeps:
-        tables += [Text(_sweep_words(sweep)), _sweep_table(sweep), *_failed_cells(sweep)]
+        whole = sweep.state == "running" or sweep.run == lines.runs[-1].run  # an earlier one has its line alone
+        tables += [Text(_sweep_words(sweep)), *([_sweep_table(sweep)] if whole else []), *_failed_cells(sweep)]
     swept = {each.run for each in seen.runs if each.sweep is not None}
     told = [(line, job) for line, job in zip(lines.jobs, seen.jobs, strict=True) if line.run not in swept]
     told += [(line, job) for line, job in zip(lines.jobs, seen.jobs, strict=True) if _is_worth(line, swept)]

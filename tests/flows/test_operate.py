@@ -20,7 +20,7 @@ from tests.infra.conftest import TINY
 def test_an_empty_home(tmp_path):
     shown = xclr("status", cwd=tmp_path)
     assert (shown.returncode, "xclr run emoji starts one" in shown.stdout) == (0, True)
-    assert json.loads(xclr("status", "--json", cwd=tmp_path).stdout) == {"runs": [], "jobs": []}
+    assert json.loads(xclr("status", "--json", cwd=tmp_path).stdout) == {"runs": [], "jobs": [], "sweeps": []}
     collected = json.loads(xclr("gc", "--json", cwd=tmp_path).stdout)
     assert collected == {"dry_run": False, "bytes": 0, "removed": []}
     fails(xclr("cancel", "emoji", cwd=tmp_path), "no run 'emoji'", "nothing has run")

@@ -13,6 +13,7 @@ from infra.ledger import JobState, find_process
 from infra.runs import cancel_mark, new_record, read_runs, shown_state, write_record
 from infra.stage import ensure
 from tests.infra.conftest import TINY, open_run
+from tests.infra.swept import open_sweep, small
 from tests.infra.test_stage import data, long_recipe, orchestrate, pretrain_stage, pretrained, until
 from xclr import stages
 from xclr.errors import JobError, StoreError
@@ -124,3 +125,13 @@ def test_of_many_runs_of_a_recipe_the_newest_running_one_is_meant(home):
     for each in (*runs[:2], runs[2].model_copy(update={"state": "failed"})):
         write_record(home, each)
     assert find_run(home, "tiny") == runs[1]
+
+
+def test_the_run_of_a_sweep_goes_by_the_sweeps_name_and_not_by_its_recipes(home):
+    run, _ = open_sweep(home, small())
+    assert find_run(home, "s") == find_run(home, run.id) == run.record
+    with pytest.raises(StoreError, match=r"no run 'small'(.|\n)*there are: "):
+        find_run(home, "small")
+    alone = open_run(home, recipe=run.recipe)
+    assert find_run(home, "small") == alone.record
+    assert find_run(home, "s") == run.record

@@ -4,6 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from infra.cluster import CLUSTERS, Cluster, Resources, cores, load_cluster
+from infra.slurm.job import StageJob
+from infra.slurm.submit import Order, _parameters
 from xclr.errors import RecipeError
 from xclr.recipe import RandomConfig, SimCLRConfig, TrainConfig, load_recipe
 from xclr.stages import KINDS, PretrainConfig, Stage
@@ -135,3 +137,15 @@ def test_weights_without_a_training_need_no_gpus():
     for objective, ranks in ((RandomConfig(), 1), (SimCLRConfig(), 8)):
         config = PretrainConfig(objective=objective, train=train, seed=0, dataset="emoji")
         assert cluster.resources_of(Stage("pretrain", "pretrain", config)).ranks == ranks
+
+
+def additional(resources, folder):
+    order = Order((StageJob(folder / "stage.json", folder, 1),), folder, "xclr-pretrain-1a2b", "xclr", folder, 3)
+    return _parameters(order, resources, folder / "job.pkl")["additional_parameters"]
+
+
+def test_how_far_jobs_stand_back_reaches_sbatch_where_it_is_said(tmp_path):
+    cluster = load_cluster(written(tmp_path, "stages: {pretrain: {executor: slurm, nice: 100}}"))
+    assert additional(cluster.resources("pretrain"), tmp_path)["nice"] == 100
+    assert additional(Resources(executor="slurm", nice=0), tmp_path)["nice"] == 0
+    assert "nice" not in additional(cluster.default, tmp_path)

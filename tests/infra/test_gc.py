@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,11 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.gc import collect, survey
+from infra.gc import CODE_KEPT_S, collect, kept_runs, survey
 from infra.ledger import Book, Entry, JobState, this_process
 from infra.plan import plan
 from infra.runs import new_record, read_runs, record_path, write_record
+from infra.slurm.queue import ARRAYS
 from tests.infra.conftest import CLUSTER, TINY, open_run
+from tests.infra.swept import small
 from tests.infra.test_stage import data
 from xclr import stages
 from xclr.artifact import Digest, Manifest
@@ -145,6 +149,53 @@ def test_a_record_that_cannot_be_read_stops_it(home):
     with pytest.raises(StoreError, match=r"old\.json cannot be read(.|\n)*delete "):
         survey(home)
     assert out.exists()
+
+
+def array(home: Path, name: str, age_s: float) -> Path:
+    """The folder of a job array with a log, last changed so long ago."""
+    folder = home / ARRAYS / name
+    folder.mkdir(parents=True)
+    (folder / "4711_0_0_log.out").write_text("trained\n")
+    os.utime(folder, (time.time() - age_s,) * 2)
+    return folder
+
+
+def test_the_logs_of_an_array_go_with_the_last_output_that_it_made(home):
+    old = CODE_KEPT_S + 60
+    used, unused, young = array(home, "used", old), array(home, "unused", old), array(home, "young", 60)
+    for number in (1, 2):
+        make(home, number)
+        Book(home).update(entry_of(number, JobState.COMPLETED).model_copy(update={"name": "used", "element": number}))
+    run = record(home, "one", 0, (1,))
+    assert [(each.kind, each.digest, each.bytes) for each in survey(home).items if each.kind == "array"] == [
+        ("array", "unused", len("trained\n"))
+    ]
+    assert gone(home) == {name(2), "unused"}
+    assert (used.exists(), unused.exists(), young.exists()) == (True, False, True)
+    record_path(home, run).unlink()
+    assert gone(home) == {name(1), "used"}
+    assert [each.name for each in (home / ARRAYS).iterdir()] == ["young"]
+
+
+def test_the_logs_of_an_array_that_still_makes_something_stay(home):
+    folder = array(home, "busy", CODE_KEPT_S + 60)
+    make(home, 1, finished=False)
+    Book(home).update(entry_of(1, None).model_copy(update={"job": this_process(), "name": "busy", "element": 0}))
+    assert gone(home) == set()
+    assert folder.exists()
+
+
+def test_runs_of_a_sweep_are_counted_by_its_name_and_not_with_those_of_its_recipe():
+    warm, cold = small(name="warm"), small(name="cold")
+    sweeps = [warm, None, cold, warm, None, warm]
+    runs = [
+        new_record(warm.recipe, ()).model_copy(update={"run": str(number), "state": "completed", "sweep": sweep})
+        for number, sweep in enumerate(sweeps)
+    ]
+    assert [each.run for each in kept_runs(runs, 1)] == ["2", "4", "5"]
+    assert [each.run for each in kept_runs(runs, 2)] == ["1", "2", "3", "4", "5"]
+    assert kept_runs(runs, None) == tuple(runs)
+    assert kept_runs([runs[0].model_copy(update={"state": "running"}), *runs[1:]], 0)[0].run == "0"
 
 
 @st.composite

@@ -27,6 +27,7 @@ from infra.ledger import (
     reconcile,
     this_process,
 )
+from xclr.recipe import RetriesConfig
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 BASE = Entry(digest="d" * 32, kind="pretrain", stage="pretrain", run="r", attempt=1, owner="host/1/1", claimed=NOW)
@@ -49,6 +50,34 @@ def decide(entry, observed, now=NOW):
 def test_the_action_follows_from_what_is_observed_of_the_job(state, kind):
     entry = BASE.model_copy(update={"job": "host/2/2"})
     assert isinstance(decide(entry, {"host/2/2": state}), kind)
+
+
+def test_a_reported_fault_is_tried_again_as_often_as_the_recipe_says():
+    retries, entry, again = RetriesConfig(failures=2), BASE.model_copy(update={"job": "host/2/2"}), []
+    while True:
+        (action,) = reconcile(Ledger((entry,), retries), {"host/2/2": JobState.FAILED}, NOW)
+        if not isinstance(action, Submit):
+            break
+        again.append(action)
+        entry = entry.model_copy(update={"attempt": action.attempt, "before": action.before})
+    assert [(each.attempt, each.before) for each in again] == [(2, (JobState.FAILED,)), (3, (JobState.FAILED,) * 2)]
+    assert action == GiveUp(entry.digest, 3, "it failed, 3 times in all")
+
+
+def test_other_ends_are_not_counted_among_the_faults_and_too_little_memory_is_final():
+    retries = RetriesConfig(failures=1)
+    entry = BASE.model_copy(update={"state": JobState.FAILED, "before": (JobState.TIMEOUT, JobState.GONE)})
+    (action,) = reconcile(Ledger((entry,), retries), {}, NOW)
+    assert isinstance(action, Submit)
+    (action,) = reconcile(
+        Ledger((entry.model_copy(update={"state": JobState.OUT_OF_MEMORY, "before": ()}),), retries), {}, NOW
+    )
+    assert isinstance(action, GiveUp)
+
+
+def test_a_reported_fault_is_final_unless_the_recipe_says_otherwise():
+    entry = BASE.model_copy(update={"state": JobState.FAILED})
+    assert reconcile(Ledger((entry,)), {}, NOW) == (GiveUp(entry.digest, 1, "it failed"),)
 
 
 def test_a_written_end_outweighs_a_process_with_the_same_number():

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import pytest
+
+from infra.cluster import Cluster, Resources
 from infra.ledger import UNSEEN_GRACE, Entry, JobState, now, this_process
 from infra.observe import observe
-from infra.plan import plan
+from infra.plan import check_budget, plan, plan_sweep
 from tests.infra.conftest import CLUSTER, TINY, open_run
+from tests.infra.swept import TAU, make_levels, open_sweep, small
 from tests.infra.test_stage import data
+from xclr.errors import RecipeError
 from xclr.job import RESULT
 from xclr.recipe import Recipe
 from xclr.store import Store, only_writer
+from xclr.sweep import layout
 
 RECIPE = Recipe.model_validate(TINY)
+GPUS = Cluster(name="gpus", stages={"pretrain": Resources(executor="slurm", ranks=8, gpus=8, timeout_min=60)})
 
 
 def test_an_empty_home_is_all_misses_and_stays_empty(home):
@@ -55,3 +62,56 @@ def test_a_job_of_another_machine_is_believed_alive_while_it_is_young_or_writes(
         assert observe(old, out) == {"elsewhere/2/2": JobState.RUNNING}
     (out / RESULT).touch()
     assert observe(young, out) == {"elsewhere/2/2": JobState.COMPLETED}
+
+
+def test_a_sweep_counts_what_it_would_make_once_and_touches_nothing(home):
+    swept = layout(small(), Store(home))
+    planned = {each.level: each for each in plan_sweep(swept, Store(home), GPUS)}
+    assert list(planned) == list(swept.levels)
+    assert {(each.hit, each.running) for each in planned.values()} == {(0, 0)}
+    trained = planned.pop("pretrain")
+    assert (trained.stages, trained.miss, trained.arrays, trained.at_once, trained.gpu_hours) == (2, 2, 1, 64, 16)
+    assert {(each.arrays, each.gpu_hours) for each in planned.values()} == {(0, 0)}
+    assert (planned["captions"].miss, planned["suite linear"].miss) == (1, 2)
+    assert not home.exists()
+
+
+def test_of_a_sweep_only_what_is_not_there_counts(home):
+    run, swept = open_sweep(home, small(parallel=1))
+    make_levels(run, swept, "images")
+    training = swept.cells[1].training
+    entry = Entry(
+        digest=training.digest, kind=training.kind, stage=training.name, run=run.id, attempt=1, owner=this_process(),
+        claimed=now(), job=this_process(),
+    )  # fmt: skip
+    assert run.book.claim(entry)
+    planned = {each.level: each for each in plan_sweep(swept, run.store, GPUS)}
+    assert (planned["captions"].hit, planned["images"].hit, planned["images"].miss) == (1, 1, 0)
+    trained = planned["pretrain"]
+    assert (trained.hit, trained.running, trained.miss, trained.arrays) == (0, 1, 1, 1)
+    assert (trained.at_once, trained.gpu_hours) == (1, 16)
+
+
+def test_a_sweep_over_its_budget_is_refused_with_what_costs_most(home):
+    swept = layout(small(max_gpu_hours=15), Store(home))
+    with pytest.raises(RecipeError) as caught:
+        check_budget(swept, plan_sweep(swept, Store(home), GPUS))
+    assert caught.value.message == (
+        "sweep s may take 16 GPU-hours, more than the 15 allowed: 2 x pretrain of at most 8 each"
+    )
+    assert "fewer values" in caught.value.remedy and "--max-gpu-hours" in caught.value.remedy
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(("allowed", "cluster"), [(16, GPUS), (None, GPUS), (0, CLUSTER)])
+def test_a_sweep_within_its_budget_may_run(allowed, cluster, home):
+    swept = layout(small(max_gpu_hours=allowed), Store(home))
+    check_budget(swept, plan_sweep(swept, Store(home), cluster))
+
+
+def test_a_cell_that_two_points_share_is_planned_once(home):
+    recipe = {"objectives": ["simclr", "xclr"]}
+    sweep = small(grid={TAU: [0.1, 0.2]})
+    sweep = sweep.model_copy(update={"recipe": Recipe.model_validate(sweep.recipe.model_dump() | recipe)})
+    planned = {each.level: each for each in plan_sweep(layout(sweep, Store(home)), Store(home), GPUS)}
+    assert (planned["pretrain"].stages, planned["pretrain"].gpu_hours) == (3, 24)

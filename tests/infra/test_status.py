@@ -48,7 +48,7 @@ def attempt(home, record, letter, **fields):
 
 
 def test_an_empty_home_has_nothing_and_stays_empty(home):
-    assert status(view(home)).model_dump() == {"runs": (), "jobs": ()}
+    assert status(view(home)).model_dump() == {"runs": (), "jobs": (), "sweeps": ()}
     assert not home.exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from infra.ledger import Entry, JobState
 from infra.slurm.accounting import cpu_seconds, parse_usage
 from infra.slurm.queue import (
     STATES,
+    Queue,
     job_name,
     parse_sacct,
     parse_squeue,
@@ -110,6 +112,22 @@ def test_an_array_is_as_its_elements():
     assert (line.job_id, line.array) == ("7", "2 of 3 ended, 1 running, 0 waiting")
     assert (line.node, line.elapsed_s, line.remaining_s) == ("n1", 1, 60)
     assert slurm_ids("slurm/7+8") == ("7", "8") and job_name("slurm/7+8") == "Slurm job 7 + 8"
+
+
+def test_an_element_is_found_alone_and_the_array_as_a_whole():
+    queue = Queue(every_s=3600)
+    queue.accounts = False
+    states = ["RUNNING", "PENDING", "COMPLETED", "FAILED"]
+    lines = [f"4711_{index}|{raw}|7|0:01|1:00|n1|None|x" for index, raw in enumerate([*states, *["PENDING"] * 30])]
+    queue.seen, queue.looked = parse_squeue("\n".join([*lines, "47|RUNNING|7|0:01|1:00|n1|None|x"])), time.monotonic()
+    element = queue.find("slurm/4711_3")
+    assert [each.job for each in element.elements] == ["4711_3"]
+    assert (element.state, element.live) == (JobState.GONE, ())
+    assert queue.find("slurm/4711_1").state is JobState.PENDING
+    array = queue.find("slurm/4711")
+    assert (len(array.elements), array.state) == (34, JobState.RUNNING)
+    assert [each.job for each in queue.find("slurm/4711_3+47").elements] == ["4711_3", "47"]
+    assert queue.find("slurm/4711_34") is queue.find("slurm/4712_3") is None
 
 
 @given(st.lists(st.sampled_from(sorted(EXPECTED)), min_size=1, max_size=12))

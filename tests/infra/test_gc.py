@@ -151,9 +151,9 @@ def test_a_record_that_cannot_be_read_stops_it(home):
     assert out.exists()
 
 
-def array(home: Path, name: str, age_s: float) -> Path:
+def array(home: Path, called: str, age_s: float) -> Path:
     """The folder of a job array with a log, last changed so long ago."""
-    folder = home / ARRAYS / name
+    folder = home / ARRAYS / called
     folder.mkdir(parents=True)
     (folder / "4711_0_0_log.out").write_text("trained\n")
     os.utime(folder, (time.time() - age_s,) * 2)

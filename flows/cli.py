@@ -276,7 +276,7 @@ def sweep(
         "max_gpu_hours": max_gpu_hours,
         "parallel": parallel,
     }
-    loaded = load_sweep(what, {key: value for key, value in given.items() if value}, sets or ())
+    loaded = load_sweep(what, {key: value for key, value in given.items() if value not in (None, {})}, sets or ())
     choices = Choices(cluster_name(cluster), home, mode="cached")
     if only_plan:
         _plan_sweep(loaded, choices, as_json)

@@ -119,13 +119,15 @@ def find_runs(home: Path, wanted: Sequence[str]) -> list[RunRecord]:
     Raises StoreError when there are none, or none of that name.
     """
     runs = read_runs(home)
-    finished = [each for each in runs if each.scores]
-    if not finished:
-        last = f"; the last one, {runs[-1].run}, is {runs[-1].state}" if runs else ""
-        raise StoreError(f"no finished run in {home}{last}", f"xclr run {runs[-1].recipe.name if runs else 'emoji'}")
     for name in wanted:
         if any(each.sweep is not None and name in each.names for each in runs):
             raise StoreError(f"{name} is a sweep", f"xclr compare --sweep {name}")
+    finished = [each for each in runs if each.scores]
+    if not finished:
+        last = f"; the last one, {runs[-1].run}, is {runs[-1].state}" if runs else ""
+        swept = [each.called for each in runs if each.sweep is not None]
+        remedy = f"xclr compare --sweep {swept[-1]}" if swept else f"xclr run {runs[-1].called if runs else 'emoji'}"
+        raise StoreError(f"no finished run in {home}{last}", remedy)
     chosen = [_find(finished, name) for name in wanted] or finished[-1:]
     return list({each.run: each for each in chosen}.values())
 

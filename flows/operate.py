@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 REDRAW_S = 2.0
 FOLLOW_S = 0.3
-FAILED_SHOWN = 8  # cells of a sweep
+FAILED_SHOWN = 4  # cells of a sweep
+RUNNING_SHOWN = 6  # jobs of sweeps
 PASSING = ("http_429", "http_5xx", "dns", "timeout", "connection", "tls")  # statuses that another day may mend
 COLOURS = {
     **dict.fromkeys(("completed", "ok"), "green"),
@@ -43,7 +44,9 @@ COLOURS = {
 @app.command()
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="redraw every 2 s until Ctrl-C")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="every run, not the running and the last five")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="every run, not the running and the last five, and every job")
+    ] = False,
     paths: Annotated[bool, typer.Option("--paths", help="also where each job's log is")] = False,
     home: Home = None,
     as_json: Json = False,
@@ -55,7 +58,7 @@ def status(
     place = home_folder(home)
     if not watch:
         seen = view(place, everything=everything)
-        _show_status(place, seen, as_json)
+        _show_status(place, seen, as_json, everything)
         if paths and not as_json:
             _show_paths(seen)
         return
@@ -74,22 +77,22 @@ def _watch(home: Path, everything: bool, as_json: bool) -> None:
     console = Console()
     if as_json or not console.is_terminal:
         while True:
-            _show_status(home, view(home, everything=everything), as_json)
+            _show_status(home, view(home, everything=everything), as_json, everything)
             sys.stdout.flush()
             time.sleep(REDRAW_S)
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
-            live.update(_status_text(home, view(home, everything=everything)), refresh=True)
+            live.update(_status_text(home, view(home, everything=everything), everything), refresh=True)
             time.sleep(REDRAW_S)
 
 
-def _show_status(home: Path, seen: View, as_json: bool) -> None:
+def _show_status(home: Path, seen: View, as_json: bool, everything: bool) -> None:
     from infra.status import status as facts
 
     if as_json:
         print(facts(seen).model_dump_json())
     else:
-        show(_status_text(home, seen))
+        show(_status_text(home, seen, everything))
 
 
 def _show_paths(seen: View) -> None:
@@ -98,7 +101,7 @@ def _show_paths(seen: View) -> None:
             print(f"{job.entry.stage} ({job.number})\n  {job.entry.log}")
 
 
-def _status_text(home: Path, seen: View) -> RenderableType:
+def _status_text(home: Path, seen: View, everything: bool = False) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
@@ -111,13 +114,22 @@ def _status_text(home: Path, seen: View) -> RenderableType:
     for sweep in lines.sweeps:
         whole = sweep.state == "running" or sweep.run == lines.runs[-1].run  # an earlier one has its line alone
         tables += [Text(_sweep_words(sweep)), *([_sweep_table(sweep)] if whole else []), *_failed_cells(sweep)]
-    swept = {each.run for each in seen.runs if each.sweep is not None}
-    told = [(line, job) for line, job in zip(lines.jobs, seen.jobs, strict=True) if line.run not in swept]
-    told += [(line, job) for line, job in zip(lines.jobs, seen.jobs, strict=True) if _is_worth(line, swept)]
+    return Group(*tables, *_jobs_text(lines, seen, everything))
+
+
+def _jobs_text(lines: Status, seen: View, everything: bool) -> Iterator[RenderableType]:
+    """The jobs; of a sweep's many only those that no count of its cells tells enough of, unless all are asked for."""
+    from rich.text import Text
+
+    swept = {each.run for each in seen.runs if each.sweep is not None and not everything}
+    titles = {ref.digest: _title(cell, ref) for each in seen.runs for cell in each.cells for ref in cell.stages}
+    pairs = list(zip(lines.jobs, seen.jobs, strict=True))
+    own = [(line, job) for line, job in pairs if line.run in swept and _is_worth(line, job.entry.digest in titles)]
+    told = [(line, job) for line, job in pairs if line.run not in swept] + own[:RUNNING_SHOWN]
     if told:
-        titles = {ref.digest: _title(cell, ref) for each in seen.runs for cell in each.cells for ref in cell.stages}
-        tables.append(_job_table([line for line, _ in told], [job for _, job in told], titles))
-    return Group(*tables)
+        yield _job_table([line for line, _ in told], [job for _, job in told], titles)
+    if len(own) > RUNNING_SHOWN:
+        yield Text(f"... and {len(own) - RUNNING_SHOWN} more: xclr status --all")
 
 
 def _title(cell: Cell, ref: Ref) -> str:
@@ -125,9 +137,9 @@ def _title(cell: Cell, ref: Ref) -> str:
     return f"{ref.level} {cell.title}"
 
 
-def _is_worth(line: JobLine, swept: Container[str]) -> bool:
-    """Of a sweep's many jobs those that run now; the sweep's own table counts the others."""
-    return line.run in swept and line.state == "running"
+def _is_worth(line: JobLine, of_cell: bool) -> bool:
+    """Whether a sweep's job is shown: one that runs, and one of a stage that cells share until it is done."""
+    return line.state == "running" or not (of_cell or line.state == "completed")
 
 
 def _sweep_words(sweep: SweepLine) -> str:
@@ -155,7 +167,8 @@ def _failed_cells(sweep: SweepLine) -> Iterator[RenderableType]:
 
     for each in sweep.failed[:FAILED_SHOWN]:
         job = f" ({each.job_id})" if each.job_id else ""
-        yield Text(f"failed: {each.cell}, {each.level}{job}: {each.reason.splitlines()[0] if each.reason else ''}")
+        reason = each.reason.splitlines()[0] if each.reason else ""
+        yield Text(f"failed: {each.cell}, {each.level}{job}: {reason}", no_wrap=True, overflow="ellipsis")
     if len(sweep.failed) > FAILED_SHOWN:
         yield Text(f"... and {len(sweep.failed) - FAILED_SHOWN} more: xclr compare --sweep {sweep.sweep}")
     if sweep.failed:

@@ -62,8 +62,10 @@ def _ensure(run: Run, what: str, ready: Sequence[Stage], parallel: int | None) -
 def join_sweep(run: Run) -> None:
     """Tag the MLflow runs of a sweep's networks."""
     if run.record.sweep is not None:
-        cells = {cell.training.digest: spelled(cell.values) or "every value" for cell in run.record.cells}
-        run.tracker.join_sweep(run.record.sweep.name, cells)
+        values: dict[str, dict[str, None]] = {}  # by network, each once: cells that differ by a suite share it
+        for cell in run.record.cells:
+            values.setdefault(cell.training.digest, {})[spelled(cell.values) or "every value"] = None
+        run.tracker.join_sweep(run.record.sweep.name, {digest: "; ".join(each) for digest, each in values.items()})
 
 
 def _reasons(futures: Mapping[str, Future[Any]]) -> Failures:

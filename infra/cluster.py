@@ -44,7 +44,7 @@ class Resources(Config):
     partition: str | None = Field(None, description="default: the cluster's own (slurm)")
     account: str | None = Field(None, description="who pays (slurm)")
     qos: str | None = Field(None, description="quality of service (slurm)")
-    nice: int | None = Field(None, description="how far its jobs stand back behind others, 0 to 2147483645 (slurm)")
+    nice: int | None = Field(None, ge=0, le=2147483645, description="how far its jobs stand back behind others (slurm)")
     constraint: str | None = Field(None, description="features that the nodes must have (slurm)")
     parallel: int = Field(64, ge=1, description="elements of a job array at once (slurm)")
     setup: tuple[str, ...] = Field((), description="shell lines before the job, such as module load (slurm)")

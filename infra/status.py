@@ -165,7 +165,8 @@ def view(home: Path, *, everything: bool = False) -> View:
 def _sweep_line(home: Path, record: RunRecord) -> SweepLine:
     assert record.sweep is not None
     lines = cell_lines(home, record)
-    hours = [each.gpu_hours for each in lines if each.gpu_hours is not None]
+    digests = dict.fromkeys(ref.digest for cell in record.cells for ref in cell.stages)  # cells may share a stage
+    usages = [usage for digest in digests if (usage := Book(home).usage(digest)) is not None]
     return SweepLine(
         run=record.run,
         sweep=record.sweep.name,
@@ -178,7 +179,7 @@ def _sweep_line(home: Path, record: RunRecord) -> SweepLine:
             for each in lines
             if each.state == "failed"
         ),
-        gpu_hours=sum(hours) if hours else None,
+        gpu_hours=sum(each.gpu_hours for each in usages) if usages else None,
         max_gpu_hours=record.sweep.max_gpu_hours,
     )
 
@@ -226,7 +227,7 @@ def find_job(home: Path, name: str) -> Job:
     known = sorted(jobs(home), key=lambda job: job.entry.claimed)
     exact = [job for job in known if name in {job.entry.job, job.number, job.entry.stage}]
     if not exact and (element := re.fullmatch(r"(\d+)_\d+", name)):
-        exact = [job for job in known if job.number == element.group(1)]
+        exact = [job for job in known if element.group(1) in job.number.split("+")]
     prefixed = [job for job in known if len(name) >= 4 and job.entry.digest.startswith(name)]
     if found := exact or prefixed:
         return found[-1]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, islice
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +42,8 @@ BATCH = 1000  # metrics a request: MLflow's limit
 CHECKPOINTS = ("pretrain", "reference")  # kinds of stages that have a run of their own
 FOLLOW_EVERY_S = 6.0  # between two uploads of a running stage's metrics
 SWEPT = "sweep_run"  # tag of a sweep's own run
+TABLE = "table.json"
+TABLES = "mlflow.loggedArtifacts"  # tag of the files that MLflow's pages show as tables, others are text to them
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
@@ -126,14 +129,14 @@ class Tracker:
     def follow(self, stage: Stage, out: Path) -> None:
         """Upload the new metrics of a running pretraining, or how far the pictures are, every few seconds."""
         now = time.monotonic()
-        if stage.kind not in {"images", "pretrain"} or now - self.followed.get(stage.digest, -now) < FOLLOW_EVERY_S:
+        if stage.kind not in {"images", "pretrain"} or now - self.followed.get(stage.digest, -inf) < FOLLOW_EVERY_S:
             return
         self.followed[stage.digest] = now
         with self.lock:
-            if stage.kind == "pretrain":
+            if stage.kind == "pretrain" and (out / SPOOL).exists():  # one that waits has no run yet
                 self._pretraining(str(stage.digest), stage, out)
                 self._send(stage, out)
-            elif seen := read_progress(out):
+            elif stage.kind == "images" and (seen := read_progress(out)):
                 self._advance(seen)
 
     def join_sweep(self, sweep: str, cells: Mapping[str, str]) -> None:
@@ -154,18 +157,16 @@ class Tracker:
 
     def record_sweep(self, name: str, told: SweepSummary) -> None:
         """Log what came of a sweep to its own run, which is found again when the sweep goes on or is extended."""
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import RunTag
 
         with self.lock:
             client, experiment = self._open()
             found = client.search_runs([experiment], f"tags.{SWEPT} = '{name}'", max_results=1)
-            tags = {"stage": "sweep", SWEPT: name, **told.tags}
+            tags = {"stage": "sweep", SWEPT: name, TABLES: json.dumps([{"path": TABLE, "type": "table"}]), **told.tags}
             run = found[0] if found else self._create(NewRun(f"sweep {name}", tags))
-            step, when = told.done, int(time.time() * 1000)
-            logged = {key for key in told.metrics if self._last_step(run, key) >= step}
-            metrics = [Metric(key, value, when, step) for key, value in told.metrics.items() if key not in logged]
-            client.log_batch(run.info.run_id, metrics=metrics, tags=[RunTag(*each) for each in tags.items()])
-            client.log_dict(run.info.run_id, _table(told.rows), "table.json")
+            tagged = [RunTag(*each) for each in tags.items()]
+            client.log_batch(run.info.run_id, metrics=list(self._news(run, told)), tags=tagged)
+            client.log_dict(run.info.run_id, _table(told.rows), TABLE)
             with TemporaryDirectory() as folder:
                 for file, content in told.files.items():
                     Path(folder, file).write_bytes(content)
@@ -173,8 +174,16 @@ class Tracker:
             client.set_terminated(run.info.run_id, "FINISHED" if told.complete else "FAILED")
             self.runs[f"sweep {name}"] = run
 
-    def _last_step(self, run: MlflowRun, metric: str) -> int:
-        return max((each.step for each in self._client().get_metric_history(run.info.run_id, metric)), default=-1)
+    def _news(self, run: MlflowRun, told: SweepSummary) -> Iterator[Metric]:
+        """A sweep's numbers that its run lacks, over the cells done; MLflow shows the one of the highest step."""
+        from mlflow.entities import Metric
+
+        when = int(time.time() * 1000)
+        for name, value in told.metrics.items():
+            history = self._client().get_metric_history(run.info.run_id, name)
+            last = max(history, key=lambda each: (each.step, each.timestamp), default=None)
+            if last is None or told.done > last.step or value != last.value:
+                yield Metric(name, value, when, max(told.done, last.step if last else 0))
 
     def _advance(self, seen: Advance) -> None:
         """Rows done, of these the usable ones, rows a second and seconds left, each over the rows done."""

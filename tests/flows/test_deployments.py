@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prefect.utilities.templating import apply_values
 
+from flows.deploy import describe
 from infra.ledger import Book, Entry, find_process
 from infra.runs import read_runs
 from tests.conftest import command
 from tests.flows.worker import Prefect, client_environment, deployed
 from xclr.recipe import recipe_names
+from xclr.sweep import Sweep, load_sweep, sweep_names
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -53,9 +56,26 @@ def artifacts(served, flow_run: str) -> dict[str, dict[str, object]]:
 def test_every_named_recipe_has_its_deployments():
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     named = {f"{each['entrypoint'].rpartition(':')[2]}/{each['name']}" for each in deployments}
-    assert named == {f"{flow}/{name}" for flow in ("full", "data", "evaluate") for name in recipe_names()}
+    recipes = {f"{flow}/{name}" for flow in ("full", "data", "evaluate") for name in recipe_names()}
+    assert named == recipes | {f"sweep/{name}" for name in sweep_names()}
     for each in deployments:
-        assert each["parameters"] == {"recipe": f"{{{{ xclr.recipes.{each['name']} }}}}"}
+        what = "sweep" if each["tags"] == ["sweep"] else "recipe"
+        assert each["parameters"] == {what: f"{{{{ xclr.{what}s.{each['name']} }}}}"}
+
+
+def test_every_named_sweep_reaches_its_deployment_as_its_file_says():
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    swept = {each["name"]: each["parameters"] for each in deployments if each["tags"] == ["sweep"]}
+    assert set(swept) == {"temperature", "graph", "data-size"}
+    for name, parameters in swept.items():
+        filled = json.loads(json.dumps(apply_values(parameters, {"xclr": describe()})))
+        assert Sweep.model_validate(filled["sweep"]) == load_sweep(name, {})
+
+
+def test_the_deployments_of_sweeps_are_what_their_files_say(prefect, served):
+    for name in sweep_names():
+        parameters = api(served, f"/deployments/name/xclr-sweep/{name}")["parameters"]
+        assert Sweep.model_validate(parameters["sweep"]) == load_sweep(name, {})
 
 
 def test_a_run_after_the_command_line_finds_everything(prefect, served, smoke_home):

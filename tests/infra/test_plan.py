@@ -15,7 +15,7 @@ from xclr.errors import RecipeError
 from xclr.job import RESULT
 from xclr.recipe import Recipe
 from xclr.store import Store, only_writer
-from xclr.sweep import layout
+from xclr.sweep import Sweep, layout
 
 RECIPE = Recipe.model_validate(TINY)
 GPUS = Cluster(name="gpus", stages={"pretrain": Resources(executor="slurm", ranks=8, gpus=8, timeout_min=60)})
@@ -110,8 +110,8 @@ def test_a_sweep_within_its_budget_may_run(allowed, cluster, home):
 
 
 def test_a_cell_that_two_points_share_is_planned_once(home):
-    recipe = {"objectives": ["simclr", "xclr"]}
-    sweep = small(grid={TAU: [0.1, 0.2]})
-    sweep = sweep.model_copy(update={"recipe": Recipe.model_validate(sweep.recipe.model_dump() | recipe)})
+    sweep = Sweep(
+        name="s", recipe=Recipe.model_validate(TINY | {"objectives": ["simclr", "xclr"]}), grid={TAU: (0.1, 0.2)}
+    )
     planned = {each.level: each for each in plan_sweep(layout(sweep, Store(home)), Store(home), GPUS)}
     assert (planned["pretrain"].stages, planned["pretrain"].gpu_hours) == (3, 24)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 from datetime import timedelta
 
 import pytest
+from rich.console import Console
 
-from infra.ledger import Book, Entry, JobState, now, process_id, this_process
+from flows.operate import _status_text
+from infra.ledger import Book, Entry, JobState, Usage, now, process_id, this_process
 from infra.runs import new_record, write_record
 from infra.status import LATEST, find_job, status, view
+from tests.flows.finished import fail, finish_sweep
 from tests.infra.conftest import TINY
+from tests.infra.swept import TAU, small
 from xclr.errors import DataError, StoreError
 from xclr.job import PROGRESS, record_failure
 from xclr.recipe import Recipe
+from xclr.store import MANIFEST, Store
+from xclr.sweep import Cell, layout
 
 RECIPE = Recipe.model_validate(TINY)
 STARTED = now() - timedelta(minutes=10)
@@ -122,3 +129,119 @@ def test_a_job_is_found_by_id_number_stage_and_digest(home, job):
         find_job(home, "pretrain q")
     with pytest.raises(StoreError, match="nothing has run"):
         find_job(home / "empty", "pretrain a")
+
+
+def test_an_element_is_found_by_its_own_id_before_the_array_of_that_number(home):
+    record = run(home, "a", "b", "c")
+    array, _ = attempt(home, record, "a", job="slurm/4711", state=JobState.COMPLETED)
+    assert find_job(home, "4711_3").entry == find_job(home, "4711").entry == array
+    element, _ = attempt(home, record, "b", job="slurm/4711_3", element=3, state=JobState.COMPLETED)
+    attempt(home, record, "c", job="slurm/4711_4", element=4, state=JobState.COMPLETED)
+    assert find_job(home, "4711_3").entry == find_job(home, "slurm/4711_3").entry == element
+    assert find_job(home, "4711_5").entry == array
+    with pytest.raises(StoreError, match="no job '4712_3'"):
+        find_job(home, "4712_3")
+
+
+def test_a_sweep_tells_how_its_cells_and_levels_stand_and_why_one_failed(home):
+    sweep = small()
+    _, bad = layout(sweep, Store(home)).cells
+    record = finish_sweep(home, sweep, {bad.training.digest})
+    fail(home, record, bad.training, "the gradient is not finite")
+    (line,) = status(view(home)).sweeps
+    assert (line.run, line.sweep, line.state, line.cells) == (record.run, "s", "completed", 2)
+    assert line.by_state == {"done": 1, "failed": 1}
+    (failed,) = line.failed
+    assert (failed.cell, failed.level, failed.job_id) == ("xclr target_temperature=0.2 seed 0", "pretrain", "7_1")
+    assert failed.reason == "the gradient is not finite"
+    levels = {each.level: (each.done, each.failed, each.to_come) for each in line.levels}
+    assert levels == {"pretrain": (1, 1, 0), "features": (1, 0, 1), "suite linear": (1, 0, 1)}
+    assert {each.running + each.waiting for each in line.levels} == {0}
+    shown = rendered(home)
+    assert "sweep s: 1 of 2 cells done, 1 failed" in shown
+    assert "failed: xclr target_temperature=0.2 seed 0, pretrain (7_1): the gradient is not finite" in shown
+    assert "xclr retry s" in shown
+
+
+def rendered(home) -> str:
+    """The status on a terminal of 100 columns."""
+    console = Console(width=100, file=io.StringIO())
+    console.print(_status_text(home, view(home)))
+    return console.file.getvalue()
+
+
+def done(home, cell: Cell) -> None:
+    """Make it look as if all stages of a cell were made."""
+    for ref in cell.stages:
+        out = home / "artifacts" / ref.kind / ref.digest
+        out.mkdir(parents=True, exist_ok=True)
+        (out / MANIFEST).touch()
+
+
+def dozen(home, failed: int = 0, reason: str = "the gradient is not finite"):
+    """A run of a sweep of 12 cells: the first is done, the last `failed` failed, nobody made the others yet."""
+    sweep = small(name="dozen", grid={TAU: [round(0.05 * number, 2) for number in range(1, 13)]})
+    swept = layout(sweep, Store(home))
+    record = finish_sweep(home, sweep, {stage.digest for stage in swept.stages})
+    done(home, record.cells[0])
+    for number, cell in enumerate(record.cells[len(record.cells) - failed :]):
+        fail(home, record, cell.training, reason, f"slurm/4711_{number}")
+    return record
+
+
+def fits(shown: str) -> bool:
+    lines = shown.splitlines()
+    return len(lines) <= 24 and max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("failed", [0, 2, 11])
+def test_a_sweep_of_a_dozen_cells_fits_a_screen(failed, home):
+    dozen(home, failed)
+    shown = rendered(home)
+    assert fits(shown), shown
+    assert "sweep dozen: 1 of 12 cells done" in shown
+    assert shown.count("gradient") == min(failed, status(view(home)).sweeps[0].by_state.get("failed", 0), 4)
+    assert ("... and 7 more" in shown) == (failed == 11)
+    assert (f"{11 - failed} to come" in shown) == (failed < 11)
+
+
+def test_a_long_reason_does_not_push_a_sweep_off_the_screen(home):
+    dozen(home, 8, "CUDA error: an illegal memory access was encountered; kernel errors might be told later " * 4)
+    assert fits(rendered(home)), rendered(home)
+
+
+def test_a_running_sweep_is_told_by_its_jobs_and_shares_each_stage_once(home, job):
+    record = dozen(home)
+    cells = record.cells[1:]
+    write_record(home, record.model_copy(update={"state": "running"}))
+    for cell, state in ((cells[0], None), (cells[1], JobState.CANCELLED)):
+        ref = cell.training
+        entry = Entry(
+            digest=ref.digest, kind=ref.kind, stage=ref.name, run=record.run, attempt=1, owner=job, claimed=STARTED,
+            job=job, state=state,
+        )  # fmt: skip
+        assert Book(home).claim(entry)
+    (line,) = status(view(home)).sweeps
+    assert line.by_state == {"done": 1, "to come": 9, "running": 1, "failed": 1}
+    assert [(each.cell, each.reason) for each in line.failed] == [(cells[1].title, "its job was cancelled")]
+    assert f"pretrain {cells[0].title}" in " ".join(rendered(home).replace("│", " ").split())
+
+
+def test_hours_of_a_training_that_cells_share_count_once(home):
+    sweep = small(grid={"evaluate.bootstrap": [100, 200]}, max_gpu_hours=9)
+    swept = layout(sweep, Store(home))
+    record = finish_sweep(home, sweep, {stage.digest for stage in swept.stages})
+    (training,) = {cell.training.digest for cell in record.cells}
+    Book(home).root.joinpath(training).mkdir(parents=True)
+    Book(home).write_usage(training, Usage(gpu_hours=2.5, cpu_hours=1, cpu_efficiency=None, jobs=1))
+    (line,) = status(view(home)).sweeps
+    assert len(record.cells) == 2
+    assert (line.gpu_hours, line.max_gpu_hours) == (2.5, 9)
+    assert "; 2.50 of at most 9 GPU-hours" in rendered(home)
+
+
+def test_of_several_runs_of_a_sweep_the_newest_counts(home):
+    record = dozen(home)
+    for number in (2, 3):
+        write_record(home, record.model_copy(update={"run": f"dozen-{number}", "started": now()}))
+    assert [each.run for each in status(view(home)).sweeps] == ["dozen-3"]

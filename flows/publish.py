@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from infra.batch import join_sweep
+from infra.ledger import now
 from infra.stage import Run
 from infra.tracking import SweepSummary
 from tasks.stage import artifact_key
@@ -44,11 +46,13 @@ def publish_sweep(run: Run) -> None:
 
     swept = read_swept(run.store.home, run.record)
     name, done = swept.sweep.name, state_counts(swept).get("done", 0)
+    complete = done == len(swept.lines)
+    state = "completed" if complete else "cancelled" if run.cancelled else "failed"
+    swept = replace(swept, record=run.record.model_copy(update={"state": state, "ended": now()}))  # all but its ending
     key = artifact_key(f"sweep {name}")
     create_markdown_artifact(markdown_of_sweep(swept), key=key, description=f"Cells of {run.id}")
     join_sweep(run)
     files = {"sweep.html": render_sweep(swept).encode(), **pictures(swept)}
-    complete = done == len(swept.lines)
     rows = [flat(row) for row in rows_of(swept)]
     run.tracker.record_sweep(name, SweepSummary(done, complete, tags_of(swept), summary_of(swept), rows, files))
 
@@ -56,5 +60,6 @@ def publish_sweep(run: Run) -> None:
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """A cell's row with a column for each value and score."""
     values = {short(field): text_of(value) for field, value in row["values"].items()}
-    own = {name: each for name, each in row.items() if name not in {"values", "scores"}}
-    return {**own, **values, **row["scores"]}
+    first = {name: row[name] for name in ("method", "graph", "seed")}
+    rest = {name: each for name, each in row.items() if name not in {"values", "scores"}}
+    return {**first, **values, **row["scores"], **rest}

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from flows.operate import _status_text
 from infra.ledger import Book, Entry, JobState, Usage, now, process_id, this_process
-from infra.runs import new_record, write_record
+from infra.runs import new_record, record_path, write_record
 from infra.status import LATEST, find_job, status, view
 from tests.flows.finished import fail, finish_sweep
 from tests.infra.conftest import TINY
@@ -22,7 +22,7 @@ from xclr.errors import DataError, StoreError
 from xclr.job import PROGRESS, record_failure
 from xclr.recipe import Recipe
 from xclr.store import MANIFEST, Store
-from xclr.sweep import Cell, layout
+from xclr.sweep import Cell, Ref, layout
 
 RECIPE = Recipe.model_validate(TINY)
 STARTED = now() - timedelta(minutes=10)
@@ -163,10 +163,10 @@ def test_a_sweep_tells_how_its_cells_and_levels_stand_and_why_one_failed(home):
     assert "xclr retry s" in shown
 
 
-def rendered(home) -> str:
+def rendered(home, *, everything: bool = False) -> str:
     """The status on a terminal of 100 columns."""
     console = Console(width=100, file=io.StringIO())
-    console.print(_status_text(home, view(home)))
+    console.print(_status_text(home, view(home, everything=everything), everything))
     return console.file.getvalue()
 
 
@@ -225,6 +225,50 @@ def test_a_running_sweep_is_told_by_its_jobs_and_shares_each_stage_once(home, jo
     assert line.by_state == {"done": 1, "to come": 9, "running": 1, "failed": 1}
     assert [(each.cell, each.reason) for each in line.failed] == [(cells[1].title, "its job was cancelled")]
     assert f"pretrain {cells[0].title}" in " ".join(rendered(home).replace("│", " ").split())
+
+
+def begin(home, record, ref, job, **fields) -> None:
+    """An attempt of a run at a stage, and how far it is."""
+    entry = Entry(
+        digest=ref.digest, kind=ref.kind, stage=ref.name, run=record.run, attempt=1, owner="host/1/1",
+        claimed=STARTED, job=job,
+    ).model_copy(update=fields)  # fmt: skip
+    assert Book(home).claim(entry)
+    out = home / "artifacts" / ref.kind / ref.digest
+    out.mkdir(parents=True)
+    (out / PROGRESS).write_text(json.dumps({"done": 1200, "total": 8000, "per_s": 1.5}))
+
+
+def test_a_sweep_that_trains_three_of_a_dozen_cells_fits_a_screen(home, job):
+    record = dozen(home).model_copy(update={"run": "sweep-dozen-20261126-120000-1a2b", "state": "running"})
+    record_path(home, "dozen-1").unlink()
+    write_record(home, record)
+    for cell in record.cells[1:4]:
+        begin(home, record, cell.training, job)
+    shown = rendered(home)
+    assert fits(shown), shown
+    assert "sweep dozen: 1 of 12 cells done, 8 to come, 3 running" in shown
+    assert shown.count("running") == 6  # the run and its jobs, the sweep, its table, and each of the three
+
+
+def test_of_very_many_jobs_of_a_sweep_the_first_are_shown_or_all(home, job):
+    record = dozen(home)
+    for cell in record.cells[1:9]:
+        begin(home, record, cell.training, job)
+    begin(home, record, record.cells[9].training, job, state=JobState.CANCELLED)
+    shown, everything = rendered(home), rendered(home, everything=True)
+    assert "... and 2 more: xclr status --all" in shown
+    assert (shown.count("1,200 of"), everything.count("1,200 of")) == (6, 8)
+    assert "│ cancelled" in everything and "│ cancelled" not in shown
+
+
+def test_a_stage_that_cells_share_is_shown_until_it_is_done(home):
+    record = dozen(home)
+    for letter, state in (("e", JobState.NODE_FAIL), ("f", JobState.COMPLETED)):
+        ref = Ref(level="images", kind="images", digest=letter * 32, name=f"images {letter}")
+        begin(home, record, ref, "slurm/9", state=state)
+    shown = rendered(home)
+    assert "node was lost" in shown and "images e" in shown and "images f" not in shown
 
 
 def test_hours_of_a_training_that_cells_share_count_once(home):

@@ -165,6 +165,25 @@ def test_a_sweep_is_one_run_that_goes_on_when_the_sweep_does(home, tmp_path):
     assert (folder / "sweep.html").read_text() == "<p>2"
 
 
+def test_mlflows_pages_show_a_sweeps_cells_as_a_table(home):
+    run, _ = open_sweep(home, small())
+    run.tracker.record_sweep("s", summary(1))
+    client, found = sweep_run(home)
+    assert client.load_table(found.info.experiment_id, "table.json", [found.info.run_id])["state"].tolist() == [
+        "done",
+        "failed",
+    ]
+
+
+def test_numbers_that_change_while_as_many_cells_are_done_or_fewer_are_the_ones_shown(home):
+    run, _ = open_sweep(home, small())
+    for done, best in ((1, 0.5), (2, 0.25), (2, 0.75), (1, 0.125)):  # other values are swept under the same name
+        run.tracker.record_sweep("s", summary(done)._replace(metrics={"best/linear": best}))
+        assert sweep_run(home)[1].data.metrics == {"best/linear": best}
+    client, found = sweep_run(home)
+    assert history(client, found, "best/linear") == [(1, 0.5), (2, 0.25), (2, 0.75), (2, 0.125)]
+
+
 def test_the_run_of_a_sweep_disturbs_no_other_and_no_other_sweep(home):
     run, swept = open_sweep(home, small())
     for stage in swept.levels["pretrain"]:
@@ -182,6 +201,14 @@ def test_the_run_of_a_sweep_disturbs_no_other_and_no_other_sweep(home):
     assert (again.tracker.compare_url(digests), [again.tracker.run_url(each) for each in digests]) == links
     _, runs = runs_of(home, "small")
     assert sorted(each.data.tags.get(tracking.SWEPT, "") for each in runs) == ["", "", "other", "s"]
+
+
+def test_a_training_that_waits_has_no_run_yet(home):
+    run, swept = open_sweep(home, small())
+    waiting, training = swept.levels["pretrain"]
+    run.tracker.follow(waiting, run.store.begin(waiting.digest))
+    train(run, training, 1)
+    assert set(tags_of(home)) == {training.digest}
 
 
 def test_every_running_training_is_followed_and_none_too_often(home, monkeypatch):

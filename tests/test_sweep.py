@@ -155,6 +155,13 @@ def test_what_is_given_stands_before_what_a_sweep_says():
     assert plain.name == "emoji-target_temperature" and plain.recipe == load_recipe("emoji")
 
 
+def test_a_name_that_is_nearly_right_is_told():
+    with pytest.raises(RecipeError, match="did you mean temperature"):
+        load_sweep("temprature", {})
+    with pytest.raises(RecipeError, match="no recipe 'nothing-like-it'"):
+        load_sweep("nothing-like-it", {})
+
+
 def test_a_sweep_of_ones_own_finds_the_recipe_beside_it(tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "data": {"source": "emoji"}}))
     (tmp_path / "wide.yaml").write_text(yaml.safe_dump({"recipe": "mine.yaml", "grid": {"train.width": [8, 16]}}))

@@ -6,6 +6,7 @@ points, sweeps and single runs share what they have in common.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -361,6 +362,7 @@ def load_sweep(source: str, given: Mapping[str, Any], overrides: Sequence[str] =
         path = named if named.is_file() else Path(source)
         raw = {"name": path.stem} | yaml.safe_load(path.read_text(encoding="utf-8"))
         base = path.parent
+    _check_name(source)
     raw |= given
     settings = [f"{field}={json.dumps(value)}" for field, value in raw.pop("set", {}).items()]
     seeds = raw.pop("seeds", None)
@@ -374,6 +376,14 @@ def load_sweep(source: str, given: Mapping[str, Any], overrides: Sequence[str] =
     except ValidationError as error:
         faults = "; ".join(_explained(each["loc"], each["msg"]) for each in error.errors())
         raise RecipeError(f"sweep {raw['name']}: {faults}", "docs/operator.md, Sweeps, shows ones that work") from error
+
+
+def _check_name(source: str) -> None:
+    """Raise RecipeError for a name that is nearly that of a recipe or sweep."""
+    names = [*sweep_names(), *recipe_names()]
+    near = difflib.get_close_matches(source, names, n=2, cutoff=0.7)
+    if near and source not in names and not Path(source).is_file():
+        raise RecipeError(f"no recipe or sweep {source!r}", f"did you mean {' or '.join(near)}?")
 
 
 def _explained(place: Sequence[int | str], message: str) -> str:

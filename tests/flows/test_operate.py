@@ -50,7 +50,7 @@ def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path):
         return done
 
     facts = json.loads(operate("status", "--json").stdout)
-    assert set(facts) == {"runs", "jobs"}
+    assert set(facts) == {"runs", "jobs", "sweeps"}
     assert set(facts["runs"][0]) == {"run", "recipe", "state", "started"}
     (job,) = [each for each in facts["jobs"] if each["job_id"] == entry.job]
     stable = ["run", "stage", "job_id", "state", "node", "elapsed_s", "reason", "log"]

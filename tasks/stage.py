@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextvars
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -28,22 +28,13 @@ EVERY_S = 5.0  # between two looks at a stage; a shorter one leaves no progress 
 
 def make(run: Run, stage: Stage) -> Artifact:
     """The stage's artifact, found or made; a long one shows its progress and its Slurm job at its task run."""
-    with _followed(run, stage):
+    with _beside(lambda over: _follow(run, stage, over)):
         return ensure(run, stage)
 
 
-@contextmanager
-def counted(run: Run, what: str, stages: Sequence[Stage]) -> Iterator[None]:
-    """Show at the task run how many of some stages are done, where that takes long."""
-    over = threading.Event()
-    follow = contextvars.copy_context().run
-    thread = threading.Thread(target=follow, args=(_count, run, what, stages, over), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def counted(run: Run, what: str, stages: Sequence[Stage]) -> AbstractContextManager[None]:
+    """Shows at the task run how many of some stages are done, where that takes long."""
+    return _beside(lambda over: _count(run, what, stages, over))
 
 
 def _count(run: Run, what: str, stages: Sequence[Stage], over: threading.Event) -> None:
@@ -65,10 +56,11 @@ def artifact_key(name: str) -> str:
 
 
 @contextmanager
-def _followed(run: Run, stage: Stage) -> Iterator[None]:
+def _beside(show: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Let `show` run until what it is given is set, when the block ends."""
     over = threading.Event()
-    follow = contextvars.copy_context().run  # the thread acts for the task run of its caller
-    thread = threading.Thread(target=follow, args=(_follow, run, stage, over), daemon=True)
+    within = contextvars.copy_context().run  # the thread acts for the task run of its caller
+    thread = threading.Thread(target=within, args=(show, over), daemon=True)
     thread.start()
     try:
         yield

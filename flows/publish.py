@@ -55,6 +55,8 @@ def publish_sweep(run: Run) -> None:
     files = {"sweep.html": render_sweep(swept).encode(), **pictures(swept)}
     rows = [flat(row) for row in rows_of(swept)]
     run.tracker.record_sweep(name, SweepSummary(done, complete, tags_of(swept), summary_of(swept), rows, files))
+    if link := run.tracker.run_url(f"sweep {name}"):
+        create_link_artifact(link, key=artifact_key(f"sweep {name} mlflow"), link_text=f"sweep {name} in MLflow")
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from flows.compare import (
 from flows.trainings import labels_of
 from infra.ledger import Book, Usage
 from infra.runs import RunRecord
-from infra.sweeps import CellLine, CellState, cell_lines, counts
+from infra.sweeps import ORDER, CellLine, CellState, cell_lines, counts
 from xclr import schema
 from xclr.evaluation.score import Summary, summarise, t_half_width
 from xclr.evaluation.significance import Key
@@ -367,7 +367,8 @@ def _row(sweep: str, line: CellLine, scores: Mapping[str, float]) -> dict[str, A
 def summary_of(swept: Swept) -> dict[str, float]:
     """The sweep in numbers: cells by state, hours, and the score of the best setting."""
     numbers: dict[str, float | None] = {"cells": len(swept.lines)}
-    numbers |= {f"cells/{state.replace(' ', '_')}": count for state, count in state_counts(swept).items()}
+    found = state_counts(swept)
+    numbers |= {f"cells/{state.replace(' ', '_')}": found.get(state, 0) for state in ORDER}
     numbers |= {"gpu_hours": total_gpu_hours(swept), "core_hours": total_core_hours(swept)}
     if (best := best_of(swept)) is not None:
         score = f"best/{best.summary.suite}/{best.summary.split}/{best.summary.metric}"

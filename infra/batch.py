@@ -44,6 +44,7 @@ def ensure_all(run: Run, what: str, stages: Sequence[Stage], parallel: int | Non
         else:
             ready.append(stage)
     failures |= _ensure(run, what, ready, parallel)
+    run.tracker.mark_failed(failures)
     parts = [f"{len(stages) - len(failures)} of {len(stages)}"]
     parts += [f"{there} were there"] * bool(there) + [f"{len(failures)} failed"] * bool(failures)
     run.board.say(f"{what}: {', '.join(parts)}  [dim]{time.monotonic() - began:.1f} s")

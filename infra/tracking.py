@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from math import inf
@@ -138,6 +138,13 @@ class Tracker:
                 self._send(stage, out)
             elif stage.kind == "images" and (seen := read_progress(out)):
                 self._advance(seen)
+
+    def mark_failed(self, digests: Iterable[str]) -> None:
+        """End the runs of networks that could not be made; one that is made later ends well."""
+        with self.lock:
+            for digest in digests:
+                if digest in self.runs:
+                    self._client().set_terminated(self.runs[digest].info.run_id, "FAILED")
 
     def join_sweep(self, sweep: str, cells: Mapping[str, str]) -> None:
         """Tag the runs of a sweep's networks, by digest, with its name and their values; what is not there is left out.

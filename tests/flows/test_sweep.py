@@ -55,7 +55,7 @@ def test_a_sweep_that_costs_too_much_is_refused_before_anything_is_made(hours, t
         (["emoji"], ["sweep emoji: nothing varies", "docs/operator.md"]),
         (["emoji", "--grid", "train.epoch=1,2"], ["epoch=1", "unknown key 'train.epoch'", "did you mean epochs"]),
         (["emoji", "--grid", "seeds=1,2"], ["seeds is not swept: use --seeds"]),
-        (["temprature"], ["no recipe 'temprature'"]),
+        (["temprature"], ["no recipe or sweep 'temprature'"]),
         (["temperature", "--by", "few"], ["few is not among the suites"]),
         (["temperature", "--home", "/dev/null/home"], ["cannot write to /dev/null/home", "XCLR_HOME"]),
     ],

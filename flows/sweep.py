@@ -1,4 +1,4 @@
-"""Sweeps: the shared stages once, then every cell's training, features and suites, a job array each."""
+"""Sweeps: the shared stages once, then every cell's training, features and suites, in job arrays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from xclr.sweep import Cell, Layout, Sweep, layout, points
     name="xclr-sweep",
     description="A recipe at many values of its fields: what they share once, the rest as job arrays; then a table.",
     flow_run_name="{sweep.name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=16),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=64),  # type: ignore[arg-type]
     on_cancellation=[cancel_jobs],
 )
 def sweep(
@@ -60,11 +60,11 @@ def sweep(
 
 
 def submit_levels(run: Run, swept: Layout, names: Sequence[str], before: Mapping[str, Future]) -> dict[str, Future]:
-    """Submit levels, each after those that make what it reads; their futures by name."""
+    """Submit levels, those of cells all at once: each takes up what it reads as that comes; their futures by name."""
     made: dict[str, Future] = dict(before)
     for name in names:
         level = swept.levels[name]
-        after = [made[each] for each in swept.before(name)]
+        after = [made[each] for each in swept.before(name) if each in swept.shared]
         made[name] = tasks.level.submit(run, name, len(level), level, swept.sweep.parallel, after)
     return {name: made[name] for name in names}
 

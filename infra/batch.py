@@ -1,14 +1,16 @@
-"""`ensure_all`: many stages of one kind at once. On Slurm they are the elements of one job array.
+"""`ensure_all`: many stages of one kind at once. On Slurm they are the elements of job arrays.
 
-An element makes an output of its own, and its digest has a ledger entry of its own, so that whatever happens to one
-concerns no other: each is claimed, waited for, tried again and committed as if it were alone.
+Levels run beside each other, in threads: one takes up its stages as their inputs come to an end. An element makes an
+output of its own, and its digest has a ledger entry of its own, so that whatever happens to one concerns no other: each
+is claimed, waited for, tried again and committed as if it were alone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from infra.slurm.queue import QUEUE, folder_of, job_name, log_of, max_array_size
 from infra.slurm.submit import Order
 from infra.slurm.submit import submit as slurm_submit
 from infra.stage import POLL_S, STAGE, Run, announce, begin, claim, commit, decide, ensure, found, made, refused
+from xclr.artifact import Artifact
 from xclr.errors import JobError, XclrError
 from xclr.stages import Stage
 from xclr.sweep import is_of_cell, spelled
@@ -32,32 +35,70 @@ Failures = dict[str, XclrError]  # by digest
 def ensure_all(run: Run, what: str, stages: Sequence[Stage], parallel: int | None = None) -> Failures:
     """Find or make every stage, `parallel` jobs at once; returns why some could not be made, and stops no other.
 
-    A stage whose inputs are not there is among these. `what` names the stages together; they have the same kind.
+    A stage is begun when its inputs have come to an end, in this call or in one that runs beside it, and is among what
+    could not be made where one of them is. `what` names the stages together; they have the same kind.
     """
-    began, there = time.monotonic(), sum(run.store.find(each.digest) is not None for each in stages)
-    failures: Failures = {}
-    ready = []
-    for stage in stages:
-        missing = [role for role, each in stage.inputs.items() if run.store.find(each.digest) is None]
-        if missing:
-            failures[stage.digest] = JobError(f"{stage.name}: its {missing[0]} was not made", "see why that failed")
-        else:
-            ready.append(stage)
-    failures |= _ensure(run, what, ready, parallel)
-    run.tracker.mark_failed(failures)
+    try:
+        while not ready(run, stages):
+            time.sleep(POLL_S)
+        began, there = time.monotonic(), sum(run.store.find(each.digest) is not None for each in stages)
+        failures = _ensure(run, what, stages, parallel)
+    except BaseException:
+        run.stopping.set()  # what is beside it would wait in vain
+        raise
+    run.tracker.mark_failed(each.digest for each in stages if run.store.find(each.digest) is None)
     parts = [f"{len(stages) - len(failures)} of {len(stages)}"]
     parts += [f"{there} were there"] * bool(there) + [f"{len(failures)} failed"] * bool(failures)
     run.board.say(f"{what}: {', '.join(parts)}  [dim]{time.monotonic() - began:.1f} s")
     return failures
 
 
-def _ensure(run: Run, what: str, ready: Sequence[Stage], parallel: int | None) -> Failures:
-    """Ensure stages whose inputs are there: what belongs to cells in arrays, where that runs on Slurm."""
-    resources = run.cluster.resources_of(ready[0]) if ready else Resources()
-    if resources.executor == "slurm" and is_of_cell(ready[0]):  # others have arrays of shards of their own
-        return Batch(run, what, resources, parallel or resources.parallel).ensure(ready)
+def ready(run: Run, stages: Sequence[Stage]) -> list[Stage]:
+    """The stages whose inputs have come to an end, well or not; all, when nothing new may begin."""
+    if run.should_stop:
+        return list(stages)
+    return [stage for stage in stages if all(each.digest in run.outcomes for each in stage.inputs.values())]
+
+
+def _ensure(run: Run, what: str, stages: Sequence[Stage], parallel: int | None) -> Failures:
+    """Ensure stages as they become ready: what belongs to cells in arrays, where that runs on Slurm."""
+    resources = run.cluster.resources_of(stages[0])
+    if resources.executor == "slurm" and is_of_cell(stages[0]):  # others have arrays of shards of their own
+        return Batch(run, what, resources, parallel or resources.parallel).ensure(stages)
+    futures: dict[str, Future[Any]] = {}
     with ThreadPoolExecutor(parallel or AT_ONCE) as pool:
-        return _reasons({stage.digest: pool.submit(ensure, run, stage) for stage in ready})
+        blocked = list(stages)
+        while blocked:
+            for stage in ready(run, blocked):
+                blocked.remove(stage)
+                futures[stage.digest] = pool.submit(_ensure_one, run, stage)
+            if blocked:
+                time.sleep(POLL_S)
+    return _reasons(futures)
+
+
+def _ensure_one(run: Run, stage: Stage) -> None:
+    with _settled(run, stage):
+        check_inputs(run, stage)
+        ensure(run, stage)
+
+
+def check_inputs(run: Run, stage: Stage) -> None:
+    """Raise JobError when an input of a stage was not made."""
+    for role, each in stage.inputs.items():
+        if each.digest not in run.outcomes or run.outcomes[each.digest] is not None:
+            raise JobError(f"{stage.name}: its {role} was not made", "see why that failed")
+
+
+@contextmanager
+def _settled(run: Run, stage: Stage) -> Iterator[None]:
+    """Let what waits for a stage know what came of it, once that is tracked."""
+    try:
+        yield
+    except XclrError as error:
+        run.outcomes[stage.digest] = error
+        raise
+    run.outcomes[stage.digest] = None
 
 
 def join_sweep(run: Run) -> None:
@@ -86,59 +127,84 @@ class Open(NamedTuple):
     waited_for: set[int]
 
 
+class End(NamedTuple):
+    """A stage that has come to an end: how that is tracked, or why it could not be made."""
+
+    stage: Stage
+    after: Callable[[Run, Stage, Artifact], object] | XclrError
+
+
 class Batch:
     """Stages as elements of job arrays, from the first look at them to the last commit."""
 
     def __init__(self, run: Run, what: str, resources: Resources, cap: int) -> None:
         self.run, self.what, self.resources, self.cap = run, what, resources, cap
-        self.failures: Failures = {}
+        self.blocked: list[Stage] = []  # their inputs are still to come
+        self.waiting: list[Open] = []
         self.told = False  # that Slurm does not answer
 
     def ensure(self, stages: Sequence[Stage]) -> Failures:
         """Find or make the stages; returns why some could not be made.
 
-        At most `cap` jobs run at once: an array is told so, and what is tried again waits until others have ended.
+        At most `cap` jobs run at once: an array is told so, and what comes later waits until others have ended. While
+        inputs are still to come, an array is submitted when it fills the cap.
         """
-        with ThreadPoolExecutor(AT_ONCE) as pool:  # accounts and MLflow are slower than Slurm's elements
-            tracked: dict[str, Future[Any]] = {}
-            waiting = []
-            for stage in stages:
-                artifact = self.run.store.find(stage.digest)
-                if artifact is None:
-                    waiting.append(Open(stage, begin(self.run, stage), set()))
-                else:
-                    tracked[stage.digest] = pool.submit(found, self.run, stage, artifact)
-            with self.run.board.counting(self.what, len(waiting)) as count:
-                while waiting:
-                    for each in self._round(waiting):
-                        waiting.remove(each)
+        self.blocked = list(stages)
+        missing = sum(self.run.store.find(each.digest) is None for each in stages)
+        tracked: dict[str, Future[None]] = {}
+        # accounts and MLflow are slower than Slurm's elements
+        with ThreadPoolExecutor(AT_ONCE) as pool, self.run.board.counting(self.what, missing) as count:
+            while self.blocked or self.waiting:
+                for each in [*self._open(), *self._round()]:
+                    tracked[each.stage.digest] = pool.submit(self._track, each)
+                    if each.after is not found:
                         count()
-                        artifact = self.run.store.find(each.stage.digest)
-                        if artifact is not None:
-                            tracked[each.stage.digest] = pool.submit(made, self.run, each.stage, artifact)
-                        else:
-                            tracked[each.stage.digest] = pool.submit(account_lost, self.run.book, each.stage)
-                    if waiting:
-                        time.sleep(POLL_S)
-        return self.failures | _reasons(tracked)
+                if self.blocked or self.waiting:
+                    time.sleep(POLL_S)
+        return _reasons(tracked)
 
-    def _round(self, waiting: Sequence[Open]) -> list[Open]:
+    def _open(self) -> list[End]:
+        """Take on the stages that became ready; returns those of which nothing is to be made."""
+        over = []
+        for stage in ready(self.run, self.blocked):
+            self.blocked.remove(stage)
+            try:
+                check_inputs(self.run, stage)
+                if self.run.store.find(stage.digest) is not None:
+                    over.append(End(stage, found))
+                else:
+                    self.waiting.append(Open(stage, begin(self.run, stage), set()))
+            except XclrError as error:
+                over.append(End(stage, error))
+        return over
+
+    def _track(self, end: End) -> None:
+        """Bring what came of a stage to the ledger and MLflow, then to those that wait for it."""
+        with _settled(self.run, end.stage):
+            if isinstance(end.after, XclrError):
+                account_lost(self.run.book, end.stage)
+                raise end.after
+            end.after(self.run, end.stage, self.run.store.reference(end.stage.digest))
+
+    def _round(self) -> list[End]:
         """Look at every stage once and submit what may be; returns those that have come to an end."""
-        over, orders = [], []
-        for each in waiting:
+        over, orders, active = [], [], []
+        for each in self.waiting:
             try:
                 order = self._look(each)
             except XclrError as error:
-                self.failures[each.stage.digest] = error
-                over.append(each)
+                over.append(End(each.stage, error))
                 continue
             if order is not None:
                 orders.append((each, order))
             elif self.run.store.find(each.stage.digest) is not None:
-                over.append(each)
+                over.append(End(each.stage, made))
+            else:
+                active.append(each)
+        self.waiting = [*(each for each, _ in orders), *active]
         self._tell()
-        free = self.cap - (len(waiting) - len(over) - len(orders))
-        if orders and free > 0:
+        free = self.cap - len(active)
+        if orders and (free >= self.cap <= len(orders) if self.blocked else free > 0):
             self._submit(orders, free)
         return over
 

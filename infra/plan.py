@@ -51,7 +51,7 @@ def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, 
 class PlannedLevel(BaseModel):
     """The stages of a sweep that do the same: how many are there, being made, to be made; what the latter may take.
 
-    `gpu_hours` count each of `running` and `miss` once, at its time limit; `arrays` are submissions to Slurm.
+    `gpu_hours` count each of `running` and `miss` once, at its time limit; `arrays` are submissions to Slurm at most.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -67,7 +67,12 @@ class PlannedLevel(BaseModel):
 
 def plan_sweep(swept: Layout, store: Store, cluster: Cluster) -> tuple[PlannedLevel, ...]:
     """Every level of a sweep in order; touches nothing."""
-    return tuple(_planned_level(swept, name, store, cluster) for name in swept.levels)
+    levels: dict[str, PlannedLevel] = {}
+    for name in swept.levels:
+        cells = [levels[each] for each in swept.before(name) if each not in swept.shared]
+        follows = any(each.miss or each.running for each in cells)
+        levels[name] = _planned_level(swept, name, store, cluster, follows=follows)
+    return tuple(levels.values())
 
 
 def check_budget(swept: Layout, levels: Sequence[PlannedLevel]) -> None:
@@ -83,14 +88,17 @@ def check_budget(swept: Layout, levels: Sequence[PlannedLevel]) -> None:
     )
 
 
-def _planned_level(swept: Layout, name: str, store: Store, cluster: Cluster) -> PlannedLevel:
+def _planned_level(swept: Layout, name: str, store: Store, cluster: Cluster, *, follows: bool) -> PlannedLevel:
+    """A level as it stands; one that follows cells that are still to come is submitted as they do."""
     level = swept.levels[name]
     planned = [_planned(stage, store, cluster) for stage in level]
     count = {state: sum(each.state == state for each in planned) for state in ("hit", "running", "miss")}
     resources = cluster.resources_of(level[0])
     on_slurm = resources.executor == "slurm"
-    arrays = -(-count["miss"] // max_array_size()) if on_slurm and is_of_cell(level[0]) else count["miss"] * on_slurm
     at_once = swept.sweep.parallel or (resources.parallel if on_slurm else len(level))
+    arrays = count["miss"] * on_slurm
+    if on_slurm and is_of_cell(level[0]):
+        arrays = -(-count["miss"] // min(max_array_size(), at_once if follows else len(level)))
     hours = sum(each.gpu_hours for each in planned)
     return PlannedLevel(level=name, stages=len(level), **count, arrays=arrays, at_once=at_once, gpu_hours=hours)
 

@@ -86,6 +86,7 @@ class Run:
         self.book = Book(store.home)
         self.cores = Cores(cores())
         self.stopping = threading.Event()
+        self.outcomes: dict[str, XclrError | None] = {}  # of what levels made, by digest: why it could not be made
         self.save()
 
     @cached_property

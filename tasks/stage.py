@@ -33,7 +33,7 @@ def make(run: Run, stage: Stage) -> Artifact:
 
 
 def counted(run: Run, what: str, stages: Sequence[Stage]) -> AbstractContextManager[None]:
-    """Shows at the task run how many of some stages are done, where that takes long."""
+    """Shows at the task run how many of some stages have come to an end, where that takes long."""
     return _beside(lambda over: _count(run, what, stages, over))
 
 
@@ -41,13 +41,15 @@ def _count(run: Run, what: str, stages: Sequence[Stage], over: threading.Event) 
     artifact = None
     try:
         while not over.wait(EVERY_S):
-            done = sum(run.store.find(each.digest) is not None for each in stages)
-            artifact = _show_progress(artifact, what, Advance(done, len(stages)))
+            artifact = _show_progress(artifact, what, _ended(run, stages))
         if artifact is not None:
-            done = sum(run.store.find(each.digest) is not None for each in stages)
-            _show_progress(artifact, what, Advance(done, len(stages)))
+            _show_progress(artifact, what, _ended(run, stages))
     except (httpx.HTTPError, PrefectException) as error:  # the stages go on without their bar
         get_run_logger().warning("progress of %s is no longer shown: %s", what, error)
+
+
+def _ended(run: Run, stages: Sequence[Stage]) -> Advance:
+    return Advance(sum(each.digest in run.outcomes for each in stages), len(stages))
 
 
 def artifact_key(name: str) -> str:

@@ -82,6 +82,15 @@ def test_what_an_axis_does_not_change_is_one_cell_for_all_its_values(tmp_path):
     assert "pretrain" in laid.before("features") and laid.shared[-1] == "graph report"
 
 
+@pytest.mark.parametrize("recipe", ["emoji", "smoke", "ablation"])
+def test_no_level_waits_for_what_no_level_before_it_makes(recipe, tmp_path):
+    sweep = Sweep(name="s", recipe=load_recipe(recipe), grid={TAU: (0.05, 0.1)})
+    made: set[str] = set()
+    for level in layout(sweep, Store(tmp_path)).levels.values():
+        assert {each.digest for stage in level for each in stage.inputs.values()} <= made
+        made |= {stage.digest for stage in level}
+
+
 def test_cells_are_the_stages_that_a_run_of_the_recipe_has(tmp_path):
     store = Store(tmp_path)
     laid = layout(swept(grid={TAU: [0.05, 0.1], "train.epochs": [2]}), store)

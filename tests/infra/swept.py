@@ -1,7 +1,8 @@
-"""A sweep's levels without Prefect: made one after another, as its flow does."""
+"""A sweep's levels without Prefect."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from infra.batch import Failures, ensure_all
@@ -33,10 +34,9 @@ def open_sweep(home: Path, sweep: Sweep, cluster: Cluster = CLUSTER, mode: str =
 
 
 def make_levels(run: Run, swept: Layout, last: str | None = None) -> Failures:
-    """Make the levels up to `last`, by default all; why some stages could not be made."""
-    failures: Failures = {}
-    for name, level in swept.levels.items():
-        failures |= ensure_all(run, name, level, swept.sweep.parallel)
-        if name == last:
-            break
-    return failures
+    """Make the levels up to `last`, by default all, beside each other; why some stages could not be made."""
+    names = list(swept.levels)
+    names = names[: names.index(last) + 1] if last else names
+    with ThreadPoolExecutor(len(names)) as pool:
+        made = pool.map(lambda name: ensure_all(run, name, swept.levels[name], swept.sweep.parallel), names)
+    return {digest: error for failures in made for digest, error in failures.items()}

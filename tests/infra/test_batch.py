@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from infra.batch import ensure_all
 from infra.cluster import Cluster, Resources
 from infra.ledger import JobState
+from infra.stage import Cores
 from infra.sweeps import cell_lines, counts, find_sweep
 from tests.infra.swept import TAU, make_levels, open_sweep, small
 
@@ -70,3 +72,28 @@ def test_what_another_run_makes_is_waited_for(home):
     assert make_levels(other, same) == {}
     assert make_levels(one, swept) == {}
     assert set(attempts(one).values()) == {1}
+
+
+def test_a_cell_is_judged_while_another_is_still_trained(home):
+    one_thread = Resources(threads=1)
+    run, swept = open_sweep(home, small(parallel=1), LOCAL.model_copy(update={"default": one_thread}))
+    run.cores = Cores(2)
+    assert make_levels(run, swept) == {}
+    first, last = swept.cells
+    judged, trained = run.book.latest(first.suites[0].digest), run.book.latest(last.training.digest)
+    assert judged.claimed < trained.ended
+
+
+def test_where_an_input_was_not_made_nothing_is_begun(home):
+    run, swept = open_sweep(home, small(), LOCAL)
+    with pytest.raises(KeyError):
+        run.tracker.record = broken
+        ensure_all(run, "captions", swept.levels["captions"])
+    assert run.should_stop  # so that levels beside it do not wait in vain
+    failures = ensure_all(run, "pretrain", swept.levels["pretrain"])
+    assert ["captions was not made" in str(each) for each in failures.values()] == [True, True]
+    assert {entry.kind for entry in run.book.read().entries} == {"captions"}
+
+
+def broken(*_: object) -> None:
+    raise KeyError("a fault of ours")

@@ -92,6 +92,17 @@ def test_of_a_sweep_only_what_is_not_there_counts(home):
     assert (trained.at_once, trained.gpu_hours) == (1, 16)
 
 
+def test_suites_are_submitted_as_cells_come_in_and_in_one_array_where_all_are_there(home):
+    sweep = small(grid={TAU: [0.05, 0.1, 0.2, 0.3, 0.5]}, parallel=2)
+    suites = Cluster(name="c", stages={"suite": Resources(executor="slurm"), "pretrain": Resources(executor="slurm")})
+    run, swept = open_sweep(home, sweep)
+    planned = {each.level: each.arrays for each in plan_sweep(swept, run.store, suites)}
+    assert planned.pop("pretrain") == 1 and planned.pop("suite linear") == 3 and set(planned.values()) == {0}
+    make_levels(run, swept, "features")
+    planned = {each.level: each.arrays for each in plan_sweep(swept, run.store, suites)}
+    assert planned.pop("suite linear") == 1 and set(planned.values()) == {0}
+
+
 def test_a_sweep_over_its_budget_is_refused_with_what_costs_most(home):
     swept = layout(small(max_gpu_hours=15), Store(home))
     with pytest.raises(RecipeError) as caught:

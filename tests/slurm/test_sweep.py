@@ -104,9 +104,14 @@ def test_twelve_cells_outlive_their_node_a_preemption_and_the_orchestrator(clust
     entries = [Book(home).latest(cell.training.digest) for cell in record.cells]
     assert {(each.state, each.attempt) for each in entries} == {(JobState.COMPLETED, 1)}
     assert restarts(lost) >= 1 and restarts(preempted) >= 1
+    assert (planned["pretrain"]["arrays"], planned["suite linear"]["arrays"]) == (1, 4)
     for kind in ("pretrain", "suite linear"):  # submissions as planned, and every cell once
-        assert len(arrays(home, kind)) == planned[kind]["arrays"] == 1
+        assert len(arrays(home, kind)) <= planned[kind]["arrays"]
         assert list(elements(home, kind).values()) == ["COMPLETED"] * 12
+    judged = [Book(home).latest(cell.suites[0].digest) for cell in record.cells]
+    assert min(each.claimed for each in judged) < max(
+        each.ended for each in entries
+    )  # none waits for the last training
     shown = json.loads(xclr(home, "compare", "--sweep", "many", "--json"))
     assert len(shown) == 12 and all(each["state"] == "done" and each["scores"] for each in shown)
     assert "12 of 12 cells done" in xclr(home, "status")

@@ -85,9 +85,12 @@ def test_linear_head_is_as_accurate_as_sklearn_at_its_best_strength(data, solver
     assert accuracy(head.predict(test_x), test_y) == pytest.approx(expected, abs=0.005)
 
 
-@pytest.mark.parametrize(("solver", "gap"), [("sgd", 0.02), ("lbfgs", 0.0005)])
-def test_one_fixed_setting_reaches_sklearns_objective(solver, gap):
-    x, y, _, _ = digits()
+@pytest.mark.parametrize(
+    ("solver", "gap", "rows"),
+    [("sgd", 0.02, 1200), ("lbfgs", 0.0005, 1200), ("lbfgs", 0.0005, 40)],  # 40 are fewer than the 64 features
+)
+def test_one_fixed_setting_reaches_sklearns_objective(solver, gap, rows):
+    x, y = (each[:rows] for each in digits()[:2])
     decay = 1e-3
     head = fit_linear(x, y, config=HeadConfig(solver=solver, weight_decays=(decay,)))
     standard, peer = head.standardise(x), peer_of(head, x, y, tol=1e-8)
@@ -99,6 +102,15 @@ def test_one_fixed_setting_reaches_sklearns_objective(solver, gap):
     best = objective(torch.from_numpy(peer.coef_.T).float(), torch.from_numpy(peer.intercept_).float())
     assert best <= objective(head.weight, head.bias) + 1e-6
     assert objective(head.weight, head.bias) == pytest.approx(best, rel=gap)
+
+
+def test_fewer_rows_than_features_are_fitted_as_if_there_were_more_axes():
+    """Rows that repeat span no more, but are as many as the features, so that every axis is kept."""
+    x, y, test_x, _ = digits()
+    x, y = x[:50], y[:50]
+    config = HeadConfig(solver="lbfgs", weight_decays=(1e-2,), iterations=500)
+    few, many = fit_linear(x, y, config=config), fit_linear(x.repeat(2, 1), y.repeat(2), config=config)
+    torch.testing.assert_close(few.logits(test_x), many.logits(test_x), atol=0.02, rtol=0)
 
 
 def test_ridge_solver_is_least_squares_on_one_hot_targets():

@@ -161,11 +161,11 @@ class _Rows(NamedTuple):
 class _Principal(NamedTuple):
     """Standardised features in their principal axes, with a column of ones for the bias."""
 
-    x: Tensor  # float32 [n, d + 1]
+    x: Tensor  # float32 [n, r + 1], r = min(n, d)
     target: Tensor  # int64 [n]: places of the classes
-    variance: Tensor  # [d + 1]: the mean square of each column
+    variance: Tensor  # [r + 1]: the mean square of each column
     standardise: Standardiser
-    axes: Tensor  # [d, d]
+    axes: Tensor  # [d, r]
 
 
 def fit_linear(features: Tensor, labels: Tensor, *, config: HeadConfig | None = None) -> LinearHead:
@@ -233,32 +233,47 @@ def _fit(
 
 
 def _principal(data: _Rows, index: Tensor) -> _Principal:
-    """The one copy of the features, filled, then rotated in place, a part at a time."""
+    """The one copy of the features, filled, then rotated in place, a part at a time.
+
+    Fewer rows than features vary along no more axes than rows; the others, where no weight would move, are left out.
+    """
     wide = data.standardiser()
     standardise = Standardiser(wide.mean.float(), wide.scale.float())
     n, d = len(data.rows), data.features.shape[1]
     x = torch.ones(n, d + 1, device=data.features.device)
-    squares = torch.zeros(d, d, dtype=torch.float64, device=x.device)
     for own, (_, part) in zip(_split(x), data.parts(torch.float32), strict=True):
-        own[:, :d] = standardised = standardise(part)
-        squares += standardised.T @ standardised
-    variance, axes = torch.linalg.eigh(squares / n)
-    axes = axes.float()
+        own[:, :d] = standardise(part)
+    variance, axes = _axes(x[:, :d])
+    r = len(variance)
     for own in _split(x):
-        own[:, :d] = own[:, :d] @ axes
-    variance = torch.cat([variance.clamp(min=0).float(), torch.ones_like(x[0, :1])])
-    return _Principal(x, index[data.rows], variance, standardise, axes)
+        own[:, :r] = own[:, :d] @ axes
+    x[:, r] = 1
+    variance = torch.cat([variance, torch.ones_like(x[0, :1])])
+    return _Principal(x[:, : r + 1], index[data.rows], variance, standardise, axes)
+
+
+def _axes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances [r] and principal axes [d, r] of x [n, d], r = min(n, d)."""
+    n, d = x.shape
+    if n < d:
+        _, lengths, axes = torch.linalg.svd(x, full_matrices=False)
+        return lengths.square() / n, axes.T
+    squares = torch.zeros(d, d, dtype=torch.float64, device=x.device)
+    for part in _split(x):
+        squares += part.T @ part
+    variance, axes = torch.linalg.eigh(squares / n)
+    return variance.clamp(min=0).float(), axes.float()
 
 
 def _decay(weight_decay: float | Tensor, like: Tensor) -> Tensor:
-    """A weight decay for each row of `like` [d + 1, ...], none for the bias."""
+    """A weight decay for each row of `like` [r + 1, ...], none for the bias."""
     decay = weight_decay * torch.ones_like(like)
     decay[-1] = 0
     return decay
 
 
 def _descend(data: _Principal, n_classes: int, pairs: Sequence[tuple[float, float]], config: HeadConfig) -> Tensor:
-    """Preconditioned momentum SGD with a cosine schedule -> weights [d + 1, H, C] of H pairs; one GEMM a step.
+    """Preconditioned momentum SGD with a cosine schedule -> weights [r + 1, H, C] of H pairs; one GEMM a step.
 
     In the principal axes the loss is close to separable, so that dividing each axis' step by its curvature reaches
     the optimum in 20 epochs; plain SGD and Adam ended 5 and 9 points short of it (emoji features, 95 classes).
@@ -266,7 +281,7 @@ def _descend(data: _Principal, n_classes: int, pairs: Sequence[tuple[float, floa
     x, heads = data.x, len(pairs)
     rates, decays = x.new_tensor(pairs).T.view(2, 1, -1, 1)
     decay = _decay(decays, x.new_empty(x.shape[1], heads, 1))
-    scale = rates / (config.curvature * data.variance.view(-1, 1, 1) + decay)  # [d + 1, H, 1]
+    scale = rates / (config.curvature * data.variance.view(-1, 1, 1) + decay)  # [r + 1, H, 1]
     weights = x.new_zeros(x.shape[1], heads, n_classes)
     velocity = torch.zeros_like(weights)
     batches = _batches(len(x), config)
@@ -295,7 +310,7 @@ def _batches(n: int, config: HeadConfig) -> list[Tensor]:
 
 
 def _minimise(data: _Principal, n_classes: int, pairs: Sequence[tuple[float, float]], config: HeadConfig) -> Tensor:
-    """L-BFGS on all rows for each weight decay, from the strongest on, each from the one before -> [d + 1, H, C]."""
+    """L-BFGS on all rows for each weight decay, from the strongest on, each from the one before -> [r + 1, H, C]."""
     weights = data.x.new_zeros(data.x.shape[1], n_classes)
     found: dict[float, Tensor] = {}
     for weight_decay in sorted({decay for _, decay in pairs}, reverse=True):
@@ -304,7 +319,7 @@ def _minimise(data: _Principal, n_classes: int, pairs: Sequence[tuple[float, flo
 
 
 def _minimum(data: _Principal, start: Tensor, weight_decay: float, config: HeadConfig) -> Tensor:
-    """The weights [d + 1, C] of one weight decay; coordinates are divided by the root of their curvature."""
+    """The weights [r + 1, C] of one weight decay; coordinates are divided by the root of their curvature."""
     decay = _decay(weight_decay, data.x[0]).unsqueeze(1)
     scale = (config.curvature * data.variance.unsqueeze(1) + decay).rsqrt()
     place = start / scale
@@ -327,7 +342,7 @@ def _minimum(data: _Principal, start: Tensor, weight_decay: float, config: HeadC
 
 
 def _cross_entropy(x: Tensor, index: Tensor, weights: Tensor) -> tuple[float, Tensor]:
-    """The mean cross-entropy of rows x [n, d + 1] and its gradient [d + 1, C]."""
+    """The mean cross-entropy of rows x [n, r + 1] and its gradient [r + 1, C]."""
     loss, gradient = 0.0, torch.zeros_like(weights)
     for batch, target in zip(_split(x), _split(index), strict=True):
         logits = batch @ weights

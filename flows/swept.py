@@ -30,7 +30,6 @@ from flows.compare import (
     rank,
     stand_in,
 )
-from flows.trainings import labels_of
 from infra.ledger import Book, Usage
 from infra.runs import RunRecord
 from infra.sweeps import ORDER, CellLine, CellState, cell_lines, counts
@@ -78,10 +77,7 @@ class Swept:
 
 @dataclass(frozen=True)
 class Setting:
-    """Cells that differ by the seed only, what their jobs used, and their scores: summed up, and by seed.
-
-    `label` is the method, with its graph where neither the method nor the values tell it.
-    """
+    """Cells that differ by the seed only, what their jobs used, and their scores: summed up, and by seed."""
 
     label: str
     values: Values
@@ -160,20 +156,18 @@ def settings_of(swept: Swept) -> list[Setting]:
     groups: dict[tuple[str, str, str], list[int]] = {}
     for place, line in enumerate(swept.lines):
         groups.setdefault((line.cell.method, line.cell.graph, spelled(line.cell.values)), []).append(place)
-    labels = labels_of(list(dict.fromkeys(key[:2] for key in groups)))
     rows: dict[int, list[Mapping[str, Any]]] = {}
     for row in swept.scores.to_pylist():
         cell = swept.lines[row["cell"]].cell
         own = {"method": cell.method, "graph": cell.graph, "seed": cell.seed}  # its row has the network's own names
         rows.setdefault(row["cell"], []).append(row | own)
     found = [
-        _setting(swept, places, labels[key[:2]], [row for place in places for row in rows.get(place, ())])
-        for key, places in groups.items()
+        _setting(swept, places, [row for place in places for row in rows.get(place, ())]) for places in groups.values()
     ]
     return sorted(found, key=lambda each: (*rank(each.label, "")[:2], bool(each.values)))
 
 
-def _setting(swept: Swept, places: Sequence[int], label: str, rows: Sequence[Mapping[str, Any]]) -> Setting:
+def _setting(swept: Swept, places: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> Setting:
     lines = tuple(swept.lines[place] for place in places)
     cell = lines[0].cell
     used = _used(swept, [ref.digest for line in lines for ref in line.cell.stages])
@@ -181,18 +175,13 @@ def _setting(swept: Swept, places: Sequence[int], label: str, rows: Sequence[Map
     for row in rows:
         seeds.setdefault((row["suite"], row["split"], row["metric"]), {})[row["seed"]] = row["value"]
     return Setting(
-        label=cell.method if any(map(tells_graph, cell.values)) else label,
+        label=cell.label,
         values=cell.values,
         lines=lines,
         gpu_hours=sum(each.gpu_hours for each in used) if used else None,
         summaries={(each.suite, each.split, each.metric): each for each in summarise(rows)},
         seeds=seeds,
     )
-
-
-def tells_graph(field: str) -> bool:
-    """Whether a field's value tells where targets come from."""
-    return field.startswith(("graph.", "objective.graph"))
 
 
 def _used(swept: Swept, digests: Sequence[str]) -> list[Usage]:

@@ -193,6 +193,16 @@ def test_values_and_ranges_are_read_as_they_are_typed():
             parse_draw(text)
 
 
+def test_a_network_whose_graph_no_value_tells_bears_it_in_its_name(tmp_path):
+    """One that has a graph of its own, which the axis of the recipe's graph does not change."""
+    shuffled = {"name": "xclr", "graph": {"source": "random_class"}}
+    recipe = Recipe.model_validate(TINY | {"objectives": ["xclr", shuffled]})
+    graphs = swept(recipe=recipe, grid={"graph.source": ["captions", "class"]})
+    assert {cell.title for cell in layout(graphs, Store(tmp_path)).cells if cell.seed == 0} == {
+        "xclr graph.source=captions seed 0", "xclr graph.source=class seed 0", "xclr (random_class) seed 0",
+    }  # fmt: skip
+
+
 def test_a_baseline_has_no_values_of_fields_that_it_lacks_though_one_point_alone_holds_it(tmp_path):
     pairs = swept(lists={TAU: [0.05, 0.1], "train.epochs": [1, 2]})
     found = {cell.title for cell in layout(pairs, Store(tmp_path)).cells if cell.seed == 0}

@@ -459,10 +459,13 @@ def class_graph_role(target: TargetGraph) -> str:
 
 def label(objective: ObjectiveConfig) -> str:
     """Method, and its graph where that is not the method's own."""
+    return method_name(objective) + graph_suffix(objective)
+
+
+def graph_suffix(objective: ObjectiveConfig) -> str:
+    """The graph, where it is not the method's own, as it stands behind the method; else nothing."""
     graph = graph_name(objective)
-    return method_name(objective) + (
-        f" ({graph})" if isinstance(objective, GraphedConfig) and graph != "captions" else ""
-    )
+    return f" ({graph})" if isinstance(objective, GraphedConfig) and graph != "captions" else ""
 
 
 def reference(reference: Reference, store: Store) -> Stage:

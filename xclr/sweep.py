@@ -141,8 +141,10 @@ class Cell(Config):
     """One network of a sweep and all that judges it: its training comes first, its suites last.
 
     `values` are those of the axes that it depends on: a baseline that an axis does not change has none of that axis.
+    `label` is the method, with its graph where that is neither the method's own nor told by a value.
     """
 
+    label: str
     method: str
     graph: str
     seed: int
@@ -162,7 +164,7 @@ class Cell(Config):
     @property
     def title(self) -> str:
         """What people call it."""
-        return f"{self.method} {spelled(self.values)} seed {self.seed}".replace("  ", " ")
+        return f"{self.label} {spelled(self.values)} seed {self.seed}".replace("  ", " ")
 
 
 @dataclass(frozen=True)
@@ -313,12 +315,15 @@ def level_of(stage: Stage) -> str:
 
 def _cell(sweep: Sweep, chain: Sequence[Stage], held: Sequence[Values]) -> Cell:
     """The cell of a chain of stages that these points share."""
-    method, _, graph, seed = stages.origin(chain[0].config)
-    words = [word for word in method.split(" ") if f"objective.{word.partition('=')[0]}" not in sweep.axes]
+    config = chain[0].config
+    name, _, graph, seed = stages.origin(config)
+    method = " ".join(word for word in name.split(" ") if f"objective.{word.partition('=')[0]}" not in sweep.axes)
     refs = tuple(Ref(level=level_of(each), kind=each.kind, digest=each.digest, name=each.name) for each in chain)
-    own = [field for field in sweep.axes if _may_depend(chain[0].config, field)]
+    own = [field for field in sweep.axes if _may_depend(config, field)]
     values = {field: held[0][field] for field in own if len({text_of(each[field]) for each in held}) == 1}
-    return Cell(method=" ".join(words), graph=graph, seed=seed, values=values, stages=refs)
+    told = any(field.startswith(("graph.", "objective.graph")) for field in values)
+    suffix = "" if told or not isinstance(config, stages.PretrainConfig) else stages.graph_suffix(config.objective)
+    return Cell(label=method + suffix, method=method, graph=graph, seed=seed, values=values, stages=refs)
 
 
 def _may_depend(config: Config, field: str) -> bool:

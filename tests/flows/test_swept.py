@@ -53,7 +53,12 @@ def cell(method="xclr", graph="captions", seed=0, **values) -> Cell:
     own = f"{method} {graph} {seed} {values}"
     refs = [Ref(level=level, kind=kind, digest=f"{level} {own}", name=level) for level, kind in LEVELS.items()]
     return Cell(
-        method=method, graph=graph, seed=seed, values={NAMES[k]: v for k, v in values.items()}, stages=tuple(refs)
+        label=method if graph == "captions" or "source" in values or method != "xclr" else f"{method} ({graph})",
+        method=method,
+        graph=graph,
+        seed=seed,
+        values={NAMES[k]: v for k, v in values.items()},
+        stages=tuple(refs),
     )
 
 
@@ -218,7 +223,7 @@ def test_settings_of_several_axes_spell_their_values_and_the_graph_stays_where_n
     (grid,) = grids_of_sweep(swept_of(lines, lambda each: {IMAGENET: 0.5}, sweep))
     assert grid.lead == ("method", "setting")
     assert [(each.method, each.graph) for each in grid.lines] == [
-        ("xclr (captions)", "target_temperature=0.1 epochs=1"), ("xclr (wordnet)", "target_temperature=0.1 epochs=1"),
+        ("xclr", "target_temperature=0.1 epochs=1"), ("xclr (wordnet)", "target_temperature=0.1 epochs=1"),
     ]  # fmt: skip
     graphs = Sweep(name="s", recipe=RECIPE, grid={"graph.source": ("captions", "class")})
     lines = [line(cell(graph=graph, source=graph)) for graph in ("captions", "class")] + [line(cell(graph="wordnet"))]

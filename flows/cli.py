@@ -92,8 +92,8 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     from flows.compare import read_scores
     from flows.context import check_choices, home_folder
     from infra.runs import read_runs
-    from xclr import stages
     from xclr.datafiles import placed
+    from xclr.pipeline import pipeline
     from xclr.store import Store
 
     check_choices(choices.mode, choices.until)
@@ -101,7 +101,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     _check_place(place, choices.cluster)
     planned = placed(recipe, place)
     if planned.data.path is not None or planned.data.source == "emoji":
-        stages.pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
+        pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
     failure = _attempt(recipe, choices._replace(home=str(place)))
     scored = choices.until == "compare" and (failure is None or read_runs(place)[-1].scores is not None)
     scores = read_scores(place, []) if scored else None
@@ -378,22 +378,26 @@ def plan(
     """Show every stage: hit, miss or running; touches nothing."""
     from flows.context import cluster_name, home_folder
     from infra.cluster import load_cluster
-    from infra.plan import other_method
     from infra.plan import plan as planned
     from xclr.datafiles import placed
+    from xclr.evaluation.stages import tell_skipped
+    from xclr.graph.estimate import compare_methods
+    from xclr.graph.stages import GRAPH
+    from xclr.pipeline import pipeline
     from xclr.recipe import load_recipe
-    from xclr.stages import skipped
     from xclr.store import Store
 
     loaded = placed(load_recipe(recipe, sets or ()), home_folder(home))
-    rows = planned(loaded, Store(home_folder(home)), load_cluster(cluster_name(cluster)))
+    store = Store(home_folder(home))
+    rows = planned(loaded, store, load_cluster(cluster_name(cluster)))
     if as_json:
         print(json.dumps([row.model_dump() for row in rows], indent=1))
         return
-    for line in skipped(loaded):
+    for line in tell_skipped(loaded):
         print(line, file=sys.stderr)
     _print(_plan_table(rows))
-    if costs := other_method(loaded, Store(home_folder(home))):
+    (graph,) = pipeline(loaded, store).of(GRAPH)
+    if costs := compare_methods(graph, store, loaded):
         _print(f"[dim]{costs} (graph.method; docs/graph.md)")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -14,9 +14,10 @@ from infra.progress import Board
 from infra.runs import RunRecord, new_record
 from infra.stage import Mode, Run
 from infra.tracking import Tracker, sqlite_uri
-from xclr import stages
 from xclr.errors import RecipeError
+from xclr.evaluation.stages import tell_skipped
 from xclr.recipe import Recipe
+from xclr.stage import STEPS, Stage
 from xclr.store import Store
 from xclr.sweep import Layout
 
@@ -50,11 +51,16 @@ def tracking_uri(state: Path) -> str:
 
 @contextmanager
 def open_run(
-    recipe: Recipe, cluster: str | None, home: str | None, mode: Mode, swept: Layout | None = None
+    recipe: Recipe,
+    planned: Iterable[Stage],
+    cluster: str | None,
+    home: str | None,
+    mode: Mode,
+    swept: Layout | None = None,
 ) -> Iterator[Run]:
     """Check what can be checked at once, then open a run of a recipe or a sweep; its record says how it ended."""
     store = Store(home_folder(home))
-    planned = stages.pipeline(recipe, store) if swept is None else swept.stages
+    planned = list(planned)
     store.check_writable()
     state = state_folder(store.home)
     state.mkdir(parents=True, exist_ok=True)
@@ -67,7 +73,7 @@ def open_run(
     tags = {"prefect_flow_run": flow_run} if flow_run else {}
     tracker = Tracker(tracking_uri(state), recipe, servers.artifacts_of(state), tags)
     with _board(len(planned), brief=swept is not None) as board:
-        for line in stages.skipped(recipe):
+        for line in tell_skipped(recipe):
             board.say(line)
         where = cluster_name(cluster)
         record = _record(recipe, swept, [stage.digest for stage in planned], flow_run)
@@ -132,6 +138,6 @@ def prefect_server(state: Path) -> Iterator[None]:
 
 def check_choices(mode: str, until: str) -> None:
     """Raise RecipeError for a mode or a stage that there is not."""
-    for flag, value, choices in (("--mode", mode, get_args(Mode)), ("--until", until, stages.UNTIL)):
+    for flag, value, choices in (("--mode", mode, get_args(Mode)), ("--until", until, STEPS)):
         if value not in choices:
             raise RecipeError(f"{flag} {value}: no such choice", "choose " + ", ".join(choices))

@@ -526,8 +526,8 @@ def doctor(
     from infra.datasets import check_datasets
     from infra.doctor import examine, examine_gpus
     from infra.slurm.check import examine_cluster
+    from xclr.evaluation.stages import roots
     from xclr.recipe import load_recipe
-    from xclr.stages import roots
 
     place = home_folder(home)
     findings = []

@@ -25,8 +25,8 @@ from infra.slurm.submit import submit as slurm_submit
 from infra.stage import POLL_S, STAGE, Run, announce, begin, claim, commit, decide, ensure, found, made, refused
 from xclr.artifact import Artifact
 from xclr.errors import JobError, XclrError
-from xclr.stages import Stage
-from xclr.sweep import is_of_cell, spelled
+from xclr.stage import Stage
+from xclr.sweep import spelled
 
 AT_ONCE = 16  # stages that wait for cores, or are tracked, in threads
 Failures = dict[str, XclrError]  # by digest
@@ -63,7 +63,7 @@ def ready(run: Run, stages: Sequence[Stage]) -> list[Stage]:
 def _ensure(run: Run, what: str, stages: Sequence[Stage], parallel: int | None) -> Failures:
     """Ensure stages as they become ready: what belongs to cells in arrays, where that runs on Slurm."""
     resources = run.cluster.resources_of(stages[0])
-    if resources.executor == "slurm" and is_of_cell(stages[0]):  # others have arrays of shards of their own
+    if resources.executor == "slurm" and stages[0].network:  # others have arrays of shards of their own
         return Batch(run, what, resources, parallel or resources.parallel).ensure(stages)
     futures: dict[str, Future[Any]] = {}
     with ThreadPoolExecutor(parallel or AT_ONCE) as pool:

@@ -12,8 +12,9 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from xclr.errors import RecipeError
-from xclr.recipe import Config, RandomConfig
-from xclr.stages import KINDS, PretrainConfig, Stage
+from xclr.pipeline import KINDS
+from xclr.recipe import Config
+from xclr.stage import Stage
 
 CLUSTERS = Path(__file__).parent / "clusters"
 
@@ -90,9 +91,7 @@ class Cluster(Config):
 
     def resources_of(self, stage: Stage) -> Resources:
         """What a stage gets: its kind's, but initial weights without a training need no GPUs."""
-        config = stage.config
-        untrained = isinstance(config, PretrainConfig) and isinstance(config.objective, RandomConfig)
-        return self.default if untrained else self.resources(stage.kind)
+        return self.default if stage.kind.here(stage.config) else self.resources(stage.kind.name)
 
 
 def cores() -> int:

@@ -42,7 +42,7 @@ from xclr import shards
 from xclr.artifact import Artifact, Manifest
 from xclr.errors import JobError, StoreError, XclrError
 from xclr.job import FAILURE, OUTCOMES, RESULT, Failure, Result, record_failure, run_stage
-from xclr.stages import Stage
+from xclr.stage import Stage
 from xclr.store import Store, only_writer, write_atomically
 
 Mode = Literal["cached", "retry", "force", "read-only"]
@@ -263,7 +263,7 @@ def claim(run: Run, stage: Stage, out: Path, order: Submit, name: str, element: 
     Outcomes of earlier attempts are gone after that.
     """
     entry = Entry(
-        digest=stage.digest, kind=stage.kind, stage=stage.name, run=run.id, attempt=order.attempt,
+        digest=stage.digest, kind=stage.kind.name, stage=stage.name, run=run.id, attempt=order.attempt,
         owner=this_process(), claimed=ledger.now(), before=order.before, name=name, element=element,
     )  # fmt: skip
     if run.should_stop or not run.book.claim(entry):
@@ -288,7 +288,7 @@ def _start(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
         started = local.submit(out / STAGE, out, resources, run.code)
         run.book.update(entry.model_copy(update={"job": started.job, "log": started.log}))
         return
-    number = shards.count(stage)
+    number = stage.pieces(run.store).shards
     pieces = shards.missing(out, number) if number > 1 else ()
     order = Order(
         jobs=tuple(StageJob(out / STAGE, out, resources.threads_per_rank, piece) for piece in pieces or (None,)),
@@ -368,11 +368,11 @@ def _manifest(run: Run, stage: Stage, out: Path) -> Manifest:
     result = Result.model_validate_json((out / RESULT).read_text())
     entry = run.book.latest(stage.digest)
     return Manifest(
-        kind=stage.kind,
+        kind=stage.kind.name,
         digest=stage.digest,
         inputs=tuple(str(each.digest) for each in stage.inputs.values()),
         config=stage.identity,
-        code=stage.code,
+        code=stage.kind.code,
         files=result.files,
         stats=result.stats,
         cost=result.cost,

@@ -12,12 +12,6 @@ import tarfile
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-
-from xclr.artifact import Artifact, Digest
-from xclr.captions import run as run_captions
-from xclr.graph import run_class_graph, run_graph
-from xclr.images import run as run_images
-from xclr.recipe import DataConfig
 from xclr.stages import (
     KINDS,
     CaptionsConfig,
@@ -26,6 +20,12 @@ from xclr.stages import (
     ImagesConfig,
     Stage,
 )
+
+from xclr.artifact import Artifact, Digest
+from xclr.captions import run as run_captions
+from xclr.graph import run_class_graph, run_graph
+from xclr.images import run as run_images
+from xclr.recipe import DataConfig
 
 DATA = DataConfig(limit=40)
 RUNNERS = {"captions": run_captions, "images": run_images, "graph": run_graph, "class_graph": run_class_graph}

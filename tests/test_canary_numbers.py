@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from xclr.stages import KINDS
 
 from tests.training.home import RECIPE as TINY_RECIPE
 from tests.training.home import commit, make_home, one_thread
@@ -19,7 +20,6 @@ from xclr.evaluation.heads import load_head
 from xclr.graph import run_embeddings
 from xclr.recipe import Reference, XCLRConfig, parse_recipe
 from xclr.spool import SPOOL, read_spool
-from xclr.stages import KINDS
 from xclr.training import pretrain
 
 PINNED = {  # of each kind and code version

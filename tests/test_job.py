@@ -10,13 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from xclr.stages import KINDS, CaptionsConfig, ImagesConfig, Stage
 
 from xclr import job
 from xclr.artifact import Artifact, Digest, Manifest, sha256_file
 from xclr.errors import BusyError, DataError, Stopped
 from xclr.job import FAILURE, PROGRESS, RESULT, Failure, Result
 from xclr.recipe import DataConfig
-from xclr.stages import KINDS, CaptionsConfig, ImagesConfig, Stage
 from xclr.store import Store, only_writer
 
 ROOT = Path(__file__).parents[1]

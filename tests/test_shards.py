@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from xclr.stages import EmbeddingsConfig, Stage
 
 from tests.graph.conftest import MINILM, ROWS, captions_artifact, no_progress
 from xclr import shards
 from xclr.graph import embed
 from xclr.shards import Place, folder, missing, writing
-from xclr.stages import EmbeddingsConfig, Stage
 
 
 def test_a_shard_appears_when_its_block_ends_well(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from xclr.stages import KINDS, Stage, pipeline
 
 from infra.cluster import Cluster, Resources
 from infra.plan import plan
@@ -16,7 +17,6 @@ from xclr import stages
 from xclr.artifact import Digest, Manifest
 from xclr.errors import DataError, RecipeError, TextModelError
 from xclr.recipe import SUITES, RandomConfig, load_recipe, parse_recipe
-from xclr.stages import KINDS, Stage, pipeline
 from xclr.store import Store
 
 ROOT = Path(__file__).parents[1]

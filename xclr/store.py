@@ -50,6 +50,11 @@ class Store:
         self.home = Path(home).absolute()
         self.root = self.home / "artifacts"
 
+    @classmethod
+    def of(cls, artifact: Path) -> Store:
+        """The store that an artifact's directory, HOME/artifacts/<kind>/<digest>, belongs to."""
+        return cls(artifact.parents[2])
+
     def check_writable(self) -> None:
         """Raise StoreError unless HOME can be written."""
         try:

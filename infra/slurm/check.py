@@ -17,7 +17,7 @@ from infra.slurm.job import StageJob
 from infra.slurm.queue import ask, max_array_size, slurm_name
 from infra.slurm.submit import Order, test_only
 from xclr.errors import JobError
-from xclr.stages import KINDS
+from xclr.pipeline import KINDS
 
 
 class Node(NamedTuple):

@@ -17,12 +17,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
-
 from infra.estimate import graph
+from xclr.stages import GraphKnnConfig
+
 from tests.bench.graphs import BLOCK, CUTOFF, RECALL, WORDS, words
 from xclr.graph import self_join
 from xclr.graph.approximate import approximate_join
-from xclr.stages import GraphKnnConfig
 
 SIZES = (25_000, 50_000, 100_000, 200_000)
 K = 32

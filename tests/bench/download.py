@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
+from xclr.stages import CaptionsConfig, ImagesConfig, Stage
 
 from tests.bench.measure import Figure
 from xclr.artifact import Artifact, Digest
 from xclr.captions import run as run_captions
 from xclr.images import run as run_images
 from xclr.recipe import DataConfig, DownloadConfig
-from xclr.stages import CaptionsConfig, ImagesConfig, Stage
 
 VERSION = "img2dataset==1.47.0"
 ROOT = Path(__file__).parents[2]

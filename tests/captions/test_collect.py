@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xclr.stages import CaptionsConfig, Stage
 
 from xclr import schema
 from xclr.captions import SOURCES, normalise, run
@@ -19,7 +20,6 @@ from xclr.captions.collect import BATCH, Keys, by_name
 from xclr.captions.collect import first_rows as firsts_of
 from xclr.captions.text import key
 from xclr.recipe import DataConfig
-from xclr.stages import CaptionsConfig, Stage
 
 
 def collect(data, out):

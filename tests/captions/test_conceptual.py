@@ -3,12 +3,12 @@
 import gzip
 
 import pytest
+from xclr.stages import CaptionsConfig, Stage
 
 from xclr import schema
 from xclr.captions import SOURCES, run
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
-from xclr.stages import CaptionsConfig, Stage
 
 PAIRS = [("a  dog", "http://host/a.jpg"), ("a cat , asleep", "https://host/b.jpg"), ('a "quote', "http://host/a.jpg")]
 

@@ -4,6 +4,7 @@ import json
 import tarfile
 
 import pytest
+from xclr.stages import CaptionsConfig, Stage
 
 from tests.captions.test_imagenet import added
 from xclr import schema
@@ -11,7 +12,6 @@ from xclr.captions import SOURCES, run
 from xclr.datafiles import captions_listing, source_files
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
-from xclr.stages import CaptionsConfig, Stage
 
 
 def write(path, samples):

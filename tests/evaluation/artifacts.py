@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+from xclr.stages import PretrainConfig
 
 from xclr import schema
 from xclr.artifact import Artifact, Digest, Manifest, identity
@@ -17,7 +18,6 @@ from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
 from xclr.evaluation.heads import LinearHead, Standardiser
 from xclr.images import decode
 from xclr.recipe import DataConfig, ObjectiveConfig, TrainConfig, XCLRConfig
-from xclr.stages import PretrainConfig
 from xclr.training import build_backbone
 from xclr.training.batches import source_side
 from xclr.training.views import PLAIN, still

@@ -3,13 +3,13 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from xclr.stages import pipeline
 
 from tests.evaluation.test_features import Passed
 from tests.flows.finished import finish
 from tests.training.home import RECIPE
 from xclr import schema
 from xclr.recipe import SUITES, parse_recipe
-from xclr.stages import pipeline
 from xclr.store import Store
 
 TRAINED = [name for name in SUITES if name != "finetune"]  # those that do not train the backbone

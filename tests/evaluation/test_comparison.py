@@ -1,6 +1,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from xclr.stages import ComparisonConfig, Stage
 
 from tests.evaluation.artifacts import ABOUT, artifact, write_checkpoint
 from xclr import schema
@@ -9,7 +10,6 @@ from xclr.evaluation import Score
 from xclr.evaluation.comparison import ORDER, run
 from xclr.evaluation.suite import score_table
 from xclr.recipe import SimCLRConfig, XCLRConfig
-from xclr.stages import ComparisonConfig, Stage
 
 SCORES = [
     Score("linear", "vendor", "top1", 0.2, 10, 0.1, "bootstrap"),

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from xclr.stages import ExportConfig, Stage
 
 from tests.training.home import Home, commit, make_home, no_progress, one_thread
 from xclr import captions, images, stages
@@ -26,7 +27,6 @@ from xclr.evaluation.export_drawings import SIDE, Scenery, bordered, bounding_bo
 from xclr.evaluation.export_layouts import Emoji, imagenet, imagenet9, mit_states, read_emoji, real, spelled
 from xclr.images import read_pictures
 from xclr.recipe import DataConfig, Recipe
-from xclr.stages import ExportConfig, Stage
 from xclr.store import Store
 from xclr.training.views import GROUPS, TEXTURE_SIDE, TEXTURES, premultiplied, texture_bank
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
+from xclr.stages import FeaturesConfig, Stage
 
 from tests.benchmarks import trees
 from tests.training.home import RECIPE, commit, make_home, no_progress, one_thread
@@ -17,7 +18,6 @@ from xclr.evaluation.network import open_network
 from xclr.evaluation.pictures import normalised, prepare
 from xclr.images import PictureFiles
 from xclr.recipe import RandomConfig, parse_recipe
-from xclr.stages import FeaturesConfig, Stage
 from xclr.training import pretrain
 
 

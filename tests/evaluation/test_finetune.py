@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from xclr.stages import FinetuneStageConfig, PretrainConfig, Stage, SuiteConfig
 
 from tests.ddp.processes import run_on_ranks
 from tests.training.home import no_progress, one_thread
@@ -32,7 +33,6 @@ from xclr.evaluation.finetune import (
 from xclr.evaluation.pictures import normalised, preparation_of, prepare
 from xclr.recipe import RandomConfig, TrainConfig
 from xclr.spool import SPOOL, read_spool
-from xclr.stages import FinetuneStageConfig, PretrainConfig, Stage, SuiteConfig
 from xclr.training import CHECKPOINT, Place, build_backbone
 
 ROOT = Path(__file__).parents[2]

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from xclr.stages import SuiteConfig
 
 from tests.evaluation.artifacts import emoji_like
 from xclr.errors import DataError
@@ -9,7 +10,6 @@ from xclr.evaluation.data import Features, FeatureSet, Ragged, of_split
 from xclr.evaluation.heads import load_head, save_head
 from xclr.evaluation.linear import accuracies, best_of, fit_head, linear_suite, listed_accuracies
 from xclr.recipe import ProbeConfig
-from xclr.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="linear", bootstrap=100, seed=0)
 

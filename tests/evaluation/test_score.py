@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from xclr.stages import SuiteConfig
 
 from xclr import schema
 from xclr.errors import DataError
@@ -20,7 +21,6 @@ from xclr.evaluation.score import (
     summarise,
     t_half_width,
 )
-from xclr.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="linear", bootstrap=200, seed=0)
 

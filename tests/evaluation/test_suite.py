@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from xclr.stages import Stage, SuiteConfig
 
 from tests.evaluation.artifacts import emoji_like, write_captions, write_checkpoint, write_features
 from xclr import schema
@@ -13,7 +14,6 @@ from xclr.errors import DataError
 from xclr.evaluation import Labels, Ragged
 from xclr.evaluation.suite import by_name, function_of, run
 from xclr.recipe import SUITES, CLIPConfig, EvalConfig
-from xclr.stages import Stage, SuiteConfig
 
 
 def stage_of(tmp_path, suite, objective=None):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from xclr.stages import PretrainConfig
 
 from tests.training.home import RECIPE, TRAIN, build, commit, make_home, one_thread
 from xclr import stages
@@ -11,7 +12,6 @@ from xclr.evaluation import towers as module
 from xclr.evaluation.towers import load_towers
 from xclr.graph import SentenceEncoder, run_embeddings
 from xclr.recipe import CLIPConfig, CLOOBConfig, SimCLRConfig
-from xclr.stages import PretrainConfig
 from xclr.textmodel import locate
 from xclr.training import CHECKPOINT, checkpoint, pretrain
 from xclr.training.words import WORDS

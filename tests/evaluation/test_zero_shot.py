@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from torch.nn import functional as F
+from xclr.stages import SuiteConfig
 
 from xclr.errors import DataError, RecipeError
 from xclr.evaluation import zero_shot as module
@@ -23,7 +24,6 @@ from xclr.evaluation.zero_shot import (
 )
 from xclr.graph.wordnet import shipped
 from xclr.recipe import TrainConfig
-from xclr.stages import SuiteConfig
 from xclr.training.model import projector
 from xclr.training.objectives import scratch_text
 from xclr.training.words import Vocabulary, vocabulary

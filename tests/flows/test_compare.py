@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
+from xclr.stages import ComparisonConfig, Stage
 
 from flows.cli import app
 from flows.compare import (
@@ -34,7 +35,6 @@ from xclr.artifact import Digest, Manifest
 from xclr.errors import StoreError
 from xclr.evaluation.significance import distances_of, mcnemar
 from xclr.recipe import Recipe
-from xclr.stages import ComparisonConfig, Stage
 from xclr.store import Store, describe, write_atomically
 
 ORIGIN = {"run": "r", "dataset": "emoji", "step": 1, "n": 50, "ci95": 0.02, "ci_kind": "bootstrap"}

@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from xclr.stages import Config, EmbeddingsConfig, Stage
 
 from xclr import schema
 from xclr.artifact import Artifact, Digest
 from xclr.graph import run_embeddings
-from xclr.stages import Config, EmbeddingsConfig, Stage
 from xclr.textmodel import locate
 
 MINILM = locate("sentence-transformers/all-MiniLM-L6-v2")

@@ -5,6 +5,7 @@ import numpy as np
 import polars
 import pyarrow as pa
 import pytest
+from xclr.stages import ClassGraphConfig, Stage
 
 from tests.graph.conftest import captions_artifact, captions_table, make_stage, no_progress
 from xclr import schema
@@ -13,7 +14,6 @@ from xclr.graph import run_class_graph
 from xclr.graph.classes import class_vectors, cosine, random_class, read_labels
 from xclr.graph.embed import representatives
 from xclr.graph.encoder import SentenceEncoder
-from xclr.stages import ClassGraphConfig, Stage
 from xclr.textmodel import locate
 
 

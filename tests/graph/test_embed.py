@@ -9,6 +9,7 @@ import numpy as np
 import polars
 import pyarrow.parquet as pq
 import pytest
+from xclr.stages import EmbeddingsConfig, precision_lost
 
 from tests.graph.conftest import MINILM, ROWS, captions_artifact, captions_table, make_stage, no_progress
 from xclr import schema
@@ -16,7 +17,6 @@ from xclr.artifact import Manifest
 from xclr.errors import DataError
 from xclr.graph import SentenceEncoder, embed_captions, run_embeddings
 from xclr.graph.embed import CHUNK, distinct, read_captions, representatives, table
-from xclr.stages import EmbeddingsConfig, precision_lost
 
 
 class LetterEncoder:

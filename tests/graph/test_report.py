@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from xclr.stages import ReportConfig
 
 from tests.graph.conftest import artifact, captions_artifact, make_stage, no_progress
 from tests.images.pictures import encode
@@ -22,7 +23,6 @@ from xclr.graph.report import BATCHES, TEMPERATURES, Pairs, components, largest,
 from xclr.job import RUNNERS
 from xclr.objective import soft_targets
 from xclr.recipe import Recipe
-from xclr.stages import ReportConfig
 from xclr.store import Store
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from xclr.stages import ClassGraphConfig, GraphKnnConfig
 
 from tests.graph.conftest import ROWS, captions_artifact, make_stage, no_progress
 from xclr import schema
@@ -20,7 +21,6 @@ from xclr.graph import (
     run_graph,
 )
 from xclr.recipe import TargetGraph
-from xclr.stages import ClassGraphConfig, GraphKnnConfig
 
 ROWS_ASKED = torch.tensor([3, 0, 8, 12, 7, 10])
 COLS_ASKED = torch.tensor([10, 12, 0, 1, 5, 11, 8, 3])

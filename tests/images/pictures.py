@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from xclr.stages import CaptionsConfig, ImagesConfig, Stage
 
 from xclr.artifact import Artifact, Digest
 from xclr.captions import run as run_captions
 from xclr.images import run as run_images
 from xclr.recipe import DataConfig
-from xclr.stages import CaptionsConfig, ImagesConfig, Stage
 
 
 def encode(picture, kind="PNG", **options):

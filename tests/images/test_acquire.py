@@ -21,6 +21,7 @@ import webdataset
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from xclr.stages import Stage
 
 from tests.images.pictures import PNG, SERVED, encode, no_progress, prepare, turned
 from tests.images.server import LIMIT, certificate, server_context, serving
@@ -34,7 +35,6 @@ from xclr.images.fetch import Outcome
 from xclr.images.pack import run_shard
 from xclr.picture import judge
 from xclr.recipe import DataConfig, DownloadConfig
-from xclr.stages import Stage
 
 EDGE = 32
 QUICK = DownloadConfig(total_s=1.5, read_s=1.0, connect_s=1.0, tries=2, workers=2, most_bytes=LIMIT * 3)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from xclr.stages import pipeline
 
 from infra.cluster import Cluster, Resources
 from infra.progress import Board
@@ -15,7 +16,6 @@ from infra.runs import new_record
 from infra.stage import Run
 from infra.tracking import Tracker, sqlite_uri
 from xclr.recipe import Recipe
-from xclr.stages import pipeline
 from xclr.store import Store
 
 EMPTY_DATABASE = "XCLR_TEST_EMPTY_DATABASE"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from infra.estimate import PUBLISHED, embedding, expected_captions, graph
+from xclr.stages import EmbeddingsConfig, GraphKnnConfig
 
 from infra.cluster import Cluster, Resources
-from infra.estimate import PUBLISHED, embedding, expected_captions, graph
 from infra.plan import other_method, plan
 from tests.infra.conftest import CLUSTER, TINY, open_run
 from tests.infra.test_stage import data
 from xclr import stages
 from xclr.recipe import Recipe, load_recipe
-from xclr.stages import EmbeddingsConfig, GraphKnnConfig
 from xclr.store import Store
 
 MINILM, MPNET = (6, 384), (12, 768)

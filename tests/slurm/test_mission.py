@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
+from xclr.stages import pipeline
 
 from infra.ledger import Book, JobState
 from infra.runs import read_runs
@@ -26,7 +27,6 @@ from tests.flows.worker import Prefect, client_environment, deployed
 from tests.infra.test_stage import until
 from tests.slurm.conftest import slurm, state_of
 from xclr.recipe import SUITES
-from xclr.stages import pipeline
 from xclr.store import Store
 
 pytestmark = pytest.mark.timeout(1800)

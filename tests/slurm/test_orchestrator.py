@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from xclr.stages import pipeline
 
 from infra import servers
 from infra.cancel import cancel_flow_run, cancel_run, find_run
@@ -36,7 +37,6 @@ from tests.infra.test_stage import data, orchestrate, pretrain_stage, until
 from tests.slurm.conftest import Watched, everything_taken, on_slurm, recipe, slurm, state_of, submissions
 from xclr.artifact import Manifest
 from xclr.recipe import Recipe, load_recipe
-from xclr.stages import pipeline
 from xclr.store import MANIFEST, Store
 
 RECIPE = recipe(epochs=30)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from xclr.stages import EmbeddingsConfig, Produced, Stage
 
 from xclr import captions, images, stages
 from xclr.artifact import Artifact, Manifest
 from xclr.recipe import DataConfig, Recipe, TrainConfig
-from xclr.stages import EmbeddingsConfig, Produced, Stage
 from xclr.store import Store, describe
 from xclr.training import Materials, Pretrainer, build_backbone, build_objective
 

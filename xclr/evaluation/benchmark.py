@@ -7,12 +7,12 @@ from pathlib import Path
 from xclr.benchmarks import READERS, Tree, write
 from xclr.errors import DataError
 from xclr.evaluation.features import place_of
-from xclr.stages import BenchmarkConfig, Produced, Progress, Stage
+from xclr.evaluation.stages import BenchmarkConfig
+from xclr.stage import Produced, Progress, Stage
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[BenchmarkConfig], out: Path, progress: Progress) -> Produced:
     """Write items.parquet, classes.parquet and, for ImageNet-9, mapping.json; raises DataError for another layout."""
-    assert isinstance(stage.config, BenchmarkConfig)
     tree = Tree.open(place_of(stage.config, stage.inputs.get("export")))
     try:
         found = READERS[stage.config.dataset].read(tree)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
 from xclr.errors import DataError
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 CELLS = 2**21  # of a block of resamples: 16 MB
 GROUP = ("method", "graph", "suite", "split", "metric")

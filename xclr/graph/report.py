@@ -17,8 +17,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from xclr.graph.neighbours import NEAR_DUPLICATE, Halves
+from xclr.graph.stages import ReportConfig
 from xclr.images import read_pictures, usable_rows
-from xclr.stages import Produced, Progress, ReportConfig, Stage
+from xclr.stage import Produced, Progress, Stage
 
 PAGE = "graph.html"
 SCRATCH = "matplotlib"
@@ -71,13 +72,12 @@ class Graph:
 BINS = np.linspace(-1, 1, 101)
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[ReportConfig], out: Path, progress: Progress) -> Produced:
     """Stage "graph_report": captions, images, embeddings and graph -> graph.html, one file that needs nothing else.
 
     Pictures that were lost are left out of the sheet; without any the page says so.
     """
     config = stage.config
-    assert isinstance(config, ReportConfig)
     os.environ.setdefault("MPLCONFIGDIR", str(out / SCRATCH))  # read at import; else below ~
     from xclr.graph import page
 

@@ -29,9 +29,10 @@ from xclr.errors import DataError
 from xclr.images.fetch import Limits, Outcome
 from xclr.images.given import Work, columns, pictures, tars
 from xclr.images.obtain import Breaker, obtain
+from xclr.images.stages import ImagesConfig
 from xclr.images.workers import Workers
 from xclr.recipe import DataConfig
-from xclr.stages import ImagesConfig, Produced, Progress, Stage
+from xclr.stage import Produced, Progress, Stage
 
 TAR, ROWS = "pictures.tar", "rows.parquet"  # of a shard
 MOST_TRIES = 127  # that the table can tell
@@ -40,7 +41,7 @@ BATCH = 1 << 17  # rows in memory at once
 Sample = tuple[int, str, Outcome]  # row id, caption and picture
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[ImagesConfig], out: Path, progress: Progress) -> Produced:
     """Write shard-00000.tar ... (<row_id>.<suffix> and .txt, the WebDataset layout), images.parquet, accounts.parquet.
 
     images.parquet has one row for every captions row, whatever the picture is like; `offset` and `size` locate the
@@ -58,7 +59,7 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     return Produced(("images.parquet", "accounts.parquet", *tars(out)), stats, (shards.SHARDS,))
 
 
-def run_shard(stage: Stage, out: Path, shard: int, progress: Progress) -> None:
+def run_shard(stage: Stage[ImagesConfig], out: Path, shard: int, progress: Progress) -> None:
     """Make one shard, for `run` to find; the progress is that of its own rows."""
     _make(stage, out, (shard,), Told(progress, 0, len(Work.of(stage).piece(shard)), 0))
 
@@ -89,9 +90,8 @@ class Told:
             self.progress(self.done, self.total, self.ok)
 
 
-def _make(stage: Stage, out: Path, numbers: Sequence[int], told: Told) -> None:
+def _make(stage: Stage[ImagesConfig], out: Path, numbers: Sequence[int], told: Told) -> None:
     """Obtain the pictures of some shards in one stream, so that none waits for another's last picture."""
-    assert isinstance(stage.config, ImagesConfig)
     work, data = Work.of(stage), stage.config.data
     rows = np.concatenate([work.rows[:0], *(work.piece(shard) for shard in numbers)])
     texts = columns(stage.inputs["captions"].path / "captions.parquet", rows, ["caption"])
@@ -148,7 +148,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     return tar.offset - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
-def _link(stage: Stage, out: Path, work: Work) -> None:
+def _link(stage: Stage[ImagesConfig], out: Path, work: Work) -> None:
     """Put the tars of the generation before, and of the shards, beside the table; each stays where it was, too."""
     if before := stage.inputs.get("before"):
         for name in tars(before.path):
@@ -193,7 +193,7 @@ class Count(NamedTuple):
         return {"rows": sum(totals.values())} | {name: totals[name] for name in sorted(totals) if totals[name]}
 
 
-def _assemble(stage: Stage, out: Path, work: Work, about: dict[str, Any]) -> dict[str, int]:
+def _assemble(stage: Stage[ImagesConfig], out: Path, work: Work, about: dict[str, Any]) -> dict[str, int]:
     """Join the shards' rows to images.parquet; rows by status, and bytes downloaded where any were."""
     total = pq.read_metadata(stage.inputs["captions"].path / "captions.parquet").num_rows
     count, downloaded = Count.none(total, work.size), 0
@@ -212,7 +212,7 @@ def _parts(out: Path, work: Work) -> Iterator[pa.Table]:
         yield schema.read(shards.folder(out, shard) / ROWS, schema.IMAGES)
 
 
-def _merged(stage: Stage, out: Path, work: Work) -> Iterator[pa.Table]:
+def _merged(stage: Stage[ImagesConfig], out: Path, work: Work) -> Iterator[pa.Table]:
     """The table of the generation before, in parts, with the new rows of what was tried again."""
     new = pa.concat_tables(_parts(out, work))
     ids = new["row_id"].to_numpy()

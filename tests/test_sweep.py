@@ -8,10 +8,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from xclr.stages import pipeline
 
 from tests.infra.conftest import TINY
 from xclr.errors import RecipeError
+from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, load_recipe
 from xclr.store import Store
 from xclr.sweep import (

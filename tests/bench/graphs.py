@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from xclr.stages import GraphKnnConfig
 
 from tests.bench.losses import unit
 from tests.bench.measure import Figure, compare, spent
 from tests.bench.words import texts
 from xclr.graph import SentenceEncoder, self_join
 from xclr.graph.approximate import approximate_join
+from xclr.graph.stages import GraphKnnConfig
 from xclr.textmodel import locate
 
 SIZES = (16_384, 32_768)

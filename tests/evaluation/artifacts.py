@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from xclr.stages import PretrainConfig
 
 from xclr import schema
 from xclr.artifact import Artifact, Digest, Manifest, identity
@@ -20,6 +19,7 @@ from xclr.images import decode
 from xclr.recipe import DataConfig, ObjectiveConfig, TrainConfig, XCLRConfig
 from xclr.training import build_backbone
 from xclr.training.batches import source_side
+from xclr.training.stages import PretrainConfig
 from xclr.training.views import PLAIN, still
 
 ABOUT = {"digest": "0" * 32, "config": {}}

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from xclr.stages import SuiteConfig
 
 from tests.evaluation.artifacts import imagenet_like
 from xclr.errors import DataError
@@ -12,6 +11,7 @@ from xclr.evaluation.data import Ragged, of_split
 from xclr.evaluation.few_shot import PERCENTS, few_shot_suite, one_rate, shares
 from xclr.evaluation.linear import best_of, fit_head
 from xclr.evaluation.score import t_half_width
+from xclr.evaluation.stages import SuiteConfig
 from xclr.recipe import ProbeConfig
 
 CONFIG = SuiteConfig(suite="few-shot", bootstrap=100, seed=0, probe=ProbeConfig(solver="lbfgs", weight_decays=(1e-2,)))

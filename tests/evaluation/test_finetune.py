@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from xclr.stages import FinetuneStageConfig, PretrainConfig, Stage, SuiteConfig
 
 from tests.ddp.processes import run_on_ranks
 from tests.training.home import no_progress, one_thread
@@ -31,9 +30,12 @@ from xclr.evaluation.finetune import (
     with_classifier,
 )
 from xclr.evaluation.pictures import normalised, preparation_of, prepare
+from xclr.evaluation.stages import FINETUNE, FinetuneStageConfig, SuiteConfig
 from xclr.recipe import RandomConfig, TrainConfig
 from xclr.spool import SPOOL, read_spool
+from xclr.stage import Stage
 from xclr.training import CHECKPOINT, Place, build_backbone
+from xclr.training.stages import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
 COLOURS = {"ant": (190, 70, 60), "bee": (70, 180, 80), "cow": (60, 80, 190)}
@@ -63,7 +65,7 @@ def stage(tmp_path_factory):
     write(READERS["imagenet"].read(Tree.open(home / "imagenet")), artifacts["benchmark"].path, {})
     write_checkpoint(artifacts["checkpoint"])
     config = FinetuneStageConfig(train=TRAIN, seed=3, root=home / "imagenet")
-    return Stage("finetune", "finetuning", config, artifacts)
+    return Stage(FINETUNE, "finetuning", config, artifacts)
 
 
 def pictures(root):

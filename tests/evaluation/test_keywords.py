@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score
-from xclr.stages import SuiteConfig
 
 from tests.evaluation.artifacts import emoji_like
 from xclr import schema
@@ -19,6 +18,7 @@ from xclr.evaluation.keywords import (
     keywords_suite,
     mean_precision,
 )
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="keywords", bootstrap=100, seed=0)
 

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
-from xclr.stages import SuiteConfig
 
 from tests.evaluation.artifacts import imagenet_like
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, Ragged, of_split
 from xclr.evaluation.knn import knn_suite, vote
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="knn", bootstrap=100, seed=0)
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from xclr.stages import SuiteConfig
 
 from tests.evaluation.artifacts import imagenet_like
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
 from xclr.evaluation.mit_states import halves, mit_states_suite
+from xclr.evaluation.stages import SuiteConfig
 from xclr.recipe import ProbeConfig
 
 CONFIG = SuiteConfig(suite="mit-states", bootstrap=100, seed=0, probe=ProbeConfig(epochs=5))

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from xclr.stages import SuiteConfig
 
 from tests.evaluation.artifacts import coordinate_head, imagenet_like
 from xclr.errors import DataError
@@ -14,6 +13,7 @@ from xclr.evaluation.imagenet9 import imagenet9_suite
 from xclr.evaluation.objectnet import objectnet_suite
 from xclr.evaluation.probed import labelled, mapped, probe_of
 from xclr.evaluation.real import real_suite
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="imagenet", bootstrap=100, seed=0)
 

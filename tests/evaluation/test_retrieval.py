@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import top_k_accuracy_score
-from xclr.stages import SuiteConfig
 
 from xclr.errors import DataError
 from xclr.evaluation import retrieval as module
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
 from xclr.evaluation.retrieval import SAMPLE, among_best, recalls, retrieval_suite, spaced
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="retrieval", bootstrap=100, seed=0)
 SPLITS, DEPTHS = ("image-to-text", "text-to-image"), (1, 5, 10)

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from xclr.stages import SuiteConfig
 
 from xclr import schema
 from xclr.errors import DataError
@@ -21,6 +20,7 @@ from xclr.evaluation.score import (
     summarise,
     t_half_width,
 )
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="linear", bootstrap=200, seed=0)
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from torch.nn import functional as F
-from xclr.stages import SuiteConfig
 
 from xclr.errors import DataError, RecipeError
 from xclr.evaluation import zero_shot as module
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
+from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.towers import PairTowers
 from xclr.evaluation.zero_shot import (
     class_vectors,

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
-from xclr.stages import ComparisonConfig, Stage
 
 from flows.cli import app
 from flows.compare import (
@@ -34,7 +33,9 @@ from xclr import schema
 from xclr.artifact import Digest, Manifest
 from xclr.errors import StoreError
 from xclr.evaluation.significance import distances_of, mcnemar
+from xclr.evaluation.stages import COMPARISON, ComparisonConfig
 from xclr.recipe import Recipe
+from xclr.stage import Stage
 from xclr.store import Store, describe, write_atomically
 
 ORIGIN = {"run": "r", "dataset": "emoji", "step": 1, "n": 50, "ci95": 0.02, "ci_kind": "bootstrap"}
@@ -280,7 +281,7 @@ def finished_run(home, run, answers, hour=1, dataset="emoji"):
         }
         suites.append(commit(store, Digest("suite", f"{hour:016x}{index:016x}"), (), tables))
         everything.append(row)
-    stage = Stage("comparison", "comparison", ComparisonConfig(dataset=run), {})
+    stage = Stage(COMPARISON, "comparison", ComparisonConfig(dataset=run), {})
     commit(
         store, stage.digest, [each.digest for each in suites], {"scores.parquet": (table(*everything), schema.SCORES)}
     )

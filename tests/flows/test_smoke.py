@@ -18,7 +18,8 @@ from infra import servers
 from infra.runs import read_runs
 from infra.tracking import sqlite_uri
 from tests.conftest import command, free_ports
-from xclr import schema, stages
+from xclr import schema
+from xclr.pipeline import pipeline
 from xclr.recipe import load_recipe
 from xclr.store import Store
 
@@ -50,7 +51,7 @@ def api(address: str, path: str, body: object) -> list[dict[str, object]]:
 
 def test_every_stage_left_a_verified_artifact(home):
     store = Store(home)
-    for stage in stages.pipeline(load_recipe("smoke"), store):
+    for stage in pipeline(load_recipe("smoke"), store):
         artifact = store.find(stage.digest)
         assert artifact is not None, stage.name
         store.verify(artifact)
@@ -97,7 +98,7 @@ def test_each_distinct_caption_was_encoded_once(home):
 
 
 def digests(store: Store, kind: str):
-    return [stage.digest for stage in stages.pipeline(load_recipe("smoke"), store) if stage.kind == kind]
+    return [stage.digest for stage in pipeline(load_recipe("smoke"), store) if stage.kind.name == kind]
 
 
 def test_images_account_for_every_caption(home):
@@ -126,7 +127,7 @@ def test_prefect_holds_a_task_run_a_stage_and_suite_with_upstream_edges(home):
         completed = [each for each in flow_runs if each["state_type"] == "COMPLETED"]
         tasks = api(address, "/api/task_runs/filter", {"flow_runs": {"id": {"any_": [completed[0]["id"]]}}})
     names = {each["name"]: each for each in tasks}
-    planned = stages.pipeline(load_recipe("smoke"), Store(home))
+    planned = pipeline(load_recipe("smoke"), Store(home))
     assert {stage.name for stage in planned} <= set(names)
     by_id = {each["id"]: each["name"] for each in tasks}
 

@@ -1,4 +1,4 @@
-"""What `xclr plan --json` says of every named recipe and source, pinned: names of outputs must not change by themselves.
+"""What `xclr plan --json` says of every named recipe and source, pinned: names of outputs change on purpose alone.
 
 `python -m tests.golden.test_plans` writes the pinned file anew, where outputs change on purpose.
 """
@@ -138,4 +138,6 @@ def test_a_plan_names_every_output_as_it_was_pinned(case: str, tmp_path: Path) -
 if __name__ == "__main__":
     from tempfile import mkdtemp
 
-    PINNED.write_text(json.dumps({case: planned(case, Path(mkdtemp())) for case in CASES}).replace("]], ", "]],\n") + "\n")
+    PINNED.write_text(
+        json.dumps({case: planned(case, Path(mkdtemp())) for case in CASES}).replace("]], ", "]],\n") + "\n"
+    )

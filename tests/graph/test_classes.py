@@ -5,7 +5,6 @@ import numpy as np
 import polars
 import pyarrow as pa
 import pytest
-from xclr.stages import ClassGraphConfig, Stage
 
 from tests.graph.conftest import captions_artifact, captions_table, make_stage, no_progress
 from xclr import schema
@@ -14,6 +13,8 @@ from xclr.graph import run_class_graph
 from xclr.graph.classes import class_vectors, cosine, random_class, read_labels
 from xclr.graph.embed import representatives
 from xclr.graph.encoder import SentenceEncoder
+from xclr.graph.stages import CLASS_GRAPH, ClassGraphConfig
+from xclr.stage import Stage
 from xclr.textmodel import locate
 
 
@@ -117,7 +118,7 @@ def with_classes(folder, classes):
 
 
 def run_on(artifact, settings, out):
-    run_class_graph(Stage("class_graph", "class graph", settings, {"captions": artifact}), out, no_progress)
+    run_class_graph(Stage(CLASS_GRAPH, "class graph", settings, {"captions": artifact}), out, no_progress)
     return matrix(out / "graph_class.parquet")
 
 

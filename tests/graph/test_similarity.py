@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from xclr.stages import ClassGraphConfig, GraphKnnConfig
 
 from tests.graph.conftest import ROWS, captions_artifact, make_stage, no_progress
 from xclr import schema
@@ -20,6 +19,7 @@ from xclr.graph import (
     run_class_graph,
     run_graph,
 )
+from xclr.graph.stages import ClassGraphConfig, GraphKnnConfig
 from xclr.recipe import TargetGraph
 
 ROWS_ASKED = torch.tensor([3, 0, 8, 12, 7, 10])

@@ -224,7 +224,7 @@ RUN = """
 import sys
 from pathlib import Path
 from xclr.images import run
-from xclr.stages import Stage
+from xclr.stage import Stage
 stage = Stage.from_json(Path(sys.argv[1]).read_text())
 run(stage, Path(sys.argv[2]), lambda done, total, ok: print(done, flush=True))
 """

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from xclr.stages import pipeline
 
 from infra.cluster import Cluster, Resources
 from infra.progress import Board
 from infra.runs import new_record
 from infra.stage import Run
 from infra.tracking import Tracker, sqlite_uri
+from xclr.pipeline import pipeline
 from xclr.recipe import Recipe
 from xclr.store import Store
 

@@ -15,7 +15,7 @@ from infra.stage import ensure
 from tests.infra.conftest import TINY, open_run
 from tests.infra.swept import open_sweep, small
 from tests.infra.test_stage import data, long_recipe, orchestrate, pretrain_stage, pretrained, until
-from xclr import stages
+from xclr.captions import stages as captions_stages
 from xclr.errors import JobError, StoreError
 from xclr.recipe import Recipe
 
@@ -101,7 +101,7 @@ def test_a_cancelled_run_begins_no_stage(home):
     run = open_run(home)
     assert cancel_run(home, run.record) == (run.id, (), ())
     with pytest.raises(JobError, match=f"the run {run.id} was cancelled"):
-        ensure(run, stages.captions(run.recipe, run.store))
+        ensure(run, captions_stages.captions(run.recipe, run.store))
     assert run.book.read().entries == ()
     run.close("failed")
     assert read_runs(home)[-1].state == "cancelled"

@@ -2,13 +2,15 @@
 
 import pytest
 from pydantic import ValidationError
-from xclr.stages import KINDS, PretrainConfig, Stage
 
 from infra.cluster import CLUSTERS, Cluster, Resources, cores, load_cluster
 from infra.slurm.job import StageJob
 from infra.slurm.submit import Order, _parameters
 from xclr.errors import RecipeError
+from xclr.pipeline import KINDS
 from xclr.recipe import RandomConfig, SimCLRConfig, TrainConfig, load_recipe
+from xclr.stage import Stage
+from xclr.training.stages import PRETRAIN, PretrainConfig
 
 
 def written(folder, text):
@@ -136,7 +138,7 @@ def test_weights_without_a_training_need_no_gpus():
     train = TrainConfig()
     for objective, ranks in ((RandomConfig(), 1), (SimCLRConfig(), 8)):
         config = PretrainConfig(objective=objective, train=train, seed=0, dataset="emoji")
-        assert cluster.resources_of(Stage("pretrain", "pretrain", config)).ranks == ranks
+        assert cluster.resources_of(Stage(PRETRAIN, "pretrain", config)).ranks == ranks
 
 
 def additional(resources, folder):

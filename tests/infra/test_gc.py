@@ -20,8 +20,8 @@ from infra.slurm.queue import ARRAYS
 from tests.infra.conftest import CLUSTER, TINY, open_run
 from tests.infra.swept import small
 from tests.infra.test_stage import data
-from xclr import stages
 from xclr.artifact import Digest, Manifest
+from xclr.captions import stages as captions_stages
 from xclr.errors import StoreError
 from xclr.recipe import Recipe
 from xclr.store import MANIFEST, Store, only_writer
@@ -242,7 +242,7 @@ def test_after_gc_the_plan_of_a_kept_recipe_is_what_it_was(home):
     other = open_run(
         home, recipe=Recipe.model_validate(TINY | {"name": "other", "data": {"source": "emoji", "limit": 300}})
     )
-    captions = stages.captions(other.recipe, other.store)
+    captions = captions_stages.captions(other.recipe, other.store)
     data(other)
     other.close("completed")
     record_path(home, other.id).unlink()

@@ -17,11 +17,14 @@ from infra.ledger import JobState, find_process, processes_of
 from infra.runs import read_runs
 from infra.stage import ensure
 from tests.infra.conftest import CLUSTER, TINY, open_run
-from xclr import stages
+from tests.training.home import training_data
+from xclr.captions import stages as captions_stages
 from xclr.errors import JobError, StoreError
+from xclr.images import stages as images_stages
 from xclr.recipe import Recipe
 from xclr.spool import SPOOL, read_spool
 from xclr.store import MANIFEST
+from xclr.training import stages as training_stages
 
 ORCHESTRATOR = """
 import sys
@@ -42,13 +45,12 @@ finally:
 
 
 def data(run):
-    captions = ensure(run, stages.captions(run.recipe, run.store))
-    return {"captions": captions, "images": ensure(run, stages.images(run.recipe, run.store, captions))}
+    captions = ensure(run, captions_stages.captions(run.recipe, run.store))
+    return {"captions": captions, "images": ensure(run, images_stages.images(run.recipe, run.store, captions)[-1])}
 
 
 def pretrain_stage(run, made):
-    (_, objective, seed) = stages.trainings(run.recipe)[1]
-    return stages.pretrain(run.recipe, objective, seed, made)
+    return training_stages.trainings(run.recipe, training_data(made))[1].stage
 
 
 def pretrained(run):
@@ -99,7 +101,7 @@ def test_a_damaged_artifact_is_made_again(home):
     content = file.read_bytes()
     file.write_bytes(content[:-100])
     run = open_run(home)
-    ensure(run, stages.captions(run.recipe, run.store))
+    ensure(run, captions_stages.captions(run.recipe, run.store))
     run.store.verify(captions)
     assert run.book.latest(captions.digest).attempt == 2
 
@@ -122,7 +124,7 @@ def test_a_failed_stage_says_why_and_is_tried_again_only_in_retry_mode(home):
 
     pq.write_table(pa.table({"caption": ["a", ""], "image": [b"1", b"2"]}), table)
     recipe = Recipe.model_validate({"name": "own", "data": {"source": "table", "path": str(table)}})
-    stage = stages.captions(recipe, open_run(home, recipe=recipe).store)
+    stage = captions_stages.captions(recipe, open_run(home, recipe=recipe).store)
     for mode, attempts in (("retry", 1), ("cached", 1), ("retry", 2)):
         run = open_run(home, mode=mode, recipe=recipe)
         with pytest.raises(JobError, match="1 captions are empty"):

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
-from xclr.stages import pipeline
 
 from infra.ledger import Book, JobState
 from infra.runs import read_runs
@@ -26,6 +25,7 @@ from tests.flows.test_deployments import api, flow_run_of
 from tests.flows.worker import Prefect, client_environment, deployed
 from tests.infra.test_stage import until
 from tests.slurm.conftest import slurm, state_of
+from xclr.pipeline import pipeline
 from xclr.recipe import SUITES
 from xclr.store import Store
 

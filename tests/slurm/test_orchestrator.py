@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from xclr.stages import pipeline
 
 from infra import servers
 from infra.cancel import cancel_flow_run, cancel_run, find_run
@@ -36,6 +35,7 @@ from tests.infra.conftest import TINY, open_run
 from tests.infra.test_stage import data, orchestrate, pretrain_stage, until
 from tests.slurm.conftest import Watched, everything_taken, on_slurm, recipe, slurm, state_of, submissions
 from xclr.artifact import Manifest
+from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, load_recipe
 from xclr.store import MANIFEST, Store
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.home import RECIPE, TRAIN
-from xclr import stages
+from tests.training.home import RECIPE, TRAIN, training_data
 from xclr.job import FAILURE, RESULT, Failure
 from xclr.recipe import TargetGraph, XCLRConfig
 from xclr.spool import SPOOL, read_spool
 from xclr.training import checkpoint
+from xclr.training import stages as training_stages
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -25,8 +25,8 @@ CONFIG = TRAIN.model_copy(update={"epochs": 6, "checkpoint_every": 4, "stuck_aft
 
 @pytest.fixture(scope="module")
 def stage(home):
-    return stages.pretrain(
-        RECIPE.model_copy(update={"train": CONFIG}), XCLRConfig(graph=TargetGraph()), 0, home.artifacts
+    return training_stages.pretrain(
+        RECIPE.model_copy(update={"train": CONFIG}), XCLRConfig(graph=TargetGraph()), 0, training_data(home.artifacts)
     )
 
 

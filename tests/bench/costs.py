@@ -21,6 +21,7 @@ import torch
 from tests.bench.graphs import BLOCK, CUTOFF, RECALL, WORDS, words
 from xclr.graph import self_join
 from xclr.graph.approximate import approximate_join
+from xclr.graph.estimate import comparison
 from xclr.graph.stages import GraphKnnConfig
 
 SIZES = (25_000, 50_000, 100_000, 200_000)

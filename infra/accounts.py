@@ -13,7 +13,8 @@ from infra.runs import RunRecord
 from xclr import heads, stages
 from xclr.datafiles import placed
 from xclr.errors import RecipeError, StoreError
-from xclr.schema import ACCOUNTS, STATUSES, read
+from xclr.heads import STATUSES
+from xclr.schema import ACCOUNTS, read
 from xclr.stages import Stage
 from xclr.store import Store
 

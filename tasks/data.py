@@ -16,8 +16,8 @@ from xclr import stages
 from xclr.artifact import Artifact
 from xclr.captions.download import fetch
 from xclr.datafiles import placed
+from xclr.heads import STATUSES
 from xclr.recipe import Recipe, TargetGraph, host_of
-from xclr.schema import STATUSES
 
 
 @task(task_run_name="download", cache_policy=NO_CACHE)

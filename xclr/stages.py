@@ -36,7 +36,6 @@ from xclr.recipe import (
     method_name,
     with_graph,
 )
-from xclr.schema import STATUSES
 from xclr.store import Store
 from xclr.textmodel import locate
 
@@ -726,7 +725,7 @@ def check_pictures(recipe: Recipe, images: Manifest) -> None:
     usable, rows = int(images.stats.get("ok", 0)), int(images.stats["rows"])
     if usable >= recipe.train.batch_size:
         return
-    lost = ", ".join(f"{images.stats[each]} {each}" for each in STATUSES if each != "ok" and each in images.stats)
+    lost = ", ".join(f"{images.stats[each]} {each}" for each in heads.STATUSES if each != "ok" and each in images.stats)
     raise DataError(
         f"{usable} of {rows} pictures can be used ({lost or 'no others'}), fewer than train.batch_size "
         f"{recipe.train.batch_size}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from xclr.graph.neighbours import NEAR_DUPLICATE, Halves
 from xclr.images import read_pictures, usable_rows
+from xclr.pages import keep_fonts, thumbnail
 from xclr.stages import Produced, Progress, ReportConfig, Stage
 
 PAGE = "graph.html"
@@ -78,8 +78,9 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     """
     config = stage.config
     assert isinstance(config, ReportConfig)
-    os.environ.setdefault("MPLCONFIGDIR", str(out / SCRATCH))  # read at import; else below ~
-    from xclr.graph import page
+    from xclr.graph import page  # which needs what is here
+
+    keep_fonts(out / SCRATCH)
 
     paths = {role: each.path for role, each in stage.inputs.items()}
     stored: Halves = np.load(paths["embeddings"] / "vectors.npy", mmap_mode="r")
@@ -248,8 +249,6 @@ def captions_of(captions: Path, rows: Ints) -> dict[int, str]:
 
 def thumbnails(images: Path, questions: Sequence[Question]) -> dict[int, str]:
     """Data URIs of every picture that the sheet shows."""
-    from xclr.pages import thumbnail
-
     if not questions:
         return {}
     rows = np.unique(np.concatenate([each.rows for each in questions]))

@@ -16,7 +16,7 @@ from tests.training.home import commit, make_home, one_thread
 from xclr import stages
 from xclr.evaluation import benchmark, comparison, export, features, finetune, probe, reference, suite
 from xclr.evaluation.heads import load_head
-from xclr.graph import run_embeddings
+from xclr.graph.embed import run as run_embeddings
 from xclr.recipe import Reference, XCLRConfig, parse_recipe
 from xclr.spool import SPOOL, read_spool
 from xclr.stages import KINDS

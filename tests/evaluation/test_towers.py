@@ -9,7 +9,8 @@ from xclr import stages
 from xclr.errors import DataError, StoreError
 from xclr.evaluation import towers as module
 from xclr.evaluation.towers import load_towers
-from xclr.graph import SentenceEncoder, run_embeddings
+from xclr.graph import SentenceEncoder
+from xclr.graph.embed import run as run_embeddings
 from xclr.recipe import CLIPConfig, CLOOBConfig, SimCLRConfig
 from xclr.stages import PretrainConfig
 from xclr.textmodel import locate

@@ -9,7 +9,7 @@ import pytest
 
 from xclr import schema
 from xclr.artifact import Artifact, Digest
-from xclr.graph import run_embeddings
+from xclr.graph.embed import run as run_embeddings
 from xclr.stages import Config, EmbeddingsConfig, Stage
 from xclr.textmodel import locate
 

@@ -15,7 +15,7 @@ from tests.slurm.conftest import slurm
 from tests.slurm.test_jobs import element
 from tests.training.home import commit, write_vectors
 from xclr import schema, shards, stages
-from xclr.graph import run_graph
+from xclr.graph.neighbours import run as run_graph
 from xclr.recipe import Recipe
 
 PIECES = 10  # pairs of four parts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -354,16 +353,16 @@ def _show_sweep(home: Path, record: RunRecord, suite: str | None = None, out: Pa
     from rich.text import Text
 
     from flows.context import state_folder
+    from flows.sweep_page import write_sweep_page
     from flows.swept import best_of, failures_of, grids_of_sweep, read_swept
+    from xclr.pages import keep_fonts
 
     swept = read_swept(home, record)
     for grid in grids_of_sweep(swept, suite):
         _print(grid)
     for line in (*([str(best)] if (best := best_of(swept)) else []), *failures_of(swept)):
         _print(Text(line))
-    os.environ.setdefault("MPLCONFIGDIR", str(state_folder(home) / "matplotlib"))  # read at import; else below ~
-    from flows.sweep_page import write_sweep_page
-
+    keep_fonts(state_folder(home) / "matplotlib")
     print(f"page        {write_sweep_page(home, swept, out)}", file=sys.stderr)
 
 
@@ -491,10 +490,10 @@ def _write_page(
     home: Path, runs: Sequence[str], scores: Scores, against: str | None = None, out: Path | None = None
 ) -> None:
     from flows.context import state_folder
-
-    os.environ.setdefault("MPLCONFIGDIR", str(state_folder(home) / "matplotlib"))  # read at import; else below ~
     from flows.page import write_page
+    from xclr.pages import keep_fonts
 
+    keep_fonts(state_folder(home) / "matplotlib")
     print(f"page        {write_page(home, runs, scores, against, out)}", file=sys.stderr)
 
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from infra import servers
 from infra.cluster import load_cluster
-from infra.progress import Board
 from infra.runs import RunRecord, new_record
-from infra.stage import Mode, Run
 from infra.tracking import Tracker, sqlite_uri
 from xclr.errors import RecipeError
 from xclr.evaluation.stages import tell_skipped
+from xclr.pages import keep_fonts
 from xclr.recipe import Recipe
 from xclr.stage import STEPS, Stage
 from xclr.store import Store
@@ -24,6 +23,9 @@ from xclr.sweep import Layout
 if TYPE_CHECKING:
     from prefect import Flow, State
     from prefect.client.schemas.objects import FlowRun
+
+    from infra.progress import Board
+    from infra.stage import Mode, Run
 
 current: list[Run] = []  # the runs of this process, for whoever must stop them
 
@@ -59,12 +61,14 @@ def open_run(
     swept: Layout | None = None,
 ) -> Iterator[Run]:
     """Check what can be checked at once, then open a run of a recipe or a sweep; its record says how it ended."""
+    from infra.stage import Run  # here, because plans and status need no submitit
+
     store = Store(home_folder(home))
     planned = list(planned)
     store.check_writable()
     state = state_folder(store.home)
     state.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("MPLCONFIGDIR", str(state / "matplotlib"))  # read at import; else below ~
+    keep_fonts(state / "matplotlib")
     servers.check_mlflow(tracking_uri(state))
     if mode == "force":
         for stage in planned:
@@ -103,6 +107,8 @@ def _board(stages: int, *, brief: bool) -> Board:
     from prefect.logging import get_run_logger
     from prefect.runtime import deployment
 
+    from infra.progress import Board
+
     return Board(stages, quiet=deployment.id is not None, brief=brief, log=get_run_logger().info)
 
 
@@ -138,6 +144,8 @@ def prefect_server(state: Path) -> Iterator[None]:
 
 def check_choices(mode: str, until: str) -> None:
     """Raise RecipeError for a mode or a stage that there is not."""
+    from infra.stage import Mode
+
     for flag, value, choices in (("--mode", mode, get_args(Mode)), ("--until", until, STEPS)):
         if value not in choices:
             raise RecipeError(f"{flag} {value}: no such choice", "choose " + ", ".join(choices))

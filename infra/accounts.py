@@ -13,9 +13,10 @@ from infra.runs import RunRecord
 from xclr import heads
 from xclr.datafiles import placed
 from xclr.errors import RecipeError, StoreError
+from xclr.heads import STATUSES
 from xclr.images.stages import IMAGES, ImagesConfig
 from xclr.pipeline import add_pictures
-from xclr.schema import ACCOUNTS, STATUSES, read
+from xclr.schema import ACCOUNTS, read
 from xclr.stage import Plan, Stage
 from xclr.store import Store
 

@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
-import pyarrow.parquet as pq
 from filelock import FileLock
 
 from infra.ledger import Usage
@@ -36,8 +35,7 @@ FOLLOW_EVERY_S = 6.0  # between two uploads of a running stage's metrics
 SWEPT = "sweep_run"  # tag of a sweep's own run
 TABLE = "table.json"
 TABLES = "mlflow.loggedArtifacts"  # tag of the files that MLflow's pages show as tables, others are text to them
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}  # read when MLflow is imported
 
 
 def sqlite_uri(state: Path) -> str:
@@ -92,6 +90,8 @@ class Tracker:
     """Writes stages to one experiment of an MLflow store."""
 
     def __init__(self, uri: str, recipe: Recipe, artifacts: Path, tags: Mapping[str, str]) -> None:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
         self.uri, self.recipe, self.artifacts, self.tags = uri, recipe, artifacts, dict(tags)
         artifacts.parent.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(artifacts.parent / LOCK)
@@ -331,6 +331,8 @@ def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[M
 
     when = _made_ms(manifest)
     if stage.kind.judges:
+        import pyarrow.parquet as pq
+
         for row in pq.read_table(artifact.path / "scores.parquet").to_pylist():
             name = f"eval/{row['suite']}/{row['split']}_{row['metric']}"
             yield Metric(name, row["value"], when, row["step"])

@@ -16,7 +16,8 @@ import pytest
 from xclr.artifact import Artifact, Digest
 from xclr.captions import run as run_captions
 from xclr.captions.stages import CaptionsConfig
-from xclr.graph import run_class_graph, run_graph
+from xclr.graph.classes import run as run_class_graph
+from xclr.graph.neighbours import run as run_graph
 from xclr.graph.stages import ClassGraphConfig, GraphKnnConfig
 from xclr.images import run as run_images
 from xclr.images.stages import ImagesConfig

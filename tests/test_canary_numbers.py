@@ -16,8 +16,8 @@ from tests.training.home import commit, data_sets, make_home, one_thread, traini
 from xclr.evaluation import benchmark, comparison, export, features, finetune, probe, reference, suite
 from xclr.evaluation import stages as evaluation_stages
 from xclr.evaluation.heads import load_head
-from xclr.graph import run_embeddings
 from xclr.graph import stages as graph_stages
+from xclr.graph.embed import run as run_embeddings
 from xclr.pipeline import KINDS
 from xclr.recipe import Reference, XCLRConfig, parse_recipe
 from xclr.spool import SPOOL, read_spool

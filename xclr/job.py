@@ -118,13 +118,15 @@ def main(stage_json: Path, out: Path, shard: int | None = None) -> int:
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     stage = Stage.from_json(stage_json.read_text(), KINDS)
     try:
-        _prepare_torch(rank, world, stage)
+        run = _runner(stage)
+        if world > 1 or "torch" in sys.modules:  # which the runner's module imports where the stage has a use for it
+            _prepare_torch(rank, world, stage)
         if shard is not None:
             run_shard(stage, out, shard)
         elif rank == 0:
             run_stage(stage, out)
         else:
-            _runner(stage)(stage, out, lambda done, total: None)
+            run(stage, out, lambda done, total: None)
         _part(world)
     except BusyError as error:  # the other writer's outcome counts, so this one leaves none
         print(error, file=sys.stderr)

@@ -8,8 +8,9 @@ from tests.training.home import RECIPE, TRAIN, build, commit, make_home, one_thr
 from xclr.errors import DataError, StoreError
 from xclr.evaluation import towers as module
 from xclr.evaluation.towers import load_towers
-from xclr.graph import SentenceEncoder, run_embeddings
+from xclr.graph import SentenceEncoder
 from xclr.graph import stages as graph_stages
+from xclr.graph.embed import run as run_embeddings
 from xclr.recipe import CLIPConfig, CLOOBConfig, SimCLRConfig
 from xclr.textmodel import locate
 from xclr.training import CHECKPOINT, checkpoint, pretrain

@@ -9,7 +9,7 @@ import pytest
 
 from xclr import schema
 from xclr.artifact import Artifact, Digest
-from xclr.graph import run_embeddings
+from xclr.graph.embed import run as run_embeddings
 from xclr.graph.stages import EmbeddingsConfig
 from xclr.pipeline import KINDS
 from xclr.recipe import Config

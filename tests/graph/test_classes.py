@@ -9,8 +9,8 @@ import pytest
 from tests.graph.conftest import captions_artifact, captions_table, make_stage, no_progress
 from xclr import schema
 from xclr.errors import DataError, RecipeError
-from xclr.graph import run_class_graph
 from xclr.graph.classes import class_vectors, cosine, random_class, read_labels
+from xclr.graph.classes import run as run_class_graph
 from xclr.graph.embed import representatives
 from xclr.graph.encoder import SentenceEncoder
 from xclr.graph.stages import CLASS_GRAPH, ClassGraphConfig

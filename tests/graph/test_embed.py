@@ -14,8 +14,9 @@ from tests.graph.conftest import MINILM, ROWS, captions_artifact, captions_table
 from xclr import schema
 from xclr.artifact import Manifest
 from xclr.errors import DataError
-from xclr.graph import SentenceEncoder, embed_captions, run_embeddings
+from xclr.graph import SentenceEncoder, embed_captions
 from xclr.graph.embed import CHUNK, distinct, read_captions, representatives, table
+from xclr.graph.embed import run as run_embeddings
 from xclr.graph.stages import EmbeddingsConfig, tell_precision
 
 

@@ -16,9 +16,9 @@ from xclr.graph import (
     SameRow,
     SimilaritySource,
     open_similarity,
-    run_class_graph,
-    run_graph,
 )
+from xclr.graph.classes import run as run_class_graph
+from xclr.graph.neighbours import run as run_graph
 from xclr.graph.stages import ClassGraphConfig, GraphKnnConfig
 from xclr.recipe import TargetGraph
 

@@ -30,7 +30,7 @@ from xclr.artifact import Artifact, Digest
 from xclr.errors import JobError
 from xclr.images import run as run_images
 from xclr.images import workers
-from xclr.images.fetch import Outcome
+from xclr.images.outcome import Outcome
 from xclr.images.pack import run_shard
 from xclr.images.stages import IMAGES
 from xclr.picture import judge

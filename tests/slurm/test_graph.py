@@ -16,8 +16,8 @@ from tests.slurm.test_jobs import element
 from tests.training.home import commit, write_vectors
 from xclr import schema, shards
 from xclr.captions import stages as captions_stages
-from xclr.graph import run_graph
 from xclr.graph import stages as graph_stages
+from xclr.graph.neighbours import run as run_graph
 from xclr.recipe import Recipe
 
 PIECES = 10  # pairs of four parts

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xclr.artifact import Artifact
 from xclr.benchmarks import READERS, Tree, write
 from xclr.errors import DataError
-from xclr.evaluation.features import place_of
-from xclr.evaluation.stages import BenchmarkConfig
+from xclr.evaluation.stages import BenchmarkConfig, BenchmarkFeaturesConfig
 from xclr.stage import Produced, Progress, Stage
 
 
@@ -25,3 +25,11 @@ def run(stage: Stage[BenchmarkConfig], out: Path, progress: Progress) -> Produce
     files = write(found, out, {"digest": stage.digest, "config": stage.identity})
     progress(rows, rows)
     return Produced(files, {"rows": rows, "classes": len(found.classes)})
+
+
+def place_of(config: BenchmarkConfig | BenchmarkFeaturesConfig, export: Artifact | None) -> Path:
+    """Where a data set's files are: below the root of the recipe, or among what the emoji were exported to."""
+    if config.root is not None:
+        return config.root
+    assert export is not None
+    return export.path / ("real.json" if config.dataset == "real" else f"{config.dataset}.tar")

@@ -14,12 +14,12 @@ import torch
 from numpy.lib.format import open_memmap
 
 from xclr import schema, shards
-from xclr.artifact import Artifact
 from xclr.benchmarks import BORDER, Tree
+from xclr.evaluation.benchmark import place_of
 from xclr.evaluation.data import ROWS, VECTORS
 from xclr.evaluation.network import Network, open_network
 from xclr.evaluation.pictures import batches, normalised
-from xclr.evaluation.stages import BenchmarkConfig, BenchmarkFeaturesConfig, FeaturesConfig
+from xclr.evaluation.stages import BenchmarkFeaturesConfig, FeaturesConfig
 from xclr.graph.embed import part_of
 from xclr.images import PictureFiles, usable_rows
 from xclr.stage import Produced, Progress, Stage
@@ -79,14 +79,6 @@ def pictures_of(stage: Featured) -> Pictures:
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), config.sample)).round().astype(np.int64))]
     files = PictureFiles.open(inputs["images"].path, rows)
     return Pictures(rows, files.encoded, lambda place: f"row {rows[place]}")
-
-
-def place_of(config: BenchmarkConfig | BenchmarkFeaturesConfig, export: Artifact | None) -> Path:
-    """Where a data set's files are: below the root of the recipe, or among what the emoji were exported to."""
-    if config.root is not None:
-        return config.root
-    assert export is not None
-    return export.path / ("real.json" if config.dataset == "real" else f"{config.dataset}.tar")
 
 
 @torch.inference_mode()

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from xclr.artifact import Artifact
 from xclr.benchmarks import Tree
 from xclr.errors import DataError
+from xclr.evaluation.benchmark import place_of
 from xclr.evaluation.data import ROWS, VECTORS, Answers, Features, Ints, Labels, SuiteResult, load_labels, predictions
-from xclr.evaluation.features import place_of
 from xclr.evaluation.linear import TOP, accuracies
 from xclr.evaluation.pictures import batches, normalised, preparation_of
 from xclr.evaluation.probed import labelled

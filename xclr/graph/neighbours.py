@@ -18,7 +18,6 @@ from torch import Tensor
 
 from xclr import schema, shards
 from xclr.errors import DataError
-from xclr.graph.approximate import approximate_join
 from xclr.graph.embed import RowIds, distinct, part_of, read_captions
 from xclr.graph.knn import Joined, TopK, best_of, cross_join, merge_topk, self_join
 from xclr.graph.stages import GraphKnnConfig
@@ -51,6 +50,8 @@ def run(stage: Stage[GraphKnnConfig], out: Path, progress: Progress) -> Produced
     config = stage.config
     nodes = _nodes(stage, config)
     if config.method == "approximate":
+        from xclr.graph.approximate import approximate_join  # brings faiss
+
         joined, measured = approximate_join(nodes.stored, nodes.rows, config, progress)
         made = iter([(slice(0, len(nodes.rows)), joined)])
     else:

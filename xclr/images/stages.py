@@ -10,7 +10,6 @@ from xclr.artifact import Artifact, Manifest
 from xclr.captions.stages import hash_files
 from xclr.errors import DataError
 from xclr.recipe import Config, DataConfig, Recipe
-from xclr.schema import STATUSES
 from xclr.stage import Kind, Pieces, Stage
 from xclr.store import Store
 
@@ -42,7 +41,7 @@ def check_pictures(recipe: Recipe, images: Manifest) -> None:
     usable, rows = int(images.stats.get("ok", 0)), int(images.stats["rows"])
     if usable >= recipe.train.batch_size:
         return
-    lost = ", ".join(f"{images.stats[each]} {each}" for each in STATUSES if each != "ok" and each in images.stats)
+    lost = ", ".join(f"{images.stats[each]} {each}" for each in heads.STATUSES if each != "ok" and each in images.stats)
     raise DataError(
         f"{usable} of {rows} pictures can be used ({lost or 'no others'}), fewer than train.batch_size "
         f"{recipe.train.batch_size}",
@@ -53,7 +52,7 @@ def check_pictures(recipe: Recipe, images: Manifest) -> None:
 def tabulate(images: Manifest) -> list[dict[str, Any]]:
     """Pictures by what became of them."""
     total, stats = images.stats["rows"], images.stats
-    there = [(each, stats[each]) for each in STATUSES if each in stats]
+    there = [(each, stats[each]) for each in heads.STATUSES if each in stats]
     return [{"status": each, "rows": rows, "share": f"{rows / total:.1%}"} for each, rows in there]
 
 

@@ -17,7 +17,7 @@ from xclr.spool import SPOOL, Spool
 from xclr.stage import Produced, Progress, Stage
 from xclr.training import checkpoint
 from xclr.training.batches import Batches
-from xclr.training.checkpoint import Checkpoint
+from xclr.training.checkpoint import CHECKPOINT, Checkpoint
 from xclr.training.loader import open_batches
 from xclr.training.loop import Pretrainer, precision_of, train
 from xclr.training.model import build_backbone
@@ -27,7 +27,6 @@ from xclr.training.stop import StopFlag
 from xclr.training.subset import told
 from xclr.training.words import WORDS
 
-CHECKPOINT = "checkpoint.pt"
 SAY_EVERY_S = 10.0  # in the job's log
 
 

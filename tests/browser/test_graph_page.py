@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import DESKTOP, HOSTILE, PHONE
-from tests.flows.finished import finish, own_recipe
+from tests.kit.finished import finish, own_recipe
+from tests.kit.pages import DESKTOP, HOSTILE, PHONE
 from xclr.graph.stages import GRAPH_REPORT
 from xclr.pipeline import pipeline
 from xclr.recipe import TrainConfig

@@ -6,8 +6,8 @@ import pytest
 
 from infra.cluster import Cluster, Resources
 from infra.plan import plan
-from tests.infra.conftest import CLUSTER, TINY, open_run
-from tests.infra.test_stage import data
+from tests.kit.recipes import CLUSTER, TINY
+from tests.kit.runs import data, open_run
 from xclr.graph.estimate import PUBLISHED, compare_methods, comparison, embedding, expected_captions
 from xclr.graph.stages import GRAPH, EmbeddingsConfig, GraphKnnConfig
 from xclr.pipeline import pipeline

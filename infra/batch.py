@@ -16,17 +16,30 @@ from typing import Any, NamedTuple
 
 from infra.cancel import end_jobs
 from infra.cluster import Resources
-from infra.costs import account_lost
+from infra.home.costs import settle_lost
 from infra.ledger import Adopt, Entry, Submit
+from infra.run import Run
 from infra.slurm.job import StageJob
 from infra.slurm.queue import QUEUE, folder_of, job_name, log_of, max_array_size, slurm_name
 from infra.slurm.submit import Order
 from infra.slurm.submit import submit as slurm_submit
-from infra.stage import POLL_S, STAGE, Run, announce, begin, claim, commit, decide, ensure, found, made, refused
+from infra.stage import (
+    POLL_S,
+    STAGE,
+    announce,
+    claim,
+    commit,
+    decide,
+    ensure,
+    open_stage,
+    record_refusal,
+    track_found,
+    track_made,
+)
 from xclr.artifact import Artifact
 from xclr.errors import JobError, XclrError
 from xclr.stage import Stage
-from xclr.sweep import spelled
+from xclr.sweep.spec import spelled
 
 AT_ONCE = 16  # stages that wait for cores, or are tracked, in threads
 Failures = dict[str, XclrError]  # by digest
@@ -157,7 +170,7 @@ class Batch:
             while self.blocked or self.waiting:
                 for each in [*self._open(), *self._round()]:
                     tracked[each.stage.digest] = pool.submit(self._track, each)
-                    if each.after is not found:
+                    if each.after is not track_found:
                         count()
                 if self.blocked or self.waiting:
                     time.sleep(POLL_S)
@@ -171,9 +184,9 @@ class Batch:
             try:
                 check_inputs(self.run, stage)
                 if self.run.store.find(stage.digest) is not None:
-                    over.append(End(stage, found))
+                    over.append(End(stage, track_found))
                 else:
-                    self.waiting.append(Open(stage, begin(self.run, stage), set()))
+                    self.waiting.append(Open(stage, open_stage(self.run, stage), set()))
             except XclrError as error:
                 over.append(End(stage, error))
         return over
@@ -182,7 +195,7 @@ class Batch:
         """Bring what came of a stage to the ledger and MLflow, then to those that wait for it."""
         with _settled(self.run, end.stage):
             if isinstance(end.after, XclrError):
-                account_lost(self.run.book, end.stage)
+                settle_lost(self.run.book, end.stage)
                 raise end.after
             end.after(self.run, end.stage, self.run.store.reference(end.stage.digest))
 
@@ -198,7 +211,7 @@ class Batch:
             if order is not None:
                 orders.append((each, order))
             elif self.run.store.find(each.stage.digest) is not None:
-                over.append(End(each.stage, made))
+                over.append(End(each.stage, track_made))
             else:
                 active.append(each)
         self.waiting = [*(each for each, _ in orders), *active]
@@ -251,7 +264,7 @@ class Batch:
             (array,) = slurm_submit(order, resources)
         except JobError as error:
             for each, entry in claimed:
-                refused(run, entry, each.out, error)
+                record_refusal(run, entry, each.out, error)
             return
         for _, entry in claimed:
             job = f"{array}_{entry.element}"

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infra import local
-from infra.ledger import Attach, Book, Entry, JobState, Ledger, is_of_this_machine, now, reconcile
+from infra.home.runs import RunRecord, cancel_mark, read_runs, scan_runs, shown_state, wanted, write_record
+from infra.ledger import Attach, Book, Entry, JobState, Ledger, reconcile
 from infra.observe import elements, found_again, observe
-from infra.runs import RunRecord, cancel_mark, read_runs, scan_runs, shown_state, wanted, write_record
+from infra.processes import is_of_this_machine, now
 from infra.slurm.queue import is_slurm, job_name, scancel
 from xclr.errors import JobError, StoreError
 from xclr.store import write_atomically

@@ -13,7 +13,7 @@ import psutil
 from submitit.local.local import LocalExecutor, LocalJob
 
 from infra.cluster import Resources
-from infra.ledger import JobId, process_id, processes_of
+from infra.processes import JobId, process_id, processes_of
 from infra.slurm.job import StageJob
 
 END_WITHIN_S = 10  # what is killed ends at once, unless the kernel is waiting for a disk

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from infra.ledger import UNSEEN_GRACE, Entry, JobId, JobState, find_process, is_of_this_machine, now
+from infra.ledger import UNSEEN_GRACE, Entry, JobState
+from infra.processes import JobId, find_process, is_of_this_machine, now
 from infra.slurm.queue import PREFIX, QUEUE, Whole, folder_of, is_slurm, log_of, whole
 from xclr.job import FAILURE, RESULT, STOPPED
 from xclr.store import is_locked

@@ -24,8 +24,9 @@ from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
 from infra.progress import Advance, read_progress
+from infra.run import Run
 from infra.slurm.queue import is_slurm, job_name
-from infra.stage import Run, ensure
+from infra.stage import ensure
 from xclr.artifact import Artifact
 from xclr.stage import Stage
 

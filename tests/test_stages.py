@@ -11,7 +11,7 @@ import pytest
 
 from infra.cluster import Cluster, Resources
 from infra.plan import plan
-from tests.benchmarks import trees
+from tests.evaluation.datasets import trees
 from xclr.artifact import Digest, Manifest
 from xclr.captions import stages as captions_stages
 from xclr.errors import DataError, RecipeError, TextModelError

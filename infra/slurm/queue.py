@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.ledger import JobId, JobState
+from infra.ledger import JobState
+from infra.processes import JobId
 
 SQUEUE = "%i|%T|%V|%M|%L|%N|%r|%j"  # the name last: it may hold anything
 SACCT = "JobID,State,Submit,ElapsedRaw,NodeList,JobName"

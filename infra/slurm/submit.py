@@ -15,7 +15,7 @@ from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 
 from infra.cluster import Resources
-from infra.ledger import JobId
+from infra.processes import JobId
 from infra.slurm.job import ArrayJob, StageJob
 from infra.slurm.queue import PREFIX, QUEUE, max_array_size
 from xclr.errors import JobError

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from infra.cluster import Cluster, Resources
-from infra.ledger import UNSEEN_GRACE, Entry, JobState, now, this_process
+from infra.ledger import UNSEEN_GRACE, Entry, JobState
 from infra.observe import observe
 from infra.plan import check_budget, plan, plan_sweep
+from infra.processes import now, this_process
 from tests.kit.recipes import CLUSTER, TINY
 from tests.kit.runs import data, open_run
 from tests.kit.sweeps import TAU, make_levels, open_sweep, small
@@ -15,7 +16,8 @@ from xclr.errors import RecipeError
 from xclr.job import RESULT
 from xclr.recipe import Recipe
 from xclr.store import Store, only_writer
-from xclr.sweep import Sweep, layout
+from xclr.sweep.layout import layout
+from xclr.sweep.spec import Sweep
 
 RECIPE = Recipe.model_validate(TINY)
 GPUS = Cluster(name="gpus", stages={"pretrain": Resources(executor="slurm", ranks=8, gpus=8, timeout_min=60)})

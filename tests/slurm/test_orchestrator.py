@@ -19,9 +19,10 @@ import yaml
 from infra import servers
 from infra.cancel import cancel_flow_run, cancel_run, find_run
 from infra.cluster import load_cluster
-from infra.ledger import Book, Entry, JobState, now, process_id
+from infra.home.runs import read_runs, write_record
+from infra.ledger import Book, Entry, JobState
 from infra.observe import observe
-from infra.runs import read_runs, write_record
+from infra.processes import now, process_id
 from infra.slurm import private
 from infra.slurm.job import StageJob
 from infra.slurm.queue import folder_of, slurm_name

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from infra.cluster import Cluster
 from infra.estimate import elements, estimate, expected_captions
+from infra.executors.executor import executor_named
+from infra.executors.observe import observe
 from infra.ledger import Attach, Book, Ledger, now, reconcile
-from infra.observe import observe
-from infra.slurm.queue import max_array_size
 from xclr.errors import RecipeError
 from xclr.recipe import Recipe
 from xclr.stages import GraphKnnConfig, Stage, pipeline
@@ -51,7 +51,7 @@ def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, 
 class PlannedLevel(BaseModel):
     """The stages of a sweep that do the same: how many are there, being made, to be made; what the latter may take.
 
-    `gpu_hours` count each of `running` and `miss` once, at its time limit; `arrays` are submissions to Slurm at most.
+    `gpu_hours` count each of `running` and `miss` once, at its time limit; `arrays` are submissions of jobs at most.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -94,11 +94,11 @@ def _planned_level(swept: Layout, name: str, store: Store, cluster: Cluster, *, 
     planned = [_planned(stage, store, cluster) for stage in level]
     count = {state: sum(each.state == state for each in planned) for state in ("hit", "running", "miss")}
     resources = cluster.resources_of(level[0])
-    on_slurm = resources.executor == "slurm"
-    at_once = swept.sweep.parallel or (resources.parallel if on_slurm else len(level))
-    arrays = count["miss"] * on_slurm
-    if on_slurm and is_of_cell(level[0]):
-        arrays = -(-count["miss"] // min(max_array_size(), at_once if follows else len(level)))
+    executor = executor_named(resources.executor)
+    at_once = swept.sweep.parallel or (len(level) if executor.is_here else resources.parallel)
+    arrays = 0 if executor.is_here else count["miss"]
+    if executor.has_arrays and is_of_cell(level[0]):
+        arrays = -(-count["miss"] // min(executor.array_size, at_once if follows else len(level)))
     hours = sum(each.gpu_hours for each in planned)
     return PlannedLevel(level=name, stages=len(level), **count, arrays=arrays, at_once=at_once, gpu_hours=hours)
 

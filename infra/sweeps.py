@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from infra.executors.executor import executor_of
+from infra.executors.observe import observe
 from infra.ledger import WHY, Attach, Book, GiveUp, JobState, Ledger, now, reconcile
-from infra.observe import observe
 from infra.runs import RunRecord, read_runs
-from infra.slurm.queue import is_slurm, slurm_ids
 from xclr.errors import StoreError
 from xclr.job import FAILURE, Failure
 from xclr.store import MANIFEST
@@ -78,7 +78,8 @@ def standing(home: Path, record: RunRecord, ref: Ref) -> Standing:
     entry = Book(home).latest(ref.digest)
     if entry is None:
         return Standing("to come")
-    job = "+".join(slurm_ids(str(entry.job))) if is_slurm(entry.job) else ""
+    executor = executor_of(entry.job or "")
+    job = "" if executor.is_here else "+".join(executor.ids(str(entry.job)))
     observed = observe(entry, out)
     (action,) = reconcile(Ledger((entry,), record.recipe.retries), observed, now())
     match action:

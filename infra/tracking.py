@@ -17,9 +17,9 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from infra.executors.executor import executor_of
 from infra.ledger import Usage
 from infra.progress import Advance, read_progress
-from infra.slurm.queue import is_slurm
 from xclr.artifact import Artifact, Manifest
 from xclr.recipe import Recipe
 from xclr.spool import SPOOL, Entry, read_spool
@@ -362,7 +362,9 @@ def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[M
         stats = dict(manifest.stats)
         if stage.kind == "images":
             stats["success_rate"] = stats.get("ok", 0) / stats["rows"]
-            if not step and not any(map(is_slurm, manifest.jobs)):  # an array's time is not that of its last element
+            if not step and not any(
+                executor_of(each).has_arrays for each in manifest.jobs
+            ):  # an array's time is not that of its last element
                 stats["rows_per_s"] = stats["rows"] / max(manifest.cost.wall_s, 1e-9)
         for key, value in stats.items():
             if isinstance(value, int | float):

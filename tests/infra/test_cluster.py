@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from infra.cluster import CLUSTERS, Cluster, Resources, cores, load_cluster
-from infra.slurm.job import StageJob
 from infra.slurm.submit import Order, _parameters
+from infra.stagejob import StageJob
 from xclr.errors import RecipeError
 from xclr.recipe import RandomConfig, SimCLRConfig, TrainConfig, load_recipe
 from xclr.stages import KINDS, PretrainConfig, Stage

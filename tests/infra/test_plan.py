@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from infra.cluster import Cluster, Resources
+from infra.executors.observe import observe
 from infra.ledger import UNSEEN_GRACE, Entry, JobState, now, this_process
-from infra.observe import observe
 from infra.plan import check_budget, plan, plan_sweep
 from tests.infra.conftest import CLUSTER, TINY, open_run
 from tests.infra.swept import TAU, make_levels, open_sweep, small

@@ -39,7 +39,7 @@ def test_many_at_once_agree_on_one_copy(tmp_path):
 def test_a_program_that_starts_in_the_copy_imports_it(tmp_path):
     code = snapshot.freeze(tmp_path)
     environment = os.environ | {"PYTHONPATH": str(code)}
-    program = "import xclr.job, infra.slurm.job as job; from xclr.recipe import recipe_names as names; "
+    program = "import xclr.job, infra.stagejob as job; from xclr.recipe import recipe_names as names; "
     program += "print(xclr.__file__, job.__file__, len(names()))"
     done = subprocess.run([sys.executable, "-c", program], cwd=code, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -19,16 +19,16 @@ import yaml
 from infra import servers
 from infra.cancel import cancel_flow_run, cancel_run, find_run
 from infra.cluster import load_cluster
+from infra.executors.observe import observe
+from infra.executors.snapshot import freeze
 from infra.ledger import Book, Entry, JobState, now, process_id
-from infra.observe import observe
 from infra.runs import read_runs, write_record
 from infra.slurm import private
-from infra.slurm.job import StageJob
 from infra.slurm.queue import folder_of, slurm_name
 from infra.slurm.submit import Order
 from infra.slurm.submit import submit as submit_order
-from infra.snapshot import freeze
 from infra.stage import STAGE, ensure
+from infra.stagejob import StageJob
 from tests.conftest import command, serving
 from tests.flows.worker import client_environment, deployed, end_worker, start_worker
 from tests.infra.conftest import TINY, open_run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -92,8 +91,8 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     from flows.compare import read_scores
     from flows.context import check_choices, home_folder
     from infra.runs import read_runs
-    from xclr import stages
     from xclr.datafiles import placed
+    from xclr.pipeline import pipeline
     from xclr.store import Store
 
     check_choices(choices.mode, choices.until)
@@ -101,7 +100,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     _check_place(place, choices.cluster)
     planned = placed(recipe, place)
     if planned.data.path is not None or planned.data.source == "emoji":
-        stages.pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
+        pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
     failure = _attempt(recipe, choices._replace(home=str(place)))
     scored = choices.until == "compare" and (failure is None or read_runs(place)[-1].scores is not None)
     scores = read_scores(place, []) if scored else None
@@ -354,16 +353,16 @@ def _show_sweep(home: Path, record: RunRecord, suite: str | None = None, out: Pa
     from rich.text import Text
 
     from flows.context import state_folder
+    from flows.sweep_page import write_sweep_page
     from flows.swept import best_of, failures_of, grids_of_sweep, read_swept
+    from xclr.pages import keep_fonts
 
     swept = read_swept(home, record)
     for grid in grids_of_sweep(swept, suite):
         _print(grid)
     for line in (*([str(best)] if (best := best_of(swept)) else []), *failures_of(swept)):
         _print(Text(line))
-    os.environ.setdefault("MPLCONFIGDIR", str(state_folder(home) / "matplotlib"))  # read at import; else below ~
-    from flows.sweep_page import write_sweep_page
-
+    keep_fonts(state_folder(home) / "matplotlib")
     print(f"page        {write_sweep_page(home, swept, out)}", file=sys.stderr)
 
 
@@ -378,22 +377,26 @@ def plan(
     """Show every stage: hit, miss or running; touches nothing."""
     from flows.context import cluster_name, home_folder
     from infra.cluster import load_cluster
-    from infra.plan import other_method
     from infra.plan import plan as planned
     from xclr.datafiles import placed
+    from xclr.evaluation.stages import tell_skipped
+    from xclr.graph.estimate import compare_methods
+    from xclr.graph.stages import GRAPH
+    from xclr.pipeline import pipeline
     from xclr.recipe import load_recipe
-    from xclr.stages import skipped
     from xclr.store import Store
 
     loaded = placed(load_recipe(recipe, sets or ()), home_folder(home))
-    rows = planned(loaded, Store(home_folder(home)), load_cluster(cluster_name(cluster)))
+    store = Store(home_folder(home))
+    rows = planned(loaded, store, load_cluster(cluster_name(cluster)))
     if as_json:
         print(json.dumps([row.model_dump() for row in rows], indent=1))
         return
-    for line in skipped(loaded):
+    for line in tell_skipped(loaded):
         print(line, file=sys.stderr)
     _print(_plan_table(rows))
-    if costs := other_method(loaded, Store(home_folder(home))):
+    (graph,) = pipeline(loaded, store).of(GRAPH)
+    if costs := compare_methods(graph, store, loaded):
         _print(f"[dim]{costs} (graph.method; docs/graph.md)")
 
 
@@ -487,10 +490,10 @@ def _write_page(
     home: Path, runs: Sequence[str], scores: Scores, against: str | None = None, out: Path | None = None
 ) -> None:
     from flows.context import state_folder
-
-    os.environ.setdefault("MPLCONFIGDIR", str(state_folder(home) / "matplotlib"))  # read at import; else below ~
     from flows.page import write_page
+    from xclr.pages import keep_fonts
 
+    keep_fonts(state_folder(home) / "matplotlib")
     print(f"page        {write_page(home, runs, scores, against, out)}", file=sys.stderr)
 
 

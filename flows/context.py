@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from infra import servers
 from infra.cluster import load_cluster
-from infra.progress import Board
 from infra.runs import RunRecord, new_record
-from infra.stage import Mode, Run
 from infra.tracking import Tracker, sqlite_uri
-from xclr import stages
 from xclr.errors import RecipeError
+from xclr.evaluation.stages import tell_skipped
+from xclr.pages import keep_fonts
 from xclr.recipe import Recipe
+from xclr.stage import STEPS, Stage
 from xclr.store import Store
 from xclr.sweep import Layout
 
 if TYPE_CHECKING:
     from prefect import Flow, State
     from prefect.client.schemas.objects import FlowRun
+
+    from infra.progress import Board
+    from infra.stage import Mode, Run
 
 current: list[Run] = []  # the runs of this process, for whoever must stop them
 
@@ -50,15 +53,22 @@ def tracking_uri(state: Path) -> str:
 
 @contextmanager
 def open_run(
-    recipe: Recipe, cluster: str | None, home: str | None, mode: Mode, swept: Layout | None = None
+    recipe: Recipe,
+    planned: Iterable[Stage],
+    cluster: str | None,
+    home: str | None,
+    mode: Mode,
+    swept: Layout | None = None,
 ) -> Iterator[Run]:
     """Check what can be checked at once, then open a run of a recipe or a sweep; its record says how it ended."""
+    from infra.stage import Run  # here, because plans and status need no submitit
+
     store = Store(home_folder(home))
-    planned = stages.pipeline(recipe, store) if swept is None else swept.stages
+    planned = list(planned)
     store.check_writable()
     state = state_folder(store.home)
     state.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("MPLCONFIGDIR", str(state / "matplotlib"))  # read at import; else below ~
+    keep_fonts(state / "matplotlib")
     servers.check_mlflow(tracking_uri(state))
     if mode == "force":
         for stage in planned:
@@ -67,7 +77,7 @@ def open_run(
     tags = {"prefect_flow_run": flow_run} if flow_run else {}
     tracker = Tracker(tracking_uri(state), recipe, servers.artifacts_of(state), tags)
     with _board(len(planned), brief=swept is not None) as board:
-        for line in stages.skipped(recipe):
+        for line in tell_skipped(recipe):
             board.say(line)
         where = cluster_name(cluster)
         record = _record(recipe, swept, [stage.digest for stage in planned], flow_run)
@@ -96,6 +106,8 @@ def _board(stages: int, *, brief: bool) -> Board:
     """Shows a run on the terminal, but for a deployment's, which has none; the server gets every line."""
     from prefect.logging import get_run_logger
     from prefect.runtime import deployment
+
+    from infra.progress import Board
 
     return Board(stages, quiet=deployment.id is not None, brief=brief, log=get_run_logger().info)
 
@@ -132,6 +144,8 @@ def prefect_server(state: Path) -> Iterator[None]:
 
 def check_choices(mode: str, until: str) -> None:
     """Raise RecipeError for a mode or a stage that there is not."""
-    for flag, value, choices in (("--mode", mode, get_args(Mode)), ("--until", until, stages.UNTIL)):
+    from infra.stage import Mode
+
+    for flag, value, choices in (("--mode", mode, get_args(Mode)), ("--until", until, STEPS)):
         if value not in choices:
             raise RecipeError(f"{flag} {value}: no such choice", "choose " + ", ".join(choices))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
 
 from xclr import pages
 from xclr.spool import SPOOL, read_spool
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 POINTS = 400  # of a line, at most: more than a small plot can show
 EPOCH, LOSS = "train/epoch", "train/loss"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.context import cancel_jobs, open_run
-from flows.data import settle, submit_data, with_source
-from flows.evaluate import Judged, compare, submit_references, submit_suites
-from flows.pretrain import submit_pretraining
+from flows.context import cancel_jobs, home_folder, open_run
+from flows.walk import compare, settle, submit, with_source
 from infra.stage import Mode
+from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, with_overrides
-from xclr.stages import Until, reaches
+from xclr.stage import Step
+from xclr.store import Store
 
 
 @flow(
@@ -27,7 +27,7 @@ def full(
     cluster: str | None = None,
     home: str | None = None,
     mode: Mode = "retry",
-    until: Until = "compare",
+    until: Step = "compare",
 ) -> str:
     """Run a recipe; returns the run's id. Finished stages are found, not made again.
 
@@ -39,16 +39,10 @@ def full(
         mode: retry, cached (earlier failures stand), force (make again) or read-only.
         until: The last stage to run.
     """
-    with open_run(with_source(with_overrides(recipe, overrides), home), cluster, home, mode) as run:
-        made = submit_data(run, until)
-        checkpoints = submit_pretraining(run, made) if reaches(until, "pretrain") else {}
-        everything = [*made.values(), *checkpoints.values()]
-        judged = Judged([], [])
-        if reaches(until, "evaluate"):
-            judged = submit_suites(run, checkpoints | submit_references(run), made)
-        everything += judged.everything
-        if reaches(until, "compare"):
-            compare(run, judged.scores, everything)
-        else:
-            settle(run, everything)
+    plan = pipeline(with_source(with_overrides(recipe, overrides), home), Store(home_folder(home)))
+    with open_run(plan.recipe, plan, cluster, home, mode) as run:
+        futures = submit(run, plan.until("evaluate" if until == "compare" else until))
+        if until == "compare":
+            compare(run, plan, futures)
+        settle(run, plan, futures)
         return run.id

@@ -14,8 +14,7 @@ from flows.terminal import Home, Json, show
 
 if TYPE_CHECKING:
     from xclr.artifact import Artifact
-    from xclr.stages import Stage
-    from xclr.store import Store
+    from xclr.stage import Kind, Plan
 
 app = typer.Typer(no_args_is_help=True, help="Look at the similarity graph: its page, and what is near a text.")
 RunName = Annotated[str | None, typer.Argument(metavar="[RUN]", help="a run's id or a recipe [default: the last]")]
@@ -37,11 +36,12 @@ def page(
     from flows.context import home_folder
     from infra.costs import last_run
     from xclr.errors import StoreError
+    from xclr.graph.stages import GRAPH, GRAPH_REPORT
 
     place = home_folder(home)
     record = last_run(place, run)
-    store, stages = _data_stages(place, run)
-    made = _made(store, stages["graph_report"])
+    plan = _plan_data(place, run)
+    made = _made(plan, GRAPH_REPORT)
     name = f"graph-{record.run}.html"
     path = place / "pages" / name if out is None else out.absolute() / name if out.is_dir() else out.absolute()
     try:
@@ -50,7 +50,7 @@ def page(
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror}", "name another place: --out FILE") from error
     if as_json:
-        facts = store.manifest(_made(store, stages["graph"])).stats | store.manifest(made).stats
+        facts = plan.store.manifest(_made(plan, GRAPH)).stats | plan.store.manifest(made).stats
         print(json.dumps({"run": record.run, "page": str(path), **facts}, indent=1))
         return
     print(f"page        {path}")
@@ -68,14 +68,14 @@ def neighbours(
 ) -> None:
     """Show the captions of a run that are nearest to a text, by the model that embedded them."""
     from flows.context import home_folder
+    from xclr.captions.stages import CAPTIONS
     from xclr.graph import SentenceEncoder
     from xclr.graph.query import nearest_captions
-    from xclr.stages import EmbeddingsConfig
+    from xclr.graph.stages import EMBEDDINGS
 
-    store, stages = _data_stages(home_folder(home), run)
-    captions, embeddings = (_made(store, stages[role]) for role in ("captions", "embeddings"))
-    config = stages["embeddings"].config
-    assert isinstance(config, EmbeddingsConfig)
+    plan = _plan_data(home_folder(home), run)
+    captions, embeddings = _made(plan, CAPTIONS), _made(plan, EMBEDDINGS)
+    config = plan.of(EMBEDDINGS)[-1].config
     encoder = SentenceEncoder(Path(config.model), config.precision)
     found = nearest_captions(text, captions.path, embeddings.path, encoder, k)
     if as_json:
@@ -90,22 +90,25 @@ def neighbours(
     show(table)
 
 
-def _data_stages(home: Path, run: str | None) -> tuple[Store, dict[str, Stage]]:
-    """The store, and the data stages of a run by role."""
+def _plan_data(home: Path, run: str | None) -> Plan:
+    """The data stages of a run."""
     from infra.costs import last_run
     from xclr.datafiles import placed
-    from xclr.stages import data_stages
+    from xclr.pipeline import add_data
+    from xclr.stage import Plan
     from xclr.store import Store
 
-    store = Store(home)
-    return store, data_stages(placed(last_run(home, run).recipe, home), store)
+    plan = Plan(placed(last_run(home, run).recipe, home), Store(home))
+    add_data(plan)
+    return plan
 
 
-def _made(store: Store, stage: Stage) -> Artifact:
-    """The output of a stage; raises StoreError when it is not there."""
+def _made(plan: Plan, kind: Kind) -> Artifact:
+    """The newest output of a kind; raises StoreError when it is not there."""
     from xclr.errors import StoreError
 
-    found = store.find(stage.digest)
+    stage = plan.of(kind)[-1]
+    found = plan.store.find(stage.digest)
     if found is None:
-        raise StoreError(f"{stage.name} is not in {store.home}", "run the recipe with --until graph, or further")
+        raise StoreError(f"{stage.name} is not in {plan.store.home}", "run the recipe with --until graph, or further")
     return found

@@ -514,8 +514,8 @@ def doctor(
     from infra.cluster import load_cluster
     from infra.datasets import check_datasets
     from infra.doctor import examine, examine_cluster, examine_gpus
+    from xclr.evaluation.stages import roots
     from xclr.recipe import load_recipe
-    from xclr.stages import roots
 
     place = home_folder(home)
     findings = []

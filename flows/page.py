@@ -28,11 +28,13 @@ from flows.paper import load_paper, paper_view
 from flows.sheet import NEIGHBOURS, SIDE, sheet_of
 from flows.trainings import Method, Training, labels_of, trainings_of
 from infra.runs import RunRecord
-from xclr import stages
 from xclr.errors import StoreError, XclrError
 from xclr.evaluation.significance import Answers, distances_of
+from xclr.evaluation.stages import tell_skipped
 from xclr.pages import environment
+from xclr.pipeline import add_pictures
 from xclr.recipe import Recipe, load_recipe, recipe_names
+from xclr.stage import Plan
 from xclr.store import Store, write_atomically
 
 Made = TypeVar("Made")
@@ -87,7 +89,7 @@ def render(records: Sequence[RunRecord], scores: pa.Table, store: Store, against
     return template.render(
         title=" and ".join(dict.fromkeys(each.recipe.name for each in records)),
         runs=[_facts(each, store) for each in records],
-        skipped=list(dict.fromkeys(line for each in records for line in stages.skipped(each.recipe))),
+        skipped=list(dict.fromkeys(line for each in records for line in tell_skipped(each.recipe))),
         tables=_tables(scores, answers, against),
         paper=_beside_the_paper(scores, answers),
         glossary=GLOSSARY,
@@ -166,8 +168,7 @@ def facts_of(recipe: Recipe) -> dict[str, str]:
 def _training_pictures(recipe: Recipe, store: Store) -> str:
     """How many pictures could be decoded and are in split "train"."""
     try:
-        captions = store.reference(stages.captions(recipe, store).digest)
-        images = store.reference(stages.images(recipe, store, captions).digest)
+        captions, images = add_pictures(Plan(recipe, store))
     except XclrError:
         return "unknown: the data are gone"
     if store.find(captions.digest) is None or store.find(images.digest) is None:

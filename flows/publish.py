@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +12,12 @@ from infra.batch import join_sweep
 from infra.ledger import now
 from infra.stage import Run
 from infra.tracking import SweepSummary
-from tasks.stage import artifact_key
-from xclr import schema, stages
+from tasks.make import artifact_key
+from xclr import schema
 from xclr.artifact import Artifact
+from xclr.stage import Stage
 from xclr.sweep import short, text_of
+from xclr.training.stages import PRETRAIN
 
 
 def publish_table(run: Run, comparison: Artifact) -> None:
@@ -28,10 +30,9 @@ def publish_table(run: Run, comparison: Artifact) -> None:
         create_markdown_artifact(markdown_of(scores), key=key, description=f"Scores of {run.id}")
 
 
-def publish_links(run: Run) -> None:
-    """Links to the recipe's experiment and to its trainings side by side, where MLflow has a server."""
-    made = stages.references(run.recipe, run.store)
-    trained = [str(made[title].digest) for title, _, _ in stages.trainings(run.recipe)]
+def publish_links(run: Run, stages: Iterable[Stage]) -> None:
+    """Links to the recipe's experiment and to its trainings among the stages, where MLflow has a server."""
+    trained = [str(stage.digest) for stage in stages if stage.kind is PRETRAIN]
     links = {"experiment": run.tracker.experiment_url(), "compare": run.tracker.compare_url(trained)}
     for what, link in links.items():
         if link is not None:

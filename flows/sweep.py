@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prefect import flow
 from prefect.futures import wait
@@ -10,16 +11,15 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 import tasks
 from flows.context import cancel_jobs, cluster_name, home_folder, open_run
-from flows.data import Future, with_source
 from flows.publish import publish_links, publish_sweep
+from flows.walk import with_source
 from infra.cluster import load_cluster
 from infra.plan import check_budget, plan_sweep
 from infra.stage import Mode, Run
-from xclr import stages
 from xclr.errors import JobError
 from xclr.recipe import with_overrides
 from xclr.store import Store
-from xclr.sweep import Cell, Layout, Sweep, layout, points
+from xclr.sweep import Cell, Layout, Sweep, layout
 
 
 @flow(
@@ -49,19 +49,19 @@ def sweep(
     swept = layout(sweep.model_copy(update={"recipe": recipe}), Store(home_folder(home)))
     where = load_cluster(cluster_name(cluster))
     check_budget(swept, plan_sweep(swept, Store(home_folder(home)), where))
-    with open_run(recipe, cluster, home, mode, swept) as run:
+    with open_run(recipe, swept.stages, cluster, home, mode, swept) as run:
         shared = submit_levels(run, swept, swept.shared, {})
         wait(list(shared.values()))
-        check_sizes(run, swept.sweep)
+        check_sizes(run, swept)
         cells = submit_levels(run, swept, [each for each in swept.levels if each not in swept.shared], shared)
         wait(list(cells.values()))
-        settle(run, [*shared.values(), *cells.values()])
+        settle(run, swept, [*shared.values(), *cells.values()])
         return run.id
 
 
-def submit_levels(run: Run, swept: Layout, names: Sequence[str], before: Mapping[str, Future]) -> dict[str, Future]:
+def submit_levels(run: Run, swept: Layout, names: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
     """Submit levels, those of cells all at once: each takes up what it reads as that comes; their futures by name."""
-    made: dict[str, Future] = dict(before)
+    made: dict[str, Any] = dict(before)
     for name in names:
         level = swept.levels[name]
         after = [made[each] for each in swept.before(name) if each in swept.shared]
@@ -69,20 +69,17 @@ def submit_levels(run: Run, swept: Layout, names: Sequence[str], before: Mapping
     return {name: made[name] for name in names}
 
 
-def check_sizes(run: Run, sweep: Sweep) -> None:
+def check_sizes(run: Run, swept: Layout) -> None:
     """Raise DataError when the data are too few for a point, before any training."""
-    for point in points(sweep):
-        captions = run.store.find(stages.captions(point.recipe, run.store).digest)
-        if captions is not None:
-            stages.check_sizes(point.recipe, run.store.manifest(captions))
-            images = run.store.find(stages.images(point.recipe, run.store, captions).digest)
-            if images is not None:
-                stages.check_pictures(point.recipe, run.store.manifest(images))
+    for plan in swept.plans:
+        for stage in plan.until("graph"):
+            if (artifact := run.store.find(stage.digest)) is not None:
+                stage.kind.refuse(plan.recipe, run.store.manifest(artifact))
 
 
-def settle(run: Run, futures: Sequence[Future]) -> None:
+def settle(run: Run, swept: Layout, futures: Sequence[Any]) -> None:
     """Publish what came of the cells; raises JobError when some could not be made."""
-    publish_links(run)
+    publish_links(run, swept.stages)
     publish_sweep(run)
     failures: dict[str, str] = {}
     for future in futures:

@@ -38,7 +38,8 @@ from flows.swept import (
     value_text,
 )
 from infra.sweeps import CellLine
-from xclr import pages, stages
+from xclr import pages
+from xclr.evaluation.stages import tell_skipped
 from xclr.pages import environment
 from xclr.recipe import load_recipe, recipe_names
 from xclr.sweep import Draw, Sweep, load_sweep, short, sweep_names, text_of
@@ -75,7 +76,7 @@ def render_sweep(swept: Swept) -> str:
         state=swept.record.state,
         facts=_facts(swept),
         axes=[(axis, *_axis(sweep, axis)) for axis in sweep.axes],
-        skipped=stages.skipped(sweep.recipe),
+        skipped=tell_skipped(sweep.recipe),
         best=None if best is None else str(best),
         not_judged=NOT_JUDGED,
         grids=grids_of_sweep(swept),

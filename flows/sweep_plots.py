@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 
 from flows.compare import GROUPS, Column
 from flows.page import COLOURS
@@ -18,6 +16,9 @@ from xclr.evaluation.significance import Key
 from xclr.pages import INK
 from xclr.sweep import Sweep, short, spelled, text_of
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 LINES = len(COLOURS)  # of a plot, at most
 APART = 0.13  # of an axis: nearer labels would touch
 CHARACTER = 0.021  # of an axis, wide
@@ -25,9 +26,7 @@ LOG_FROM = 10.0  # largest by smallest value
 LACKS = -0.17  # where a setting crosses an axis that it does not depend on
 BESIDE: tuple[Key, ...] = (("knn", "val", "top1"), ("imagenet9", "gap", "gap"))  # plotted beside the judge's score
 WORDS: Mapping[str, str] = {"train.fraction": "share of the training pictures"}
-RAMP = LinearSegmentedColormap.from_list(
-    "ramp", ["#8b919a", "#3b82c4", "#8561c5", "#c2508f", "#d9822b"]
-)  # worst to best
+RAMP = ("#8b919a", "#3b82c4", "#8561c5", "#c2508f", "#d9822b")  # worst to best
 Floats = tuple[float, ...]
 
 
@@ -329,13 +328,16 @@ def _label_values(axes: Axes, places: Mapping[str, float], numbers: bool) -> Non
 
 def draw_parallel(parallel: Parallel) -> Callable[[Axes], None]:
     """What puts parallel coordinates on axes: the best setting on top of the others."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ramp = LinearSegmentedColormap.from_list("ramp", RAMP)
 
     def draw(axes: Axes) -> None:
         count = len(parallel.coordinates)
         lines = zip(*(each.places for each in parallel.coordinates), strict=True)
         for places, shade in zip(lines, parallel.shades, strict=True):
             width = 2.4 if shade == 1 else 1.1
-            axes.plot(range(count), places, color=RAMP(shade), linewidth=width, zorder=2 + 0.9 * shade)
+            axes.plot(range(count), places, color=ramp(shade), linewidth=width, zorder=2 + 0.9 * shade)
         for place, coordinate in enumerate(parallel.coordinates):
             axes.axvline(place, color=INK, linewidth=0.7, alpha=0.5, zorder=3)
             last = place == count - 1

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from flows.compare import rank
 from infra.runs import RunRecord
-from xclr import stages
 from xclr.artifact import Artifact
+from xclr.evaluation.stages import FEATURES
+from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, graph_name, method_name
-from xclr.stages import PretrainConfig
 from xclr.store import Store
+from xclr.training.stages import PRETRAIN
 
 Method = tuple[str, str]  # method, graph
 
@@ -37,15 +38,12 @@ def trainings_of(records: Sequence[RunRecord], store: Store) -> list[Training]:
 
 
 def _of_recipe(recipe: Recipe, store: Store) -> Iterator[Training]:
-    planned = stages.pipeline(recipe, store)
-    configs = {stage.digest: stage.config for stage in planned if stage.kind == "pretrain"}
-    for stage in planned:
-        if stage.kind == "features" and stage.inputs["checkpoint"].digest in configs:
-            config = configs[stage.inputs["checkpoint"].digest]
-            assert isinstance(config, PretrainConfig)
-            method = method_name(config.objective), graph_name(config.objective)
-            inputs = {role: stage.inputs[role] for role in ("checkpoint", "captions", "images")}
-            yield Training(method, config.seed, features=store.reference(stage.digest), **inputs)
+    plan = pipeline(recipe, store)
+    trained = {stage.digest: stage for stage in plan.of(PRETRAIN)}
+    for stage in plan.of(FEATURES):
+        if training := trained.get(stage.inputs["checkpoint"].digest):
+            method = method_name(training.config.objective), graph_name(training.config.objective)
+            yield Training(method, training.config.seed, features=store.reference(stage.digest), **stage.inputs)
 
 
 def labels_of(methods: Sequence[Method]) -> dict[Method, str]:

@@ -10,11 +10,14 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from infra.runs import RunRecord
-from xclr import heads, stages
+from xclr import heads
 from xclr.datafiles import placed
 from xclr.errors import RecipeError, StoreError
-from xclr.schema import ACCOUNTS, STATUSES, read
-from xclr.stages import Stage
+from xclr.heads import STATUSES
+from xclr.images.stages import IMAGES, ImagesConfig
+from xclr.pipeline import add_pictures
+from xclr.schema import ACCOUNTS, read
+from xclr.stage import Plan, Stage
 from xclr.store import Store
 
 OK = "ok"
@@ -92,6 +95,8 @@ def try_again(home: Path, record: RunRecord, statuses: Sequence[str]) -> str:
     return f"images, generation {len(generations)}: {said} are tried again"
 
 
-def _generations(store: Store, record: RunRecord) -> list[Stage]:
+def _generations(store: Store, record: RunRecord) -> list[Stage[ImagesConfig]]:
     recipe = placed(record.recipe, store.home)
-    return stages.image_generations(recipe, store, store.reference(stages.captions(recipe, store).digest))
+    plan = Plan(recipe, store)
+    add_pictures(plan)
+    return plan.of(IMAGES)

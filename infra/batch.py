@@ -34,8 +34,8 @@ from infra.stage import (
 )
 from xclr.artifact import Artifact
 from xclr.errors import JobError, XclrError
-from xclr.stages import Stage
-from xclr.sweep import is_of_cell, spelled
+from xclr.stage import Stage
+from xclr.sweep import spelled
 
 AT_ONCE = 16  # stages that wait for cores, or are tracked, in threads
 Failures = dict[str, XclrError]  # by digest
@@ -72,9 +72,8 @@ def ready(run: Run, stages: Sequence[Stage]) -> list[Stage]:
 def _ensure(run: Run, what: str, stages: Sequence[Stage], parallel: int | None) -> Failures:
     """Ensure stages as they become ready: what belongs to cells in arrays, where there are some."""
     resources = run.cluster.resources_of(stages[0])
-    if executor_named(resources.executor).has_arrays and is_of_cell(
-        stages[0]
-    ):  # others have arrays of shards of their own
+    # others have arrays of shards of their own
+    if executor_named(resources.executor).has_arrays and stages[0].network:
         return Batch(run, what, resources, parallel or resources.parallel).ensure(stages)
     futures: dict[str, Future[Any]] = {}
     with ThreadPoolExecutor(parallel or AT_ONCE) as pool:

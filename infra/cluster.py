@@ -14,8 +14,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from infra.executors.executor import executor_named, executor_names
 from infra.resources import Resources
 from xclr.errors import RecipeError
-from xclr.recipe import Config, RandomConfig
-from xclr.stages import KINDS, PretrainConfig, Stage
+from xclr.pipeline import KINDS
+from xclr.recipe import Config
+from xclr.stage import Stage
 
 CLUSTERS = Path(__file__).parent / "clusters"
 
@@ -58,9 +59,7 @@ class Cluster(Config):
 
     def resources_of(self, stage: Stage) -> Resources:
         """What a stage gets: its kind's, but initial weights without a training need no GPUs."""
-        config = stage.config
-        untrained = isinstance(config, PretrainConfig) and isinstance(config.objective, RandomConfig)
-        return self.default if untrained else self.resources(stage.kind)
+        return self.default if stage.kind.here(stage.config) else self.resources(stage.kind.name)
 
 
 def load_cluster(source: str) -> Cluster:

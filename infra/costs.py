@@ -12,8 +12,8 @@ from infra.ledger import Book, Usage
 from infra.runs import RunRecord, read_runs
 from xclr.artifact import Manifest
 from xclr.errors import StoreError
-from xclr.recipe import method_name
-from xclr.stages import PretrainConfig, Stage, pipeline
+from xclr.pipeline import pipeline
+from xclr.stage import Stage
 from xclr.store import Store
 
 
@@ -59,16 +59,13 @@ def costs_of(home: Path, record: RunRecord) -> list[CostLine]:
     store = Store(home)
     planned = {stage.digest: stage for recipe in record.recipes for stage in pipeline(recipe, store)}
     methods = {
-        str(digest): method_name(stage.config.objective)
-        for digest, stage in planned.items()
-        if isinstance(stage.config, PretrainConfig)
+        digest: stage.kind.network(stage.config).method for digest, stage in planned.items() if stage.kind.network
     }
     for stage in planned.values():
         usage = book.usage(stage.digest)
         if usage is not None:
-            owner = stage.inputs.get("checkpoint")
-            method = methods.get(str(owner.digest if owner else stage.digest), "")
-            found.setdefault((stage.kind, method), []).append(usage)
+            method = methods[stage.network] if stage.network else ""
+            found.setdefault((stage.kind.name, method), []).append(usage)
     return [_line(kind, method, usages) for (kind, method), usages in found.items()]
 
 

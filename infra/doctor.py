@@ -26,8 +26,8 @@ from infra.finding import Finding
 from infra.resources import Resources
 from xclr.datafiles import source_files
 from xclr.errors import XclrError
+from xclr.pipeline import KINDS
 from xclr.recipe import RECIPES, EmbedConfig, load_recipe
-from xclr.stages import KINDS
 from xclr.textmodel import locate
 
 PINNED = ("torch", "prefect", "fastapi", "mlflow", "pyarrow", "submitit")  # what is printed of the packages

@@ -8,15 +8,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from infra.cluster import Cluster
-from infra.estimate import elements, estimate, expected_captions
 from infra.executors.executor import executor_named
 from infra.executors.observe import observe
 from infra.ledger import Attach, Book, Ledger, now, reconcile
 from xclr.errors import RecipeError
+from xclr.pipeline import pipeline
 from xclr.recipe import Recipe
-from xclr.stages import GraphKnnConfig, Stage, pipeline
+from xclr.stage import Stage
 from xclr.store import Store
-from xclr.sweep import Layout, is_of_cell
+from xclr.sweep import Layout
 
 
 class PlannedStage(BaseModel):
@@ -43,7 +43,7 @@ def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, 
     for stage in pipeline(recipe, store):
         found = _planned(stage, store, cluster)
         on_cores = found.state == "miss" and not cluster.resources_of(stage).gpus
-        costs = estimate(stage, store, recipe) if on_cores else None
+        costs = stage.kind.estimate(stage, store, recipe) if on_cores else None
         planned.append(found if costs is None else found.model_copy(update=costs._asdict()))
     return tuple(planned)
 
@@ -97,29 +97,10 @@ def _planned_level(swept: Layout, name: str, store: Store, cluster: Cluster, *, 
     executor = executor_named(resources.executor)
     at_once = swept.sweep.parallel or (len(level) if executor.is_here else resources.parallel)
     arrays = 0 if executor.is_here else count["miss"]
-    if executor.has_arrays and is_of_cell(level[0]):
+    if executor.has_arrays and level[0].network:
         arrays = -(-count["miss"] // min(executor.array_size, at_once if follows else len(level)))
     hours = sum(each.gpu_hours for each in planned)
     return PlannedLevel(level=name, stages=len(level), **count, arrays=arrays, at_once=at_once, gpu_hours=hours)
-
-
-def other_method(recipe: Recipe, store: Store) -> str | None:
-    """A line that says what the graph costs exactly and approximately; None where it is made, or nobody knows."""
-    stage = next(each for each in pipeline(recipe, store) if each.kind == "graph")
-    known = expected_captions(stage, store, recipe.data)
-    if known is None or store.find(stage.digest) is not None:
-        return None
-    parts = []
-    for method in ("exact", "approximate"):
-        chosen = recipe.model_copy(update={"graph": recipe.graph.model_copy(update={"method": method})})
-        twin = next(each for each in pipeline(chosen, store) if each.kind == "graph")
-        costs = estimate(twin, store, chosen)
-        if costs is None or not isinstance(twin.config, GraphKnnConfig):
-            return None
-        pieces = elements(known, twin.config)
-        array = f" in {pieces} elements" if pieces > 1 else ""
-        parts.append(f"{method} {costs.core_hours:,.3g} core-hours{array}, {costs.memory_gb:,.1f} GiB each")
-    return f"graph of {known:,} captions, estimated: " + "; ".join(parts)
 
 
 def _planned(stage: Stage, store: Store, cluster: Cluster) -> PlannedStage:

@@ -28,7 +28,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict
 
 from infra.ledger import JobId, find_process, process_id, this_process
-from infra.tracking import runs_page
+from infra.tracking import QUIET, runs_page
 from xclr.errors import JobError, RecipeError
 from xclr.store import write_atomically
 
@@ -92,7 +92,7 @@ MLFLOW = Server(
         "--artifacts-destination", str(artifacts_of(state)),
     ],
     "/health",
-    lambda state, port: {"MLFLOW_DISABLE_TELEMETRY": "true"},
+    lambda state, port: {**QUIET, **os.environ},
 )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ from xclr import shards
 from xclr.artifact import Artifact, Manifest
 from xclr.errors import JobError, StoreError, XclrError
 from xclr.job import FAILURE, OUTCOMES, RESULT, Failure, Result, record_failure
-from xclr.stages import Stage
+from xclr.stage import Stage
 from xclr.store import Store, only_writer, write_atomically
 
 Mode = Literal["cached", "retry", "force", "read-only"]
@@ -243,7 +243,7 @@ def _submit(run: Run, stage: Stage, out: Path, order: Submit) -> None:
         entry = claim(run, stage, out, order, executor.draw_name(stage.name))
         if entry is None:
             return
-        attempt = Attempt(entry, stage, out, _pieces(stage, out) if executor.has_arrays else ())
+        attempt = Attempt(entry, stage, out, _pieces(run, stage, out) if executor.has_arrays else ())
         with run.board.stage(stage.name, out), _followed(run, stage, out):
             job = submit(run, resources, (attempt,), f"stage={stage.name} digest={stage.digest}")
         if job and entry.name:
@@ -252,9 +252,9 @@ def _submit(run: Run, stage: Stage, out: Path, order: Submit) -> None:
         _wait(run, stage, out)
 
 
-def _pieces(stage: Stage, out: Path) -> tuple[int, ...]:
+def _pieces(run: Run, stage: Stage, out: Path) -> tuple[int, ...]:
     """The shards that are to be made, of a stage that has some."""
-    number = shards.count(stage)
+    number = stage.pieces(run.store).shards
     return shards.missing(out, number) if number > 1 else ()
 
 
@@ -264,7 +264,7 @@ def claim(run: Run, stage: Stage, out: Path, order: Submit, name: str, element: 
     Outcomes of earlier attempts are gone after that.
     """
     entry = Entry(
-        digest=stage.digest, kind=stage.kind, stage=stage.name, run=run.id, attempt=order.attempt,
+        digest=stage.digest, kind=stage.kind.name, stage=stage.name, run=run.id, attempt=order.attempt,
         owner=this_process(), claimed=ledger.now(), before=order.before, name=name, element=element,
     )  # fmt: skip
     if run.should_stop or not run.book.claim(entry):
@@ -349,11 +349,11 @@ def _manifest(run: Run, stage: Stage, out: Path) -> Manifest:
     result = Result.model_validate_json((out / RESULT).read_text())
     entry = run.book.latest(stage.digest)
     return Manifest(
-        kind=stage.kind,
+        kind=stage.kind.name,
         digest=stage.digest,
         inputs=tuple(str(each.digest) for each in stage.inputs.values()),
         config=stage.identity,
-        code=stage.code,
+        code=stage.kind.code,
         files=result.files,
         stats=result.stats,
         cost=result.cost,

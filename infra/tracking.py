@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
-import pyarrow.parquet as pq
 from filelock import FileLock
 
 from infra.executors.executor import executor_of
@@ -23,14 +22,7 @@ from infra.progress import Advance, read_progress
 from xclr.artifact import Artifact, Manifest
 from xclr.recipe import Recipe
 from xclr.spool import SPOOL, Entry, read_spool
-from xclr.stages import (
-    BenchmarkConfig,
-    BenchmarkFeaturesConfig,
-    ImagesConfig,
-    Stage,
-    SuiteConfig,
-    origin,
-)
+from xclr.stage import Stage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,13 +31,11 @@ if TYPE_CHECKING:
 
 LOCK = "tracking.lock"  # in STATE: one thread of one process writes at a time; together they break MLflow's unique keys
 BATCH = 1000  # metrics a request: MLflow's limit
-CHECKPOINTS = ("pretrain", "reference")  # kinds of stages that have a run of their own
 FOLLOW_EVERY_S = 6.0  # between two uploads of a running stage's metrics
 SWEPT = "sweep_run"  # tag of a sweep's own run
 TABLE = "table.json"
 TABLES = "mlflow.loggedArtifacts"  # tag of the files that MLflow's pages show as tables, others are text to them
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}  # read when MLflow is imported
 
 
 def sqlite_uri(state: Path) -> str:
@@ -100,6 +90,8 @@ class Tracker:
     """Writes stages to one experiment of an MLflow store."""
 
     def __init__(self, uri: str, recipe: Recipe, artifacts: Path, tags: Mapping[str, str]) -> None:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
         self.uri, self.recipe, self.artifacts, self.tags = uri, recipe, artifacts, dict(tags)
         artifacts.parent.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(artifacts.parent / LOCK)
@@ -113,31 +105,31 @@ class Tracker:
         artifact, manifest = made.artifact, made.manifest
         with self.lock:
             client = self._client()
-            owner = _checkpoint(stage)
+            owner = stage.network
             run = self._pretraining(owner, stage, artifact.path, made.reused_from) if owner else self._data_run()
             if run.data.tags.get(_mark(stage)) == str(stage.digest):
                 return
-            if stage.kind == "pretrain":
+            if stage.kind.network and (artifact.path / SPOOL).exists():
                 self._send(stage, artifact.path)
             for batch in _batches(chain(_metrics(stage, artifact, manifest), _costs(stage, made))):
                 client.log_batch(run.info.run_id, metrics=batch)
             self._log_files(run, stage, artifact)
             client.set_tag(run.info.run_id, _mark(stage), str(stage.digest))
-            if stage.kind in CHECKPOINTS or owner is None:
+            if owner in {None, stage.digest}:
                 client.set_terminated(run.info.run_id, "FINISHED", _made_ms(manifest))
 
     def follow(self, stage: Stage, out: Path) -> None:
         """Upload the new metrics of a running pretraining, or how far the pictures are, every few seconds."""
         now = time.monotonic()
-        if stage.kind not in {"images", "pretrain"} or now - self.followed.get(stage.digest, -inf) < FOLLOW_EVERY_S:
+        if not stage.kind.watched or now - self.followed.get(stage.digest, -inf) < FOLLOW_EVERY_S:
             return
         self.followed[stage.digest] = now
         with self.lock:
-            if stage.kind == "pretrain" and (out / SPOOL).exists():  # one that waits has no run yet
+            if stage.kind.network and (out / SPOOL).exists():  # one that waits has no run yet
                 self._pretraining(str(stage.digest), stage, out)
                 self._send(stage, out)
-            elif stage.kind == "images" and (seen := read_progress(out)):
-                self._advance(seen)
+            elif not stage.kind.network and (seen := read_progress(out)):
+                self._advance(stage.kind.name, seen)
 
     def mark_failed(self, digests: Iterable[str]) -> None:
         """End the runs of networks that could not be made; one that is made later ends well."""
@@ -192,14 +184,14 @@ class Tracker:
             if last is None or told.done > last.step or value != last.value:
                 yield Metric(name, value, when, max(told.done, last.step if last else 0))
 
-    def _advance(self, seen: Advance) -> None:
+    def _advance(self, kind: str, seen: Advance) -> None:
         """Rows done, of these the usable ones, rows a second and seconds left, each over the rows done."""
         from mlflow.entities import Metric
 
         told = {"rows_done": seen.done, "rows_ok": seen.ok, "rows_per_s": seen.per_s, "eta_s": seen.eta_s}
         when = int(time.time() * 1000)
         metrics = [
-            Metric(f"data/images/{name}", float(value), when, seen.done) for name, value in told.items() if value
+            Metric(f"data/{kind}/{name}", float(value), when, seen.done) for name, value in told.items() if value
         ]
         self._client().log_batch(self._data_run().info.run_id, metrics=metrics)
 
@@ -249,7 +241,8 @@ class Tracker:
         self._open()
         if digest in self.runs:
             return self.runs[digest]
-        method, dataset, graph, seed = origin(stage.config)
+        assert stage.kind.network is not None
+        method, dataset, graph, seed = stage.kind.network(stage.config)
         tags = {"method": method, "dataset": dataset, "graph": graph, "seed": str(seed), "digest": digest}
         if reused_from is not None:
             tags["reused_from"] = reused_from
@@ -294,9 +287,8 @@ class Tracker:
     def _log_files(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> None:
         client, folder = self._client(), stage.name.split(" seed ")[0].replace(",", "").replace(" ", "-")
         client.log_artifact(run.info.run_id, str(artifact.path / "manifest.json"), folder)
-        for name in ("scores.parquet", "graph_knn.parquet", "graph.html", "accounts.parquet"):
-            if (artifact.path / name).exists():
-                client.log_artifact(run.info.run_id, str(artifact.path / name), folder)
+        for name in stage.kind.shown:
+            client.log_artifact(run.info.run_id, str(artifact.path / name), folder)
 
     def _inputs(self, stage: Stage) -> list[DatasetInput]:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -322,26 +314,15 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _checkpoint(stage: Stage) -> str | None:
-    """Digest of the pretraining that a stage belongs to; None for data stages."""
-    if stage.kind in CHECKPOINTS:
-        return str(stage.digest)
-    return str(stage.inputs["checkpoint"].digest) if "checkpoint" in stage.inputs else None
-
-
 def _mark(stage: Stage) -> str:
-    if isinstance(stage.config, ImagesConfig) and stage.config.generation:
-        return f"artifact.images.{stage.config.generation}"
-    return f"artifact.{_own_name(stage)}"
+    generation = stage.kind.generation(stage.config)
+    return f"artifact.{_own_name(stage)}{f'.{generation}' * bool(generation)}"
 
 
 def _own_name(stage: Stage) -> str:
     """What a stage is called beside others of its kind on the same run: a suite by its name, features by their data."""
-    if isinstance(stage.config, SuiteConfig):
-        return stage.config.suite
-    if isinstance(stage.config, BenchmarkConfig | BenchmarkFeaturesConfig):
-        return f"{stage.kind}.{stage.config.dataset}"
-    return stage.kind
+    part = stage.kind.part(stage.config)
+    return part if stage.kind.judges else f"{stage.kind.name}.{part}".rstrip(".")
 
 
 def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[Metric]:
@@ -349,26 +330,21 @@ def _metrics(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[M
     from mlflow.entities import Metric
 
     when = _made_ms(manifest)
-    if stage.kind == "suite":
+    if stage.kind.judges:
+        import pyarrow.parquet as pq
+
         for row in pq.read_table(artifact.path / "scores.parquet").to_pylist():
             name = f"eval/{row['suite']}/{row['split']}_{row['metric']}"
             yield Metric(name, row["value"], when, row["step"])
         return
-    prefix = "system" if _checkpoint(stage) else "data"
+    prefix = "system" if stage.network else "data"
     for key, value in manifest.cost.model_dump().items():
         yield Metric(f"{prefix}/{_own_name(stage)}/{key}", float(value), when, 0)
     if prefix == "data":
-        step = stage.config.generation if isinstance(stage.config, ImagesConfig) else 0
-        stats = dict(manifest.stats)
-        if stage.kind == "images":
-            stats["success_rate"] = stats.get("ok", 0) / stats["rows"]
-            if not step and not any(
-                executor_of(each).has_arrays for each in manifest.jobs
-            ):  # an array's time is not that of its last element
-                stats["rows_per_s"] = stats["rows"] / max(manifest.cost.wall_s, 1e-9)
-        for key, value in stats.items():
+        arrays = any(executor_of(each).has_arrays for each in manifest.jobs)  # their time is not their last element's
+        for key, value in stage.kind.facts(stage.config, manifest, not arrays).items():
             if isinstance(value, int | float):
-                yield Metric(f"data/{_own_name(stage)}/{key}", float(value), when, step)
+                yield Metric(f"data/{_own_name(stage)}/{key}", float(value), when, stage.kind.generation(stage.config))
 
 
 def _costs(stage: Stage, made: Made) -> Iterator[Metric]:

@@ -1,25 +1,7 @@
-"""Prefect tasks: one a stage kind; they take and return artifacts, never tensors."""
+"""Prefect tasks: they take stages and return artifacts, never tensors."""
 
-from tasks.compare import comparison
-from tasks.data import captions, class_graph, embeddings, graph, graph_report, images, source
-from tasks.evaluate import benchmark, export, made_of, reference, suite
-from tasks.pretrain import pretrain
-from tasks.sweep import level
+from tasks.level import level
+from tasks.make import make
+from tasks.source import source
 
-__all__ = [
-    "benchmark",
-    "captions",
-    "class_graph",
-    "comparison",
-    "embeddings",
-    "export",
-    "graph",
-    "graph_report",
-    "images",
-    "level",
-    "made_of",
-    "pretrain",
-    "reference",
-    "source",
-    "suite",
-]
+__all__ = ["level", "make", "source"]

@@ -1,6 +1,6 @@
 """The outputs of stages on a fixed small input, pinned to the code version that names them.
 
-When an output changes on purpose, its kind's code version in xclr.stages.KINDS goes up by one, so that outputs of
+When an output changes on purpose, the code version in its Kind goes up by one, so that outputs of
 the old code are not taken for the new, and the value here is replaced.
 """
 
@@ -15,17 +15,15 @@ import pytest
 
 from xclr.artifact import Artifact, Digest
 from xclr.captions import run as run_captions
-from xclr.graph import run_class_graph, run_graph
+from xclr.captions.stages import CaptionsConfig
+from xclr.graph.classes import run as run_class_graph
+from xclr.graph.neighbours import run as run_graph
+from xclr.graph.stages import ClassGraphConfig, GraphKnnConfig
 from xclr.images import run as run_images
+from xclr.images.stages import ImagesConfig
+from xclr.pipeline import KINDS
 from xclr.recipe import DataConfig
-from xclr.stages import (
-    KINDS,
-    CaptionsConfig,
-    ClassGraphConfig,
-    GraphKnnConfig,
-    ImagesConfig,
-    Stage,
-)
+from xclr.stage import Stage
 
 DATA = DataConfig(limit=40)
 RUNNERS = {"captions": run_captions, "images": run_images, "graph": run_graph, "class_graph": run_class_graph}
@@ -62,18 +60,18 @@ def contents(out, produced):
 
 def check(kind, found):
     """Compare contents with the pinned hash of the kind's code version."""
-    code = KINDS[kind][1]
+    code = KINDS[kind].code
     spelled = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
     assert spelled == PINNED.get((kind, code)), (
         f"stage {kind!r} of code version {code} gives other values than those pinned. If that is on purpose, add 1 to "
-        f"its code version in xclr.stages.KINDS and pin the new hash; if not, outputs of the same name now differ."
+        f"the code version in its Kind and pin the new hash; if not, outputs of the same name now differ."
     )
 
 
 def run(kind, config, inputs, out):
     """The stage's artifact and contents."""
     out.mkdir()
-    produced = RUNNERS[kind](Stage(kind, kind, config, inputs), out, lambda *counts: None)
+    produced = RUNNERS[kind](Stage(KINDS[kind], kind, config, inputs), out, lambda *counts: None)
     return Artifact(kind, Digest(kind, "0" * 32), out), contents(out, produced)
 
 

@@ -1,5 +1,6 @@
 """`python -m xclr.job`: the outcome of a job is a file beside its output."""
 
+import importlib
 import json
 import os
 import signal
@@ -13,10 +14,13 @@ import pytest
 
 from xclr import job
 from xclr.artifact import Artifact, Digest, Manifest, sha256_file
+from xclr.captions.stages import CAPTIONS, CaptionsConfig
 from xclr.errors import BusyError, DataError, Stopped
+from xclr.images.stages import IMAGES, ImagesConfig
 from xclr.job import FAILURE, PROGRESS, RESULT, Failure, Result
+from xclr.pipeline import KINDS
 from xclr.recipe import DataConfig
-from xclr.stages import KINDS, CaptionsConfig, ImagesConfig, Stage
+from xclr.stage import Stage
 from xclr.store import Store, only_writer
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +35,7 @@ def captions_stage(folder, captions=("a dog", "a cat", "a  dog")):
     """A captions stage over a table with these captions."""
     path = folder / "mine.parquet"
     pq.write_table(pa.table({"caption": list(captions), "image": [b"1"] * len(captions)}), path)
-    return Stage("captions", "captions", CaptionsConfig(data=DataConfig(source="table", path=path), sha256=("0",)))
+    return Stage(CAPTIONS, "captions", CaptionsConfig(data=DataConfig(source="table", path=path), sha256=("0",)))
 
 
 def written(stage, folder):
@@ -95,7 +99,7 @@ def test_a_second_writer_in_the_same_process_is_refused_too(tmp_path, out):
 def test_a_fault_nobody_foresaw_is_left_with_its_type(tmp_path, out, capsys):
     absent = Artifact("captions", Digest("captions", "0" * 32), tmp_path / "absent")
     data = captions_stage(tmp_path).config.data
-    stage = Stage("images", "images", ImagesConfig(data=data, sha256=("0",)), {"captions": absent})
+    stage = Stage(IMAGES, "images", ImagesConfig(data=data, sha256=("0",)), {"captions": absent})
     assert job.main(written(stage, tmp_path), out) == 1
     failure = Failure.model_validate_json((out / FAILURE).read_text())
     assert failure.error == "FileNotFoundError"
@@ -133,16 +137,18 @@ def test_a_result_can_be_committed_to_the_store(tmp_path):
     artifact = store.reference(stage.digest)
     result = Result.model_validate_json((artifact.path / RESULT).read_text())
     manifest = Manifest(
-        kind=stage.kind, digest=stage.digest, inputs=(), config=stage.identity, code=stage.code, files=result.files,
-        stats=result.stats, cost=result.cost, created="2025-01-01T00:00:00Z",
+        kind=stage.kind.name, digest=stage.digest, inputs=(), config=stage.identity, code=stage.kind.code,
+        files=result.files, stats=result.stats, cost=result.cost, created="2025-01-01T00:00:00Z",
     )  # fmt: skip
     store.commit(artifact, manifest)
     assert store.find(stage.digest) == artifact
     store.verify(artifact)
 
 
-def test_there_is_a_runner_for_every_stage_kind():
-    assert set(job.RUNNERS) == set(KINDS)
+def test_every_kind_names_a_module_that_can_run_it():
+    for kind in KINDS.values():
+        module = importlib.import_module(kind.run)
+        assert callable(module.run) and (kind.pieces is None or callable(module.run_shard)), kind.name
 
 
 def test_the_end_of_a_stage_is_always_told(tmp_path):

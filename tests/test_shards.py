@@ -8,8 +8,9 @@ import pytest
 from tests.graph.conftest import MINILM, ROWS, captions_artifact, no_progress
 from xclr import shards
 from xclr.graph import embed
+from xclr.graph.stages import EMBEDDINGS, EmbeddingsConfig
 from xclr.shards import Place, folder, missing, writing
-from xclr.stages import EmbeddingsConfig, Stage
+from xclr.stage import Stage
 
 
 def test_a_shard_appears_when_its_block_ends_well(tmp_path):
@@ -39,7 +40,7 @@ def test_embeddings_from_shards_made_apart_are_those_of_one_run(tmp_path):
 
     def stage(shard: int) -> Stage:
         config = EmbeddingsConfig(weights="w", model=str(MINILM), batch_tokens=40, shard=shard)
-        return Stage("embeddings", "embeddings", config, {"captions": captions})
+        return Stage(EMBEDDINGS, "embeddings", config, {"captions": captions})
 
     assert stage(1).digest == stage(1000).digest, "how the work is cut names nothing"
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"

@@ -12,12 +12,17 @@ import pytest
 from infra.cluster import Cluster, Resources
 from infra.plan import plan
 from tests.benchmarks import trees
-from xclr import stages
 from xclr.artifact import Digest, Manifest
+from xclr.captions import stages as captions_stages
 from xclr.errors import DataError, RecipeError, TextModelError
+from xclr.evaluation import stages as evaluation_stages
+from xclr.evaluation.stages import REFERENCE, SUITE
+from xclr.images import stages as images_stages
+from xclr.pipeline import KINDS, pipeline
 from xclr.recipe import SUITES, RandomConfig, load_recipe, parse_recipe
-from xclr.stages import KINDS, Stage, pipeline
+from xclr.stage import Stage
 from xclr.store import Store
+from xclr.training import stages as training_stages
 
 ROOT = Path(__file__).parents[1]
 FOUR = ["simclr", "supcon", "clip", "xclr"]
@@ -54,15 +59,15 @@ def renamed(before, after):
 
 
 def test_the_stages_stand_in_the_order_in_which_they_can_run(store):
-    planned = pipeline(load_recipe("emoji"), store)
+    planned = [*pipeline(load_recipe("emoji"), store)]
     made = set()
     for stage in planned:
         assert {str(each.digest) for each in stage.inputs.values()} <= made, stage.name
         made.add(str(stage.digest))
     kinds = ["captions", "images", "embeddings", "graph", "graph_report", "class_graph"]
-    assert [stage.kind for stage in planned[:6]] == kinds
-    assert planned[-1].kind == "comparison"
-    assert {stage.kind for stage in planned} == set(KINDS) - {"reference", "finetune"}  # what the demo leaves out
+    assert [stage.kind.name for stage in planned[:6]] == kinds
+    assert planned[-1].kind.name == "comparison"
+    assert {stage.kind.name for stage in planned} == set(KINDS) - {"reference", "finetune"}  # what the demo leaves out
     assert len({stage.name for stage in planned}) == len(planned)
 
 
@@ -88,6 +93,23 @@ def test_stages_that_differ_have_different_names(store):
     graphs = [{"name": "xclr", "graph": {"source": "random_class", "seed": seed}} for seed in (0, 1)]
     planned = pipeline(recipe(objectives=graphs), store)
     assert len({stage.name for stage in planned}) == len({stage.digest for stage in planned})
+
+
+def test_references_that_differ_in_seed_or_weights_alone_are_networks_of_their_own(store):
+    chosen = [{"library": "torchvision", "model": "resnet18", "weights": "random", "seed": seed} for seed in (0, 1)]
+    chosen.append(chosen[0] | {"weights": "IMAGENET1K_V1"})
+    chosen.append(chosen[0] | {"model": "resnet34"})
+    planned = pipeline(recipe(evaluate={"suites": ["linear"], "references": chosen}), store)
+    networks = {stage.name: stage.digest for stage in planned.of(REFERENCE)}
+    assert list(networks) == [
+        "reference torchvision resnet18 random seed 0",
+        "reference torchvision resnet18 random seed 1",
+        "reference torchvision resnet18 IMAGENET1K_V1 seed 0",
+        "reference torchvision resnet34",
+    ]
+    judged = [stage.network for stage in planned.of(SUITE) if stage.network in networks.values()]
+    assert judged == list(networks.values())
+    assert len({stage.name for stage in planned}) == len(planned)
 
 
 def test_planning_touches_nothing(tmp_path):
@@ -188,27 +210,27 @@ def test_an_unknown_text_model_fails_while_planning(store, monkeypatch, tmp_path
 
 def test_data_without_classes_skip_what_needs_them_and_say_so(store, table):
     mine = recipe(data={"source": "table", "path": str(table)}, evaluate={"suites": ["linear"]})
-    lines = stages.skipped(mine)
+    lines = evaluation_stages.tell_skipped(mine)
     assert len(lines) == 2
     assert lines[0].startswith("supcon is left out")
     assert lines[1].startswith("suite linear is left out")
     assert all("data.label_column" in line for line in lines)
     planned = pipeline(mine, store)
     assert not any("supcon" in stage.name for stage in planned)
-    assert not any(stage.kind == "suite" for stage in planned)
-    assert [each.name for each in stages.objectives(mine)] == ["random", "simclr", "clip", "xclr"]
+    assert not any(stage.kind.name == "suite" for stage in planned)
+    assert [each.name for each in training_stages.objectives(mine)] == ["random", "simclr", "clip", "xclr"]
 
 
 def test_a_labelled_table_has_supcon_and_the_linear_probe_but_not_the_emojis_suites(store, table):
     data = {"source": "table", "path": str(table), "label_column": "kind"}
     mine = recipe(data=data, evaluate={"suites": ["linear", "keywords", "objectnet"]})
-    assert stages.suites(mine) == ["linear"]
-    assert sorted(line.split()[1] for line in stages.skipped(mine)) == ["keywords", "objectnet"]
+    assert evaluation_stages.suites(mine) == ["linear"]
+    assert sorted(line.split()[1] for line in evaluation_stages.tell_skipped(mine)) == ["keywords", "objectnet"]
     assert "pretrain supcon seed 0" in {stage.name for stage in pipeline(mine, store)}
 
 
 def test_the_emoji_skip_nothing():
-    assert stages.skipped(load_recipe("emoji")) == []
+    assert evaluation_stages.tell_skipped(load_recipe("emoji")) == []
 
 
 def test_the_random_graph_needs_classes(store, table):
@@ -223,7 +245,7 @@ def test_the_random_graph_needs_classes(store, table):
 
 
 def test_the_untrained_row_comes_first_and_once():
-    chosen = stages.objectives(recipe(objectives=["simclr", "random"]))
+    chosen = training_stages.objectives(recipe(objectives=["simclr", "random"]))
     assert [each.name for each in chosen] == ["random", "simclr"]
     assert isinstance(chosen[0], RandomConfig)
 
@@ -231,7 +253,7 @@ def test_the_untrained_row_comes_first_and_once():
 def test_xclr_takes_the_recipes_graph_unless_it_names_its_own(store):
     own = {"name": "xclr", "graph": {"source": "random_class", "seed": 4}}
     planned = pipeline(recipe(objectives=["xclr", own], graph={"source": "random_class", "seed": 2}), store)
-    graphs = {stage.name: stage for stage in planned if stage.kind == "class_graph"}
+    graphs = {stage.name: stage for stage in planned if stage.kind.name == "class_graph"}
     assert set(graphs) == {"class graph random_class-2", "class graph random_class-4"}
     used = [stage.inputs["class_graph"].digest for stage in planned if "class_graph" in stage.inputs]
     assert used == [stage.digest for stage in graphs.values()]
@@ -239,16 +261,16 @@ def test_xclr_takes_the_recipes_graph_unless_it_names_its_own(store):
 
 def test_every_stage_survives_json(store):
     for stage in pipeline(load_recipe("emoji"), store):
-        back = Stage.from_json(stage.to_json())
+        back = Stage.from_json(stage.to_json(), KINDS)
         assert back == stage
         assert back.digest == stage.digest
         assert list(back.inputs) == list(stage.inputs)
-        assert back.digest.kind == stage.kind
+        assert back.digest.kind == stage.kind.name
 
 
 def test_a_stage_of_a_table_survives_json(store, table):
     for stage in pipeline(recipe(data={"source": "table", "path": str(table), "label_column": "kind"}), store):
-        assert Stage.from_json(stage.to_json()) == stage
+        assert Stage.from_json(stage.to_json(), KINDS) == stage
 
 
 def test_a_stages_identity_is_what_json_can_hold(store):
@@ -266,23 +288,23 @@ def counted(**stats):
 
 
 def test_data_that_are_enough_pass():
-    stages.check_sizes(recipe(train={"batch_size": 50}, graph={"k": 9}), counted(train=50, distinct=10))
+    captions_stages.check_sizes(recipe(train={"batch_size": 50}, graph={"k": 9}), counted(train=50, distinct=10))
 
 
 def test_too_few_training_pictures_are_told_a_batch_size_that_works():
     with pytest.raises(DataError, match=r"train\.batch_size 64 .* 50") as caught:
-        stages.check_sizes(recipe(train={"batch_size": 64}, graph={"k": 1}), counted(train=50, distinct=10))
+        captions_stages.check_sizes(recipe(train={"batch_size": 64}, graph={"k": 1}), counted(train=50, distinct=10))
     assert caught.value.remedy == "--set train.batch_size=25"
 
 
 def test_a_batch_larger_than_what_a_fraction_leaves_is_refused_by_its_name():
     with pytest.raises(DataError) as caught:
-        stages.check_sizes(recipe(train={"fraction": 0.1}), counted(train=1644, distinct=100))
+        captions_stages.check_sizes(recipe(train={"fraction": 0.1}), counted(train=1644, distinct=100))
     assert caught.value.message == (
         "train.batch_size 256 is larger than the 164 training pictures that train.fraction 0.1 leaves"
     )
     assert caught.value.remedy == "--set train.batch_size=82, or a larger train.fraction"
-    stages.check_sizes(recipe(train={"fraction": 0.1, "batch_size": 164}), counted(train=1644, distinct=100))
+    captions_stages.check_sizes(recipe(train={"fraction": 0.1, "batch_size": 164}), counted(train=1644, distinct=100))
 
 
 def test_a_fraction_renames_every_training_but_the_untrained_row_and_no_data(store):
@@ -293,25 +315,26 @@ def test_a_fraction_renames_every_training_but_the_untrained_row_and_no_data(sto
 def test_finetuning_sees_all_pictures_whatever_the_pretraining_saw(store):
     def finetuned(**train):
         mine = recipe(train=train, evaluate={"suites": ["finetune"]})
-        made = {name: store.reference(Digest(name, "ab" * 16)) for name in ("checkpoint", "export")}
-        return stages.finetune(mine, "xclr", made | {"benchmark:imagenet": store.reference(Digest("b", "ab" * 16))})
+        other = store.reference(Digest("other", "ab" * 16))
+        data = evaluation_stages.DataSets(other, other, other, {"imagenet": other})
+        return evaluation_stages.finetune(mine, "xclr", other, data)
 
     assert finetuned(fraction=0.1).digest == finetuned().digest
 
 
 def test_too_few_captions_are_told_a_k_that_works():
     with pytest.raises(DataError, match=r"graph\.k 10 .* 10") as caught:
-        stages.check_sizes(recipe(train={"batch_size": 2}, graph={"k": 10}), counted(train=50, distinct=10))
+        captions_stages.check_sizes(recipe(train={"batch_size": 2}, graph={"k": 10}), counted(train=50, distinct=10))
     assert caught.value.remedy == "--set graph.k=9"
 
 
 def test_too_few_usable_pictures_are_told_with_what_became_of_the_others():
     made = counted(ok=20, dns=70, http_4xx=10, downloaded_bytes=5)
     with pytest.raises(DataError) as caught:
-        stages.check_pictures(recipe(train={"batch_size": 64}), made)
+        images_stages.check_pictures(recipe(train={"batch_size": 64}), made)
     assert "20 of 100 pictures can be used (10 http_4xx, 70 dns)" in caught.value.message
     assert "--set train.batch_size=10" in caught.value.remedy
-    stages.check_pictures(recipe(train={"batch_size": 20}), made)
+    images_stages.check_pictures(recipe(train={"batch_size": 20}), made)
 
 
 def modules_after(program):
@@ -321,7 +344,7 @@ def modules_after(program):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("module", ["xclr.stages", "infra.plan", "flows.cli", "flows"])
+@pytest.mark.parametrize("module", ["xclr.pipeline", "infra.plan", "flows.cli", "flows"])
 def test_planning_loads_neither_torch_prefect_nor_mlflow(module):
     loaded = modules_after(f"import {module}")
     assert module.partition(".")[0] in loaded
@@ -392,15 +415,15 @@ def test_another_template_renames_the_captions_of_a_folder(store, tmp_path):
 
 def test_class_folders_have_classes(store, tmp_path):
     mine = recipe(data=own(tmp_path, "folder"), evaluate={"suites": ["linear", "keywords"]})
-    assert stages.has_labels(mine)
-    assert stages.suites(mine) == ["linear"]
+    assert captions_stages.has_labels(mine)
+    assert evaluation_stages.suites(mine) == ["linear"]
     assert "pretrain supcon seed 0" in {stage.name for stage in pipeline(mine, store)}
 
 
 def test_conceptual_captions_have_no_classes_and_the_lines_do_not_ask_for_a_column(tmp_path):
     mine = recipe(data={"source": "cc12m", "path": "x.tsv", "label_column": "kind"})
-    assert not stages.has_labels(mine)
-    assert stages.skipped(mine) == [
+    assert not captions_stages.has_labels(mine)
+    assert evaluation_stages.tell_skipped(mine) == [
         "supcon is left out: it needs classes (cc12m has none)",
         "suite linear is left out: it needs classes (cc12m has none)",
     ]
@@ -418,11 +441,11 @@ def test_the_papers_recipes_serve_all_they_ask_for(name, store, tmp_path):
         path.write_text(places[name])
     packaged = "embed.model=sentence-transformers/all-MiniLM-L6-v2"  # the recipe's own needs a network
     loaded = load_recipe(name, [f"data.path={path}", f"evaluate.roots={json.dumps(roots)}", packaged])
-    assert stages.skipped(loaded) == []
+    assert evaluation_stages.tell_skipped(loaded) == []
     planned = pipeline(loaded, store)
-    assert sum(stage.kind == "pretrain" for stage in planned) == 1 + len(loaded.objectives)
+    assert sum(stage.kind.name == "pretrain" for stage in planned) == 1 + len(loaded.objectives)
     methods = ("random", "simclr", "supcon" if name == "imagenet" else "clip", "xclr")
-    suites = {stage.name for stage in planned if stage.kind == "suite"}
+    suites = {stage.name for stage in planned if stage.kind.name == "suite"}
     with_captions = {"zero-shot", "retrieval"}
     assert suites == {
         f"{suite} {method} seed 0"
@@ -430,16 +453,16 @@ def test_the_papers_recipes_serve_all_they_ask_for(name, store, tmp_path):
         for method in methods
         if method == "clip" or suite not in with_captions
     }
-    assert sum(stage.kind == "probe" for stage in planned) == len(methods)
-    assert sum(stage.kind == "benchmark" for stage in planned) == 5
+    assert sum(stage.kind.name == "probe" for stage in planned) == len(methods)
+    assert sum(stage.kind.name == "benchmark" for stage in planned) == 5
     for stage in planned:
-        assert Stage.from_json(stage.to_json()) == stage
+        assert Stage.from_json(stage.to_json(), KINDS) == stage
 
 
 def test_what_of_a_source_became_no_caption_is_said():
     def said(**stats):
         made = Manifest(kind="captions", digest="", inputs=(), config={}, code=1, files=(), stats=stats, created="")
-        return stages.left_out(made)
+        return list(captions_stages.tell_left_out(made))
 
     assert said(rows=3) == said(rows=3, malformed=0, repeated_urls=0) == []
     assert said(malformed=2, malformed_lines="3, 70", repeated_urls=1000) == [

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.infra.conftest import TINY
 from xclr.errors import RecipeError
+from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, load_recipe
-from xclr.stages import pipeline
 from xclr.store import Store
 from xclr.sweep import (
     Draw,

@@ -14,6 +14,10 @@ from xclr.errors import StoreError
 from xclr.store import Store, write_atomically
 
 Statuses = tuple[str, ...]
+STATUSES: Statuses = (  # what can become of a picture
+    "ok", "http_4xx", "http_429", "http_5xx", "redirect", "blocked", "dns", "timeout", "connection", "tls",
+    "too_large", "decode", "too_small", "robots",
+)  # fmt: skip
 
 
 def read(store: Store, first: Digest) -> tuple[Statuses, ...]:

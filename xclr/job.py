@@ -16,7 +16,6 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -27,8 +26,9 @@ from pydantic import BaseModel, ConfigDict
 from xclr import shards
 from xclr.artifact import Cost, FileEntry
 from xclr.errors import BusyError, Stopped, XclrError
-from xclr.stages import FinetuneStageConfig, PretrainConfig, Stage
-from xclr.store import describe, only_writer, write_atomically
+from xclr.pipeline import KINDS
+from xclr.stage import Stage
+from xclr.store import Store, describe, only_writer, write_atomically
 
 RESULT, FAILURE, STOPPED, PROGRESS = "result.json", "failure.json", "stopped.json", "progress.json"
 OUTCOMES = (RESULT, FAILURE, STOPPED)
@@ -36,24 +36,6 @@ OTHERS_WAIT_S = 300  # for rank 0, which is saving or handing a signal on
 LINGER_S = 3  # after SIGTERM, for the SIGUSR2 that a preemption may send with it
 PEER_LOST = ("reset by peer", "closed by peer", "Broken pipe", "remote process exited")  # of gloo and NCCL
 FIRST_SPEAKS_S = 10  # how long another rank that failed waits for rank 0, which knows more
-RUNNERS: Mapping[str, str] = {  # module of each stage kind's `run`; imported when the kind is run
-    "captions": "xclr.captions.collect",
-    "images": "xclr.images.pack",
-    "embeddings": "xclr.graph.embed",
-    "graph": "xclr.graph.neighbours",
-    "graph_report": "xclr.graph.report",
-    "class_graph": "xclr.graph.classes",
-    "pretrain": "xclr.training.pretrain",
-    "reference": "xclr.evaluation.reference",
-    "export": "xclr.evaluation.export",
-    "benchmark": "xclr.evaluation.benchmark",
-    "features": "xclr.evaluation.features",
-    "benchmark_features": "xclr.evaluation.features",
-    "probe": "xclr.evaluation.probe",
-    "finetune": "xclr.evaluation.finetune",
-    "suite": "xclr.evaluation.suite",
-    "comparison": "xclr.evaluation.comparison",
-}
 
 
 class Result(BaseModel):
@@ -118,12 +100,12 @@ def run_stage(stage: Stage, out: Path) -> None:
 
 def run_shard(stage: Stage, out: Path, shard: int) -> None:
     """Make one shard of a stage; whoever makes the last one also puts all together."""
-    folder = shards.folder(out, shard)
+    folder, pieces = shards.folder(out, shard), stage.pieces(Store.of(out))
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
-        progress = ProgressFile(folder.with_name(f"{folder.name}.{PROGRESS}"), shards.items(stage))
-        importlib.import_module(RUNNERS[stage.kind]).run_shard(stage, out, shard, progress)
-    if not shards.missing(out, shards.count(stage)) and not (out / RESULT).exists():
+        progress = ProgressFile(folder.with_name(f"{folder.name}.{PROGRESS}"), pieces.items)
+        importlib.import_module(stage.kind.run).run_shard(stage, out, shard, progress)
+    if not shards.missing(out, pieces.shards) and not (out / RESULT).exists():
         with suppress(BusyError):  # another element was last as well
             run_stage(stage, out)
 
@@ -134,15 +116,17 @@ def main(stage_json: Path, out: Path, shard: int | None = None) -> int:
     The outcome is a file, the exit code 0, 1, 3 (another process writes) or 4 (stopped).
     """
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
-    stage = Stage.from_json(stage_json.read_text())
+    stage = Stage.from_json(stage_json.read_text(), KINDS)
     try:
-        _prepare_torch(rank, world, stage)
+        run = _runner(stage)
+        if world > 1 or "torch" in sys.modules:  # which the runner's module imports where the stage has a use for it
+            _prepare_torch(rank, world, stage)
         if shard is not None:
             run_shard(stage, out, shard)
         elif rank == 0:
             run_stage(stage, out)
         else:
-            _runner(stage)(stage, out, lambda done, total: None)
+            run(stage, out, lambda done, total: None)
         _part(world)
     except BusyError as error:  # the other writer's outcome counts, so this one leaves none
         print(error, file=sys.stderr)
@@ -201,7 +185,7 @@ def _wait_for(path: Path, most_s: float) -> None:
 
 
 def _runner(stage: Stage) -> Any:  # noqa: ANN401
-    return importlib.import_module(RUNNERS[stage.kind]).run
+    return importlib.import_module(stage.kind.run).run
 
 
 def _prepare_torch(rank: int, world: int, stage: Stage) -> None:
@@ -215,8 +199,7 @@ def _prepare_torch(rank: int, world: int, stage: Stage) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     if world > 1:
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        config = stage.config
-        patience = config.train.stuck_after_s if isinstance(config, PretrainConfig | FinetuneStageConfig) else 600
+        patience = stage.kind.ranks(stage.config) if stage.kind.ranks else 600
         dist.init_process_group(
             backend,
             init_method=os.environ["XCLR_RENDEZVOUS"],

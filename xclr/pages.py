@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 SIZE = (3.4, 2.2)  # of a plot, inches
 DPI = 200  # of a picture
 
 
+def keep_fonts(folder: Path) -> None:
+    """Where matplotlib keeps its list of fonts, once it is imported; else it writes below ~."""
+    os.environ.setdefault("MPLCONFIGDIR", str(folder))
+
+
 def environment(folder: Path) -> Environment:
     """Templates of a folder, beside style.css.j2; everything in them is escaped, and nothing may be missing."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     folders = [folder, Path(__file__).parent]
     return Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
@@ -33,6 +41,8 @@ def plot(title: str, salt: str, draw: Callable[[Axes], None], size: tuple[float,
 
     Plots of one page need different salts: ids are made of them.
     """
+    import matplotlib as mpl
+
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 8}):
         metadata = {"Date": None, "Creator": None}
@@ -42,6 +52,9 @@ def plot(title: str, salt: str, draw: Callable[[Axes], None], size: tuple[float,
 
 def picture(title: str, draw: Callable[[Axes], None], size: tuple[float, float] = SIZE) -> bytes:
     """The same as a PNG file on white, under its title, with a legend of what `draw` labelled."""
+    import matplotlib as mpl
+    from matplotlib.patheffects import withStroke
+
     buffer = io.BytesIO()
     with mpl.rc_context({"font.size": 8}):
         figure = _figure(draw, size)
@@ -56,6 +69,8 @@ def picture(title: str, draw: Callable[[Axes], None], size: tuple[float, float] 
 
 
 def _figure(draw: Callable[[Axes], None], size: tuple[float, float]) -> Figure:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     draw(axes)
@@ -84,6 +99,8 @@ def _inline(svg: str, title: str) -> Markup:
 
 def thumbnail(picture: Tensor) -> str:
     """A picture [4, side, side] as a WebP data URI."""
+    from PIL import Image
+
     buffer = io.BytesIO()
     Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -718,7 +718,7 @@ def _override_objectives(raw: dict[str, Any], parts: list[str], value: object) -
     known = sorted({field for model in models.values() for field in model.model_fields} - {"name"})
     if not parts or parts[0] not in known:
         raise RecipeError(f"no objective has the key {'.'.join(parts)!r}", _nearest(parts[0] if parts else "", known))
-    entries = raw.setdefault("objectives", [{"name": name} for name in ("simclr", "supcon", "clip", "xclr")])
+    entries = raw.setdefault("objectives", [{"name": each.name} for each in Recipe.model_fields["objectives"].default])
     for index, entry in enumerate(entries if isinstance(entries, list) else []):  # other faults are told later
         named = dict(entry) if isinstance(entry, dict) else {"name": entry}
         model = models.get(named["name"]) if isinstance(named.get("name"), str) else None

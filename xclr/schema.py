@@ -14,10 +14,6 @@ import pyarrow.parquet as pq
 from xclr.errors import DataError
 
 VERSION = 1
-STATUSES = (
-    "ok", "http_4xx", "http_429", "http_5xx", "redirect", "blocked", "dns", "timeout", "connection", "tls",
-    "too_large", "decode", "too_small", "robots",
-)  # fmt: skip
 
 
 def _schema(name: str, *fields: pa.Field[Any]) -> pa.Schema:

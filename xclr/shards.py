@@ -15,16 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from xclr.stages import (
-    BenchmarkFeaturesConfig,
-    EmbeddingsConfig,
-    FeaturesConfig,
-    GraphKnnConfig,
-    ImagesConfig,
-    Stage,
-)
-from xclr.store import Store
-
 SHARDS = "shards"
 
 
@@ -34,40 +24,6 @@ class Place(NamedTuple):
     out: Path
     shard: int
     size: int  # items of a shard; the last one may have fewer
-
-
-def count(stage: Stage) -> int:
-    """How many shards a stage has; 1 for one that is made as a whole."""
-    config = stage.config
-    if isinstance(config, GraphKnnConfig):
-        return 1 if config.method == "approximate" else len(pairs(len(parts(_distinct(stage), config.part))))
-    by_pictures = (EmbeddingsConfig, FeaturesConfig, BenchmarkFeaturesConfig)
-    size = config.shard if isinstance(config, by_pictures) else None
-    size = config.data.shard if isinstance(config, ImagesConfig) else size
-    return 1 if size is None else -(-items(stage) // size)
-
-
-def items(stage: Stage) -> int:
-    """How many items a stage's shards have together: captions, pictures, or pairs of captions to compare."""
-    store = Store(next(iter(stage.inputs.values())).path.parents[2])
-    if isinstance(stage.config, BenchmarkFeaturesConfig):
-        return int(store.manifest(stage.inputs["benchmark"]).stats["rows"])
-    captions = stage.inputs["captions"]
-    if isinstance(stage.config, FeaturesConfig):
-        rows = int(store.manifest(captions).stats["rows"])
-        return min(rows, stage.config.sample or rows)
-    if isinstance(stage.config, ImagesConfig):
-        if "before" in stage.inputs:
-            stats = store.manifest(stage.inputs["before"]).stats
-            return sum(int(stats.get(status, 0)) for status in stage.config.retry)
-        return int(store.manifest(captions).stats["rows"])
-    nodes = _distinct(stage)
-    return nodes * (nodes - 1) // 2 if isinstance(stage.config, GraphKnnConfig) else nodes
-
-
-def _distinct(stage: Stage) -> int:
-    captions = stage.inputs["captions"]
-    return int(Store(captions.path.parents[2]).manifest(captions).stats["distinct"])
 
 
 def parts(rows: int, most: int) -> list[slice]:

@@ -14,9 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from xclr.artifact import Artifact, Digest, FileEntry, Manifest, canonical_json, sha256_file
 from xclr.errors import StoreError
 
@@ -39,7 +36,7 @@ def describe(root: Path, name: str) -> FileEntry:
     path = root / name
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
-    rows = pq.read_metadata(path).num_rows if path.suffix == ".parquet" else None
+    rows = _rows(path) if path.suffix == ".parquet" else None
     return FileEntry(path=name, bytes=path.stat().st_size, rows=rows, sha256=sha256_file(path))
 
 
@@ -49,6 +46,11 @@ class Store:
     def __init__(self, home: Path) -> None:
         self.home = Path(home).absolute()
         self.root = self.home / "artifacts"
+
+    @classmethod
+    def of(cls, artifact: Path) -> Store:
+        """The store that an artifact's directory, HOME/artifacts/<kind>/<digest>, belongs to."""
+        return cls(artifact.parents[2])
 
     def check_writable(self) -> None:
         """Raise StoreError unless HOME can be written."""
@@ -134,6 +136,9 @@ class Store:
 
 
 def _rows(path: Path) -> int:
+    import pyarrow as pa  # here, because a plan of what is not there needs none
+    import pyarrow.parquet as pq
+
     try:
         return int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError) as error:

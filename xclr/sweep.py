@@ -19,9 +19,10 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from xclr import stages
 from xclr.artifact import Digest
 from xclr.errors import DataError, RecipeError
+from xclr.evaluation.stages import suites
+from xclr.pipeline import pipeline
 from xclr.recipe import (
     Config,
     GraphedConfig,
@@ -32,14 +33,14 @@ from xclr.recipe import (
     with_graph,
     with_overrides,
 )
-from xclr.stages import Stage
+from xclr.stage import Plan, Stage
 from xclr.store import Store
+from xclr.training.stages import PRETRAIN, graph_suffix
 
 SWEEPS = Path(__file__).parent / "sweeps"
 Values = Mapping[str, Any]  # by field of the recipe, as in --set
 DIGITS = 3  # significant ones of a drawn number, so that it can be read and typed
 NOT_SWEPT = {"seeds": "--seeds", "name": "--name", "objective": "a field of it", "evaluate.suites": "--set"}
-TRAINED = frozenset({"pretrain", "reference"})  # kinds of stages that a cell begins with
 
 
 class Draw(Config):
@@ -112,7 +113,7 @@ class Sweep(Config):
     @property
     def judge(self) -> str | None:
         """The suite that names the best point; None where nothing is judged."""
-        return self.by or next(iter(stages.suites(self.recipe)), None)
+        return self.by or next(iter(suites(self.recipe)), None)
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ class Layout:
     sweep: Sweep
     levels: Mapping[str, tuple[Stage, ...]]
     cells: tuple[Cell, ...]
+    plans: tuple[Plan, ...]  # of its points
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -183,7 +185,7 @@ class Layout:
     @property
     def shared(self) -> tuple[str, ...]:
         """The levels that belong to no cell: data, graphs, benchmarks."""
-        return tuple(name for name, level in self.levels.items() if not is_of_cell(level[0]))
+        return tuple(name for name, level in self.levels.items() if level[0].network is None)
 
     def before(self, level: str) -> list[str]:
         """The levels that make what a level reads."""
@@ -258,12 +260,11 @@ def layout(sweep: Sweep, store: Store) -> Layout:
     for point, found in planned:
         chains: dict[str, list[Stage]] = {}
         for stage in found:
-            checkpoint = stage.inputs.get("checkpoint")
-            owner = checkpoint.digest if checkpoint else stage.digest
+            owner = stage.network or stage.digest
             if owner in left_out or stage.digest not in wanted:
                 continue
-            levels.setdefault(level_of(stage), {})[stage.digest] = stage
-            if is_of_cell(stage):
+            levels.setdefault(stage.level, {})[stage.digest] = stage
+            if stage.network:
                 chains.setdefault(owner, []).append(stage)
         for chain in chains.values():
             owned.setdefault(tuple(each.digest for each in chain), (chain, []))[1].append(point.values)
@@ -271,68 +272,56 @@ def layout(sweep: Sweep, store: Store) -> Layout:
     for field in sweep.axes:
         if not any(field in cell.values for cell in cells):
             raise RecipeError(f"sweep {sweep.name}: no network depends on {field}", "sweep another field, or --set it")
-    ordered = sorted(levels.items(), key=lambda level: is_of_cell(next(iter(level[1].values()))))
-    return Layout(sweep, {name: tuple(each.values()) for name, each in ordered}, cells)
+    ordered = sorted(levels.items(), key=lambda level: next(iter(level[1].values())).network is not None)
+    return Layout(
+        sweep, {name: tuple(each.values()) for name, each in ordered}, cells, tuple(plan for _, plan in planned)
+    )
 
 
-def _planned(point: Point, store: Store) -> list[Stage]:
+def _planned(point: Point, store: Store) -> Plan:
     try:
-        return stages.pipeline(point.recipe, store)
+        return pipeline(point.recipe, store)
     except (RecipeError, DataError) as error:
         raise type(error)(f"{spelled(point.values)}: {error.message}", error.remedy) from error
 
 
-def _wanted(found: Sequence[Stage]) -> set[str]:
+def _wanted(plan: Plan) -> set[str]:
     """Digests of the stages of a point but for what is made of a network and no suite reads, and the comparison."""
-    read = {each.digest for stage in found for each in stage.inputs.values() if stage.kind != "comparison"}
-    always = {"suite", *TRAINED}
+    kept = [stage for stage in plan if stage.kind.step != "compare"]
+    read = {each.digest for stage in kept for each in stage.inputs.values()}
     return {
         stage.digest
-        for stage in found
-        if stage.kind != "comparison" and (stage.kind in always or not is_of_cell(stage) or stage.digest in read)
+        for stage in kept
+        if stage.kind.judges or stage.network in {None, stage.digest} or stage.digest in read
     }
 
 
 def _is_untrained(stage: Stage) -> bool:
-    config = stage.config
-    return isinstance(config, stages.PretrainConfig) and isinstance(config.objective, RandomConfig)
-
-
-def is_of_cell(stage: Stage) -> bool:
-    """Whether a stage makes or judges one network."""
-    return stage.kind in TRAINED or "checkpoint" in stage.inputs
-
-
-def level_of(stage: Stage) -> str:
-    """What a stage does, in words that its like of other cells share."""
-    config = stage.config
-    if isinstance(config, stages.SuiteConfig):
-        return f"suite {config.suite}"
-    if isinstance(config, stages.BenchmarkConfig | stages.BenchmarkFeaturesConfig):
-        return f"{stage.kind.removeprefix('benchmark_')} {config.dataset}"
-    return stage.kind.replace("_", " ")
+    return stage.kind is PRETRAIN and isinstance(stage.config.objective, RandomConfig)
 
 
 def _cell(sweep: Sweep, chain: Sequence[Stage], held: Sequence[Values]) -> Cell:
     """The cell of a chain of stages that these points share."""
-    config = chain[0].config
-    name, _, graph, seed = stages.origin(config)
+    first = chain[0]
+    assert first.kind.network is not None
+    name, _, graph, seed = first.kind.network(first.config)
     method = " ".join(word for word in name.split(" ") if f"objective.{word.partition('=')[0]}" not in sweep.axes)
-    refs = tuple(Ref(level=level_of(each), kind=each.kind, digest=each.digest, name=each.name) for each in chain)
-    own = [field for field in sweep.axes if _may_depend(config, field)]
+    refs = tuple(Ref(level=each.level, kind=each.kind.name, digest=each.digest, name=each.name) for each in chain)
+    own = [field for field in sweep.axes if _may_depend(first, field)]
     values = {field: held[0][field] for field in own if len({text_of(each[field]) for each in held}) == 1}
     told = any(field.startswith(("graph.", "objective.graph")) for field in values)
-    suffix = "" if told or not isinstance(config, stages.PretrainConfig) else stages.graph_suffix(config.objective)
+    suffix = "" if told or first.kind is not PRETRAIN else graph_suffix(first.config.objective)
     return Cell(label=method + suffix, method=method, graph=graph, seed=seed, values=values, stages=refs)
 
 
-def _may_depend(config: Config, field: str) -> bool:
+def _may_depend(stage: Stage, field: str) -> bool:
     """False for a field of other objectives than a network's own."""
-    if not isinstance(config, stages.PretrainConfig):
+    if stage.kind is not PRETRAIN:
         return not field.startswith(("objective.", "graph.", "train."))
+    objective = stage.config.objective
     if field.startswith("objective."):
-        return field.split(".")[1] in type(config.objective).model_fields
-    return field not in {"graph.source", "graph.seed"} or isinstance(config.objective, GraphedConfig)
+        return field.split(".")[1] in type(objective).model_fields
+    return field not in {"graph.source", "graph.seed"} or isinstance(objective, GraphedConfig)
 
 
 def sweep_names() -> list[str]:

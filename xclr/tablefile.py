@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from xclr.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 PARQUET, JSON_LINES = ".parquet", (".jsonl", ".ndjson")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -183,6 +184,9 @@ def _json_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _parquet(path: Path) -> pq.ParquetFile:
+    import pyarrow as pa  # here, as below, because a plan of other tables needs none
+    import pyarrow.parquet as pq
+
     try:
         return pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
@@ -190,6 +194,8 @@ def _parquet(path: Path) -> pq.ParquetFile:
 
 
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    import pyarrow as pa
+
     first = 0
     try:
         for batch in _parquet(path).iter_batches(PARQUET_ROWS, columns=list(dict.fromkeys(columns))):
@@ -203,6 +209,8 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 def _values(column: pa.Array[Any]) -> list[Any]:
     """Python values; text of which some is not UTF-8 as bytes."""
+    import pyarrow as pa
+
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if _type(column.type) != "text":
@@ -215,6 +223,8 @@ def _values(column: pa.Array[Any]) -> list[Any]:
 
 
 def _type(kind: pa.DataType) -> str:
+    import pyarrow as pa
+
     if pa.types.is_dictionary(kind):
         return _type(kind.value_type)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):

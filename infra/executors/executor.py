@@ -22,7 +22,7 @@ from infra.ledger import LIVE, Entry, JobId, JobState, Usage
 from infra.resources import Resources, cores
 from xclr.errors import RecipeError
 from xclr.job import FAILURE, RESULT, STOPPED
-from xclr.stages import Stage
+from xclr.stage import Stage
 
 EXECUTORS: dict[str, str] = {  # loaded when first asked for
     "inline": "infra.executors.inline:Inline",

@@ -1,4 +1,4 @@
-"""What graphs cost at 25,000 to 200,000 captions, and the constants of infra/estimate.py that follow.
+"""What graphs cost at 25,000 to 200,000 captions, and the constants of xclr/graph/estimate.py that follow.
 
 `python -m tests.bench.costs`: CPU seconds of one thread and peak memory, each in a process of its own, beside the
 estimates; and what these say of 3 and 12 million captions.
@@ -18,11 +18,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import torch
 
-from infra.estimate import graph
 from tests.bench.graphs import BLOCK, CUTOFF, RECALL, WORDS, words
 from xclr.graph import self_join
 from xclr.graph.approximate import approximate_join
-from xclr.stages import GraphKnnConfig
+from xclr.graph.estimate import comparison
+from xclr.graph.stages import GraphKnnConfig
 
 SIZES = (25_000, 50_000, 100_000, 200_000)
 K = 32
@@ -55,11 +55,11 @@ def main() -> None:
         for n in SIZES:
             command = [sys.executable, "-m", "tests.bench.costs", method, str(n)]
             found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            said = graph(n, width, config(method))
+            said = comparison(n, width, config(method))
             print(f"{method:12} {n:>10,}  measured {found}")
             print(f"{'':23}  estimate {said.core_hours * 3600:.1f} s, {said.memory_gb:.2f} GiB", flush=True)
         for n, wide in ((1_000_000, 384), (3_318_333, 768), (12_423_374, 768)):
-            said = graph(n, wide, config(method))
+            said = comparison(n, wide, config(method))
             print(
                 f"{method:12} {n:>10,} x {wide}  estimate {said.core_hours:,.1f} core-hours, {said.memory_gb:.1f} GiB"
             )

@@ -26,9 +26,11 @@ import pyarrow.parquet as pq
 from tests.bench.measure import Figure
 from xclr.artifact import Artifact, Digest
 from xclr.captions import run as run_captions
+from xclr.captions.stages import CAPTIONS, CaptionsConfig
 from xclr.images import run as run_images
+from xclr.images.stages import IMAGES, ImagesConfig
 from xclr.recipe import DataConfig, DownloadConfig
-from xclr.stages import CaptionsConfig, ImagesConfig, Stage
+from xclr.stage import Stage
 
 VERSION = "img2dataset==1.47.0"
 ROOT = Path(__file__).parents[2]
@@ -152,8 +154,8 @@ def download(table: Path, out: Path) -> None:
         download=DownloadConfig(connections=THREADS, per_host=THREADS, workers=1),
     )  # fmt: skip
     config = CaptionsConfig(data=data, sha256=())
-    run_captions(Stage("captions", "captions", config), made[0].path, lambda *seen: None)
-    images = Stage("images", "images", ImagesConfig(data=data, sha256=()), {"captions": made[0]})
+    run_captions(Stage(CAPTIONS, "captions", config), made[0].path, lambda *seen: None)
+    images = Stage(IMAGES, "images", ImagesConfig(data=data, sha256=()), {"captions": made[0]})
     run_images(images, made[1].path, lambda *seen: None)
 
 

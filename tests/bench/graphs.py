@@ -25,7 +25,7 @@ from tests.bench.measure import Figure, compare, spent
 from tests.bench.words import texts
 from xclr.graph import SentenceEncoder, self_join
 from xclr.graph.approximate import approximate_join
-from xclr.stages import GraphKnnConfig
+from xclr.graph.stages import GraphKnnConfig
 from xclr.textmodel import locate
 
 SIZES = (16_384, 32_768)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import DESKTOP, HOSTILE, PHONE
-from tests.flows.finished import finish, own_recipe
-from xclr import stages
+from tests.kit.finished import finish, own_recipe
+from tests.kit.pages import DESKTOP, HOSTILE, PHONE
+from xclr.graph.stages import GRAPH_REPORT
+from xclr.pipeline import pipeline
 from xclr.recipe import TrainConfig
 from xclr.store import Store
 
@@ -21,7 +22,8 @@ def path(tmp_path_factory):
     recipe = recipe.model_copy(update={"train": TrainConfig(**recipe.train.model_dump() | {"epochs": 1})})
     finish(folder / "home", recipe)
     store = Store(folder / "home")
-    return store.reference(stages.data_stages(recipe, store)["graph_report"].digest).path / "graph.html"
+    (report,) = pipeline(recipe, store).of(GRAPH_REPORT)
+    return store.reference(report.digest).path / "graph.html"
 
 
 def shown(page):

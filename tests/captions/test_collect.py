@@ -17,15 +17,16 @@ from xclr import schema
 from xclr.captions import SOURCES, normalise, run
 from xclr.captions.collect import BATCH, Keys, by_name
 from xclr.captions.collect import first_rows as firsts_of
+from xclr.captions.stages import CAPTIONS, CaptionsConfig
 from xclr.captions.text import key
 from xclr.recipe import DataConfig
-from xclr.stages import CaptionsConfig, Stage
+from xclr.stage import Stage
 
 
 def collect(data, out):
     """Runs the stage; returns the table, what was produced and the progress that was told."""
     seen = []
-    stage = Stage("captions", "captions", CaptionsConfig(data=data, sha256=("0",)))
+    stage = Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=("0",)))
     produced = run(stage, out, lambda done, total: seen.append((done, total)))
     return schema.read(out / "captions.parquet", schema.CAPTIONS), produced, seen
 
@@ -171,10 +172,11 @@ import json, re, sys
 from pathlib import Path
 from xclr.captions import run
 from xclr.recipe import DataConfig
-from xclr.stages import CaptionsConfig, Stage
+from xclr.captions.stages import CaptionsConfig
+from xclr.stage import Stage
 label = "kind" if sys.argv[1] == "table" else None
 data = DataConfig(source=sys.argv[1], path=Path(sys.argv[2]), label_column=label)
-stage = Stage("captions", "captions", CaptionsConfig(data=data, sha256=()))
+stage = Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=()))
 produced = run(stage, Path(sys.argv[3]), lambda done, total: None)
 peak_kib = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 print(json.dumps(produced.stats | {"peak": peak_kib * 1024}))

@@ -6,9 +6,10 @@ import pytest
 
 from xclr import schema
 from xclr.captions import SOURCES, run
+from xclr.captions.stages import CAPTIONS, CaptionsConfig
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
-from xclr.stages import CaptionsConfig, Stage
+from xclr.stage import Stage
 
 PAIRS = [("a  dog", "http://host/a.jpg"), ("a cat , asleep", "https://host/b.jpg"), ('a "quote', "http://host/a.jpg")]
 
@@ -72,7 +73,7 @@ def test_a_picture_stands_once_and_a_caption_s_first_row_is_named(source, tmp_pa
              ("a cow", "http://h/3"), ("a  dog ", "http://h/4"), ("a cow", "http://h/5")]  # fmt: skip
     (tmp_path / "all.tsv").write_text("".join(line(source, *pair) for pair in pairs))
     stage = Stage(
-        "captions", "captions", CaptionsConfig(data=DataConfig(source=source, path=tmp_path / "all.tsv"), sha256=())
+        CAPTIONS, "captions", CaptionsConfig(data=DataConfig(source=source, path=tmp_path / "all.tsv"), sha256=())
     )
     produced = run(stage, tmp_path, lambda done, total: None)
     table = schema.read(tmp_path / "captions.parquet", schema.CAPTIONS).to_pylist()

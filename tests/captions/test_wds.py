@@ -8,10 +8,11 @@ import pytest
 from tests.captions.test_imagenet import added
 from xclr import schema
 from xclr.captions import SOURCES, run
+from xclr.captions.stages import CAPTIONS, CaptionsConfig
 from xclr.datafiles import captions_listing, source_files
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
-from xclr.stages import CaptionsConfig, Stage
+from xclr.stage import Stage
 
 
 def write(path, samples):
@@ -45,7 +46,7 @@ def data(tmp_path):
 
 def test_samples_become_rows_whose_pictures_stay_in_the_tars(data, tmp_path):
     (tmp_path / "out").mkdir()
-    stage = Stage("captions", "captions", CaptionsConfig(data=data, sha256=()))
+    stage = Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=()))
     produced = run(stage, tmp_path / "out", lambda done, total: None)
     assert produced.files == ("captions.parquet", "places.parquet")
     rows = schema.read(tmp_path / "out" / "captions.parquet", schema.CAPTIONS).to_pylist()

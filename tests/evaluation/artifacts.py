@@ -17,9 +17,9 @@ from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
 from xclr.evaluation.heads import LinearHead, Standardiser
 from xclr.images import decode
 from xclr.recipe import DataConfig, ObjectiveConfig, TrainConfig, XCLRConfig
-from xclr.stages import PretrainConfig
 from xclr.training import build_backbone
 from xclr.training.batches import source_side
+from xclr.training.stages import PretrainConfig
 from xclr.training.views import PLAIN, still
 
 ABOUT = {"digest": "0" * 32, "config": {}}

@@ -5,11 +5,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.evaluation.test_features import Passed
-from tests.flows.finished import finish
+from tests.kit.finished import finish
 from tests.training.home import RECIPE
 from xclr import schema
+from xclr.pipeline import pipeline
 from xclr.recipe import SUITES, parse_recipe
-from xclr.stages import pipeline
 from xclr.store import Store
 
 TRAINED = [name for name in SUITES if name != "finetune"]  # those that do not train the backbone
@@ -35,7 +35,7 @@ def judged(tmp_path_factory):
 
 def of_kind(judged, *kinds):
     store, planned, _ = judged
-    return [(stage, store.find(stage.digest)) for stage in planned if stage.kind in kinds]
+    return [(stage, store.find(stage.digest)) for stage in planned if stage.kind.name in kinds]
 
 
 def test_each_picture_of_a_checkpoint_goes_through_the_backbone_once_over_all_suites(judged):
@@ -49,7 +49,7 @@ def test_each_picture_of_a_checkpoint_goes_through_the_backbone_once_over_all_su
     data = {
         role.digest: store.manifest(role).stats["rows"] for stage, _ in seen if (role := stage.inputs.get("benchmark"))
     }
-    own = [len(np.load(made.path / "rows.npy")) for stage, made in seen if stage.kind == "features"]
+    own = [len(np.load(made.path / "rows.npy")) for stage, made in seen if stage.kind.name == "features"]
     assert len(data) == 4 and len(per_checkpoint) == len(own) == 2
     assert passed == sum(map(sum, per_checkpoint.values())) == 2 * sum(data.values()) + sum(own)
 

@@ -7,9 +7,10 @@ from xclr import schema
 from xclr.errors import DataError
 from xclr.evaluation import Score
 from xclr.evaluation.comparison import ORDER, run
+from xclr.evaluation.stages import COMPARISON, ComparisonConfig
 from xclr.evaluation.suite import score_table
 from xclr.recipe import SimCLRConfig, XCLRConfig
-from xclr.stages import ComparisonConfig, Stage
+from xclr.stage import Stage
 
 SCORES = [
     Score("linear", "vendor", "top1", 0.2, 10, 0.1, "bootstrap"),
@@ -25,7 +26,7 @@ def scores_of(home, objective, seed):
 
 
 def compare(tmp_path, inputs):
-    stage = Stage("comparison", "comparison", ComparisonConfig(dataset="emoji"), inputs)
+    stage = Stage(COMPARISON, "comparison", ComparisonConfig(dataset="emoji"), inputs)
     produced = run(stage, tmp_path, lambda done, total: None)
     return produced, schema.read(tmp_path / "scores.parquet", schema.SCORES).to_pylist()
 

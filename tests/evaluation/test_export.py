@@ -16,17 +16,20 @@ import torch
 from PIL import Image
 
 from tests.training.home import Home, commit, make_home, no_progress, one_thread
-from xclr import captions, images, stages
+from xclr import captions, images
 from xclr.benchmarks import READERS, Tree
+from xclr.captions import stages as captions_stages
 from xclr.captions.emoji import taxonomy
 from xclr.datafiles import EMOJI_FILES
 from xclr.errors import DataError
 from xclr.evaluation import export
 from xclr.evaluation.export_drawings import SIDE, Scenery, bordered, bounding_box, plain, trained, variants
 from xclr.evaluation.export_layouts import Emoji, imagenet, imagenet9, mit_states, read_emoji, real, spelled
+from xclr.evaluation.stages import EXPORT, ExportConfig
 from xclr.images import read_pictures
+from xclr.images import stages as images_stages
 from xclr.recipe import DataConfig, Recipe
-from xclr.stages import ExportConfig, Stage
+from xclr.stage import Stage
 from xclr.store import Store
 from xclr.training.views import GROUPS, TEXTURE_SIDE, TEXTURES, premultiplied, texture_bank
 
@@ -57,8 +60,10 @@ class Made:
 def small_home(folder, limit):
     """The artifacts that an export reads."""
     store, recipe = Store(folder), Recipe(name="part", data=DataConfig(limit=limit))
-    found = commit(store, stages.captions(recipe, store), captions.run)
-    return Home(store, {"captions": found, "images": commit(store, stages.images(recipe, store, found), images.run)})
+    found = commit(store, captions_stages.captions(recipe, store), captions.run)
+    return Home(
+        store, {"captions": found, "images": commit(store, images_stages.images(recipe, store, found)[-1], images.run)}
+    )
 
 
 def write(home, out, progress=no_progress, **config):
@@ -67,7 +72,7 @@ def write(home, out, progress=no_progress, **config):
     roles = {role: home.artifacts[role] for role in ("captions", "images")}
     with one_thread():
         produced = export.run(
-            Stage("export", "export", ExportConfig(**{"background": 0.8} | config), roles), out, progress
+            Stage(EXPORT, "export", ExportConfig(**{"background": 0.8} | config), roles), out, progress
         )
     assert {path.name for path in out.iterdir()} == set(produced.files)
     return produced.stats
@@ -477,7 +482,7 @@ def test_another_source_is_refused(home, tmp_path):
     (tmp_path / "pictures.csv").write_text("caption,image\na dog,dog.png\na cat,cat.png\n")
     store = Store(tmp_path / "home")
     recipe = Recipe(name="mine", data=DataConfig(source="table", path=tmp_path / "pictures.csv"))
-    table = commit(store, stages.captions(recipe, store), captions.run)
+    table = commit(store, captions_stages.captions(recipe, store), captions.run)
     with pytest.raises(DataError, match=r"(?s)pictures of table.*data\.source: emoji"):
         read_emoji(table, home.artifacts["images"])
 

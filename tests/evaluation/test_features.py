@@ -9,16 +9,19 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from tests.benchmarks import trees
-from tests.training.home import RECIPE, commit, make_home, no_progress, one_thread
-from xclr import shards, stages
+from tests.training.home import RECIPE, commit, data_sets, make_home, no_progress, one_thread, training_data
 from xclr.errors import DataError
 from xclr.evaluation import benchmark, features, load_features
+from xclr.evaluation import stages as evaluation_stages
 from xclr.evaluation.network import open_network
 from xclr.evaluation.pictures import normalised, prepare
+from xclr.evaluation.stages import FEATURES, FeaturesConfig
 from xclr.images import PictureFiles
 from xclr.recipe import RandomConfig, parse_recipe
-from xclr.stages import FeaturesConfig, Stage
+from xclr.stage import Stage
+from xclr.store import Store
 from xclr.training import pretrain
+from xclr.training import stages as training_stages
 
 
 class Passed:
@@ -53,7 +56,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def inputs(home):
     """What the stage reads; the checkpoint is of an untrained backbone of 32 features."""
-    chosen = stages.pretrain(RECIPE, RandomConfig(), 0, home.artifacts)
+    chosen = training_stages.pretrain(RECIPE, RandomConfig(), 0, training_data(home.artifacts))
     checkpoint = commit(home.store, chosen, pretrain.run)
     return {"checkpoint": checkpoint} | {role: home.artifacts[role] for role in ("captions", "images")}
 
@@ -68,7 +71,7 @@ def done(inputs, tmp_path_factory):
 
 
 def stage_of(inputs, **config):
-    return Stage("features", "features", FeaturesConfig(**config), inputs)
+    return Stage(FEATURES, "features", FeaturesConfig(**config), inputs)
 
 
 def test_every_usable_row_that_a_split_uses_has_its_vector(home, done):
@@ -100,7 +103,7 @@ def test_pictures_by_themselves_give_what_large_batches_gave(inputs, done):
 
 def test_the_cut_of_the_work_changes_nothing(inputs, done, tmp_path):
     stage = stage_of(inputs, shard=90)
-    number = shards.count(stage)
+    number = stage.pieces(Store.of(inputs["checkpoint"].path)).shards
     assert number == 5
     with Passed() as passed:
         features.run_shard(stage, tmp_path, 3, no_progress)
@@ -129,9 +132,9 @@ def of_tree(home, inputs, root):
     recipe = parse_recipe(
         RECIPE.model_dump(mode="json") | {"evaluate": {"suites": ["knn"], "roots": {"imagenet": str(root)}}}, "tiny"
     )
-    made = commit(home.store, stages.benchmark(recipe, "imagenet", None), benchmark.run)
-    roles = {"checkpoint": inputs["checkpoint"], "benchmark:imagenet": made}
-    return stages.benchmark_features(recipe, "random seed 0", "imagenet", roles)
+    made = commit(home.store, evaluation_stages.benchmark(recipe, "imagenet", None), benchmark.run)
+    data = data_sets(inputs | {"benchmark": made})
+    return evaluation_stages.benchmark_features(recipe, "random seed 0", inputs["checkpoint"], "imagenet", data)
 
 
 def test_a_data_set_s_pictures_are_read_where_they_lie(home, inputs, tree, tmp_path):

@@ -11,8 +11,8 @@ from xclr.evaluation.data import Ragged, of_split
 from xclr.evaluation.few_shot import PERCENTS, few_shot_suite, one_rate, shares
 from xclr.evaluation.linear import best_of, fit_head
 from xclr.evaluation.score import t_half_width
+from xclr.evaluation.stages import SuiteConfig
 from xclr.recipe import ProbeConfig
-from xclr.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="few-shot", bootstrap=100, seed=0, probe=ProbeConfig(solver="lbfgs", weight_decays=(1e-2,)))
 NAMES = [f"{percent}-percent" for percent in (1, 2, 5, 10, 25, 100)]

@@ -7,7 +7,7 @@ from tests.evaluation.artifacts import coordinate_head, imagenet_like, votes
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged, of_split
 from xclr.evaluation.imagenet import imagenet_suite
 from xclr.evaluation.linear import fit_head
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="imagenet", bootstrap=100, seed=0)
 

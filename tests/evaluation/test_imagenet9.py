@@ -6,7 +6,7 @@ from xclr.benchmarks.imagenet9 import VARIANTS
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
 from xclr.evaluation.imagenet9 import gap, imagenet9_suite
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="imagenet9", bootstrap=2000, seed=0)
 MAPPING = np.array([0, 0, 1, -1, 2, 2])  # of six classes

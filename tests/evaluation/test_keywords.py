@@ -18,7 +18,7 @@ from xclr.evaluation.keywords import (
     keywords_suite,
     mean_precision,
 )
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="keywords", bootstrap=100, seed=0)
 

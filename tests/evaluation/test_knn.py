@@ -8,7 +8,7 @@ from tests.evaluation.artifacts import imagenet_like
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, Ragged, of_split
 from xclr.evaluation.knn import knn_suite, vote
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="knn", bootstrap=100, seed=0)
 

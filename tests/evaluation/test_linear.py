@@ -8,8 +8,8 @@ from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, Ragged, of_split
 from xclr.evaluation.heads import load_head, save_head
 from xclr.evaluation.linear import accuracies, best_of, fit_head, linear_suite, listed_accuracies
+from xclr.evaluation.stages import SuiteConfig
 from xclr.recipe import ProbeConfig
-from xclr.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="linear", bootstrap=100, seed=0)
 

@@ -9,8 +9,8 @@ from tests.evaluation.artifacts import imagenet_like
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
 from xclr.evaluation.mit_states import halves, mit_states_suite
+from xclr.evaluation.stages import SuiteConfig
 from xclr.recipe import ProbeConfig
-from xclr.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="mit-states", bootstrap=100, seed=0, probe=ProbeConfig(epochs=5))
 CLASSES = st.lists(st.integers(0, 12), min_size=1, max_size=80)

@@ -13,7 +13,7 @@ from xclr.evaluation.imagenet9 import imagenet9_suite
 from xclr.evaluation.objectnet import objectnet_suite
 from xclr.evaluation.probed import labelled, mapped, probe_of
 from xclr.evaluation.real import real_suite
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="imagenet", bootstrap=100, seed=0)
 

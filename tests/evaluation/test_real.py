@@ -5,7 +5,7 @@ from tests.evaluation.artifacts import coordinate_head, votes
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
 from xclr.evaluation.real import real_suite
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="real", bootstrap=100, seed=0)
 

@@ -14,7 +14,7 @@ from xclr.errors import DataError
 from xclr.evaluation import retrieval as module
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
 from xclr.evaluation.retrieval import SAMPLE, among_best, recalls, retrieval_suite, spaced
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="retrieval", bootstrap=100, seed=0)
 SPLITS, DEPTHS = ("image-to-text", "text-to-image"), (1, 5, 10)

@@ -20,7 +20,7 @@ from xclr.evaluation.score import (
     summarise,
     t_half_width,
 )
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 CONFIG = SuiteConfig(suite="linear", bootstrap=200, seed=0)
 

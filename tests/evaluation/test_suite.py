@@ -11,9 +11,10 @@ from tests.evaluation.artifacts import emoji_like, write_captions, write_checkpo
 from xclr import schema
 from xclr.errors import DataError
 from xclr.evaluation import Labels, Ragged
+from xclr.evaluation.stages import SUITE, SuiteConfig
 from xclr.evaluation.suite import by_name, function_of, run
 from xclr.recipe import SUITES, CLIPConfig, EvalConfig
-from xclr.stages import Stage, SuiteConfig
+from xclr.stage import Stage
 
 
 def stage_of(tmp_path, suite, objective=None):
@@ -23,7 +24,7 @@ def stage_of(tmp_path, suite, objective=None):
         "checkpoint": write_checkpoint(tmp_path, objective),
         "labels": write_captions(tmp_path, labels, annotated=True),
     }
-    return Stage("suite", suite, SuiteConfig(suite=suite, bootstrap=100, seed=0), inputs)
+    return Stage(SUITE, suite, SuiteConfig(suite=suite, bootstrap=100, seed=0), inputs)
 
 
 @pytest.mark.parametrize(("suite", "metric"), [("linear", "vendor_per_class"), ("keywords", "concepts_map")])

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from xclr.errors import DataError, RecipeError
 from xclr.evaluation import zero_shot as module
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
+from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.towers import PairTowers
 from xclr.evaluation.zero_shot import (
     class_vectors,
@@ -23,7 +24,6 @@ from xclr.evaluation.zero_shot import (
 )
 from xclr.graph.wordnet import shipped
 from xclr.recipe import TrainConfig
-from xclr.stages import SuiteConfig
 from xclr.training.model import projector
 from xclr.training.objectives import scratch_text
 from xclr.training.words import Vocabulary, vocabulary

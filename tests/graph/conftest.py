@@ -9,8 +9,11 @@ import pytest
 
 from xclr import schema
 from xclr.artifact import Artifact, Digest
-from xclr.graph import run_embeddings
-from xclr.stages import Config, EmbeddingsConfig, Stage
+from xclr.graph.embed import run as run_embeddings
+from xclr.graph.stages import EmbeddingsConfig
+from xclr.pipeline import KINDS
+from xclr.recipe import Config
+from xclr.stage import Stage
 from xclr.textmodel import locate
 
 MINILM = locate("sentence-transformers/all-MiniLM-L6-v2")
@@ -54,7 +57,7 @@ def captions_artifact(path: Path, rows: list[tuple[str, int | None]]) -> Artifac
 
 def make_stage(kind: str, config: Config, *inputs: Artifact) -> Stage:
     """A stage over the given inputs."""
-    return Stage(kind, kind, config, {each.kind: each for each in inputs})
+    return Stage(KINDS[kind], kind, config, {each.kind: each for each in inputs})
 
 
 def no_progress(done: int, total: int, ok: int | None = None) -> None:

@@ -9,11 +9,12 @@ import pytest
 from tests.graph.conftest import captions_artifact, captions_table, make_stage, no_progress
 from xclr import schema
 from xclr.errors import DataError, RecipeError
-from xclr.graph import run_class_graph
 from xclr.graph.classes import class_vectors, cosine, random_class, read_labels
+from xclr.graph.classes import run as run_class_graph
 from xclr.graph.embed import representatives
 from xclr.graph.encoder import SentenceEncoder
-from xclr.stages import ClassGraphConfig, Stage
+from xclr.graph.stages import CLASS_GRAPH, ClassGraphConfig
+from xclr.stage import Stage
 from xclr.textmodel import locate
 
 
@@ -117,7 +118,7 @@ def with_classes(folder, classes):
 
 
 def run_on(artifact, settings, out):
-    run_class_graph(Stage("class_graph", "class graph", settings, {"captions": artifact}), out, no_progress)
+    run_class_graph(Stage(CLASS_GRAPH, "class graph", settings, {"captions": artifact}), out, no_progress)
     return matrix(out / "graph_class.parquet")
 
 

@@ -14,9 +14,10 @@ from tests.graph.conftest import MINILM, ROWS, captions_artifact, captions_table
 from xclr import schema
 from xclr.artifact import Manifest
 from xclr.errors import DataError
-from xclr.graph import SentenceEncoder, embed_captions, run_embeddings
+from xclr.graph import SentenceEncoder, embed_captions
 from xclr.graph.embed import CHUNK, distinct, read_captions, representatives, table
-from xclr.stages import EmbeddingsConfig, precision_lost
+from xclr.graph.embed import run as run_embeddings
+from xclr.graph.stages import EmbeddingsConfig, tell_precision
 
 
 class LetterEncoder:
@@ -109,8 +110,8 @@ def test_a_lower_precision_is_named_and_its_loss_is_told(captions, tmp_path):
         digests.add(stage.digest)
         (out := tmp_path / precision).mkdir()
         stats = run_embeddings(stage, out, no_progress).stats
-        told = precision_lost(Manifest.model_construct(stats=stats))
-        assert (told is None) == (precision == "float32")
+        told = " ".join(tell_precision(Manifest.model_construct(stats=stats)))
+        assert (not told) == (precision == "float32")
         if told:
             assert 0 < stats["loss_mean"] <= stats["loss_max"] < 0.2
             assert precision in told and f"{stats['loss_mean']:.1e}" in told

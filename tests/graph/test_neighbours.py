@@ -12,9 +12,10 @@ import torch
 from tests.graph.conftest import ROWS, captions_artifact, make_stage, no_progress
 from xclr import schema, shards
 from xclr.errors import DataError
-from xclr.graph import TopK, neighbours, run_graph
+from xclr.graph import TopK, neighbours
 from xclr.graph.neighbours import cosines, mean_similarity, near_duplicates
-from xclr.stages import GraphKnnConfig
+from xclr.graph.neighbours import run as run_graph
+from xclr.graph.stages import GraphKnnConfig
 
 NODES = [0, 1, 2, 4, 5, 6, 7, 8, 9, 11, 12]
 

@@ -16,13 +16,16 @@ from PIL import Image
 from tests.graph.conftest import artifact, captions_artifact, make_stage, no_progress
 from tests.images.pictures import encode
 from tests.training.home import commit
-from xclr import schema, stages
+from xclr import schema
+from xclr.captions import stages as captions_stages
 from xclr.graph import report
+from xclr.graph import stages as graph_stages
 from xclr.graph.report import BATCHES, TEMPERATURES, Pairs, components, largest, read, target_entropies
-from xclr.job import RUNNERS
+from xclr.graph.stages import ReportConfig
+from xclr.images import stages as images_stages
 from xclr.objective import soft_targets
+from xclr.pipeline import KINDS
 from xclr.recipe import Recipe
-from xclr.stages import ReportConfig
 from xclr.store import Store
 
 
@@ -133,15 +136,15 @@ def inputs(tmp_path_factory):
         "name": "t", "data": {"source": "table", "path": str(folder / "t.parquet")}, "graph": {"k": 4, "cutoff": 0.2},
     })  # fmt: skip
     store = Store(folder / "home")
-    made = {"captions": commit(store, stages.captions(recipe, store), runner("captions"))}
-    made["images"] = commit(store, stages.images(recipe, store, made["captions"]), runner("images"))
-    made["embeddings"] = commit(store, stages.embeddings(recipe, store, made["captions"]), runner("embeddings"))
-    made["graph"] = commit(store, stages.graph(recipe, made["captions"], made["embeddings"]), runner("graph"))
-    return stages.graph_report(recipe, made)
+    made = {"captions": commit(store, captions_stages.captions(recipe, store), runner("captions"))}
+    made["images"] = commit(store, images_stages.images(recipe, store, made["captions"])[-1], runner("images"))
+    made["embeddings"] = commit(store, graph_stages.embeddings(recipe, store, made["captions"]), runner("embeddings"))
+    made["graph"] = commit(store, graph_stages.graph(recipe, made["captions"], made["embeddings"]), runner("graph"))
+    return graph_stages.graph_report(recipe, **made)
 
 
 def runner(kind):
-    return importlib.import_module(RUNNERS[kind]).run
+    return importlib.import_module(KINDS[kind].run).run
 
 
 def test_the_page_shows_pictures_that_are_there(inputs, tmp_path):

@@ -16,11 +16,11 @@ from xclr.graph import (
     SameRow,
     SimilaritySource,
     open_similarity,
-    run_class_graph,
-    run_graph,
 )
+from xclr.graph.classes import run as run_class_graph
+from xclr.graph.neighbours import run as run_graph
+from xclr.graph.stages import ClassGraphConfig, GraphKnnConfig
 from xclr.recipe import TargetGraph
-from xclr.stages import ClassGraphConfig, GraphKnnConfig
 
 ROWS_ASKED = torch.tensor([3, 0, 8, 12, 7, 10])
 COLS_ASKED = torch.tensor([10, 12, 0, 1, 5, 11, 8, 3])

@@ -11,9 +11,11 @@ from PIL import Image
 
 from xclr.artifact import Artifact, Digest
 from xclr.captions import run as run_captions
+from xclr.captions.stages import CAPTIONS, CaptionsConfig
 from xclr.images import run as run_images
+from xclr.images.stages import IMAGES, ImagesConfig
 from xclr.recipe import DataConfig
-from xclr.stages import CaptionsConfig, ImagesConfig, Stage
+from xclr.stage import Stage
 
 
 def encode(picture, kind="PNG", **options):
@@ -38,8 +40,8 @@ def prepare(data, folder):
     captions, images = (Artifact(kind, Digest(kind, "0" * 32), folder / kind) for kind in ("captions", "images"))
     for each in (captions, images):
         each.path.mkdir(parents=True)
-    run_captions(Stage("captions", "captions", CaptionsConfig(data=data, sha256=())), captions.path, no_progress)
-    return Stage("images", "images", ImagesConfig(data=data, sha256=()), {"captions": captions}), images
+    run_captions(Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=())), captions.path, no_progress)
+    return Stage(IMAGES, "images", ImagesConfig(data=data, sha256=()), {"captions": captions}), images
 
 
 def pack(data, folder, **options):

@@ -30,11 +30,12 @@ from xclr.artifact import Artifact, Digest
 from xclr.errors import JobError
 from xclr.images import run as run_images
 from xclr.images import workers
-from xclr.images.fetch import Outcome
+from xclr.images.outcome import Outcome
 from xclr.images.pack import run_shard
+from xclr.images.stages import IMAGES
 from xclr.picture import judge
 from xclr.recipe import DataConfig, DownloadConfig
-from xclr.stages import Stage
+from xclr.stage import Stage
 
 EDGE = 32
 QUICK = DownloadConfig(total_s=1.5, read_s=1.0, connect_s=1.0, tries=2, workers=2, most_bytes=LIMIT * 3)
@@ -177,7 +178,7 @@ RUN = """
 import sys
 from pathlib import Path
 from xclr.images import run
-from xclr.stages import Stage
+from xclr.stage import Stage
 stage = Stage.from_json(Path(sys.argv[1]).read_text())
 run(stage, Path(sys.argv[2]), lambda done, total, ok: print(done, flush=True))
 """
@@ -295,7 +296,7 @@ def test_the_next_generation_fetches_only_what_was_lost_and_holds_all(tmp_path):
         server.asked.clear()
         config = stage.config.model_copy(update={"generation": 1, "retry": ("http_5xx", "timeout")})
         before = Artifact("images", Digest("images", "0" * 32), images.path)
-        later = Stage("images", "images, generation 1", config, stage.inputs | {"before": before})
+        later = Stage(IMAGES, "images, generation 1", config, stage.inputs | {"before": before})
         out = tmp_path / "second"
         out.mkdir()
         produced = run_images(later, out, no_progress)

@@ -10,8 +10,9 @@ import pytest
 
 from tests.images.pictures import PNG
 from tests.images.server import LIMIT, certificate, server_context, serving
-from xclr import __version__, schema
-from xclr.images.fetch import Limits, downloading, forbids
+from xclr import __version__, heads
+from xclr.images.fetch import downloading, forbids
+from xclr.images.outcome import Limits
 
 LOCAL = ("127.0.0.1",)
 QUICK = {"allow_hosts": LOCAL, "connect_s": 5.0, "read_s": 5.0, "total_s": 5.0, "most_bytes": LIMIT, "backoff_s": 0.0}
@@ -72,7 +73,7 @@ def test_every_answer_has_the_outcome_it_deserves(server):
     for (path, (status, code, error, attempt)), found in zip(OUTCOMES.items(), outcomes, strict=True):
         assert (found.status, found.http, found.attempt) == (status, code, attempt), path
         assert found.error is None if error is None else error in found.error, path
-        assert found.status in schema.STATUSES
+        assert found.status in heads.STATUSES
         assert found.host == "127.0.0.1"
         assert found.reached == (found.status != "dns")
     packed = [each for path, each in zip(OUTCOMES, outcomes, strict=True) if path.startswith("/packed")]

@@ -9,9 +9,9 @@ from tests.images.pictures import PNG, WEBP
 from tests.images.server import LIMIT, serving
 from tests.images.test_fetch import QUICK
 from xclr.errors import DataError
-from xclr.images.fetch import Limits, Outcome
 from xclr.images.obtain import AHEAD, Breaker, read
 from xclr.images.obtain import obtain as obtain_with
+from xclr.images.outcome import Limits, Outcome
 from xclr.images.workers import Workers
 
 LIMITS = Limits(**QUICK)

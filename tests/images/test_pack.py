@@ -17,7 +17,7 @@ from PIL import Image, features
 
 from tests.images.pictures import HUGE, JPEG, PNG, RED, WEBP, claiming, encode, pack, pack_table, prepare, write_table
 from tests.images.server import serving
-from xclr import schema
+from xclr import heads, schema
 from xclr.errors import DataError
 from xclr.images import decode, read_pictures, usable_rows
 from xclr.images import run as run_images
@@ -62,7 +62,7 @@ def check_rows(images, pictures):
     rows = schema.read(images.path / "images.parquet", schema.IMAGES).to_pylist()
     assert [row["row_id"] for row in rows] == list(range(len(pictures)))
     for row, picture in zip(rows, pictures, strict=True):
-        assert row["status"] in schema.STATUSES
+        assert row["status"] in heads.STATUSES
         assert row["bytes"] == len(picture or b"")
         assert row["sha256"] == hashlib.sha256(picture or b"").hexdigest()
         if row["status"] == "ok":
@@ -224,7 +224,7 @@ RUN = """
 import sys
 from pathlib import Path
 from xclr.images import run
-from xclr.stages import Stage
+from xclr.stage import Stage
 stage = Stage.from_json(Path(sys.argv[1]).read_text())
 run(stage, Path(sys.argv[2]), lambda done, total, ok: print(done, flush=True))
 """

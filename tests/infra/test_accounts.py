@@ -8,9 +8,12 @@ from infra.stage import ensure
 from infra.verify import found, verify
 from tests.images.pictures import write_table
 from tests.images.server import serving
-from tests.infra.conftest import TINY, open_run
-from xclr import heads, stages
+from tests.kit.recipes import TINY
+from tests.kit.runs import open_run
+from xclr import heads
+from xclr.captions import stages as captions_stages
 from xclr.errors import RecipeError, StoreError
+from xclr.images import stages as images_stages
 from xclr.recipe import Recipe
 
 
@@ -29,8 +32,8 @@ def recipe(server, folder):
 
 def made(run):
     """The pictures of all generations."""
-    captions = ensure(run, stages.captions(run.recipe, run.store))
-    return [ensure(run, each) for each in stages.image_generations(run.recipe, run.store, captions)]
+    captions = ensure(run, captions_stages.captions(run.recipe, run.store))
+    return [ensure(run, each) for each in images_stages.images(run.recipe, run.store, captions)]
 
 
 def test_lost_pictures_are_counted_and_tried_again(server, home, tmp_path):
@@ -65,7 +68,9 @@ def test_lost_pictures_are_counted_and_tried_again(server, home, tmp_path):
     assert sum(server.asked.values()) == 10
     seen = accounts(home, again.record)
     assert (seen.generation, seen.statuses, seen.tries) == (1, {"ok": 20, "http_4xx": 10}, {1: 20, 3: 10})
-    current = stages.images(run.recipe, run.store, run.store.reference(stages.captions(run.recipe, run.store).digest))
+    current = images_stages.images(
+        run.recipe, run.store, run.store.reference(captions_stages.captions(run.recipe, run.store).digest)
+    )[-1]
     assert str(current.digest) == seen.digest
     assert current.inputs["before"].digest == first.digest
 

@@ -7,8 +7,10 @@ from infra.cluster import CLUSTERS, Cluster, Resources, cores, load_cluster
 from infra.slurm.submit import Order, _parameters
 from infra.stagejob import StageJob
 from xclr.errors import RecipeError
+from xclr.pipeline import KINDS
 from xclr.recipe import RandomConfig, SimCLRConfig, TrainConfig, load_recipe
-from xclr.stages import KINDS, PretrainConfig, Stage
+from xclr.stage import Stage
+from xclr.training.stages import PRETRAIN, PretrainConfig
 
 
 def written(folder, text):
@@ -136,7 +138,7 @@ def test_weights_without_a_training_need_no_gpus():
     train = TrainConfig()
     for objective, ranks in ((RandomConfig(), 1), (SimCLRConfig(), 8)):
         config = PretrainConfig(objective=objective, train=train, seed=0, dataset="emoji")
-        assert cluster.resources_of(Stage("pretrain", "pretrain", config)).ranks == ranks
+        assert cluster.resources_of(Stage(PRETRAIN, "pretrain", config)).ranks == ranks
 
 
 def additional(resources, folder):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from infra.cluster import Cluster, Resources
-from infra.estimate import PUBLISHED, embedding, expected_captions, graph
-from infra.plan import other_method, plan
-from tests.infra.conftest import CLUSTER, TINY, open_run
-from tests.infra.test_stage import data
-from xclr import stages
+from infra.plan import plan
+from tests.kit.recipes import CLUSTER, TINY
+from tests.kit.runs import data, open_run
+from xclr.graph.estimate import PUBLISHED, compare_methods, comparison, embedding, expected_captions
+from xclr.graph.stages import GRAPH, EmbeddingsConfig, GraphKnnConfig
+from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, load_recipe
-from xclr.stages import EmbeddingsConfig, GraphKnnConfig
 from xclr.store import Store
 
 MINILM, MPNET = (6, 384), (12, 768)
@@ -35,18 +35,18 @@ def cc12m(tmp_path):
 
 def test_the_exact_graph_grows_with_the_square_and_the_approximate_one_slower():
     for method, least, most in (("exact", 3.5, 4.3), ("approximate", 2.5, 3.5)):
-        ratio = graph(2_000_000, 384, config(method=method)).core_hours
-        ratio /= graph(1_000_000, 384, config(method=method)).core_hours
+        ratio = comparison(2_000_000, 384, config(method=method)).core_hours
+        ratio /= comparison(1_000_000, 384, config(method=method)).core_hours
         assert least < ratio < most
 
 
 def test_a_million_captions_are_compared_within_6_gib():
     """The issue's bound on planned memory: n = 1M, d = 384, k = 32."""
-    assert 1 < graph(1_000_000, 384, config()).memory_gb < 6
+    assert 1 < comparison(1_000_000, 384, config()).memory_gb < 6
 
 
 def test_parts_bound_the_memory_of_an_element():
-    whole, cut = (graph(12_000_000, 768, config(part=part)).memory_gb for part in (1 << 30, 1 << 20))
+    whole, cut = (comparison(12_000_000, 768, config(part=part)).memory_gb for part in (1 << 30, 1 << 20))
     assert cut < whole / 4
 
 
@@ -67,7 +67,8 @@ def test_published_data_are_planned_before_they_are_there(cc12m, tmp_path):
     on_gpus = Cluster(name="c", stages={"embeddings": Resources(executor="local", gpus=1)})
     (there,) = [each for each in plan(cc12m(), store, on_gpus) if each.stage == "embeddings"]
     assert there.core_hours is None and there.gpu_hours > 0
-    line = other_method(cc12m(), store)
+    (stage,) = pipeline(cc12m(), store).of(GRAPH)
+    line = compare_methods(stage, store, cc12m())
     assert f"{PUBLISHED['cc12m']:,} captions" in line and "approximate" in line and "78 elements" in line
     few = {each.stage: each for each in plan(cc12m("data.limit=1000"), store, CLUSTER)}
     assert few["graph"].core_hours < planned["graph"].core_hours / 1000
@@ -77,9 +78,9 @@ def test_captions_that_are_there_are_counted_and_a_made_graph_costs_nothing(home
     run = open_run(home)
     data(run)
     recipe = Recipe.model_validate(TINY)
-    stage = stages.data_stages(recipe, run.store)["graph"]
+    (stage,) = pipeline(recipe, run.store).of(GRAPH)
     distinct = run.store.manifest(run.store.find(stage.inputs["captions"].digest)).stats["distinct"]
     assert expected_captions(stage, run.store, recipe.data) == distinct
     planned = {each.stage: each for each in plan(recipe, run.store, CLUSTER)}
     assert planned["graph"].state == "miss" and 0 < planned["graph"].core_hours < 0.1
-    assert other_method(Recipe.model_validate(TINY | {"data": {"source": "emoji"}}), Store(home / "none")) is None
+    assert compare_methods(stage, Store(home / "none"), recipe) is None  # nobody knows how many captions there are

@@ -17,11 +17,11 @@ from infra.ledger import Book, Entry, JobState, this_process
 from infra.plan import plan
 from infra.runs import new_record, read_runs, record_path, write_record
 from infra.slurm.queue import ARRAYS
-from tests.infra.conftest import CLUSTER, TINY, open_run
-from tests.infra.swept import small
-from tests.infra.test_stage import data
-from xclr import stages
+from tests.kit.recipes import CLUSTER, TINY
+from tests.kit.runs import data, open_run
+from tests.kit.sweeps import small
 from xclr.artifact import Digest, Manifest
+from xclr.captions import stages as captions_stages
 from xclr.errors import StoreError
 from xclr.recipe import Recipe
 from xclr.store import MANIFEST, Store, only_writer
@@ -242,7 +242,7 @@ def test_after_gc_the_plan_of_a_kept_recipe_is_what_it_was(home):
     other = open_run(
         home, recipe=Recipe.model_validate(TINY | {"name": "other", "data": {"source": "emoji", "limit": 300}})
     )
-    captions = stages.captions(other.recipe, other.store)
+    captions = captions_stages.captions(other.recipe, other.store)
     data(other)
     other.close("completed")
     record_path(home, other.id).unlink()

@@ -11,10 +11,10 @@ from mlflow import MlflowClient
 from infra import tracking
 from infra.stage import ensure
 from infra.tracking import SweepSummary, sqlite_uri
-from tests.infra.conftest import open_run
-from tests.infra.swept import TAU, open_sweep, small
-from tests.infra.test_stage import data, pretrain_stage
-from xclr import stages
+from tests.kit.runs import data, open_run, training_of
+from tests.kit.sweeps import TAU, open_sweep, small
+from tests.training.home import data_sets
+from xclr.evaluation import stages as evaluation_stages
 from xclr.spool import SPOOL, Spool, read_spool
 from xclr.sweep import spelled
 
@@ -22,9 +22,12 @@ from xclr.sweep import spelled
 def evaluated(home):
     run = open_run(home)
     made = data(run)
-    made["checkpoint"] = ensure(run, pretrain_stage(run, made))
-    made["features"] = ensure(run, stages.features(run.recipe, "simclr seed 0", made["checkpoint"], made))
-    made["suite"] = ensure(run, stages.suite(run.recipe, "linear", "simclr seed 0", made, run.store))
+    made["checkpoint"] = ensure(run, training_of(run.recipe, run.store))
+    shared, title = data_sets(made), "simclr seed 0"
+    made["features"] = ensure(run, evaluation_stages.features(run.recipe, title, made["checkpoint"], shared))
+    shown = evaluation_stages.Made(made["checkpoint"], {None: made["features"]}, None, None)
+    inputs = evaluation_stages.read("linear", shown, shared)
+    made["suite"] = ensure(run, evaluation_stages.suite(run.recipe, "linear", title, inputs, run.store))
     return run, made
 
 

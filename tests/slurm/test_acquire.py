@@ -17,7 +17,9 @@ from tests.infra.conftest import TINY, open_run
 from tests.infra.test_stage import until
 from tests.slurm.conftest import slurm
 from tests.slurm.test_jobs import element
-from xclr import shards, stages
+from xclr import shards
+from xclr.captions import stages as captions_stages
+from xclr.images import stages as images_stages
 from xclr.recipe import DownloadConfig, Recipe
 
 ROWS, SHARD, HELD = 80, 20, 50  # the held row is in the third of four shards
@@ -34,8 +36,8 @@ def test_a_killed_element_of_the_array_runs_again_alone(cluster, home, tmp_path)
             TINY | {"data": json.loads(data.model_dump_json()), "retries": {"lost_after_s": 5}, "name": "pictures"}
         )
         run = open_run(home, recipe=recipe, cluster=where)
-        captions = ensure(run, stages.captions(run.recipe, run.store))
-        stage = stages.images(run.recipe, run.store, captions)
+        captions = ensure(run, captions_stages.captions(run.recipe, run.store))
+        stage = images_stages.images(run.recipe, run.store, captions)[-1]
         out = run.store.reference(stage.digest).path
         thread = threading.Thread(target=ensure, args=(run, stage))
         thread.start()

@@ -14,8 +14,10 @@ from tests.infra.test_stage import until
 from tests.slurm.conftest import slurm
 from tests.slurm.test_jobs import element
 from tests.training.home import commit, write_vectors
-from xclr import schema, shards, stages
-from xclr.graph import run_graph
+from xclr import schema, shards
+from xclr.captions import stages as captions_stages
+from xclr.graph import stages as graph_stages
+from xclr.graph.neighbours import run as run_graph
 from xclr.recipe import Recipe
 
 PIECES = 10  # pairs of four parts
@@ -29,11 +31,11 @@ def recipe(part: int, block: int) -> Recipe:
 def test_a_killed_element_of_the_array_runs_again_alone(cluster, home):
     slow = Resources(executor="slurm", threads=1, timeout_min=60, parallel=2)
     run = open_run(home, recipe=recipe(1000, 1), cluster=Cluster(name="test", stages={"graph": slow}))
-    captions = ensure(run, stages.captions(run.recipe, run.store))
-    embeddings = commit(run.store, stages.embeddings(run.recipe, run.store, captions), write_vectors)
+    captions = ensure(run, captions_stages.captions(run.recipe, run.store))
+    embeddings = commit(run.store, graph_stages.embeddings(run.recipe, run.store, captions), write_vectors)
     nodes = int(run.store.manifest(captions).stats["distinct"])
-    stage = stages.graph(recipe(-(-nodes // 4), 1), captions, embeddings)
-    assert shards.count(stage) == PIECES
+    stage = graph_stages.graph(recipe(-(-nodes // 4), 1), captions, embeddings)
+    assert stage.pieces(run.store).shards == PIECES
     out = run.store.reference(stage.digest).path
     thread = threading.Thread(target=ensure, args=(run, stage))
     thread.start()
@@ -47,7 +49,7 @@ def test_a_killed_element_of_the_array_runs_again_alone(cluster, home):
     assert second.before == (JobState.GONE,)
     again = slurm("squeue", "--states=all", "--array", "--noheader", f"--name={second.name}", "--format=%i").split()
     assert len(again) == 1, "one element was missing"
-    whole = stages.graph(recipe(1000, 64), captions, embeddings)
+    whole = graph_stages.graph(recipe(1000, 64), captions, embeddings)
     assert whole.digest == stage.digest, "how the work is cut names nothing"
     (folder := home / "whole").mkdir()
 

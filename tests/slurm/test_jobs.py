@@ -19,8 +19,10 @@ from infra.stage import ensure
 from tests.infra.conftest import TINY, open_run
 from tests.infra.test_stage import pretrained, until
 from tests.slurm.conftest import everything_taken, losses, on_slurm, recipe, slurm
-from xclr import shards, stages
+from xclr import shards
 from xclr.artifact import Digest
+from xclr.captions import stages as captions_stages
+from xclr.graph import stages as graph_stages
 from xclr.recipe import Recipe
 from xclr.spool import SPOOL, read_spool
 
@@ -90,9 +92,9 @@ def test_an_array_comes_in_pieces_and_only_missing_elements_run_again(cluster, h
     slurm_for = {"embeddings": Resources(executor="slurm", threads=1, timeout_min=60, parallel=2)}
     where = Cluster(name="test", stages=slurm_for)
     run = open_run(home, recipe=small, cluster=where)
-    captions = ensure(run, stages.captions(run.recipe, run.store))
-    stage = stages.embeddings(run.recipe, run.store, captions)
-    number = shards.count(stage)
+    captions = ensure(run, captions_stages.captions(run.recipe, run.store))
+    stage = graph_stages.embeddings(run.recipe, run.store, captions)
+    number = stage.pieces(run.store).shards
     assert number > 4
     out = run.store.reference(stage.digest).path
     thread = threading.Thread(target=ensure, args=(run, stage))
@@ -109,7 +111,9 @@ def test_an_array_comes_in_pieces_and_only_missing_elements_run_again(cluster, h
     again = slurm("squeue", "--states=all", "--array", "--noheader", f"--name={second.name}", "--format=%i").split()
     assert len(again) == 1, "one element was missing"
     plain = open_run(home.parent / "plain", recipe=small)
-    reference = ensure(plain, stages.embeddings(small, plain.store, ensure(plain, stages.captions(small, plain.store))))
+    reference = ensure(
+        plain, graph_stages.embeddings(small, plain.store, ensure(plain, captions_stages.captions(small, plain.store)))
+    )
     mine = np.load(run.store.find(stage.digest).path / "vectors.npy").astype(np.float32)
     np.testing.assert_allclose(mine, np.load(reference.path / "vectors.npy").astype(np.float32), atol=2e-3)
 

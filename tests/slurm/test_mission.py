@@ -25,8 +25,8 @@ from tests.flows.test_deployments import api, flow_run_of
 from tests.flows.worker import Prefect, client_environment, deployed
 from tests.infra.test_stage import until
 from tests.slurm.conftest import slurm, state_of
+from xclr.pipeline import pipeline
 from xclr.recipe import SUITES
-from xclr.stages import pipeline
 from xclr.store import Store
 
 pytestmark = pytest.mark.timeout(1800)

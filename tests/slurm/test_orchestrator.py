@@ -35,8 +35,8 @@ from tests.infra.conftest import TINY, open_run
 from tests.infra.test_stage import data, orchestrate, pretrain_stage, until
 from tests.slurm.conftest import Watched, everything_taken, on_slurm, recipe, slurm, state_of, submissions
 from xclr.artifact import Manifest
+from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, load_recipe
-from xclr.stages import pipeline
 from xclr.store import MANIFEST, Store
 
 RECIPE = recipe(epochs=30)

@@ -9,12 +9,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from xclr import captions, images, stages
+from xclr import captions, images
 from xclr.artifact import Artifact, Manifest
+from xclr.captions import stages as captions_stages
+from xclr.evaluation.stages import DataSets
+from xclr.graph.stages import EMBEDDINGS, EmbeddingsConfig
+from xclr.images import stages as images_stages
 from xclr.recipe import DataConfig, Recipe, TrainConfig
-from xclr.stages import EmbeddingsConfig, Produced, Stage
+from xclr.stage import Produced, Stage
 from xclr.store import Store, describe
 from xclr.training import Materials, Pretrainer, build_backbone, build_objective
+from xclr.training.stages import Data
 
 LIMIT, DIM = 400, 24
 TRAIN = TrainConfig(width=4, image_size=16, projector_hidden=32, projector_out=16, epochs=2, batch_size=32, log_every=1)
@@ -40,13 +45,25 @@ class Home:
         return pq.read_table(self.paths["captions"] / "captions.parquet", columns=[name]).column(name).to_pylist()
 
 
+def training_data(made: dict[str, Artifact]) -> Data:
+    """What trainings read of a run's artifacts by role; no test trains on what is absent."""
+    other = made["captions"]
+    return Data(other, made["images"], made.get("embeddings", other), made.get("graph", other), {})
+
+
+def data_sets(made: dict[str, Artifact]) -> DataSets:
+    """What networks are judged on, of a run's artifacts by role; ImageNet's is `benchmark`."""
+    benchmarks = {"imagenet": made["benchmark"]} if "benchmark" in made else {}
+    return DataSets(made["captions"], made["images"], made.get("export"), benchmarks)
+
+
 def make_home(folder: Path) -> Home:
     """Run the data stages below a folder."""
     store = Store(folder)
-    made = {"captions": commit(store, stages.captions(RECIPE, store), captions.run)}
-    made["images"] = commit(store, stages.images(RECIPE, store, made["captions"]), images.run)
+    made = {"captions": commit(store, captions_stages.captions(RECIPE, store), captions.run)}
+    made["images"] = commit(store, images_stages.images(RECIPE, store, made["captions"])[-1], images.run)
     config = EmbeddingsConfig(weights="unit vectors", model="")
-    stage = Stage("embeddings", "embeddings", config, {"captions": made["captions"]})
+    stage = Stage(EMBEDDINGS, "embeddings", config, {"captions": made["captions"]})
     made["embeddings"] = commit(store, stage, write_vectors)
     return Home(store, made)
 
@@ -56,11 +73,11 @@ def commit(store: Store, stage: Stage, run) -> Artifact:
     out = store.begin(stage.digest)
     produced = run(stage, out, no_progress)
     manifest = Manifest(
-        kind=stage.kind,
+        kind=stage.kind.name,
         digest=stage.digest,
         inputs=tuple(each.digest for each in stage.inputs.values()),
         config=stage.identity,
-        code=stage.code,
+        code=stage.kind.code,
         files=tuple(describe(out, name) for name in produced.files),
         stats=produced.stats,
         created=datetime.now(UTC).isoformat(),

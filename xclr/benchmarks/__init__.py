@@ -1,19 +1,5 @@
 """The published data sets that models are judged on, read from folders or tars in their own layouts."""
 
-from xclr.benchmarks.benchmark import MAPPING, Benchmark, Layout, explaining, write
-from xclr.benchmarks.readers import BORDER, LAYOUTS, READERS, Reader, listing
-from xclr.benchmarks.tree import Tree
+import lazy_loader
 
-__all__ = [
-    "BORDER",
-    "LAYOUTS",
-    "MAPPING",
-    "READERS",
-    "Benchmark",
-    "Layout",
-    "Reader",
-    "Tree",
-    "explaining",
-    "listing",
-    "write",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pyarrow as pa
-
-from xclr import schema
 from xclr.benchmarks.tree import AGAIN, Tree
 from xclr.datafiles import SUFFIXES
 from xclr.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ITEMS, CLASSES, MAPPING = "items.parquet", "classes.parquet", "mapping.json"
 SHOWN = 3  # names in a message
@@ -43,6 +43,10 @@ class Benchmark:
 
 def write(benchmark: Benchmark, out: Path, about: Mapping[str, Any]) -> tuple[str, ...]:
     """Write items.parquet, classes.parquet and, for a mapping, mapping.json (a list); returns the files' names."""
+    import pyarrow as pa
+
+    from xclr import schema
+
     columns = {
         "label": range(len(benchmark.classes)),
         "name": [name for name, _ in benchmark.classes],
@@ -63,6 +67,10 @@ def items(
     attributes: Sequence[int] | None = None,
 ) -> pa.Table:
     """The table of pictures: names, splits, lists of targets and attributes of n rows, numbered from 0."""
+    import pyarrow as pa
+
+    from xclr import schema
+
     columns = {
         "row_id": range(len(names)),
         "name": names,

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from xclr import schema
 from xclr.benchmarks.benchmark import Benchmark, Class, Layout, by_folder, few, items, partial, placed, text_of
 from xclr.benchmarks.tree import AGAIN, Tree
 from xclr.datafiles import HELD_OUT, SYNSETS, TRAIN
@@ -137,5 +136,7 @@ def _words(names: str) -> list[str]:
 @cache
 def _shipped() -> dict[str, str]:
     """First names of WordNet's synsets that ImageNet's classes are or lie below: dog for dog.n.01."""
+    from xclr import schema
+
     rows = schema.read(SHIPPED, schema.TAXONOMY, ["synset", "name"]).to_pylist()
     return {each["synset"]: each["name"].rsplit(".", 2)[0].replace("_", " ") for each in rows}

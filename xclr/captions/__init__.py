@@ -1,7 +1,5 @@
 """Captions: read, normalised, exactly deduplicated."""
 
-from xclr.captions.collect import SOURCES, run
-from xclr.captions.source import Source
-from xclr.captions.text import normalise
+import lazy_loader
 
-__all__ = ["SOURCES", "Source", "normalise", "run"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,8 +10,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from scipy.io import loadmat
-
 from xclr.captions.source import SYNSET
 from xclr.datafiles import ARCHIVES, HELD_OUT, TRAIN, located
 from xclr.errors import DataError
@@ -70,6 +68,8 @@ def _held_out(root: Path) -> Iterator[Packed]:
 
 def _synsets(root: Path) -> dict[int, tuple[str, str]]:
     """Synset and names of the devkit's ids."""
+    from scipy.io import loadmat
+
     try:
         rows = loadmat(BytesIO(_devkit(root, META)), squeeze_me=True)["synsets"]
         found = {int(row["ILSVRC2012_ID"]): (str(row["WNID"]), str(row["words"])) for row in rows}

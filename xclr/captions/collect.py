@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 from xclr import schema
 from xclr.captions import conceptual, emoji, folder, imagenet, table, wds
 from xclr.captions.source import Record, Records, Source
+from xclr.captions.stages import CaptionsConfig
 from xclr.captions.text import key
 from xclr.recipe import DataConfig
-from xclr.stages import CaptionsConfig, Produced, Progress, Stage
+from xclr.stage import Produced, Progress, Stage
 
 CONCEPTUAL = Source(conceptual.captions, conceptual.size, unique_urls=True)
 SOURCES: Mapping[str, Source] = {
@@ -101,13 +102,12 @@ class Rows(NamedTuple):
         return cls(stays, np.cumsum(stays, dtype=np.int64) - 1, firsts)
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[CaptionsConfig], out: Path, progress: Progress) -> Produced:
     """Write captions.parquet (dense row ids, exact duplicates marked) and, where there are any, classes.parquet, which
     says what the labels stand for, annotations.parquet, and places.parquet, which says where in tars the pictures lie.
 
     Two passes, because duplicates and numbers of classes need all rows: memory grows by some 50 bytes a row.
     """
-    assert isinstance(stage.config, CaptionsConfig)
     data, about = stage.config.data, {"digest": stage.digest, "config": stage.identity}
     (out / DRAFT).mkdir(exist_ok=True)
     seen = Seen(out / DRAFT, addresses=SOURCES[data.source].unique_urls)

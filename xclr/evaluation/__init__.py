@@ -1,25 +1,5 @@
 """Evaluation: frozen features judged by suites, scores with intervals, one table to compare them."""
 
-from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged, SuiteResult, load_features, load_labels
-from xclr.evaluation.heads import HeadConfig, LinearHead, RidgeHead, fit_linear, fit_ridge
-from xclr.evaluation.score import Score, Summary, bootstrap_half_width, summarise, t_half_width
+import lazy_loader
 
-__all__ = [
-    "FeatureSet",
-    "Features",
-    "HeadConfig",
-    "Labels",
-    "LinearHead",
-    "Ragged",
-    "RidgeHead",
-    "Score",
-    "SuiteResult",
-    "Summary",
-    "bootstrap_half_width",
-    "fit_linear",
-    "fit_ridge",
-    "load_features",
-    "load_labels",
-    "summarise",
-    "t_half_width",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

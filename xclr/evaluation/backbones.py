@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from xclr.errors import RecipeError
 from xclr.evaluation.pictures import METHODS, Preparation
-from xclr.recipe import Reference
+from xclr.recipe import WEIGHTS, Reference
 
 RANDOM, DEFAULT = "random", "default"  # where weights could have a published name
-SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")  # of files with a state dict
 NESTED = ("state_dict", "model", "backbone")  # keys under which a file may hold it
 PREFIXES = ("module.", "backbone.")  # that names of weights may begin with
 HEADS = ("fc", "classifier", "heads", "head")  # what torchvision calls classifiers
@@ -112,8 +111,7 @@ def rebuild(reference: Reference, state: State, preparation: Mapping[str, Any]) 
 
 def file_of(reference: Reference) -> Path | None:
     """The file that holds the weights, where they are not published ones."""
-    path = Path(reference.weights)
-    return path if path.suffix in SUFFIXES else None
+    return Path(reference.weights) if reference.is_file else None
 
 
 def read_state(path: Path) -> State:
@@ -349,7 +347,7 @@ def _known(kind: str, given: str, names: Iterable[str], reference: Reference) ->
     if given in names:
         return
     near = difflib.get_close_matches(given, names, n=3, cutoff=0.4) or names[:3]
-    files = f", a file ({', '.join(SUFFIXES)}) or {RANDOM}" if kind == "weights" else ""
+    files = f", a file ({', '.join(WEIGHTS)}) or {RANDOM}" if kind == "weights" else ""
     raise RecipeError(
         f"{reference.library} has no {kind} {given!r}" + (f" of {reference.model}" if kind == "weights" else ""),
         f"nearest: {', '.join(near) or 'none are published'}{files}",

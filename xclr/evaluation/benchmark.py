@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xclr.artifact import Artifact
 from xclr.benchmarks import READERS, Tree, write
 from xclr.errors import DataError
-from xclr.evaluation.features import place_of
-from xclr.stages import BenchmarkConfig, Produced, Progress, Stage
+from xclr.evaluation.stages import BenchmarkConfig, BenchmarkFeaturesConfig
+from xclr.stage import Produced, Progress, Stage
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[BenchmarkConfig], out: Path, progress: Progress) -> Produced:
     """Write items.parquet, classes.parquet and, for ImageNet-9, mapping.json; raises DataError for another layout."""
-    assert isinstance(stage.config, BenchmarkConfig)
     tree = Tree.open(place_of(stage.config, stage.inputs.get("export")))
     try:
         found = READERS[stage.config.dataset].read(tree)
@@ -25,3 +25,11 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     files = write(found, out, {"digest": stage.digest, "config": stage.identity})
     progress(rows, rows)
     return Produced(files, {"rows": rows, "classes": len(found.classes)})
+
+
+def place_of(config: BenchmarkConfig | BenchmarkFeaturesConfig, export: Artifact | None) -> Path:
+    """Where a data set's files are: below the root of the recipe, or among what the emoji were exported to."""
+    if config.root is not None:
+        return config.root
+    assert export is not None
+    return export.path / ("real.json" if config.dataset == "real" else f"{config.dataset}.tar")

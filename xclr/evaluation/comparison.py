@@ -7,14 +7,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from xclr import schema
-from xclr.stages import ComparisonConfig, Produced, Progress, Stage
+from xclr.evaluation.stages import ComparisonConfig
+from xclr.stage import Produced, Progress, Stage
 
 ORDER = ("method", "graph", "seed", "suite", "split", "metric")
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[ComparisonConfig], out: Path, progress: Progress) -> Produced:
     """Concatenate the scores.parquet of every input, sorted stably by ORDER; raises DataError for a damaged table."""
-    assert isinstance(stage.config, ComparisonConfig)
     tables = [schema.SCORES.empty_table()]
     for done, artifact in enumerate(stage.inputs.values()):
         progress(done, len(stage.inputs))

@@ -15,21 +15,21 @@ from PIL import Image
 
 from xclr.evaluation.export_drawings import SIDE
 from xclr.evaluation.export_layouts import Drawing, data_sets, read_emoji, real
+from xclr.evaluation.stages import ExportConfig
 from xclr.images import read_pictures
-from xclr.stages import ExportConfig, Produced, Progress, Stage
+from xclr.stage import Produced, Progress, Stage
 from xclr.training.views import premultiplied
 
 CHUNK = 512  # pictures in memory
 REAL = "real.json"
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[ExportConfig], out: Path, progress: Progress) -> Produced:
     """Write imagenet.tar, imagenet9.tar, objectnet.tar and mit-states.tar, uncompressed, and real.json.
 
     Pictures are SIDE pixels wide, ObjectNet's in a red frame beside; the same rows and config give the same bytes.
     Raises DataError where the captions are not of the emoji, or these are too few.
     """
-    assert isinstance(stage.config, ExportConfig)
     images = stage.inputs["images"]
     emoji = read_emoji(stage.inputs["captions"], images)
     sets = data_sets(emoji, stage.config)

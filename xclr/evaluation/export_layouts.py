@@ -20,9 +20,9 @@ from xclr.artifact import Artifact
 from xclr.captions.emoji import Taxonomy, taxonomy
 from xclr.errors import DataError
 from xclr.evaluation.export_drawings import Draw, Scenery, bordered, plain, trained, variants
+from xclr.evaluation.stages import ExportConfig
 from xclr.images import usable_rows
 from xclr.recipe import DataConfig
-from xclr.stages import ExportConfig
 from xclr.store import Store
 
 Ints = NDArray[np.int64]

@@ -14,15 +14,18 @@ import torch
 from numpy.lib.format import open_memmap
 
 from xclr import schema, shards
-from xclr.artifact import Artifact
 from xclr.benchmarks import BORDER, Tree
+from xclr.evaluation.benchmark import place_of
 from xclr.evaluation.data import ROWS, VECTORS
 from xclr.evaluation.network import Network, open_network
 from xclr.evaluation.pictures import batches, normalised
+from xclr.evaluation.stages import BenchmarkFeaturesConfig, FeaturesConfig
 from xclr.graph.embed import part_of
 from xclr.images import PictureFiles, usable_rows
-from xclr.stages import BenchmarkConfig, BenchmarkFeaturesConfig, FeaturesConfig, Produced, Progress, Stage
+from xclr.stage import Produced, Progress, Stage
+from xclr.store import Store
 
+Featured = Stage[FeaturesConfig] | Stage[BenchmarkFeaturesConfig]
 BATCH = 256  # pictures a forward pass
 COPY_ROWS = 1 << 16
 SHARD = "vectors.npy"  # in a shard's folder
@@ -37,10 +40,10 @@ class Pictures(NamedTuple):
     border: int = 0  # pixels to cut on each side
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Featured, out: Path, progress: Progress) -> Produced:
     """Write rows.npy (int64 [n]) and vectors.npy (float16 [n, F]); makes the shards that are missing."""
-    pictures, number = pictures_of(stage), shards.count(stage)
-    size, total = _size(stage), len(pictures.rows)
+    pictures, number = pictures_of(stage), stage.pieces(Store.of(stage.inputs["checkpoint"].path)).shards
+    size, total = stage.config.shard, len(pictures.rows)
     missing = shards.missing(out, number)
     network = open_network(stage.inputs["checkpoint"]) if missing else None
     for shard in missing:
@@ -52,13 +55,13 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     return Produced((ROWS, VECTORS), {"rows": total, "width": width, "forward_passes": total}, scratch=(shards.SHARDS,))
 
 
-def run_shard(stage: Stage, out: Path, shard: int, progress: Progress) -> None:
+def run_shard(stage: Featured, out: Path, shard: int, progress: Progress) -> None:
     """Make one shard, for `run` to find."""
-    place = shards.Place(out, shard, _size(stage))
+    place = shards.Place(out, shard, stage.config.shard)
     _make(place, pictures_of(stage), open_network(stage.inputs["checkpoint"]), progress)
 
 
-def pictures_of(stage: Stage) -> Pictures:
+def pictures_of(stage: Featured) -> Pictures:
     """The pictures of a stage: those of a data set, or the recipe's own that can be decoded and that a split uses."""
     config, inputs = stage.config, stage.inputs
     if isinstance(config, BenchmarkFeaturesConfig):
@@ -69,7 +72,6 @@ def pictures_of(stage: Stage) -> Pictures:
             return tree.read(names[place].as_py())
 
         return Pictures(np.arange(len(names)), read, lambda place: str(names[place]), BORDER.get(config.dataset, 0))
-    assert isinstance(config, FeaturesConfig)
     splits = pq.read_table(inputs["captions"].path / "captions.parquet", columns=["split"])["split"].to_numpy()
     rows = usable_rows(inputs["images"].path)
     rows = rows[splits[rows] != "unused"]
@@ -77,19 +79,6 @@ def pictures_of(stage: Stage) -> Pictures:
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), config.sample)).round().astype(np.int64))]
     files = PictureFiles.open(inputs["images"].path, rows)
     return Pictures(rows, files.encoded, lambda place: f"row {rows[place]}")
-
-
-def place_of(config: BenchmarkConfig | BenchmarkFeaturesConfig, export: Artifact | None) -> Path:
-    """Where a data set's files are: below the root of the recipe, or among what the emoji were exported to."""
-    if config.root is not None:
-        return config.root
-    assert export is not None
-    return export.path / ("real.json" if config.dataset == "real" else f"{config.dataset}.tar")
-
-
-def _size(stage: Stage) -> int:
-    assert isinstance(stage.config, FeaturesConfig | BenchmarkFeaturesConfig)
-    return stage.config.shard
 
 
 @torch.inference_mode()

@@ -10,8 +10,8 @@ from xclr.evaluation.data import Answers, Features, Ints, Labels, SuiteResult, o
 from xclr.evaluation.linear import best_of, fit_head
 from xclr.evaluation.probed import labelled
 from xclr.evaluation.score import Floats, Score, mean_score, t_half_width
+from xclr.evaluation.stages import SuiteConfig
 from xclr.recipe import ProbeConfig
-from xclr.stages import SuiteConfig
 
 PERCENTS = (1, 2, 5, 10, 25, 100)
 DRAWS = 3

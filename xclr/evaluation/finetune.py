@@ -13,31 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xclr.artifact import Artifact, Manifest
+from xclr.artifact import Artifact
 from xclr.benchmarks import Tree
 from xclr.errors import DataError
+from xclr.evaluation.benchmark import place_of
 from xclr.evaluation.data import ROWS, VECTORS, Answers, Features, Ints, Labels, SuiteResult, load_labels, predictions
-from xclr.evaluation.features import place_of
 from xclr.evaluation.linear import TOP, accuracies
 from xclr.evaluation.pictures import batches, normalised, preparation_of
 from xclr.evaluation.probed import labelled
+from xclr.evaluation.stages import BenchmarkFeaturesConfig, FinetuneStageConfig, SuiteConfig
 from xclr.graph.embed import part_of
 from xclr.images import EncodedPictures
 from xclr.objective import gather_rows
 from xclr.recipe import TrainConfig
 from xclr.spool import SPOOL
-from xclr.stages import (
-    BenchmarkFeaturesConfig,
-    FinetuneStageConfig,
-    PretrainConfig,
-    Produced,
-    Progress,
-    Stage,
-    SuiteConfig,
-)
-from xclr.store import MANIFEST
+from xclr.stage import Produced, Progress, Stage
+from xclr.store import Store
 from xclr.training import CHECKPOINT, Outcome, Place, Pretrainer, StreamedBatches, build_backbone, fit, precision_of
 from xclr.training.model import memory_format
+from xclr.training.stages import PretrainConfig
 
 TRAIN, VAL = "train", "val"
 BATCH = 256  # pictures a forward pass
@@ -92,7 +86,7 @@ def _report(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {"accuracy": (logits.argmax(1) == labels).float().mean()}
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[FinetuneStageConfig], out: Path, progress: Progress) -> Produced:
     """Write rows.npy, vectors.npy (the logits of split "val", float16 [n, C], each row's largest 0) and spool.jsonl.
 
     Every rank runs it, rank 0 writes. Inputs: checkpoint, benchmark (the labels), and export where that holds the
@@ -100,7 +94,6 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     do not fill one batch, and naming a picture that cannot be read.
     """
     config, inputs = stage.config, stage.inputs
-    assert isinstance(config, FinetuneStageConfig)
     labels, train = load_labels(inputs["benchmark"].path), as_pretrained(config.train, inputs["checkpoint"])
     where = BenchmarkFeaturesConfig(dataset="imagenet", root=config.root)
     tree = Tree.open(place_of(where, inputs.get("export")))
@@ -119,7 +112,7 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
 
 def as_pretrained(train: TrainConfig, checkpoint: Artifact) -> TrainConfig:
     """How to train the backbone of a checkpoint: the network and the size of its pictures are those of before."""
-    manifest = Manifest.model_validate_json((checkpoint.path / MANIFEST).read_text(encoding="utf-8"))
+    manifest = Store.of(checkpoint.path).manifest(checkpoint)
     before = PretrainConfig.model_validate(manifest.config).train
     kept = {name: getattr(before, name) for name in ("backbone", "width", "image_size")}
     return train.model_copy(update=kept | {"views": "simclr", "shuffle_shards": None})

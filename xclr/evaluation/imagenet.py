@@ -5,7 +5,7 @@ from __future__ import annotations
 from xclr.evaluation.data import Answers, Features, Labels, SuiteResult, predictions
 from xclr.evaluation.linear import accuracies, best_of
 from xclr.evaluation.probed import labelled, probe_of
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 SPLIT = "val"
 

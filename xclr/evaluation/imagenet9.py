@@ -10,7 +10,7 @@ from xclr.evaluation.data import Answers, Bools, Features, Labels, SuiteResult, 
 from xclr.evaluation.linear import best_of
 from xclr.evaluation.probed import labelled, mapped, probe_of
 from xclr.evaluation.score import Floats, Score, mean_score, resample_counts
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 SAME, RANDOM = "mixed_same", "mixed_rand"
 

@@ -16,7 +16,7 @@ from xclr import schema
 from xclr.evaluation.data import Features, Ints, Labels, SuiteResult, of_split
 from xclr.evaluation.heads import fit_ridge
 from xclr.evaluation.score import Floats, Score, Statistic, bootstrap_interval
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 SPLITS = ("concepts", "pictures")
 MIN_TRAINING = 60  # training pictures of a keyword

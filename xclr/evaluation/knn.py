@@ -11,8 +11,8 @@ from xclr.errors import DataError
 from xclr.evaluation.data import Answers, Features, FeatureSet, Ints, Labels, SuiteResult, of_split, predictions
 from xclr.evaluation.linear import TOP, accuracies
 from xclr.evaluation.probed import labelled
+from xclr.evaluation.stages import SuiteConfig
 from xclr.graph import topk
-from xclr.stages import SuiteConfig
 
 K, TEMPERATURE = 20, 0.07  # Wu et al. 2018 (arXiv 1805.01978) vote with weights exp(cosine / 0.07)
 BLOCK = 4096

@@ -11,7 +11,7 @@ from xclr.evaluation.data import Answers, Features, FeatureSet, Ints, Labels, Ra
 from xclr.evaluation.heads import LinearHead, fit_linear
 from xclr.evaluation.probe import head_config
 from xclr.evaluation.score import Score, class_mean, mean_score, statistic_score
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 HELD_OUT = ("pictures", "concepts", "vendor")
 TOP = 5

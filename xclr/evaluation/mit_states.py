@@ -7,7 +7,7 @@ import numpy as np
 from xclr.errors import DataError
 from xclr.evaluation.data import Answers, Bools, Features, Ints, Labels, Ragged, SuiteResult, predictions
 from xclr.evaluation.linear import accuracies, best_of, fit_head
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 
 def mit_states_suite(features: Features, labels: Labels, config: SuiteConfig) -> SuiteResult:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from xclr.artifact import Artifact, Manifest
+from xclr.artifact import Artifact
 from xclr.evaluation.backbones import rebuild
 from xclr.evaluation.pictures import Preparation, preparation_of
-from xclr.stages import PretrainConfig, ReferenceConfig
-from xclr.store import MANIFEST
+from xclr.evaluation.stages import ReferenceConfig
+from xclr.store import Store
 from xclr.training import CHECKPOINT, build_backbone
+from xclr.training.stages import PretrainConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Network:
 
 def open_network(checkpoint: Artifact) -> Network:
     """The backbone of a checkpoint or of a network from elsewhere; channels-last, on a GPU where there is one."""
-    manifest = Manifest.model_validate_json((checkpoint.path / MANIFEST).read_text(encoding="utf-8"))
+    manifest = Store.of(checkpoint.path).manifest(checkpoint)
     state = torch.load(checkpoint.path / CHECKPOINT, map_location="cpu", weights_only=True)["backbone"]
     if manifest.kind == "reference":
         reference = ReferenceConfig.model_validate(manifest.config).reference

@@ -9,7 +9,7 @@ from xclr.errors import DataError
 from xclr.evaluation.data import Answers, Features, Labels, SuiteResult, predictions
 from xclr.evaluation.linear import best_of, listed_accuracies
 from xclr.evaluation.probed import probe_of
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 
 def objectnet_suite(features: Features, labels: Labels, config: SuiteConfig) -> SuiteResult:

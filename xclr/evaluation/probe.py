@@ -9,16 +9,16 @@ import torch
 from xclr.errors import DataError
 from xclr.evaluation.data import load_features, load_labels, of_split
 from xclr.evaluation.heads import HeadConfig, fit_linear, save_head
+from xclr.evaluation.stages import ProbeStageConfig
 from xclr.recipe import ProbeConfig
-from xclr.stages import ProbeStageConfig, Produced, Progress, Stage
+from xclr.stage import Produced, Progress, Stage
 
 PROBE = "probe.pt"
 REFIT = 3  # times the epochs of the choice
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[ProbeStageConfig], out: Path, progress: Progress) -> Produced:
     """Write probe.pt: fitted to split "train" alone; neither other pictures nor their labels are looked at."""
-    assert isinstance(stage.config, ProbeStageConfig)
     progress(0, 1)
     labels = load_labels(stage.inputs["labels"].path)
     train = of_split(load_features(stage.inputs["features"].path), labels, "train")

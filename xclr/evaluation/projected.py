@@ -7,29 +7,30 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from xclr.artifact import Artifact, Manifest
+from xclr.artifact import Artifact
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged, of_split
 from xclr.evaluation.retrieval import SAMPLE
+from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.towers import PairTowers, load_towers
 from xclr.evaluation.zero_shot import class_vectors, curated, prompts_of
 from xclr.graph import SentenceEncoder
 from xclr.graph.embed import representatives
 from xclr.recipe import PairsConfig
-from xclr.stages import PretrainConfig, SuiteConfig
-from xclr.store import MANIFEST
+from xclr.store import Store
+from xclr.training.stages import PretrainConfig
 
 HELD_OUT = ("pictures", "val", "validation", "test")  # splits of a recipe's own pictures, the first that there is
 
 
 def open_towers(checkpoint: Artifact, config: SuiteConfig) -> PairTowers:
     """The heads that a checkpoint was trained with."""
-    manifest = Manifest.model_validate_json((checkpoint.path / MANIFEST).read_text(encoding="utf-8"))
+    manifest = Store.of(checkpoint.path).manifest(checkpoint)
     pretrain = PretrainConfig.model_validate(manifest.config)
     frozen = isinstance(pretrain.objective, PairsConfig) and pretrain.objective.text == "frozen"
     towers = load_towers(
         checkpoint.path, pretrain, SentenceEncoder(Path(str(config.model)), config.precision) if frozen else None
     )
-    assert towers is not None  # stages.suites_of asks for these suites only where there are captions
+    assert towers is not None  # suites_of asks for these suites only where there are captions
     return towers
 
 

@@ -6,7 +6,7 @@ from xclr.evaluation.data import Answers, Features, Labels, SuiteResult, predict
 from xclr.evaluation.linear import best_of
 from xclr.evaluation.probed import labelled, probe_of
 from xclr.evaluation.score import mean_score
-from xclr.stages import SuiteConfig
+from xclr.evaluation.stages import SuiteConfig
 
 SPLIT = "val"
 

@@ -6,14 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from xclr.evaluation.backbones import load_reference
-from xclr.stages import Produced, Progress, ReferenceConfig, Stage
+from xclr.evaluation.stages import ReferenceConfig
+from xclr.stage import Produced, Progress, Stage
 from xclr.training import CHECKPOINT
 from xclr.training.checkpoint import write_tensors
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[ReferenceConfig], out: Path, progress: Progress) -> Produced:
     """Write checkpoint.pt ({"backbone": weights}); what the network is to be shown is among the stats."""
-    assert isinstance(stage.config, ReferenceConfig)
     progress(0, 1)
     network, width, preparation = load_reference(stage.config.reference)
     write_tensors(out / CHECKPOINT, {"backbone": network.state_dict()})

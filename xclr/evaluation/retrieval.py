@@ -9,8 +9,8 @@ from torch import Tensor
 from xclr.errors import DataError
 from xclr.evaluation.data import Answers, Features, Ints, Labels, Ragged, SuiteResult, predictions
 from xclr.evaluation.score import Floats, mean_score
+from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.towers import projections
-from xclr.stages import SuiteConfig
 
 SAMPLE = 5000  # pictures at most, as in the published tables
 DEPTHS = (1, 5, 10)

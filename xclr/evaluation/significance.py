@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from xclr import schema
 from xclr.errors import DataError
@@ -109,6 +108,8 @@ def mcnemar(right_a: Bools, right_b: Bools) -> float:
     b_alone = int(np.count_nonzero(right_b & ~right_a))
     if a_alone + b_alone == 0:
         return 1.0
+    from scipy.stats import binomtest  # here, because few tables need one
+
     return float(binomtest(a_alone, a_alone + b_alone, 0.5).pvalue)
 
 

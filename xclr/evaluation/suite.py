@@ -11,16 +11,19 @@ import numpy as np
 import pyarrow as pa
 
 from xclr import schema
-from xclr.artifact import Artifact, Manifest
+from xclr.artifact import Artifact
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, Labels, Ragged, SuiteResult, load_features, load_labels
 from xclr.evaluation.heads import load_head
 from xclr.evaluation.probe import PROBE
 from xclr.evaluation.score import Score
-from xclr.recipe import SUITES, SuiteName, graph_name, method_name
-from xclr.stages import PretrainConfig, Produced, Progress, ReferenceConfig, Stage, SuiteConfig
-from xclr.store import MANIFEST
+from xclr.evaluation.stages import REFERENCE, SuiteConfig
+from xclr.recipe import SUITES, SuiteName
+from xclr.stage import Kind, Produced, Progress, Stage
+from xclr.store import Store
+from xclr.training.stages import PRETRAIN
 
+NETWORKS: dict[str, Kind] = {kind.name: kind for kind in (PRETRAIN, REFERENCE)}
 SuiteFunction = Callable[[Features, Labels, SuiteConfig], SuiteResult]
 
 
@@ -31,13 +34,12 @@ def function_of(name: SuiteName) -> SuiteFunction:
     return found
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
-    """Judge a checkpoint's features (inputs as stages.roles_of names them); writes scores and predictions.
+def run(stage: Stage[SuiteConfig], out: Path, progress: Progress) -> Produced:
+    """Judge a checkpoint's features (inputs as stages.read names them); writes scores and predictions.
 
     scores.parquet has a row a score, with what the checkpoint's manifest says of its pretraining;
     predictions.parquet the answers behind them. Raises DataError for data that the suite cannot use.
     """
-    assert isinstance(stage.config, SuiteConfig)
     progress(0, 2)
     features, labels = read(stage)
     progress(1, 2)
@@ -51,10 +53,9 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     return Produced(("scores.parquet", "predictions.parquet"), stats)
 
 
-def read(stage: Stage) -> tuple[Features, Labels]:
+def read(stage: Stage[SuiteConfig]) -> tuple[Features, Labels]:
     """What a suite judges, and what is known of it."""
     inputs, config = stage.inputs, stage.config
-    assert isinstance(config, SuiteConfig)
     features, labels = Features(load_features(inputs["features"].path)), load_labels(inputs["labels"].path)
     if "names" in inputs:
         labels = by_name(labels, load_labels(inputs["names"].path))
@@ -95,24 +96,14 @@ def _stem(name: str) -> str:
 
 def score_table(scores: Sequence[Score], checkpoint: Artifact) -> pa.Table:
     """The rows of schema.SCORES for a checkpoint's scores; method, graph, seed and step are from its manifest."""
-    manifest = Manifest.model_validate_json((checkpoint.path / MANIFEST).read_text(encoding="utf-8"))
-    origin = _reference(manifest) if manifest.kind == "reference" else _pretraining(manifest)
-    about = {"run": f"{origin['method']}-{checkpoint.digest[:8]}", "checkpoint": str(checkpoint.digest)}
-    return pa.Table.from_pylist([about | origin | asdict(score) for score in scores], schema=schema.SCORES)
-
-
-def _pretraining(manifest: Manifest) -> dict[str, str | int]:
-    pretrain = PretrainConfig.model_validate(manifest.config)
-    return {
-        "method": method_name(pretrain.objective),
-        "dataset": pretrain.dataset,
-        "graph": graph_name(pretrain.objective),
-        "seed": pretrain.seed,
-        "step": int(manifest.stats["step"]),
+    manifest = Store.of(checkpoint.path).manifest(checkpoint)
+    kind = NETWORKS[manifest.kind]
+    assert kind.network is not None
+    origin = kind.network(kind.config.model_validate(manifest.config))
+    about = {
+        "run": f"{origin.method}-{checkpoint.digest[:8]}",
+        "checkpoint": str(checkpoint.digest),
+        "step": int(manifest.stats.get("step", 0)),
+        **origin._asdict(),
     }
-
-
-def _reference(manifest: Manifest) -> dict[str, str | int]:
-    config = ReferenceConfig.model_validate(manifest.config)
-    weights = Path(config.reference.weights).name
-    return {"method": config.reference.label, "dataset": config.dataset, "graph": weights, "seed": 0, "step": 0}
+    return pa.Table.from_pylist([about | asdict(score) for score in scores], schema=schema.SCORES)

@@ -15,10 +15,10 @@ from xclr.errors import DataError, StoreError
 from xclr.evaluation.data import FeatureSet
 from xclr.graph import Encoder
 from xclr.recipe import PairsConfig
-from xclr.stages import PretrainConfig
 from xclr.training import CHECKPOINT
 from xclr.training.model import projector
 from xclr.training.objectives import frozen_text, scratch_text, unit
+from xclr.training.stages import PretrainConfig
 from xclr.training.words import WORDS, Vocabulary
 
 BLOCK = 4096  # pictures or captions at a time

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from xclr.errors import DataError, RecipeError
 from xclr.evaluation.data import Answers, Features, Labels, SuiteResult, of_split, predictions
 from xclr.evaluation.linear import listed_accuracies
+from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.towers import PairTowers, projections
 from xclr.graph import topk
 from xclr.graph.wordnet import shipped
-from xclr.stages import SuiteConfig
 
 SPLIT = "val"
 CAPTIONS = 4096  # at a time

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 
 from xclr.graph.knn import Joined, Once, TopK, cross_join, pairs_join
-from xclr.stages import GraphKnnConfig, Progress
+from xclr.graph.stages import GraphKnnConfig
+from xclr.stage import Progress
 
 CELLS = 2.0  # times the root of the number of captions
 TRAINED_ON, ROUNDS = 32, 5  # captions a cell and rounds of k-means

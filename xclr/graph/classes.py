@@ -13,8 +13,9 @@ from xclr import schema
 from xclr.errors import DataError, RecipeError
 from xclr.graph.embed import RowIds, read_captions, representatives
 from xclr.graph.encoder import SentenceEncoder
+from xclr.graph.stages import ClassGraphConfig
 from xclr.graph.wordnet import located, wu_palmer
-from xclr.stages import ClassGraphConfig, Produced, Progress, Stage
+from xclr.stage import Produced, Progress, Stage
 
 FILES = ("graph_class.parquet", "classes.parquet")  # the second says what the ids of the first stand for
 MAX_CLASSES = 32767  # ids are int16
@@ -24,7 +25,7 @@ Matrix = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[ClassGraphConfig], out: Path, progress: Progress) -> Produced:
     """Stage "class_graph": captions, and embeddings where it shuffles them -> graph_class.parquet, C x C rows, and its
     classes.parquet.
 
@@ -32,7 +33,6 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     name, or a class that WordNet does not know; RecipeError for an unknown source.
     """
     config = stage.config
-    assert isinstance(config, ClassGraphConfig)
     if config.source not in SOURCES:
         raise RecipeError(f"no class graph {config.source!r}", "known: " + ", ".join(sorted(SOURCES)))
     progress(0, 2)
@@ -48,14 +48,14 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     return Produced(FILES, {"classes": len(similarity), "mean_similarity": mean})
 
 
-def shuffled_captions(stage: Stage, config: ClassGraphConfig) -> Matrix:
+def shuffled_captions(stage: Stage[ClassGraphConfig], config: ClassGraphConfig) -> Matrix:
     """The similarities of classes by their captions, shuffled over pairs of classes."""
     captions = read_captions(stage.inputs["captions"].path / "captions.parquet")
     stored = np.load(stage.inputs["embeddings"].path / "vectors.npy", mmap_mode="r")
     return random_class(class_vectors(stored, read_labels(captions), representatives(captions)), config.seed)
 
 
-def class_captions(stage: Stage, config: ClassGraphConfig) -> Matrix:
+def class_captions(stage: Stage[ClassGraphConfig], config: ClassGraphConfig) -> Matrix:
     """The cosines of the class names' captions, "a photo of a {}"."""
     assert config.model is not None and config.template is not None
     names = [name for name, _ in read_classes(stage)]
@@ -65,7 +65,7 @@ def class_captions(stage: Stage, config: ClassGraphConfig) -> Matrix:
     return cosine(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
-def wordnet_classes(stage: Stage, config: ClassGraphConfig) -> Matrix:
+def wordnet_classes(stage: Stage[ClassGraphConfig], config: ClassGraphConfig) -> Matrix:
     """Wu-Palmer similarities; the mean of both orders of a pair, should they differ, and 1 of a class with itself.
 
     NLTK gives a dog less than 1 with itself: its shortest way to the root is shorter than that of its hypernym.
@@ -77,7 +77,7 @@ def wordnet_classes(stage: Stage, config: ClassGraphConfig) -> Matrix:
     return similarity.astype(np.float32)
 
 
-def read_classes(stage: Stage) -> list[tuple[str, str | None]]:
+def read_classes(stage: Stage[ClassGraphConfig]) -> list[tuple[str, str | None]]:
     """Name and synset of each class, by label; raises DataError without classes, or with too many."""
     captions = stage.inputs["captions"].path
     read_labels(read_captions(captions / "captions.parquet"))

@@ -14,7 +14,8 @@ from numpy.lib.format import open_memmap
 from xclr import schema, shards
 from xclr.errors import DataError
 from xclr.graph.encoder import Encoder, SentenceEncoder
-from xclr.stages import EmbeddingsConfig, Produced, Progress, Stage
+from xclr.graph.stages import EmbeddingsConfig
+from xclr.stage import Produced, Progress, Stage
 
 CHUNK = 1024  # captions between two reports of progress
 COPY_ROWS = 1 << 16
@@ -27,13 +28,12 @@ Vectors = npt.NDArray[np.float16]
 RowIds = npt.NDArray[np.int64]
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[EmbeddingsConfig], out: Path, progress: Progress) -> Produced:
     """Stage "embeddings": captions.parquet -> embeddings.parquet and vectors.npy, float16 [n, d], sorted by row_id.
 
     Shards that are there already are not encoded again. Raises DataError when the captions' row_id are not 0..n-1, or
     a caption has no direction.
     """
-    assert isinstance(stage.config, EmbeddingsConfig)
     captions = read_captions(stage.inputs["captions"].path / "captions.parquet", NEEDED)
     firsts, size = distinct(captions), stage.config.shard
     encoder = _encoder(stage.config)
@@ -56,9 +56,8 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     return Produced(("embeddings.parquet", "vectors.npy"), stats, (shards.SHARDS,))
 
 
-def run_shard(stage: Stage, out: Path, shard: int, progress: Progress) -> None:
+def run_shard(stage: Stage[EmbeddingsConfig], out: Path, shard: int, progress: Progress) -> None:
     """Encode one shard of the distinct captions, for `run` to find."""
-    assert isinstance(stage.config, EmbeddingsConfig)
     captions = read_captions(stage.inputs["captions"].path / "captions.parquet", NEEDED)
     place = shards.Place(out, shard, stage.config.shard)
     _encode_shard(captions, distinct(captions), _encoder(stage.config), place, progress)

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from xclr import schema, shards
 from xclr.errors import DataError
-from xclr.graph.approximate import approximate_join
 from xclr.graph.embed import RowIds, distinct, part_of, read_captions
 from xclr.graph.knn import Joined, TopK, best_of, cross_join, merge_topk, self_join
-from xclr.stages import GraphKnnConfig, Produced, Progress, Stage
+from xclr.graph.stages import GraphKnnConfig
+from xclr.stage import Produced, Progress, Stage
 
 SAMPLE = 100_000  # pairs behind mean_similarity
 NEAR_DUPLICATE = 0.95
@@ -41,16 +41,17 @@ class _Nodes(NamedTuple):
         return torch.from_numpy(self.stored[rows]).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[GraphKnnConfig], out: Path, progress: Progress) -> Produced:
     """Stage "graph": captions and embeddings -> graph_knn.parquet, whose ids are the row_id of distinct captions.
 
     Shards that are there already are not compared again. Raises DataError when k is not below the number of distinct
     captions.
     """
     config = stage.config
-    assert isinstance(config, GraphKnnConfig)
     nodes = _nodes(stage, config)
     if config.method == "approximate":
+        from xclr.graph.approximate import approximate_join  # brings faiss
+
         joined, measured = approximate_join(nodes.stored, nodes.rows, config, progress)
         made = iter([(slice(0, len(nodes.rows)), joined)])
     else:
@@ -61,14 +62,13 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     return Produced(("graph_knn.parquet",), {"method": config.method, **stats, **measured}, (shards.SHARDS,))
 
 
-def run_shard(stage: Stage, out: Path, shard: int, progress: Progress) -> None:
+def run_shard(stage: Stage[GraphKnnConfig], out: Path, shard: int, progress: Progress) -> None:
     """Compare one pair of parts, for `run` to find."""
     config = stage.config
-    assert isinstance(config, GraphKnnConfig)
     _compare(out, shard, _nodes(stage, config), config, progress)
 
 
-def _nodes(stage: Stage, config: GraphKnnConfig) -> _Nodes:
+def _nodes(stage: Stage[GraphKnnConfig], config: GraphKnnConfig) -> _Nodes:
     columns = ("row_id", "dup_of")
     rows = distinct(read_captions(stage.inputs["captions"].path / "captions.parquet", columns))
     if config.k >= len(rows):

@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
-from matplotlib.axes import Axes
 
 from xclr import pages
 from xclr.graph import report
 from xclr.graph.neighbours import NEAR_DUPLICATE
 from xclr.graph.report import BINS, DEFAULT_TEMPERATURE, TEMPERATURES, Graph, Group, Ints, Pairs, Question
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 BLUE, ORANGE, GREEN = "#3b82c4", "#d9822b", "#2f9e6e"
 

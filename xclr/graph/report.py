@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from xclr.graph.neighbours import NEAR_DUPLICATE, Halves
+from xclr.graph.stages import ReportConfig
 from xclr.images import read_pictures, usable_rows
-from xclr.stages import Produced, Progress, ReportConfig, Stage
+from xclr.pages import keep_fonts, thumbnail
+from xclr.stage import Produced, Progress, Stage
 
 PAGE = "graph.html"
 SCRATCH = "matplotlib"
@@ -71,16 +72,15 @@ class Graph:
 BINS = np.linspace(-1, 1, 101)
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[ReportConfig], out: Path, progress: Progress) -> Produced:
     """Stage "graph_report": captions, images, embeddings and graph -> graph.html, one file that needs nothing else.
 
     Pictures that were lost are left out of the sheet; without any the page says so.
     """
     config = stage.config
-    assert isinstance(config, ReportConfig)
-    os.environ.setdefault("MPLCONFIGDIR", str(out / SCRATCH))  # read at import; else below ~
-    from xclr.graph import page
+    from xclr.graph import page  # which needs what is here
 
+    keep_fonts(out / SCRATCH)
     paths = {role: each.path for role, each in stage.inputs.items()}
     stored: Halves = np.load(paths["embeddings"] / "vectors.npy", mmap_mode="r")
     progress(0, STEPS)
@@ -248,8 +248,6 @@ def captions_of(captions: Path, rows: Ints) -> dict[int, str]:
 
 def thumbnails(images: Path, questions: Sequence[Question]) -> dict[int, str]:
     """Data URIs of every picture that the sheet shows."""
-    from xclr.pages import thumbnail
-
     if not questions:
         return {}
     rows = np.unique(np.concatenate([each.rows for each in questions]))

@@ -244,5 +244,5 @@ SOURCES: Mapping[GraphSource, Callable[[Inputs, TargetGraph], SimilaritySource]]
 
 
 def open_similarity(graph: TargetGraph, inputs: Inputs) -> SimilaritySource:
-    """The similarities that a recipe's graph names, from the artifacts that stages.pretrain gives it."""
+    """The similarities that a recipe's graph names, from the artifacts that a pretraining reads."""
     return SOURCES[graph.source](inputs, graph)

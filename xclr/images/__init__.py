@@ -1,6 +1,5 @@
 """Pictures: every row accounted for, packed into shards, read back as tensors."""
 
-from xclr.images.pack import run
-from xclr.images.read import EncodedPictures, PictureFiles, decode, read_pictures, usable_rows
+import lazy_loader
 
-__all__ = ["EncodedPictures", "PictureFiles", "decode", "read_pictures", "run", "usable_rows"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,10 +6,9 @@ import asyncio
 import ssl
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import cycle
@@ -22,7 +21,7 @@ import httpx
 
 from xclr import __version__
 from xclr.address import BlockedError, CheckedBackend, LookupFailedError, check, is_allowed, spelled_out
-from xclr.picture import Judged
+from xclr.images.outcome import Limits, Outcome, Start
 from xclr.recipe import host_of
 
 AGENT = "xclr"
@@ -36,49 +35,6 @@ AGAIN = frozenset({"http_429", "http_5xx", "connection", "timeout"})  # may be b
 IN_POOL = 8
 MOST_PORT = 65_535
 ERROR_LENGTH = 200  # characters
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How hard a download tries, and what it may take."""
-
-    allow_hosts: tuple[str, ...] = ()  # name or address, with or without :port, that need not be public
-    in_flight: int = 64
-    per_host: int = 8
-    connect_s: float = 10.0
-    read_s: float = 20.0  # between two pieces of a body
-    total_s: float = 60.0  # of a try, its redirects included
-    most_bytes: int = 20 << 20
-    held_bytes: int = 256 << 20  # finished pictures that may wait for those before them
-    redirects: int = 5
-    tries: int = 2
-    backoff_s: float = 1.0
-    longest_wait_s: float = 10.0  # a server that asks for more by Retry-After is not asked again
-    robots: bool = True  # respect X-Robots-Tag noai and noimageai
-    proxy: str | None = None  # http://host:port
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one picture: a status of the images table, and its bytes where that is ok."""
-
-    status: str
-    http: int | None = None
-    error: str | None = None
-    data: bytes = b""
-    attempt: int = 1
-    host: str = ""  # of a download
-    reached: bool = True  # False when no server took the connection
-    retry_after_s: float | None = None
-    judged: Judged | None = None  # what its bytes are
-
-    @property
-    def held_bytes(self) -> int:
-        """What it holds in memory."""
-        return len(self.data) + len(self.judged.stored or b"" if self.judged else b"")
-
-
-Start = Callable[[str], Future[Outcome]]
 
 
 class TooLargeError(Exception):

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from xclr.captions import SOURCES
 from xclr.datafiles import Inside, Picture
 from xclr.errors import DataError
-from xclr.stages import ImagesConfig, Stage
+from xclr.images.stages import ImagesConfig
+from xclr.stage import Stage
 
 RowIds = npt.NDArray[np.int64]
 
@@ -28,9 +29,8 @@ class Work(NamedTuple):
     first: int  # number of the first shard's tar; those before are of an earlier generation
 
     @classmethod
-    def of(cls, stage: Stage) -> Work:
+    def of(cls, stage: Stage[ImagesConfig]) -> Work:
         """Read from the captions, or from the generation before, what there is to do."""
-        assert isinstance(stage.config, ImagesConfig)
         size = stage.config.data.shard
         if "before" not in stage.inputs:
             total = pq.read_metadata(stage.inputs["captions"].path / "captions.parquet").num_rows
@@ -55,9 +55,8 @@ def tars(images: Path) -> list[str]:
     return sorted(path.name for path in images.glob("shard-*.tar"))
 
 
-def pictures(stage: Stage, rows: RowIds) -> Iterator[Picture]:
+def pictures(stage: Stage[ImagesConfig], rows: RowIds) -> Iterator[Picture]:
     """The pictures of some rows, ascending; raises DataError when the source has changed since the captions."""
-    assert isinstance(stage.config, ImagesConfig)
     data, captions = stage.config.data, stage.inputs["captions"].path
     own = SOURCES[data.source].pictures
     if (captions / "places.parquet").exists():

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 
 from xclr.datafiles import Inside, Picture
 from xclr.errors import DataError
-from xclr.images.fetch import Limits, Outcome, Start, downloading
+from xclr.images.outcome import Limits, Outcome, Start
 from xclr.images.workers import Workers
 
 Given = bytes | Path | Inside | None
@@ -29,6 +29,8 @@ def obtain(pictures: Iterable[Picture], limits: Limits, workers: Workers) -> Gen
         for picture in pictures:
             if isinstance(picture, str):
                 if start is None:
+                    from xclr.images.fetch import downloading  # brings httpx
+
                     start = stack.enter_context(downloading(limits))
                     stack.callback(window.cancel)
                 window.download(start(picture))

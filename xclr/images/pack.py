@@ -24,14 +24,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from xclr import schema, shards
+from xclr import heads, schema, shards
 from xclr.errors import DataError
-from xclr.images.fetch import Limits, Outcome
 from xclr.images.given import Work, columns, pictures, tars
 from xclr.images.obtain import Breaker, obtain
+from xclr.images.outcome import Limits, Outcome
+from xclr.images.stages import ImagesConfig
 from xclr.images.workers import Workers
 from xclr.recipe import DataConfig
-from xclr.stages import ImagesConfig, Produced, Progress, Stage
+from xclr.stage import Produced, Progress, Stage
 
 TAR, ROWS = "pictures.tar", "rows.parquet"  # of a shard
 MOST_TRIES = 127  # that the table can tell
@@ -40,7 +41,7 @@ BATCH = 1 << 17  # rows in memory at once
 Sample = tuple[int, str, Outcome]  # row id, caption and picture
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[ImagesConfig], out: Path, progress: Progress) -> Produced:
     """Write shard-00000.tar ... (<row_id>.<suffix> and .txt, the WebDataset layout), images.parquet, accounts.parquet.
 
     images.parquet has one row for every captions row, whatever the picture is like; `offset` and `size` locate the
@@ -58,7 +59,7 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     return Produced(("images.parquet", "accounts.parquet", *tars(out)), stats, (shards.SHARDS,))
 
 
-def run_shard(stage: Stage, out: Path, shard: int, progress: Progress) -> None:
+def run_shard(stage: Stage[ImagesConfig], out: Path, shard: int, progress: Progress) -> None:
     """Make one shard, for `run` to find; the progress is that of its own rows."""
     _make(stage, out, (shard,), Told(progress, 0, len(Work.of(stage).piece(shard)), 0))
 
@@ -89,9 +90,8 @@ class Told:
             self.progress(self.done, self.total, self.ok)
 
 
-def _make(stage: Stage, out: Path, numbers: Sequence[int], told: Told) -> None:
+def _make(stage: Stage[ImagesConfig], out: Path, numbers: Sequence[int], told: Told) -> None:
     """Obtain the pictures of some shards in one stream, so that none waits for another's last picture."""
-    assert isinstance(stage.config, ImagesConfig)
     work, data = Work.of(stage), stage.config.data
     rows = np.concatenate([work.rows[:0], *(work.piece(shard) for shard in numbers)])
     texts = columns(stage.inputs["captions"].path / "captions.parquet", rows, ["caption"])
@@ -148,7 +148,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     return tar.offset - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
-def _link(stage: Stage, out: Path, work: Work) -> None:
+def _link(stage: Stage[ImagesConfig], out: Path, work: Work) -> None:
     """Put the tars of the generation before, and of the shards, beside the table; each stays where it was, too."""
     if before := stage.inputs.get("before"):
         for name in tars(before.path):
@@ -174,26 +174,26 @@ class Count(NamedTuple):
     @classmethod
     def none(cls, total: int, size: int) -> Count:
         """Nothing counted yet."""
-        return cls(size, np.zeros((-(-total // size), len(schema.STATUSES)), dtype=np.int64))
+        return cls(size, np.zeros((-(-total // size), len(heads.STATUSES)), dtype=np.int64))
 
     def add(self, table: pa.Table) -> None:
         """Count some rows of the images table."""
-        status = pc.index_in(table["status"], pa.array(schema.STATUSES)).to_numpy()
+        status = pc.index_in(table["status"], pa.array(heads.STATUSES)).to_numpy()
         np.add.at(self.counts, (table["row_id"].to_numpy() // self.size, status), 1)
 
     def table(self) -> pa.Table:
         """The accounts table."""
         shard, status = np.nonzero(self.counts)
-        names = [schema.STATUSES[each] for each in status]
+        names = [heads.STATUSES[each] for each in status]
         return pa.table([shard.astype(np.int32), names, self.counts[shard, status]], schema=schema.ACCOUNTS)
 
     def stats(self) -> dict[str, int]:
         """Rows, and of each status that there is, in the order of their names."""
-        totals = dict(zip(schema.STATUSES, self.counts.sum(axis=0).tolist(), strict=True))
+        totals = dict(zip(heads.STATUSES, self.counts.sum(axis=0).tolist(), strict=True))
         return {"rows": sum(totals.values())} | {name: totals[name] for name in sorted(totals) if totals[name]}
 
 
-def _assemble(stage: Stage, out: Path, work: Work, about: dict[str, Any]) -> dict[str, int]:
+def _assemble(stage: Stage[ImagesConfig], out: Path, work: Work, about: dict[str, Any]) -> dict[str, int]:
     """Join the shards' rows to images.parquet; rows by status, and bytes downloaded where any were."""
     total = pq.read_metadata(stage.inputs["captions"].path / "captions.parquet").num_rows
     count, downloaded = Count.none(total, work.size), 0
@@ -212,7 +212,7 @@ def _parts(out: Path, work: Work) -> Iterator[pa.Table]:
         yield schema.read(shards.folder(out, shard) / ROWS, schema.IMAGES)
 
 
-def _merged(stage: Stage, out: Path, work: Work) -> Iterator[pa.Table]:
+def _merged(stage: Stage[ImagesConfig], out: Path, work: Work) -> Iterator[pa.Table]:
     """The table of the generation before, in parts, with the new rows of what was tried again."""
     new = pa.concat_tables(_parts(out, work))
     ids = new["row_id"].to_numpy()
@@ -234,7 +234,7 @@ def _merged(stage: Stage, out: Path, work: Work) -> Iterator[pa.Table]:
 def _check(out: Path, stats: dict[str, int]) -> None:
     """Raise DataError when no picture can be used, and say so when most cannot."""
     usable, total = stats.get("ok", 0), stats["rows"]
-    lost = sorted(((stats[each], each) for each in schema.STATUSES if each != "ok" and each in stats), reverse=True)
+    lost = sorted(((stats[each], each) for each in heads.STATUSES if each != "ok" and each in stats), reverse=True)
     said = ", ".join(f"{count:,} {status}" for count, status in lost)
     if not usable:
         first = pq.ParquetFile(out / "images.parquet").read_row_group(0, columns=["error"]).column("error")[0]

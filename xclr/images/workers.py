@@ -16,7 +16,7 @@ from typing import IO
 
 import xclr
 from xclr.errors import JobError
-from xclr.images.fetch import Outcome
+from xclr.images.outcome import Outcome
 from xclr.picture import Judged, judge
 
 TRIES = 2  # of a picture whose decoder died

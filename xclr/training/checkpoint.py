@@ -14,6 +14,7 @@ import torch
 from xclr.artifact import sha256_file
 from xclr.store import write_atomically
 
+CHECKPOINT = "checkpoint.pt"  # what a finished training leaves
 log = logging.getLogger(__name__)
 
 

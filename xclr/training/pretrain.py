@@ -14,23 +14,23 @@ from torch import nn
 from xclr.errors import Stopped
 from xclr.recipe import TrainConfig
 from xclr.spool import SPOOL, Spool
-from xclr.stages import PretrainConfig, Produced, Progress, Stage
+from xclr.stage import Produced, Progress, Stage
 from xclr.training import checkpoint
 from xclr.training.batches import Batches
-from xclr.training.checkpoint import Checkpoint
+from xclr.training.checkpoint import CHECKPOINT, Checkpoint
 from xclr.training.loader import open_batches
 from xclr.training.loop import Pretrainer, precision_of, train
 from xclr.training.model import build_backbone
 from xclr.training.objectives import Materials, Towers, build_objective, towers_of
+from xclr.training.stages import PretrainConfig
 from xclr.training.stop import StopFlag
 from xclr.training.subset import told
 from xclr.training.words import WORDS
 
-CHECKPOINT = "checkpoint.pt"
 SAY_EVERY_S = 10.0  # in the job's log
 
 
-def run(stage: Stage, out: Path, progress: Progress) -> Produced:
+def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced:
     """Write checkpoint.pt and spool.jsonl; every rank runs it, rank 0 writes.
 
     The checkpoint is {"backbone": weights}; an objective with captions adds "head", on the backbone's features, and
@@ -38,7 +38,6 @@ def run(stage: Stage, out: Path, progress: Progress) -> Produced:
     a training which pictures it saw.
     """
     config = stage.config
-    assert isinstance(config, PretrainConfig)
     inputs = {role: artifact.path for role, artifact in stage.inputs.items()}
     torch.manual_seed(config.seed)
     backbone, features = build_backbone(config.train)

@@ -1,4 +1,4 @@
-"""What every task does: ensure a stage, and show in the Prefect UI how far it is."""
+"""The task of a stage: find or make it, and show in the Prefect UI how far it is and what came of it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
-from prefect import get_client
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect import get_client, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
@@ -21,15 +27,28 @@ from infra.executors.executor import executor_of
 from infra.progress import Advance, read_progress
 from infra.stage import Run, ensure
 from xclr.artifact import Artifact
-from xclr.stages import Stage
+from xclr.stage import Stage
 
 EVERY_S = 5.0  # between two looks at a stage; a shorter one leaves no progress artifact
 
 
+@task(task_run_name="{stage.name}", cache_policy=NO_CACHE)
 def make(run: Run, stage: Stage) -> Artifact:
-    """The stage's artifact, found or made; a long one shows its progress and its Slurm job at its task run."""
+    """The stage's artifact, found or made; a long one shows its progress and its job at its task run.
+
+    Raises XclrError when it cannot be made, or when the recipe is too large for what came of it.
+    """
     with _beside(lambda over: _follow(run, stage, over)):
-        return ensure(run, stage)
+        artifact = ensure(run, stage)
+    manifest = run.store.manifest(artifact)
+    for line in stage.kind.tell(manifest):
+        run.board.say(line)
+    if rows := stage.kind.table(manifest):
+        create_table_artifact(list(map(dict, rows)), key=artifact_key(stage.name), description=stage.name)
+    stage.kind.refuse(run.recipe, manifest)
+    if stage.kind.network and (link := run.tracker.run_url(str(artifact.digest))):
+        create_link_artifact(link, key=artifact_key(f"mlflow {stage.name}"), link_text=f"{stage.name} in MLflow")
+    return artifact
 
 
 def counted(run: Run, what: str, stages: Sequence[Stage]) -> AbstractContextManager[None]:

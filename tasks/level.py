@@ -10,9 +10,8 @@ from prefect.logging import get_run_logger
 
 from infra.batch import ensure_all, join_sweep
 from infra.stage import Run
-from tasks.stage import counted
-from xclr.stages import Stage
-from xclr.sweep import TRAINED
+from tasks.make import counted
+from xclr.stage import Stage
 
 
 @task(task_run_name="{what} ({number})", cache_policy=NO_CACHE)
@@ -22,7 +21,7 @@ def level(
     """Find or make every stage of a level; returns why some could not be made, by digest."""
     with counted(run, what, stages):
         failures = {digest: str(error) for digest, error in ensure_all(run, what, stages, parallel).items()}
-    if stages[0].kind in TRAINED:
+    if stages[0].kind.network:
         join_sweep(run)
     for reason in failures.values():
         get_run_logger().error("%s", reason)

@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw
 from infra.ledger import Book, Entry, JobState, now, this_process
 from infra.runs import RunRecord, new_record, write_record
 from tests.images.pictures import encode
-from tests.infra.conftest import TINY
+from tests.kit.recipes import TINY
 from tests.training.home import commit, one_thread, write_vectors
-from xclr import stages
-from xclr.job import FAILURE, RUNNERS, Failure
+from xclr.job import FAILURE, Failure
+from xclr.pipeline import KINDS, pipeline
 from xclr.recipe import Recipe
 from xclr.store import Store, write_atomically
 from xclr.sweep import Ref, Sweep, layout
@@ -33,12 +33,12 @@ def finish(home: Path, recipe: Recipe, run: str | None = None) -> RunRecord:
     """Run a recipe's stages, with unit vectors in place of a text model's, and write its record."""
     store = Store(home)
     store.check_writable()
-    made, planned = None, stages.pipeline(recipe, store)
+    made, planned = None, pipeline(recipe, store)
     with one_thread():
         for stage in planned:
             made = store.find(stage.digest)
             if made is None:
-                made = commit(store, stage, _runner(stage.kind))
+                made = commit(store, stage, _runner(stage.kind.name))
     ended = {"run": run or f"{recipe.name}-1", "state": "completed", "scores": str(made.digest)}
     record = new_record(recipe, [stage.digest for stage in planned]).model_copy(update=ended)
     write_atomically(home / "runs" / f"{record.run}.json", record.model_dump_json())
@@ -54,7 +54,7 @@ def finish_sweep(home: Path, sweep: Sweep, leave_out: Collection[str] = ()) -> R
         for stage in laid.stages:
             ready = all(store.find(each.digest) is not None for each in stage.inputs.values())
             if ready and stage.digest not in leave_out and store.find(stage.digest) is None:
-                commit(store, stage, _runner(stage.kind))
+                commit(store, stage, _runner(stage.kind.name))
     ended = {"run": f"{sweep.name}-1", "state": "completed", "sweep": sweep, "cells": laid.cells}
     record = new_record(sweep.recipe, [stage.digest for stage in laid.stages]).model_copy(update=ended)
     write_record(home, record)
@@ -71,7 +71,7 @@ def fail(home: Path, record: RunRecord, ref: Ref, reason: str, job: str = "slurm
 
 
 def _runner(kind: str):
-    return write_vectors if kind == "embeddings" else importlib.import_module(RUNNERS[kind]).run
+    return write_vectors if kind == "embeddings" else importlib.import_module(KINDS[kind].run).run
 
 
 def own_recipe(folder: Path, caption: str, **keys: object) -> Recipe:

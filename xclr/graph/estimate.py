@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from xclr.recipe import DataConfig, Recipe
 from xclr.shards import pairs, parts
-from xclr.stages import EmbeddingsConfig, GraphKnnConfig, Stage
+from xclr.stage import Estimate, Stage
 from xclr.store import Store
 from xclr.textmodel import locate
+
+if TYPE_CHECKING:  # whose kinds name these functions
+    from xclr.graph.stages import EmbeddingsConfig, GraphKnnConfig
 
 PUBLISHED = {"cc3m": 3_318_333, "cc12m": 12_423_374}  # captions, before duplicates are left out
 TOKENS = 20  # of a caption; Conceptual Captions' have about ten words and the special tokens
@@ -26,33 +29,35 @@ EXACT_BYTES, APPROXIMATE_BYTES = 24, 100  # a caption and neighbour kept
 GIB = 2**30
 
 
-class Estimate(NamedTuple):
-    """Core-hours in all, and GiB of memory of one process."""
-
-    core_hours: float
-    memory_gb: float
-
-
-def estimate(stage: Stage, store: Store, recipe: Recipe) -> Estimate | None:
-    """The costs of embeddings or a graph; None for other stages, and while nobody knows how many captions there are."""
-    config = stage.config
-    if not isinstance(config, EmbeddingsConfig | GraphKnnConfig):
-        return None
+def embeddings(stage: Stage[EmbeddingsConfig], store: Store, recipe: Recipe) -> Estimate | None:
+    """The costs of the embeddings; None while nobody knows how many captions there are."""
     captions, shape = expected_captions(stage, store, recipe.data), _shape(locate(recipe.embed.model))
-    if captions is None or shape is None:
+    return None if captions is None or shape is None else embedding(captions, shape, stage.config)
+
+
+def graph(stage: Stage[GraphKnnConfig], store: Store, recipe: Recipe) -> Estimate | None:
+    """The costs of the graph; None while nobody knows how many captions there are."""
+    captions, shape = expected_captions(stage, store, recipe.data), _shape(locate(recipe.embed.model))
+    return None if captions is None or shape is None else comparison(captions, shape[1], stage.config)
+
+
+def compare_methods(stage: Stage[GraphKnnConfig], store: Store, recipe: Recipe) -> str | None:
+    """A line that says what the graph costs exactly and approximately; None where it is made, or nobody knows."""
+    captions, shape = expected_captions(stage, store, recipe.data), _shape(locate(recipe.embed.model))
+    if captions is None or shape is None or store.find(stage.digest) is not None:
         return None
-    return (
-        embedding(captions, shape, config)
-        if isinstance(config, EmbeddingsConfig)
-        else graph(captions, shape[1], config)
-    )
+    parts = []
+    for method in ("exact", "approximate"):
+        config = stage.config.model_copy(update={"method": method})
+        costs, pieces = comparison(captions, shape[1], config), elements(captions, config)
+        array = f" in {pieces} elements" if pieces > 1 else ""
+        parts.append(f"{method} {costs.core_hours:,.3g} core-hours{array}, {costs.memory_gb:,.1f} GiB each")
+    return f"graph of {captions:,} captions, estimated: " + "; ".join(parts)
 
 
 def expected_captions(stage: Stage, store: Store, data: DataConfig) -> int | None:
     """Distinct captions where they are known, else how many a published data set has."""
-    captions = stage.inputs.get("captions")
-    if captions is None:
-        return None
+    captions = stage.inputs["captions"]
     if store.find(captions.digest) is not None:
         return int(store.manifest(captions).stats["distinct"])
     known = PUBLISHED.get(data.source)
@@ -67,7 +72,7 @@ def embedding(captions: int, shape: tuple[int, int], config: EmbeddingsConfig) -
     return Estimate(flop / GFLOPS[config.precision] / 1e9 / 3600, (8 * weights + 400 * captions) / GIB + 1.5)
 
 
-def graph(captions: int, width: int, config: GraphKnnConfig) -> Estimate:
+def comparison(captions: int, width: int, config: GraphKnnConfig) -> Estimate:
     """Exact: n^2/2 (a + b d) + c n k, the second term once a part. Approximate: in proportion to n^1.6 (a + b d)."""
     n, k = float(captions), config.k
     pair_ns = PAIR_NS + PAIR_DIM_NS * width

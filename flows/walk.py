@@ -1,0 +1,56 @@
+"""How a flow walks a plan: a task a stage, begun when what it reads is there; then what came of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prefect.futures import wait
+
+import tasks
+from flows.context import home_folder
+from flows.publish import publish_links, publish_table
+from infra.stage import Run
+from xclr.artifact import Digest
+from xclr.datafiles import is_fetched
+from xclr.evaluation.stages import comparison
+from xclr.recipe import Recipe
+from xclr.stage import Plan, Stage
+
+Futures = Mapping[Digest, Any]  # PrefectFuture[Artifact] by the digest of its stage
+
+
+def with_source(recipe: Recipe, home: str | None) -> Recipe:
+    """The recipe with its table fetched, where only data.url names one."""
+    return recipe if not is_fetched(recipe.data) else tasks.source.submit(recipe, home_folder(home)).result()
+
+
+def submit(run: Run, stages: Iterable[Stage]) -> Futures:
+    """Submit a task for each stage; it waits for those among them that it reads, and for nothing else.
+
+    So one that fails stops what reads it and no other.
+    """
+    futures: dict[Digest, Any] = {}
+    for stage in stages:
+        before = [futures[each.digest] for each in stage.inputs.values() if each.digest in futures]
+        futures[stage.digest] = tasks.make.submit(run, stage, wait_for=before, return_state=False)
+    return futures
+
+
+def compare(run: Run, plan: Plan, futures: Futures) -> None:
+    """Gather the scores of the suites that finished in one table, and publish it."""
+    wait(list(futures.values()))
+    there = {digest for digest, future in futures.items() if future.state.is_completed()}
+    scores = [run.store.reference(stage.digest) for stage in plan if stage.kind.judges and stage.digest in there]
+    if scores or len(there) == len(futures):  # a recipe may have no suites
+        table = tasks.make.submit(run, comparison(run.recipe, scores)).result()
+        run.save(scores=str(table.digest))
+        publish_table(run, table)
+
+
+def settle(run: Run, plan: Plan, futures: Futures) -> None:
+    """Wait for every stage and publish the links to MLflow, then raise what made one fail."""
+    wait(list(futures.values()))
+    publish_links(run, plan)
+    for future in futures.values():
+        future.result()

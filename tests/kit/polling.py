@@ -1,0 +1,19 @@
+"""Waiting for what another process brings about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+EVERY_S = 0.05
+
+
+def until(condition: Callable[[], T], timeout_s: float = 200) -> T:
+    """Poll for a condition and return what it found; the deadline is for a fault, however slow the machine is."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition did not come about"
+        time.sleep(EVERY_S)
+    return found

@@ -1,0 +1,11 @@
+from .benchmark import MAPPING as MAPPING
+from .benchmark import Benchmark as Benchmark
+from .benchmark import Layout as Layout
+from .benchmark import explaining as explaining
+from .benchmark import write as write
+from .readers import BORDER as BORDER
+from .readers import LAYOUTS as LAYOUTS
+from .readers import READERS as READERS
+from .readers import Reader as Reader
+from .readers import listing as listing
+from .tree import Tree as Tree

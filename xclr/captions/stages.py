@@ -1,0 +1,81 @@
+"""The stage kind `captions`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xclr import datafiles
+from xclr.artifact import Manifest
+from xclr.errors import DataError
+from xclr.recipe import Config, DataConfig, Recipe
+from xclr.stage import Kind, Stage
+from xclr.store import Store
+
+LABELLED = frozenset({"emoji", "folder", "imagenet"})  # sources that always have classes
+
+
+class CaptionsConfig(Config):
+    """Source tables, named by their content, and folders, by the names in them."""
+
+    data: DataConfig
+    sha256: tuple[str, ...]
+
+
+def check_sizes(recipe: Recipe, captions: Manifest) -> None:
+    """Raise DataError when the data are too few for the recipe, before any long work."""
+    train, distinct = recipe.train, int(captions.stats["distinct"])
+    seen = train.seen(int(captions.stats["train"]))
+    if train.batch_size > seen:
+        left, more = f" that train.fraction {train.fraction} leaves", ", or a larger train.fraction"
+        raise DataError(
+            f"train.batch_size {train.batch_size} is larger than the {seen} training pictures"
+            f"{left * (train.fraction < 1)}",
+            f"--set train.batch_size={max(2, seen // 2)}{more * (train.fraction < 1)}",
+        )
+    if recipe.graph.k >= distinct:
+        raise DataError(
+            f"graph.k {recipe.graph.k} needs more than {distinct} distinct captions",
+            f"--set graph.k={max(1, distinct - 1)}",
+        )
+
+
+def tell_left_out(captions: Manifest) -> Iterator[str]:
+    """Lines that say what of a source became no caption."""
+    stats = captions.stats
+    if malformed := stats.get("malformed"):
+        which = stats["malformed_samples"] if "malformed_samples" in stats else f"lines {stats['malformed_lines']}"
+        yield f"captions: left out as malformed: {malformed:,} ({which})"
+    if repeated := stats.get("repeated_urls"):
+        yield f"captions: left out because their address stood before: {repeated:,}"
+
+
+CAPTIONS = Kind(
+    "captions",
+    CaptionsConfig,
+    code=3,
+    run="xclr.captions.collect",
+    step="captions",
+    refuse=check_sizes,
+    tell=tell_left_out,
+)
+KINDS = (CAPTIONS,)
+
+
+def captions(recipe: Recipe, store: Store) -> Stage[CaptionsConfig]:
+    """Read, normalise and deduplicate the captions; raises DataError when the data cannot be what the recipe says."""
+    datafiles.check(recipe.data)
+    data = recipe.data.for_captions
+    names = datafiles.captions_listing(data)
+    return Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=hash_files(data, store, names)))
+
+
+def hash_files(data: DataConfig, store: Store, listing: str | None) -> tuple[str, ...]:
+    """Contents of the source's tables, and the hash of its listing of other files where it has one."""
+    hashes = tuple(store.content_hash(path) for path in datafiles.source_files(data))
+    return hashes if listing is None else (*hashes, listing)
+
+
+def has_labels(recipe: Recipe) -> bool:
+    """True when the samples have classes."""
+    data = recipe.data
+    return data.source in LABELLED or (data.source == "table" and data.label_column is not None)

@@ -1,0 +1,17 @@
+from .data import Features as Features
+from .data import FeatureSet as FeatureSet
+from .data import Labels as Labels
+from .data import Ragged as Ragged
+from .data import SuiteResult as SuiteResult
+from .data import load_features as load_features
+from .data import load_labels as load_labels
+from .heads import HeadConfig as HeadConfig
+from .heads import LinearHead as LinearHead
+from .heads import RidgeHead as RidgeHead
+from .heads import fit_linear as fit_linear
+from .heads import fit_ridge as fit_ridge
+from .score import Score as Score
+from .score import Summary as Summary
+from .score import bootstrap_half_width as bootstrap_half_width
+from .score import summarise as summarise
+from .score import t_half_width as t_half_width

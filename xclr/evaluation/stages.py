@@ -1,0 +1,408 @@
+"""The stage kinds of the evaluation: data sets, networks from elsewhere, features, heads, suites and their table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import Field
+
+from xclr import benchmarks, datafiles
+from xclr.artifact import Artifact
+from xclr.captions.stages import has_labels
+from xclr.errors import RecipeError
+from xclr.recipe import (
+    RUNTIME,
+    SUITES,
+    Config,
+    Dataset,
+    ObjectiveConfig,
+    PairsConfig,
+    Precision,
+    ProbeConfig,
+    Recipe,
+    Reference,
+    SuiteName,
+    SupConConfig,
+    TrainConfig,
+)
+from xclr.stage import Kind, Origin, Pieces, Plan, Stage
+from xclr.store import Store
+from xclr.textmodel import locate
+from xclr.training.stages import Network
+
+OWN_TRAINING: frozenset[SuiteName] = frozenset({"finetune"})  # not for networks from elsewhere
+OWN_HEAD: frozenset[SuiteName] = frozenset({"linear", "mit-states", "few-shot"})  # fitted by the suite itself
+SEEN = 10_000  # of a recipe's own pictures whose features are wanted for looking at alone
+
+
+class ReferenceConfig(Config):
+    """A network from elsewhere; weights in a file are named by its content."""
+
+    reference: Reference
+    sha256: str | None = None
+    dataset: str = "elsewhere"
+
+
+class ExportConfig(Config):
+    """The emoji's evaluation pictures in the layouts of the published data sets."""
+
+    background: float
+    seed: int = 0
+
+
+class BenchmarkConfig(Config):
+    """A data set's pictures and their labels, named by the names, sizes and times of its files."""
+
+    dataset: Dataset
+    listing: str | None = None  # None for one that the input `export` holds
+    root: Path | None = Field(None, json_schema_extra=RUNTIME)
+
+
+class FeaturesConfig(Config):
+    """The frozen backbone's features of a recipe's own pictures: all, or so many."""
+
+    sample: int | None = None
+    shard: int = Field(50_000, json_schema_extra=RUNTIME)
+
+
+class BenchmarkFeaturesConfig(Config):
+    """The frozen backbone's features of a data set's pictures."""
+
+    dataset: Dataset
+    root: Path | None = Field(None, json_schema_extra=RUNTIME)
+    shard: int = Field(50_000, json_schema_extra=RUNTIME)
+
+
+class ProbeStageConfig(Config):
+    """A linear head fitted to ImageNet's training pictures, which several suites apply."""
+
+    probe: ProbeConfig
+    seed: int
+
+
+class FinetuneStageConfig(Config):
+    """A backbone and a classifier trained further on ImageNet's training pictures."""
+
+    train: TrainConfig
+    seed: int
+    root: Path | None = Field(None, json_schema_extra=RUNTIME)
+
+
+class SuiteConfig(Config):
+    """One suite on one checkpoint's features; what only some suites read is set for these alone."""
+
+    suite: SuiteName
+    bootstrap: int
+    seed: int
+    probe: ProbeConfig = ProbeConfig()
+    prompts: tuple[str, ...] = ()
+    weights: str | None = None  # of the text model
+    precision: Precision = "float32"
+    model: str | None = Field(None, json_schema_extra=RUNTIME)
+
+
+class ComparisonConfig(Config):
+    """The score table of a recipe."""
+
+    dataset: str
+
+
+def cut_own(stage: Stage[FeaturesConfig], store: Store) -> Pieces:
+    """A shard holds `evaluate.shard` of the recipe's own pictures."""
+    rows = int(store.manifest(stage.inputs["captions"]).stats["rows"])
+    items = min(rows, stage.config.sample or rows)
+    return Pieces(items, -(-items // stage.config.shard))
+
+
+def cut_benchmark(stage: Stage[BenchmarkFeaturesConfig], store: Store) -> Pieces:
+    """A shard holds `evaluate.shard` of a data set's pictures."""
+    items = int(store.manifest(stage.inputs["benchmark"]).stats["rows"])
+    return Pieces(items, -(-items // stage.config.shard))
+
+
+def describe(config: ReferenceConfig) -> Origin:
+    """A network from elsewhere as tables name it: its weights stand where the graph does."""
+    reference = config.reference
+    return Origin(reference.label, config.dataset, Path(reference.weights).name, reference.seed)
+
+
+REFERENCE = Kind(
+    "reference", ReferenceConfig, code=1, run="xclr.evaluation.reference", step="evaluate", network=describe
+)
+EXPORT = Kind("export", ExportConfig, code=1, run="xclr.evaluation.export", step="evaluate")
+BENCHMARK = Kind(
+    "benchmark",
+    BenchmarkConfig,
+    code=1,
+    run="xclr.evaluation.benchmark",
+    step="evaluate",
+    part=lambda config: config.dataset,
+)
+FEATURES = Kind("features", FeaturesConfig, code=2, run="xclr.evaluation.features", step="evaluate", pieces=cut_own)
+BENCHMARK_FEATURES = Kind(
+    "benchmark_features",
+    BenchmarkFeaturesConfig,
+    code=1,
+    run="xclr.evaluation.features",
+    step="evaluate",
+    part=lambda config: config.dataset,
+    words="features",
+    pieces=cut_benchmark,
+)
+PROBE = Kind("probe", ProbeStageConfig, code=1, run="xclr.evaluation.probe", step="evaluate")
+FINETUNE = Kind(
+    "finetune",
+    FinetuneStageConfig,
+    code=1,
+    run="xclr.evaluation.finetune",
+    step="evaluate",
+    ranks=lambda config: config.train.stuck_after_s,
+)
+SUITE = Kind(
+    "suite",
+    SuiteConfig,
+    code=2,
+    run="xclr.evaluation.suite",
+    step="evaluate",
+    part=lambda config: config.suite,
+    judges=True,
+    shown=("scores.parquet",),
+)
+COMPARISON = Kind(
+    "comparison",
+    ComparisonConfig,
+    code=1,
+    run="xclr.evaluation.comparison",
+    step="compare",
+    shown=("scores.parquet",),
+)
+KINDS = (REFERENCE, EXPORT, BENCHMARK, FEATURES, BENCHMARK_FEATURES, PROBE, FINETUNE, SUITE, COMPARISON)
+
+
+class DataSets(NamedTuple):
+    """What networks are judged on: the recipe's own pictures, and those of the suites' data sets."""
+
+    captions: Artifact
+    images: Artifact
+    export: Artifact | None  # the data sets of the emoji, which have no root of their own
+    benchmarks: Mapping[Dataset, Artifact]
+
+
+class Made(NamedTuple):
+    """What suites read of a network."""
+
+    checkpoint: Artifact
+    features: Mapping[Dataset | None, Artifact]  # None: of the recipe's own pictures
+    probe: Artifact | None
+    tuned: Artifact | None
+
+
+def roots(recipe: Recipe) -> dict[Dataset, Path]:
+    """Where the data sets of the suites lie; ImageNet's is that of the recipe where it trains on the folders."""
+    found: dict[Dataset, Path] = {name: root.absolute() for name, root in recipe.evaluate.roots.items()}
+    path = recipe.data.path
+    if recipe.data.source == "imagenet" and path is not None and (path / datafiles.TRAIN).is_dir():
+        found.setdefault("imagenet", path.absolute())
+    return found
+
+
+def lacks(recipe: Recipe) -> dict[SuiteName, str]:
+    """Why some of the recipe's suites are left out: what each of them lacks."""
+    found: dict[SuiteName, str] = {}
+    emoji, there = recipe.data.source == "emoji", roots(recipe)
+    with_captions = any(isinstance(each, PairsConfig) for each in recipe.objectives)
+    for each in recipe.evaluate.suites:
+        missing = [name for name in SUITES[each].datasets if name not in there]
+        if each == "linear" and not has_labels(recipe):
+            found[each] = f"it needs classes ({_no_labels(recipe)})"
+        elif missing and not emoji:
+            found[each] = f"evaluate.roots.{missing[0]} is not set"
+        elif each == "keywords" and not emoji:
+            found[each] = "only the emoji have its annotations"
+        elif SUITES[each].towers and not with_captions:
+            found[each] = "no objective is between pictures and captions"
+    return found
+
+
+def tell_skipped(recipe: Recipe) -> list[str]:
+    """Lines that say which objectives and suites the data cannot serve."""
+    supcon = any(isinstance(each, SupConConfig) for each in recipe.objectives) and not has_labels(recipe)
+    lines = [f"supcon is left out: it needs classes ({_no_labels(recipe)})"] if supcon else []
+    return lines + [f"suite {name} is left out: {why}" for name, why in lacks(recipe).items()]
+
+
+def _no_labels(recipe: Recipe) -> str:
+    return "data.label_column" if recipe.data.source == "table" else f"{recipe.data.source} has none"
+
+
+def suites(recipe: Recipe) -> list[SuiteName]:
+    """The recipe's suites that its data can serve."""
+    return [name for name in recipe.evaluate.suites if name not in lacks(recipe)]
+
+
+def suites_of(recipe: Recipe, objective: ObjectiveConfig | None) -> list[SuiteName]:
+    """The suites that can judge an objective's checkpoint; None stands for a network from elsewhere."""
+    chosen = [name for name in suites(recipe) if isinstance(objective, PairsConfig) or not SUITES[name].towers]
+    return [name for name in chosen if objective is not None or name not in OWN_TRAINING]
+
+
+def datasets(recipe: Recipe) -> list[Dataset]:
+    """The data sets that the recipe's suites read, each once."""
+    return list(dict.fromkeys(each for name in suites(recipe) for each in SUITES[name].datasets))
+
+
+def references(recipe: Recipe, store: Store) -> list[Network]:
+    """The networks from elsewhere; those of one name are called by their weights and seed too."""
+    times = Counter(each.label for each in recipe.evaluate.references)
+    titles = [
+        each.label if times[each.label] == 1 else f"{each.label} {each.weights} seed {each.seed}"
+        for each in recipe.evaluate.references
+    ]
+    made = (reference(each, title, store) for each, title in zip(recipe.evaluate.references, titles, strict=True))
+    return [Network(title, None, stage) for title, stage in zip(titles, made, strict=True)]
+
+
+def reference(reference: Reference, title: str, store: Store) -> Stage[ReferenceConfig]:
+    """Fetch a network from elsewhere, once, so that what follows needs no network."""
+    path = Path(reference.weights)
+    if reference.is_file and not path.is_file():
+        raise RecipeError(f"there is no file {path}", f"give the weights of {reference.label} by a path or a name")
+    sha256 = store.content_hash(path) if reference.is_file else None
+    return Stage(REFERENCE, f"reference {title}", ReferenceConfig(reference=reference, sha256=sha256))
+
+
+def data_sets(plan: Plan, captions: Artifact, images: Artifact) -> DataSets:
+    """Add the stages that read the data sets of the suites."""
+    recipe, wanted, exported = plan.recipe, datasets(plan.recipe), None
+    if recipe.data.source == "emoji" and any(each not in roots(recipe) for each in wanted):
+        exported = plan.add(export(recipe, captions, images))
+    return DataSets(captions, images, exported, {each: plan.add(benchmark(recipe, each, exported)) for each in wanted})
+
+
+def export(recipe: Recipe, captions: Artifact, images: Artifact) -> Stage[ExportConfig]:
+    """The emoji's evaluation pictures in the layouts of the published data sets."""
+    config = ExportConfig(background=recipe.train.background)
+    return Stage(EXPORT, "export", config, {"captions": captions, "images": images})
+
+
+def benchmark(recipe: Recipe, dataset: Dataset, export: Artifact | None) -> Stage[BenchmarkConfig]:
+    """A data set's pictures and labels; raises DataError where it is missing or partial."""
+    root = roots(recipe).get(dataset)
+    if root is None and export is not None:
+        return Stage(BENCHMARK, f"benchmark {dataset}", BenchmarkConfig(dataset=dataset), {"export": export})
+    if root is None:
+        raise RecipeError(f"evaluate.roots.{dataset} is not set", "say where it lies, or leave its suites out")
+    config = BenchmarkConfig(dataset=dataset, listing=benchmarks.listing(dataset, root), root=root)
+    return Stage(BENCHMARK, f"benchmark {dataset}", config)
+
+
+def judge(plan: Plan, network: Network, data: DataSets) -> list[Artifact]:
+    """Add a network, what its suites read of it, and the suites; returns where their scores are.
+
+    Each picture passes the frozen backbone once, however many suites read its features.
+    """
+    recipe, checkpoint = plan.recipe, plan.add(network.stage)
+    chosen = suites_of(recipe, network.objective)
+    shown = {SUITES[name].pictures for name in chosen if name not in OWN_TRAINING}
+    frozen: dict[Dataset | None, Artifact] = {}  # features by data set; None: of the recipe's own pictures
+    if None in shown or network.objective is not None:  # the page of nearest neighbours shows its own
+        frozen[None] = plan.add(features(recipe, network.title, checkpoint, data))
+    for dataset in datasets(recipe):
+        if dataset in shown:
+            frozen[dataset] = plan.add(benchmark_features(recipe, network.title, checkpoint, dataset, data))
+    head = tuned = None
+    if any(SUITES[name].probe for name in chosen):
+        head = plan.add(probe(recipe, network.title, checkpoint, frozen["imagenet"], data))
+    if OWN_TRAINING & set(chosen):
+        tuned = plan.add(finetune(recipe, network.title, checkpoint, data))
+    made = Made(checkpoint, frozen, head, tuned)
+    return [plan.add(suite(recipe, name, network.title, read(name, made, data), plan.store)) for name in chosen]
+
+
+def read(name: SuiteName, made: Made, data: DataSets) -> dict[str, Artifact]:
+    """The inputs of a suite, by role."""
+    needs, inputs = SUITES[name], {}
+    if name in OWN_TRAINING and made.tuned is not None:
+        inputs["features"] = made.tuned
+    else:
+        inputs["features"] = made.features[needs.pictures]
+    inputs["checkpoint"] = made.checkpoint
+    inputs["labels"] = data.benchmarks[needs.labels] if needs.labels else data.captions
+    if needs.pictures is not None and needs.labels != needs.pictures:
+        inputs["names"] = data.benchmarks[needs.pictures]
+    if needs.probe and made.probe is not None:
+        inputs["probe"] = made.probe
+    return inputs
+
+
+def features(recipe: Recipe, title: str, checkpoint: Artifact, data: DataSets) -> Stage[FeaturesConfig]:
+    """One forward pass of the frozen backbone over the recipe's own pictures, or over some for looking at."""
+    judged = any(SUITES[name].pictures is None and not SUITES[name].towers for name in suites(recipe))
+    config = FeaturesConfig(sample=None if judged else SEEN, shard=recipe.evaluate.shard)
+    inputs = {"checkpoint": checkpoint, "captions": data.captions, "images": data.images}
+    return Stage(FEATURES, f"features {title}", config, inputs)
+
+
+def benchmark_features(
+    recipe: Recipe, title: str, checkpoint: Artifact, dataset: Dataset, data: DataSets
+) -> Stage[BenchmarkFeaturesConfig]:
+    """One forward pass of the frozen backbone over a data set's pictures."""
+    config = BenchmarkFeaturesConfig(dataset=dataset, root=roots(recipe).get(dataset), shard=recipe.evaluate.shard)
+    name = f"features of {dataset} {title}"
+    return Stage(BENCHMARK_FEATURES, name, config, _pictures(recipe, checkpoint, dataset, data))
+
+
+def probe(
+    recipe: Recipe, title: str, checkpoint: Artifact, features: Artifact, data: DataSets
+) -> Stage[ProbeStageConfig]:
+    """Fit the linear head to the features of ImageNet's training pictures."""
+    config = ProbeStageConfig(probe=recipe.evaluate.probe, seed=recipe.evaluate.seed)
+    inputs = {"checkpoint": checkpoint, "features": features, "labels": data.benchmarks["imagenet"]}
+    return Stage(PROBE, f"probe {title}", config, inputs)
+
+
+def finetune(recipe: Recipe, title: str, checkpoint: Artifact, data: DataSets) -> Stage[FinetuneStageConfig]:
+    """Train a checkpoint's backbone and a classifier on ImageNet's pictures."""
+    chosen, views = recipe.evaluate.finetune, recipe.train.views
+    train = recipe.train.model_copy(
+        update=chosen.model_dump()
+        | {
+            "optimizer": "sgd",
+            "lr_rule": "absolute",
+            "fraction": 1.0,
+            "shuffle_shards": None,
+            "views": "simclr" if views == "stickers" else views,
+        }
+    )
+    config = FinetuneStageConfig(train=train, seed=recipe.evaluate.seed, root=roots(recipe).get("imagenet"))
+    return Stage(FINETUNE, f"finetuning {title}", config, _pictures(recipe, checkpoint, "imagenet", data))
+
+
+def _pictures(recipe: Recipe, checkpoint: Artifact, dataset: Dataset, data: DataSets) -> dict[str, Artifact]:
+    """The inputs of a stage that shows a network a data set's pictures."""
+    inputs = {"checkpoint": checkpoint, "benchmark": data.benchmarks[dataset]}
+    return inputs | ({"export": data.export} if data.export is not None and dataset not in roots(recipe) else {})
+
+
+def suite(
+    recipe: Recipe, name: SuiteName, title: str, inputs: Mapping[str, Artifact], store: Store
+) -> Stage[SuiteConfig]:
+    """One suite on one network's features; `inputs` as `read` gives them."""
+    evaluate = recipe.evaluate
+    config = SuiteConfig(suite=name, bootstrap=evaluate.bootstrap, seed=evaluate.seed)
+    if name in OWN_HEAD:
+        config = config.model_copy(update={"probe": evaluate.probe})
+    if SUITES[name].towers:
+        folder = locate(recipe.embed.model)
+        text = {"weights": store.content_hash(folder), "model": str(folder), "precision": recipe.embed.precision}
+        config = config.model_copy(update={"prompts": evaluate.prompts} | text)
+    return Stage(SUITE, f"{name} {title}", config, inputs)
+
+
+def comparison(recipe: Recipe, results: Sequence[Artifact]) -> Stage[ComparisonConfig]:
+    """All scores of a run in one table."""
+    inputs = {f"scores{index}": each for index, each in enumerate(results)}
+    return Stage(COMPARISON, "comparison", ComparisonConfig(dataset=recipe.data.source), inputs)

@@ -1,0 +1,17 @@
+from .embed import embed_captions as embed_captions
+from .encoder import Encoder as Encoder
+from .encoder import SentenceEncoder as SentenceEncoder
+from .knn import Joined as Joined
+from .knn import TopK as TopK
+from .knn import cross_join as cross_join
+from .knn import merge_topk as merge_topk
+from .knn import self_join as self_join
+from .knn import topk as topk
+from .similarity import ClassGraph as ClassGraph
+from .similarity import EmbeddingLookup as EmbeddingLookup
+from .similarity import KnnGraph as KnnGraph
+from .similarity import RandomPair as RandomPair
+from .similarity import SameClass as SameClass
+from .similarity import SameRow as SameRow
+from .similarity import SimilaritySource as SimilaritySource
+from .similarity import open_similarity as open_similarity

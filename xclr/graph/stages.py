@@ -1,0 +1,163 @@
+"""The stage kinds `embeddings`, `graph`, `graph_report` and `class_graph`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from xclr.artifact import Artifact, Manifest
+from xclr.graph import estimate
+from xclr.recipe import RUNTIME, Config, Precision, Recipe, TargetGraph
+from xclr.shards import pairs, parts
+from xclr.stage import Kind, Pieces, Stage
+from xclr.store import Store
+from xclr.textmodel import locate
+
+CLASS_GRAPHS = frozenset({"class_captions", "wordnet", "random_class"})  # similarities of all pairs of classes
+
+
+class EmbeddingsConfig(Config):
+    """The text model, named by the hash of its files.
+
+    Where activations are quantised, what else is in a batch changes a vector: `pieces` (batch_tokens, shard) then names
+    the output too.
+    """
+
+    weights: str
+    precision: Precision = "float32"
+    pieces: tuple[int | None, int] | None = None
+    model: str = Field(json_schema_extra=RUNTIME)
+    batch_tokens: int | None = Field(None, json_schema_extra=RUNTIME)
+    shard: int = Field(1 << 15, json_schema_extra=RUNTIME)
+
+
+class GraphKnnConfig(Config):
+    """Nearest neighbours among the distinct captions; the approximate ones also depend on the recall asked for."""
+
+    k: int
+    cutoff: float | None
+    method: Literal["exact", "approximate"] = "exact"
+    recall: float | None = None
+    part: int = Field(1 << 20, json_schema_extra=RUNTIME)
+    block: int = Field(json_schema_extra=RUNTIME)
+
+
+class ReportConfig(Config):
+    """A page about the graph, for people."""
+
+    dataset: str
+    seed: int = 0
+
+
+class ClassGraphConfig(Config):
+    """A fixed similarity for every pair of classes; the text model and its template where class names are encoded."""
+
+    source: str
+    seed: int = 0
+    weights: str | None = None
+    template: str | None = None
+    model: str | None = Field(None, json_schema_extra=RUNTIME)
+
+
+def cut_captions(stage: Stage[EmbeddingsConfig], store: Store) -> Pieces:
+    """A shard of the embeddings holds `embed.shard` distinct captions."""
+    items = count_distinct(stage, store)
+    return Pieces(items, -(-items // stage.config.shard))
+
+
+def cut_pairs(stage: Stage[GraphKnnConfig], store: Store) -> Pieces:
+    """A shard of the exact graph compares two parts of `graph.part` captions; the approximate one is whole."""
+    nodes, config = count_distinct(stage, store), stage.config
+    shards = 1 if config.method == "approximate" else len(pairs(len(parts(nodes, config.part))))
+    return Pieces(nodes * (nodes - 1) // 2, shards)
+
+
+def count_distinct(stage: Stage[EmbeddingsConfig] | Stage[GraphKnnConfig], store: Store) -> int:
+    """How many distinct captions a stage reads."""
+    return int(store.manifest(stage.inputs["captions"]).stats["distinct"])
+
+
+def tell_precision(embeddings: Manifest) -> Iterator[str]:
+    """A line that says what a precision below float32 cost."""
+    stats = embeddings.stats
+    if "loss_mean" in stats:
+        yield (
+            f"embeddings: {stats['precision']} moves a caption by 1 - cos = {stats['loss_mean']:.1e} in the mean and "
+            f"{stats['loss_max']:.1e} at most, and a similarity by {stats['similarity_moved']:.1e} in the mean "
+            f"(of {stats['loss_sample']} captions, against float32)"
+        )
+
+
+EMBEDDINGS = Kind(
+    "embeddings",
+    EmbeddingsConfig,
+    code=2,
+    run="xclr.graph.embed",
+    step="embeddings",
+    pieces=cut_captions,
+    tell=tell_precision,
+    estimate=estimate.embeddings,
+)
+GRAPH = Kind(
+    "graph",
+    GraphKnnConfig,
+    code=2,
+    run="xclr.graph.neighbours",
+    step="graph",
+    pieces=cut_pairs,
+    shown=("graph_knn.parquet",),
+    estimate=estimate.graph,
+)
+GRAPH_REPORT = Kind("graph_report", ReportConfig, code=1, run="xclr.graph.report", step="graph", shown=("graph.html",))
+CLASS_GRAPH = Kind("class_graph", ClassGraphConfig, code=2, run="xclr.graph.classes", step="graph")
+KINDS = (EMBEDDINGS, GRAPH, GRAPH_REPORT, CLASS_GRAPH)
+
+
+def embeddings(recipe: Recipe, store: Store, captions: Artifact) -> Stage[EmbeddingsConfig]:
+    """Encode each distinct caption once."""
+    embed, folder = recipe.embed, locate(recipe.embed.model)
+    config = EmbeddingsConfig(
+        weights=store.content_hash(folder),
+        precision=embed.precision,
+        pieces=(embed.batch_tokens, embed.shard) if embed.precision == "int8" else None,
+        model=str(folder),
+        batch_tokens=embed.batch_tokens,
+        shard=embed.shard,
+    )
+    return Stage(EMBEDDINGS, "embeddings", config, {"captions": captions})
+
+
+def graph(recipe: Recipe, captions: Artifact, embeddings: Artifact) -> Stage[GraphKnnConfig]:
+    """Nearest neighbours, as Parquet."""
+    chosen = recipe.graph
+    config = GraphKnnConfig(
+        k=chosen.k, cutoff=chosen.cutoff, method=chosen.method, part=chosen.part, block=chosen.block,
+        recall=chosen.recall if chosen.method == "approximate" else None,
+    )  # fmt: skip
+    return Stage(GRAPH, "graph", config, {"captions": captions, "embeddings": embeddings})
+
+
+def graph_report(
+    recipe: Recipe, captions: Artifact, images: Artifact, embeddings: Artifact, graph: Artifact
+) -> Stage[ReportConfig]:
+    """The page about the graph."""
+    inputs = {"captions": captions, "images": images, "embeddings": embeddings, "graph": graph}
+    return Stage(GRAPH_REPORT, "graph report", ReportConfig(dataset=recipe.data.source), inputs)
+
+
+def class_graph(
+    recipe: Recipe, target: TargetGraph, store: Store, captions: Artifact, embeddings: Artifact
+) -> Stage[ClassGraphConfig]:
+    """A similarity for every pair of classes, as Parquet."""
+    config, inputs = ClassGraphConfig(source=target.source, seed=target.seed), {"captions": captions}
+    if target.source == "random_class":
+        inputs["embeddings"] = embeddings
+    if target.source == "class_captions":
+        folder = locate(recipe.embed.model)
+        template = recipe.data.caption_template
+        config = ClassGraphConfig(
+            source=target.source, weights=store.content_hash(folder), template=template, model=str(folder)
+        )
+    return Stage(CLASS_GRAPH, f"class graph {target.label}", config, inputs)

@@ -1,0 +1,96 @@
+"""The stage kind `images`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xclr import datafiles, heads
+from xclr.artifact import Artifact, Manifest
+from xclr.captions.stages import hash_files
+from xclr.errors import DataError
+from xclr.recipe import Config, DataConfig, Recipe
+from xclr.stage import Kind, Pieces, Stage
+from xclr.store import Store
+
+
+class ImagesConfig(Config):
+    """The same tables as the captions', and the files that pictures are read from, by name, size and time of change.
+
+    A later generation tries again the rows of the one before whose status is among `retry`.
+    """
+
+    data: DataConfig
+    sha256: tuple[str, ...]
+    generation: int = 0
+    retry: tuple[str, ...] = ()
+
+
+def cut(stage: Stage[ImagesConfig], store: Store) -> Pieces:
+    """A shard holds `data.shard` pictures; a later generation has only those that it tries again."""
+    if "before" in stage.inputs:
+        stats = store.manifest(stage.inputs["before"]).stats
+        items = sum(int(stats.get(status, 0)) for status in stage.config.retry)
+    else:
+        items = int(store.manifest(stage.inputs["captions"]).stats["rows"])
+    return Pieces(items, -(-items // stage.config.data.shard))
+
+
+def check_pictures(recipe: Recipe, images: Manifest) -> None:
+    """Raise DataError when too few pictures can be used for the recipe, before any training."""
+    usable, rows = int(images.stats.get("ok", 0)), int(images.stats["rows"])
+    if usable >= recipe.train.batch_size:
+        return
+    lost = ", ".join(f"{images.stats[each]} {each}" for each in heads.STATUSES if each != "ok" and each in images.stats)
+    raise DataError(
+        f"{usable} of {rows} pictures can be used ({lost or 'no others'}), fewer than train.batch_size "
+        f"{recipe.train.batch_size}",
+        f"--set train.batch_size={max(2, usable // 2)}, or mend the rows that images.parquet says are lost",
+    )
+
+
+def tabulate(images: Manifest) -> list[dict[str, Any]]:
+    """Pictures by what became of them."""
+    total, stats = images.stats["rows"], images.stats
+    there = [(each, stats[each]) for each in heads.STATUSES if each in stats]
+    return [{"status": each, "rows": rows, "share": f"{rows / total:.1%}"} for each, rows in there]
+
+
+def measure(config: ImagesConfig, images: Manifest, whole: bool) -> Mapping[str, Any]:
+    """What became of the pictures; rows a second where one process made all of them."""
+    stats = {**images.stats, "success_rate": images.stats.get("ok", 0) / images.stats["rows"]}
+    if whole and not config.generation:
+        stats["rows_per_s"] = stats["rows"] / max(images.cost.wall_s, 1e-9)
+    return stats
+
+
+IMAGES = Kind(
+    "images",
+    ImagesConfig,
+    code=2,
+    run="xclr.images.pack",
+    step="images",
+    pieces=cut,
+    generation=lambda config: config.generation,
+    refuse=check_pictures,
+    table=tabulate,
+    facts=measure,
+    watched=True,
+    shown=("accounts.parquet",),
+)
+KINDS = (IMAGES,)
+
+
+def images(recipe: Recipe, store: Store, captions: Artifact) -> list[Stage[ImagesConfig]]:
+    """Fetch and check every picture and pack it into shards; then, a stage each, what `xclr retry` tries again.
+
+    The last generation is the current one, which others read. Raises DataError when picture files are not there.
+    """
+    data = recipe.data.model_copy(update={"allow_hosts": recipe.data.reachable, "url": None})
+    config = ImagesConfig(data=data, sha256=hash_files(data, store, datafiles.pictures_listing(data)))
+    found = [Stage(IMAGES, "images", config, {"captions": captions})]
+    for generation, statuses in enumerate(heads.read(store, found[0].digest), start=1):
+        later = config.model_copy(update={"generation": generation, "retry": statuses})
+        inputs = {"captions": captions, "before": store.reference(found[-1].digest)}
+        found.append(Stage(IMAGES, f"images, generation {generation}", later, inputs))
+    return found

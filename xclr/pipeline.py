@@ -1,0 +1,75 @@
+"""The pipeline: a recipe as a plan of stages, and the kinds that there are. The only place with its edges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from xclr.artifact import Artifact
+from xclr.captions import stages as captions_stages
+from xclr.evaluation import stages as evaluation_stages
+from xclr.graph import stages as graph_stages
+from xclr.images import stages as images_stages
+from xclr.recipe import Recipe
+from xclr.stage import Kind, Plan
+from xclr.store import Store
+from xclr.training import stages as training_stages
+
+_PLANS: ContextVar[dict[tuple[str, Path], Plan] | None] = ContextVar("plans", default=None)
+WINGS = (captions_stages, images_stages, graph_stages, training_stages, evaluation_stages)
+KINDS: Mapping[str, Kind] = {kind.name: kind for wing in WINGS for kind in wing.KINDS}
+
+
+@contextmanager
+def planned_once() -> Iterator[None]:
+    """Within the block, which is a run, each recipe is planned once: the files it names are listed no second time."""
+    token = _PLANS.set({})
+    try:
+        yield
+    finally:
+        _PLANS.reset(token)
+
+
+def pipeline(recipe: Recipe, store: Store) -> Plan:
+    """Every stage of a recipe in an order in which they can run; touches nothing."""
+    plans = _PLANS.get()
+    if plans is None:
+        return _pipeline(recipe, store)
+    key = recipe.model_dump_json(), store.home
+    if key not in plans:
+        plans[key] = _pipeline(recipe, store)
+    return plans[key]
+
+
+def _pipeline(recipe: Recipe, store: Store) -> Plan:
+    plan = Plan(recipe, store)
+    data = add_data(plan)
+    data_sets = evaluation_stages.data_sets(plan, data.captions, data.images)
+    scores = []
+    for network in (*training_stages.trainings(recipe, data), *evaluation_stages.references(recipe, store)):
+        scores += evaluation_stages.judge(plan, network, data_sets)
+    plan.add(evaluation_stages.comparison(recipe, scores))
+    return plan
+
+
+def add_data(plan: Plan) -> training_stages.Data:
+    """Add what trainings read, and the page about it; returns where that is or will be."""
+    recipe, store = plan.recipe, plan.store
+    captions, images = add_pictures(plan)
+    embeddings = plan.add(graph_stages.embeddings(recipe, store, captions))
+    graph = plan.add(graph_stages.graph(recipe, captions, embeddings))
+    plan.add(graph_stages.graph_report(recipe, captions, images, embeddings, graph))
+    class_graphs = {
+        target: plan.add(graph_stages.class_graph(recipe, target, store, captions, embeddings))
+        for target in training_stages.class_graphs(recipe)
+    }
+    return training_stages.Data(captions, images, embeddings, graph, class_graphs)
+
+
+def add_pictures(plan: Plan) -> tuple[Artifact, Artifact]:
+    """Add what becomes of the source alone: captions, and each generation of the images; returns the current ones."""
+    captions = plan.add(captions_stages.captions(plan.recipe, plan.store))
+    generations = [plan.add(each) for each in images_stages.images(plan.recipe, plan.store, captions)]
+    return captions, generations[-1]

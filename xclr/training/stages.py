@@ -1,0 +1,133 @@
+"""The stage kind `pretrain`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from xclr.artifact import Artifact
+from xclr.captions.stages import has_labels
+from xclr.errors import RecipeError
+from xclr.graph.stages import CLASS_GRAPHS
+from xclr.recipe import (
+    NEEDS_CLASSES,
+    Config,
+    GraphedConfig,
+    ObjectiveConfig,
+    PairsConfig,
+    RandomConfig,
+    Recipe,
+    SupConConfig,
+    TargetGraph,
+    TrainConfig,
+    graph_name,
+    method_name,
+    with_graph,
+)
+from xclr.stage import Kind, Origin, Stage
+
+
+class PretrainConfig(Config):
+    """One pretraining: objective, schedule, seed."""
+
+    objective: ObjectiveConfig
+    train: TrainConfig
+    seed: int
+    dataset: str
+
+
+class Data(NamedTuple):
+    """What trainings read."""
+
+    captions: Artifact
+    images: Artifact
+    embeddings: Artifact
+    graph: Artifact
+    class_graphs: Mapping[TargetGraph, Artifact]
+
+
+class Network(NamedTuple):
+    """A network that is judged, and the stage that makes it; the objective is None for one from elsewhere."""
+
+    title: str
+    objective: ObjectiveConfig | None
+    stage: Stage
+
+
+PRETRAIN = Kind(
+    "pretrain",
+    PretrainConfig,
+    code=2,
+    run="xclr.training.pretrain",
+    step="pretrain",
+    ranks=lambda config: config.train.stuck_after_s,
+    here=lambda config: isinstance(config.objective, RandomConfig),
+    network=lambda config: Origin(
+        method_name(config.objective), config.dataset, graph_name(config.objective), config.seed
+    ),
+    watched=True,
+)
+KINDS = (PRETRAIN,)
+
+
+def objectives(recipe: Recipe) -> list[ObjectiveConfig]:
+    """The recipe's objectives that its data can serve, their graphs filled in, after the untrained row."""
+    filled = with_graph(recipe.objectives, recipe.graph)
+    left_out = (RandomConfig,) if has_labels(recipe) else (RandomConfig, SupConConfig)
+    chosen: list[ObjectiveConfig] = [RandomConfig(), *(each for each in filled if not isinstance(each, left_out))]
+    needy = [each.source for each in _graphs(chosen) if each.source in NEEDS_CLASSES]
+    if needy and not has_labels(recipe):
+        raise RecipeError(f"graph {needy[0]} needs classes", "set data.label_column, or graph.source: captions")
+    return chosen
+
+
+def class_graphs(recipe: Recipe) -> list[TargetGraph]:
+    """The class graphs that the recipe's objectives need, each once."""
+    return list(dict.fromkeys(each for each in _graphs(objectives(recipe)) if each.source in CLASS_GRAPHS))
+
+
+def _graphs(chosen: list[ObjectiveConfig]) -> list[TargetGraph]:
+    return [each.graph for each in chosen if isinstance(each, GraphedConfig) and each.graph]
+
+
+def trainings(recipe: Recipe, data: Data) -> list[Network]:
+    """Every pretraining of a recipe."""
+    return [
+        Network(title_of(each, seed), each, pretrain(recipe, each, seed, data))
+        for seed in recipe.seeds
+        for each in objectives(recipe)
+    ]
+
+
+def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) -> Stage[PretrainConfig]:
+    """Pretrain one backbone, on what its objective needs of the data."""
+    train = recipe.train
+    if isinstance(objective, RandomConfig):  # no schedule enters the name of an untrained backbone
+        train = TrainConfig(backbone=train.backbone, width=train.width, image_size=train.image_size)
+    inputs = {"captions": data.captions, "images": data.images}
+    if isinstance(objective, PairsConfig) and objective.text == "frozen":
+        inputs["embeddings"] = data.embeddings
+    if isinstance(objective, GraphedConfig) and objective.graph is not None:
+        inputs |= _similarities(objective.graph, data)
+    config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=recipe.data.source)
+    return Stage(PRETRAIN, f"pretrain {title_of(objective, seed)}", config, inputs)
+
+
+def _similarities(graph: TargetGraph, data: Data) -> dict[str, Artifact]:
+    """Where a graph's similarities come from, by role; nothing for those that the captions' table tells."""
+    if graph.source in CLASS_GRAPHS:
+        return {"class_graph": data.class_graphs[graph]}
+    if graph.source in {"captions", "random_pair"}:
+        return {"embeddings": data.embeddings}
+    return {"graph": data.graph} if graph.source == "knn" else {}
+
+
+def title_of(objective: ObjectiveConfig, seed: int) -> str:
+    """What people call a pretraining."""
+    return f"{method_name(objective)}{graph_suffix(objective)} seed {seed}"
+
+
+def graph_suffix(objective: ObjectiveConfig) -> str:
+    """The graph, where it is not the method's own, as it stands behind the method; else nothing."""
+    graph = graph_name(objective)
+    return f" ({graph})" if isinstance(objective, GraphedConfig) and graph != "captions" else ""

@@ -52,10 +52,7 @@ ENTRIES: dict[str, tuple[str, set[str]]] = {
     "xclr status": (COMMAND.format(["status"]), SHELL),
     "xclr compare": ("import flows.compare", {"pyarrow", "rich"}),
     "a page": ("import flows.page, flows.sweep_page", {"PIL", "pyarrow", "rich", "torch"}),
-    **{
-        f"flow {name}": (f"import flows.{name}", {"httpx", "prefect", "pyarrow", "rich", "submitit"})
-        for name in ("full", "sweep")
-    },
+    **{f"flow {name}": (f"import flows.{name}", {"httpx", "prefect", "pyarrow", "rich"}) for name in ("full", "sweep")},
 }
 PROGRAM = """
 import builtins, importlib, json, os, sys, traceback

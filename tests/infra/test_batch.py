@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from infra.batch import ensure_all
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
 from infra.ledger import JobState
+from infra.resources import Resources
 from infra.stage import Cores
 from infra.sweeps import cell_lines, counts, find_sweep
 from tests.kit.sweeps import TAU, make_levels, open_sweep, small

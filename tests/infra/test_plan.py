@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
 from infra.executors.observe import observe
 from infra.ledger import UNSEEN_GRACE, Entry, JobState, now, this_process
 from infra.plan import check_budget, plan, plan_sweep
+from infra.resources import Resources
 from tests.kit.recipes import CLUSTER, TINY
 from tests.kit.runs import data, open_run
 from tests.kit.sweeps import TAU, make_levels, open_sweep, small

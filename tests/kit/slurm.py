@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
+from infra.resources import Resources
 from infra.slurm import private
 from tests.kit.polling import until
 from tests.kit.recipes import STEPS, tiny

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
 from infra.ledger import JobState
+from infra.resources import Resources
 from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
 from infra.status import status, view

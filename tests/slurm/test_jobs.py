@@ -10,10 +10,11 @@ import numpy as np
 import psutil
 import pytest
 
-from infra import snapshot
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
+from infra.executors import snapshot
+from infra.executors.executor import executor_named
 from infra.ledger import JobState
-from infra.slurm import submit
+from infra.resources import Resources
 from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
 from tests.infra.conftest import TINY, open_run
@@ -87,7 +88,7 @@ def test_a_queued_job_runs_the_code_as_it_was_submitted(cluster, home, tmp_path,
 
 
 def test_an_array_comes_in_pieces_and_only_missing_elements_run_again(cluster, home, monkeypatch):
-    monkeypatch.setattr(submit, "max_array_size", lambda: 3)
+    monkeypatch.setattr(executor_named("slurm").queue, "array_size", 3)
     small = Recipe.model_validate(TINY | {"embed": {"shard": 16}, "retries": {"lost_after_s": 5}})
     slurm_for = {"embeddings": Resources(executor="slurm", threads=1, timeout_min=60, parallel=2)}
     where = Cluster(name="test", stages=slurm_for)

@@ -10,12 +10,13 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
 from infra.costs import costs_of
+from infra.doctor import examine_cluster
 from infra.finding import Finding
+from infra.resources import Resources
 from infra.runs import read_runs
 from infra.slurm import queue
-from infra.slurm.check import examine_cluster
 from infra.tracking import sqlite_uri
 from tests.conftest import command
 from tests.infra.conftest import TINY, open_run

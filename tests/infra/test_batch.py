@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from infra.batch import ensure_all
+from infra.cluster import Resources
 from infra.ledger import JobState
 from infra.stage import Cores
 from infra.sweeps import cell_lines, counts, find_sweep
+from tests.kit.holds import hold, holdable, release
+from tests.kit.polling import until
 from tests.kit.recipes import ALONE
 from tests.kit.sweeps import TAU, make_levels, open_sweep, small
 
@@ -74,13 +79,17 @@ def test_what_another_run_makes_is_waited_for(home):
 
 
 def test_a_cell_is_judged_while_another_is_still_trained(home):
-    one_thread = Resources(threads=1)
-    run, swept = open_sweep(home, small(parallel=1), ALONE.model_copy(update={"default": one_thread}))
+    run, swept = open_sweep(home, small(parallel=1), ALONE.model_copy(update={"default": Resources(threads=1)}))
     run.cores = Cores(2)
-    assert make_levels(run, swept) == {}
     first, last = swept.cells
-    judged, trained = run.book.latest(first.suites[0].digest), run.book.latest(last.training.digest)
-    assert judged.claimed < trained.ended
+    out = run.store.begin(last.training.output)
+    hold(out, 1)
+    with holdable(), ThreadPoolExecutor(1) as pool:
+        made = pool.submit(make_levels, run, swept)
+        until(lambda: run.store.find(first.suites[0].output))
+        assert run.store.find(last.training.output) is None
+        release(out)
+        assert made.result() == {}
 
 
 def test_where_an_input_was_not_made_nothing_is_begun(home):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.ddp.processes import run_on_ranks
+from tests.kit.ranks import run_on_ranks
 from xclr.training.norm import SyncBatchNorm, convert_sync_batchnorm
 
 WORLD, CHANNELS, STEPS = 2, 5, 3

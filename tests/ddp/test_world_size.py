@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.ddp.processes import run_on_ranks, shard
+from tests.kit.ranks import run_on_ranks, shard
 from xclr.objective import (
     anchor_index,
     class_targets,

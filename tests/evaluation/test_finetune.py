@@ -1,20 +1,14 @@
 """Fine-tuning: a small data set is learned, from where a kill left it, by any number of ranks."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.ddp.processes import run_on_ranks
+from tests.kit.ranks import Ranks, after_step, run_on_ranks
 from tests.training.home import no_progress, one_thread
 from xclr.artifact import Artifact, Digest, Manifest, identity
 from xclr.benchmarks import READERS, Tree, write
@@ -35,7 +29,6 @@ from xclr.spool import SPOOL, read_spool
 from xclr.stages import FinetuneStageConfig, PretrainConfig, Stage, SuiteConfig
 from xclr.training import CHECKPOINT, Place, build_backbone
 
-ROOT = Path(__file__).parents[2]
 COLOURS = {"ant": (190, 70, 60), "bee": (70, 180, 80), "cow": (60, 80, 190)}
 BEFORE = TrainConfig(width=4, image_size=16)  # of the pretrained backbone, which saw stickers
 TRAIN = TrainConfig(
@@ -256,39 +249,13 @@ def test_a_broken_picture_is_named(stage, tmp_path, workers):
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_killed_job_goes_on_to_the_same_result(stage, whole, tmp_path, world):
-    ranks = start(stage, tmp_path, world, 0)
-    until(ranks, tmp_path, 7)
-    for each in ranks:
-        os.killpg(each.pid, signal.SIGKILL)  # the workers as well, as Slurm does
-        each.wait()
+    ranks = Ranks(stage, tmp_path, world, pause=after_step(7))
+    ranks.until_paused()
+    ranks.kill()
     assert not (tmp_path / "vectors.npy").exists()
-    again = start(stage, tmp_path, world, 1)
-    assert [each.wait(timeout=120) for each in again] == [0] * world, (tmp_path / "rank0.log").read_text()
+    again = Ranks(stage, tmp_path, world, attempt=1)
+    assert again.codes() == [0] * world, (tmp_path / "rank0.log").read_text()
     ours, theirs = (np.load(out / "vectors.npy") for out in (tmp_path, whole[0]))
     if world == 1:
         assert np.array_equal(ours, theirs)
     np.testing.assert_allclose(ours.astype(np.float32), theirs.astype(np.float32), rtol=0.02, atol=0.02)
-
-
-def start(stage, out, world, attempt):
-    """The ranks of a job, as processes."""
-    (out / "stage.json").write_text(stage.to_json())
-    ranks = []
-    for rank in range(world):
-        environment = os.environ | {
-            "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "XCLR_THREADS": "1",
-            "XCLR_RENDEZVOUS": f"file://{out}/.meeting-{attempt}", "GLOO_SOCKET_IFNAME": "lo",
-        }  # fmt: skip
-        log = (out / f"rank{rank}.log").open("a")
-        command = [sys.executable, "-m", "xclr.job", str(out / "stage.json"), str(out)]
-        how = {"cwd": ROOT, "env": environment, "stdout": log, "stderr": log, "start_new_session": True}
-        ranks.append(subprocess.Popen(command, **how))
-    return ranks
-
-
-def until(ranks, out, step):
-    """Wait until a step was logged."""
-    deadline = time.monotonic() + 120
-    while sum(1 for _ in read_spool(out / SPOOL)) < step:
-        assert time.monotonic() < deadline and ranks[0].poll() is None, (out / "rank0.log").read_text()
-        time.sleep(0.002)

@@ -38,7 +38,7 @@ def test_a_fault_in_what_was_typed(tmp_path, arguments, parts):
 
 
 def test_a_process_ends_as_its_message_says(tmp_path):
-    fails(run_xclr("run", "emojy", cwd=tmp_path), "xclr: there is no recipe 'emojy'")
+    fails(run_xclr("run", "emojy", cwd=tmp_path), "xclr: no recipe 'emojy'")
 
 
 @pytest.mark.parametrize(

@@ -73,5 +73,9 @@ def test_compare_of_a_sweep_says_how_to_show_its_cells(beside, tmp_path):
         recipe = Recipe.model_validate(TINY)
         ended = {"run": "tiny-1", "recipe": recipe, "sweep": None, "cells": (), "scores": "f" * 32}
         (home / "runs" / "tiny-1.json").write_text(record.model_copy(update=ended).model_dump_json())
-    fails(call_xclr("compare", "warm", "--home", str(home), cwd=tmp_path), "warm is a sweep", "xclr compare --sweep warm")
-    fails(call_xclr("compare", "--sweep", "wram", "--home", str(home), cwd=tmp_path), "no sweep wram", "there are: warm")
+    fails(
+        call_xclr("compare", "warm", "--home", str(home), cwd=tmp_path), "warm is a sweep", "xclr compare --sweep warm"
+    )
+    fails(
+        call_xclr("compare", "--sweep", "wram", "--home", str(home), cwd=tmp_path), "no sweep wram", "there are: warm"
+    )

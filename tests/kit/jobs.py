@@ -1,4 +1,4 @@
-"""A run whose training takes long, and the job of that training."""
+"""Jobs of a HOME: every attempt at one, and a training that takes long."""
 
 from __future__ import annotations
 
@@ -30,3 +30,8 @@ def _training_jobs(home: Path, recipe: str):
         trains = entry.run in ours and entry.stage.startswith("pretrain simclr")
         if trains and entry.log and entry.job and find_process(entry.job):
             yield entry
+
+
+def attempts(home: Path) -> set[str]:
+    """Every attempt in the ledger of a HOME, by its file."""
+    return {f"{path.parent.name}/{path.name}" for path in home.glob("ledger/*/*.json")}

@@ -4,12 +4,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 FREE_GB := 12
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder   # in tests/conftest.py's groups
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak lint format bench serve cluster cluster-down screenshots clean
+.PHONY: help demo test check coverage soak lint format bench serve cluster cluster-down screenshots clean
 
 help:
-	@echo "make demo | test | check | soak | lint | format | bench | serve | cluster | screenshots | clean"
+	@echo "make demo | test | check | coverage | soak | lint | format | bench | serve | cluster | screenshots | clean"
 
 demo: $(VENV)/.run
 	$(BIN)/xclr run emoji
@@ -18,7 +20,11 @@ serve: $(VENV)/.run
 	$(BIN)/xclr serve
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -m "not soak" --cov --cov-report=term:skip-covered --durations=10
+	$(PYTEST) -m "not soak" --durations=10
+
+# of the tests that start no process: what those run is not seen
+coverage: $(VENV)/.dev
+	$(PYTEST) -m "not slow and not soak" --cov --cov-report=term:skip-covered
 
 # thirty kills of flow, worker and server with jobs queued and running, on a real cluster: an hour and more
 soak: $(VENV)/.dev
@@ -32,7 +38,7 @@ cluster-down: $(VENV)/.run
 	$(BIN)/python -m infra.slurm.private down .slurm
 
 check: lint
-	$(BIN)/pytest -m "not slow and not soak" -q
+	$(PYTEST) -m "not slow and not soak" -q
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -1,89 +1,83 @@
-"""What tests of several wings start from: one finished smoke run, and the servers over it."""
+"""What all tests stand on: groups, seeds, databases, one finished smoke run, and the servers over it."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
-import socket
-import subprocess
-import sys
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
+import hypothesis
 import pytest
 
+from tests.kit.command import run_xclr, start_xclr, succeeds
+from tests.kit.databases import FOLDER, give_databases
+from tests.kit.servers import Served, serving
 
-def command(home: Path, *arguments: str) -> list[str]:
-    """The command line as a person types it, for one HOME."""
-    return [sys.executable, "-m", "flows.cli", *arguments, "--home", str(home)]
+# one thread for whoever computes here: two processes of tests share the cores; nothing is reported to anybody
+os.environ |= {"OMP_NUM_THREADS": "1", "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+# tests of one group run in one process, since they share what is dear: by marker, fixture, or import of their module
+GROUPS = {
+    "slurm": "cluster",
+    "smoke_home": "served", "served": "served", "browser": "served",
+    "run_on_ranks": "ranks", "Ranks": "ranks",
+}  # fmt: skip
+FIRST = list(dict.fromkeys(GROUPS.values()))  # the longest, before what has a process for each file
 
 
-def free_ports(number: int) -> list[int]:
-    """Ports of the loopback interface that nothing listens on."""
-    probes = [socket.socket() for _ in range(number)]
-    try:
-        for each in probes:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in probes]
-    finally:
-        for each in probes:
-            each.close()
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long groups first, folders together; hypothesis draws from the seed that is printed."""
+    folders = list(dict.fromkeys(item.path.parent for item in items))
+    groups = {item: _group(item) for item in items}
+    items.sort(key=lambda item: (_rank(groups[item]), folders.index(item.path.parent)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+        if hypothesis.is_hypothesis_test(item.obj):
+            hypothesis.seed(config.getoption("randomly_seed"))(item.obj)
+
+
+def _group(item: pytest.Item) -> str:
+    needs = {*item.fixturenames, *(mark.name for mark in item.iter_markers())}
+    needs |= vars(item.module).keys() & {"run_on_ranks", "Ranks"}
+    return next((group for need, group in GROUPS.items() if need in needs), item.nodeid.partition("::")[0])
+
+
+def _rank(group: str) -> int:
+    return FIRST.index(group) if group in FIRST else len(FIRST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _databases(request, tmp_path_factory) -> None:
+    """Where the session's empty databases are, for all its processes."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if hasattr(request.config, "workerinput") else own) / "databases"
+    folder.mkdir(exist_ok=True)
+    os.environ[FOLDER] = str(folder)
 
 
 @pytest.fixture(scope="session")
 def smoke_home(tmp_path_factory) -> Path:
-    """A HOME in which the smoke recipe was killed in the middle and then run to its end."""
-    home = tmp_path_factory.mktemp("smoke") / "home"
-    process = subprocess.Popen(command(home, "run", "smoke"), stderr=subprocess.PIPE, text=True)
+    """A HOME, which no test changes, in which the smoke recipe was killed in the middle and then run to its end."""
+    home = give_databases(tmp_path_factory.mktemp("smoke") / "home")
+    process = start_xclr(home, "run", "smoke")
     for line in process.stderr:
         if "images" in line:
             break
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
-    before = {path.parent.name for path in home.glob("artifacts/*/*/manifest.json")}
-    done = subprocess.run(command(home, "run", "smoke"), capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    for name in before:
-        (kind,) = {path.parent.parent.name for path in home.glob(f"artifacts/*/{name}/manifest.json")}
-        assert re.search(rf"{kind} hit", done.stderr), "a finished stage was made again"
+    before = [path.parent for path in home.glob("artifacts/*/*/manifest.json")]
+    done = succeeds(run_xclr("run", "smoke", "--home", str(home), cwd=home.parent))
+    for made in before:
+        assert re.search(rf"{made.parent.name} hit", done.stderr), "a finished stage was made again"
     (home / "table.txt").write_text(done.stdout)
     (home / "said.txt").write_text(done.stderr)
     return home
 
 
-class Served(NamedTuple):
-    """Addresses of the two servers of `xclr serve`."""
-
-    prefect: str
-    mlflow: str
-
-
-@pytest.fixture(scope="module")
-def served(smoke_home: Path) -> Iterator[Served]:
-    """`xclr serve` over the smoke run."""
-    with serving(smoke_home) as addresses:
+@pytest.fixture(scope="session")
+def served(smoke_home: Path, tmp_path_factory) -> Iterator[Served]:
+    """`xclr serve` over a copy of the smoke run, in which tests may run more."""
+    with serving(shutil.copytree(smoke_home, tmp_path_factory.mktemp("served") / "home")) as addresses:
         yield addresses
-
-
-@contextmanager
-def serving(home: Path) -> Iterator[Served]:
-    """`xclr serve` over a HOME."""
-    prefect, mlflow = free_ports(2)
-    ports = ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow)]
-    process = subprocess.Popen([*command(home, "serve"), *ports], stdout=subprocess.PIPE, text=True)
-    try:
-        lines = [process.stdout.readline() for _ in range(2)]
-        assert f":{mlflow}" in lines[1], lines
-        yield Served(f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}")
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quiet_prefect() -> None:
-    """Nothing is reported to anybody from tests."""
-    os.environ |= {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}

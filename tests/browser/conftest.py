@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 FLAGS = (
     "--no-sandbox",
@@ -17,13 +17,13 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(2)> &amp;'
-PHONE, DESKTOP = {"width": 390, "height": 800}, {"width": 1400, "height": 900}
+
+expect.set_options(timeout=120_000)  # for a fault, however slow the machine is
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser():
-    """A browser for a module's tests. Playwright keeps an event loop running meanwhile: no asyncio.run beside it."""
+    """A browser for this folder's tests. Playwright keeps an event loop running meanwhile: no asyncio.run beside it."""
     chromium = shutil.which("chromium")
     if chromium is None:
         missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip

@@ -6,8 +6,8 @@ import pytest
 
 from flows.compare import read_scores
 from flows.page import write_page
-from tests.browser.conftest import DESKTOP, HOSTILE, PHONE
-from tests.flows.finished import finish, own_recipe
+from tests.kit.finished import finish, own_recipe
+from tests.kit.pages import DESKTOP, HOSTILE, PHONE
 
 pytestmark = pytest.mark.slow
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import DESKTOP, HOSTILE, PHONE
-from tests.flows.finished import finish, own_recipe
+from tests.kit.finished import finish, own_recipe
+from tests.kit.pages import DESKTOP, HOSTILE, PHONE
 from xclr import stages
 from xclr.recipe import TrainConfig
 from xclr.store import Store

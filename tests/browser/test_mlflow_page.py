@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, expect
 
+from tests.kit.polling import until
+
 pytestmark = pytest.mark.slow
 
 
-def what_scrolling_shows(page: Page) -> Iterator[str]:
-    """The page's text at every place of its table of metrics, which holds only the rows that are seen."""
+def find_by_scrolling(page: Page, words: set[str]) -> None:
+    """Scroll the table of metrics, which holds only the rows that are seen, until all words were on it."""
     first = page.get_by_text("eval/imagenet9/gap_gap")
     first.scroll_into_view_if_needed()
     box = first.bounding_box()
     page.mouse.move(box["x"] + 500, box["y"] + 5)
-    for _ in range(12):
-        yield page.locator("body").inner_text()
-        page.mouse.wheel(0, 100)
-        page.wait_for_timeout(100)  # the page draws
+    unseen = set(words)
+
+    def look() -> bool:
+        text = page.locator("body").inner_text()
+        unseen.difference_update({each for each in unseen if each in text})
+        page.mouse.wheel(0, 20)
+        return not unseen
+
+    until(look)
 
 
 def test_clip_and_xclr_side_by_side(browser: Browser, served):
@@ -34,11 +39,8 @@ def test_clip_and_xclr_side_by_side(browser: Browser, served):
         row.get_by_role("checkbox").first.check()
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_text("Comparing 2 Runs")).to_be_visible(timeout=30_000)
-    text = "\n".join(what_scrolling_shows(page))
-    for method in ("clip", "xclr"):
-        assert runs[method].info.run_name in text
-        for name, value in runs[method].data.metrics.items():
-            if name.startswith("eval/"):
-                assert name in text
-                assert str(round(value, 3)) in text, f"{method} {name}"
+    both = [runs[method] for method in ("clip", "xclr")]
+    scores = [each for run in both for each in run.data.metrics.items() if each[0].startswith("eval/")]
+    words = {run.info.run_name for run in both} | {name for name, _ in scores}
+    find_by_scrolling(page, words | {str(round(value, 3)) for _, value in scores})
     page.close()

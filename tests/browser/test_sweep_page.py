@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flows.sweep_page import write_sweep_page
-from tests.browser.conftest import DESKTOP, HOSTILE, PHONE
-from tests.flows.test_sweep_page import LINES, scores, swept_of
-from tests.flows.test_swept import line
+from tests.kit.cells import in_every_state
+from tests.kit.pages import DESKTOP, HOSTILE, PHONE
 
 pytestmark = pytest.mark.slow
 
@@ -15,9 +14,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """The page of a sweep one of whose cells failed for a reason that a stranger wrote."""
-    failed = line(LINES[6].cell, "failed", "pretrain", HOSTILE, "4711_3")
-    swept = swept_of([*LINES[:6], failed, *LINES[7:]], scores)
-    return write_sweep_page(tmp_path_factory.mktemp("sweep"), swept, None)
+    return write_sweep_page(tmp_path_factory.mktemp("sweep"), in_every_state(HOSTILE), None)
 
 
 def test_a_person_finds_the_table_the_best_and_the_plots(opened):

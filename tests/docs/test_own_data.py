@@ -13,7 +13,10 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a minute on two idle cores, more on busy ones
+from infra import servers
+from tests.kit.databases import give_databases
+
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "own-data.md"
 BLOCK = re.compile(r"^```(\w+) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -49,6 +52,13 @@ def typed(command: str, folder: Path, code: int) -> str:
 def followed(tmp_path_factory) -> tuple[Path, list[tuple[str, str, str]]]:
     """A folder in which the page was followed; each command, what the page says it prints, what it printed."""
     folder = tmp_path_factory.mktemp("own")
+    give_databases(folder / ".xclr")
+    with servers.using(servers.PREFECT, folder / ".xclr" / "state"):  # else each `xclr run` starts one
+        return folder, follow(folder)
+
+
+def follow(folder: Path) -> list[tuple[str, str, str]]:
+    """Write the page's files and type its commands in a folder."""
     blocks = [Block(*found) for found in BLOCK.findall(PAGE.read_text())]
     seen = []
     for block, after in zip(blocks, [*blocks[1:], Block("", "", "")], strict=True):
@@ -57,7 +67,7 @@ def followed(tmp_path_factory) -> tuple[Path, list[tuple[str, str, str]]]:
             seen.append((block.text, promised, typed(block.text, folder, int(promised.startswith("xclr: ")))))
         elif block.name and block.name not in MADE:
             (folder / block.name).write_text(block.text)
-    return folder, seen
+    return seen
 
 
 def test_the_page_shows_the_table_that_its_script_writes(followed):

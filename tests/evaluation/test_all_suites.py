@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.evaluation.test_features import Passed
-from tests.flows.finished import finish
+from tests.kit.finished import finish
 from tests.training.home import RECIPE
 from xclr import schema
 from xclr.recipe import SUITES, parse_recipe

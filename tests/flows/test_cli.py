@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,28 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.flows.finished import own_recipe
-from tests.infra.conftest import TINY
-
-
-def xclr(*arguments: str, cwd: Path, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a person does."""
-    return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-
-
-def fails(done: subprocess.CompletedProcess[str], *parts: str) -> None:
-    """Exit 1, each part in the message, a remedy, and no traceback."""
-    assert done.returncode == 1, done.stderr
-    for part in (*parts, "->"):
-        assert part in done.stderr
-    assert "Traceback" not in done.stderr
+from tests.kit.command import call_xclr, fails, run_xclr, succeeds
+from tests.kit.databases import give_databases
+from tests.kit.finished import own_recipe
+from tests.kit.recipes import TINY
 
 
 @pytest.mark.parametrize(
@@ -53,7 +34,11 @@ def fails(done: subprocess.CompletedProcess[str], *parts: str) -> None:
     ],
 )
 def test_a_fault_in_what_was_typed(tmp_path, arguments, parts):
-    fails(xclr(*arguments, cwd=tmp_path), *parts)
+    fails(call_xclr(*arguments, cwd=tmp_path), *parts)
+
+
+def test_a_process_ends_as_its_message_says(tmp_path):
+    fails(run_xclr("run", "emojy", cwd=tmp_path), "xclr: no recipe 'emojy'")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +49,7 @@ def test_a_fault_in_what_was_typed(tmp_path, arguments, parts):
     ],
 )
 def test_a_server_that_is_not_there_is_told_before_any_work(tmp_path, variable, address, server):
-    done = xclr("run", "smoke", cwd=tmp_path, **{variable: address})
+    done = call_xclr("run", "smoke", cwd=tmp_path, **{variable: address})
     fails(done, server, variable)
     assert "secret" not in done.stdout + done.stderr
     assert not list(tmp_path.glob(".xclr/artifacts/*/*"))
@@ -72,11 +57,11 @@ def test_a_server_that_is_not_there_is_told_before_any_work(tmp_path, variable, 
 
 def test_a_recipe_of_a_newer_format(tmp_path):
     (tmp_path / "new.yaml").write_text("version: 99\nquantum: true\n")
-    fails(xclr("plan", "new.yaml", cwd=tmp_path), "new.yaml was written for a newer xclr", "upgrade")
+    fails(call_xclr("plan", "new.yaml", cwd=tmp_path), "new.yaml was written for a newer xclr", "upgrade")
 
 
 def test_a_text_model_that_is_nowhere(tmp_path):
-    done = xclr("plan", "emoji", "--set", "embed.model=no-such/model", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    done = run_xclr("plan", "emoji", "--set", "embed.model=no-such/model", cwd=tmp_path, HF_HUB_OFFLINE="1")
     fails(done, "text model 'no-such/model' is not on this machine", "embed.model")
 
 
@@ -99,27 +84,24 @@ PICTURES = {"caption": ["a red apple", "a blue bird"], "image": [b"not a", b"pic
     ],
 )
 @pytest.mark.slow
-def test_a_fault_in_the_data_is_told_before_long_work(tmp_path, columns, parts):
-    done = xclr("run", recipe_for(pa.table(columns), tmp_path), cwd=tmp_path)
-    fails(done, *parts)
+def test_a_fault_in_the_data_is_told_before_long_work(tmp_path, served, columns, parts):
+    recipe = recipe_for(pa.table(columns), tmp_path)
+    fails(run_xclr("run", recipe, cwd=tmp_path, PREFECT_API_URL=f"{served.prefect}/api"), *parts)
     assert not (tmp_path / ".xclr" / "artifacts" / "embeddings").exists()
 
 
 @pytest.mark.slow
-def test_a_run_that_no_suite_judges_has_features_and_a_page_and_fails_with_its_training(tmp_path):
+def test_a_run_that_no_suite_judges_has_features_and_a_page_and_fails_with_its_training(tmp_path, served):
     own_recipe(tmp_path, "a drawing of")
+    give_databases(tmp_path / ".xclr")
     small = TINY["train"] | {"batch_size": 16}
     recipe = recipe_for(pq.read_table(tmp_path / "own.parquet"), tmp_path, graph={"k": 4}, train=small)
-    done = xclr("run", recipe, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "No suite judged this run" in done.stderr
+    there = {"cwd": tmp_path, "PREFECT_API_URL": f"{served.prefect}/api"}
+    assert "No suite judged this run" in succeeds(run_xclr("run", recipe, **there)).stderr
     page = (tmp_path / ".xclr" / "pages" / "compare-own.html").read_text()
     assert page.count("data:image/webp") > 10, "the features were not waited for"
-    fails(
-        xclr("run", recipe, "--set", "train.learning_rate=1e30", cwd=tmp_path),
-        "pretrain xclr",
-        "the gradient is not finite",
-    )
+    done = run_xclr("run", recipe, "--set", "train.learning_rate=1e30", **there)
+    fails(done, "pretrain xclr", "the gradient is not finite")
 
 
 def test_help_and_plan_import_nothing_heavy(tmp_path):
@@ -131,8 +113,7 @@ def test_help_and_plan_import_nothing_heavy(tmp_path):
 
 
 def test_plan_prints_stable_json_and_touches_nothing(tmp_path):
-    done = xclr("plan", "emoji", "--json", cwd=tmp_path)
-    rows = json.loads(done.stdout)
+    rows = json.loads(succeeds(call_xclr("plan", "emoji", "--json", cwd=tmp_path)).stdout)
     assert set(rows[0]) == {"stage", "digest", "state", "rows", "bytes", "gpu_hours", "core_hours", "memory_gb"}
     assert {row["state"] for row in rows} == {"miss"}
     assert list(tmp_path.iterdir()) == []
@@ -140,8 +121,7 @@ def test_plan_prints_stable_json_and_touches_nothing(tmp_path):
 
 def test_an_unlabelled_table_leaves_out_what_needs_classes(tmp_path):
     name = recipe_for(pa.table(PICTURES), tmp_path, objectives=["supcon", "xclr"])
-    done = xclr("plan", name, cwd=tmp_path)
-    assert done.returncode == 0
+    done = succeeds(call_xclr("plan", name, cwd=tmp_path))
     assert "supcon is left out" in done.stderr
     assert "suite linear is left out" in done.stderr
     assert "pretrain supcon" not in done.stdout

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from torchvision.models import resnet18
 
+from infra.runs import new_record, write_record
 from tests.benchmarks import trees
-from tests.conftest import command
-from tests.flows.finished import own_recipe
-from tests.flows.test_smoke import attempts
+from tests.kit.command import Said, call_xclr, fails, run_xclr
+from tests.kit.databases import give_databases
+from tests.kit.finished import own_recipe
+from tests.kit.jobs import attempts
 from xclr.benchmarks import READERS, Tree
 from xclr.recipe import Recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
+INLINE = "{name: here, default: {executor: inline}}"  # what happens is not where
 
 
 @pytest.fixture
@@ -39,23 +41,32 @@ def written(recipe: Recipe, folder: Path) -> str:
     return str(path.rename(path.with_suffix(".yaml")))
 
 
-def xclr(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(home, *arguments), capture_output=True, text=True, timeout=280)
+@pytest.fixture
+def xclr(tmp_path, served):
+    """The command line over a HOME whose jobs all run in the orchestrator, with the servers that are up."""
+    (tmp_path / "here.yaml").write_text(INLINE)
+    home = give_databases(tmp_path / "home")
+    there = {"XCLR_CLUSTER": str(tmp_path / "here.yaml"), "PREFECT_API_URL": f"{served.prefect}/api"}
+
+    def run(*arguments: str) -> Said:
+        return run_xclr(*arguments, "--home", str(home), cwd=tmp_path, **there)
+
+    return run
 
 
 def scores(home: Path) -> dict[str, set[str]]:
     """Methods by the suites that judged them."""
     found: dict[str, set[str]] = {}
-    for row in json.loads(xclr(home, "compare", "--json").stdout):
+    for row in json.loads(call_xclr("compare", "--json", "--home", str(home), cwd=home).stdout):
         found.setdefault(row["suite"], set()).add(row["method"])
     return found
 
 
-def test_a_failing_suite_hides_no_other_and_a_later_one_runs_alone(data, tmp_path):
+def test_a_failing_suite_hides_no_other_and_a_later_one_runs_alone(data, tmp_path, xclr):
     home = tmp_path / "home"
     evaluate = {"suites": ["imagenet", "objectnet", "mit-states"], "roots": data, "bootstrap": 100}
     recipe = own_recipe(tmp_path, "a drawing of", objectives=["simclr"], evaluate=evaluate)
-    done = xclr(home, "run", written(recipe, tmp_path))
+    done = xclr("run", written(recipe, tmp_path))
     assert done.returncode == 1
     assert damaged_picture(tmp_path).name in done.stderr and "cannot be read" in done.stderr
     assert "ImageNet" in done.stdout and "MIT objects" in done.stdout and "ObjectNet" not in done.stdout
@@ -66,7 +77,7 @@ def test_a_failing_suite_hides_no_other_and_a_later_one_runs_alone(data, tmp_pat
     torch.save(resnet18(weights=None).state_dict(), tmp_path / "weights.pt")
     outside = json.dumps([{"library": "torchvision", "model": "resnet18", "weights": str(tmp_path / "weights.pt")}])
     before = attempts(home)
-    done = xclr(home, "evaluate", "own", "--suite", "knn", "--set", f"evaluate.references={outside}")
+    done = xclr("evaluate", "own", "--suite", "knn", "--set", f"evaluate.references={outside}")
     assert done.returncode == 0, done.stderr
     all_three = {"random", "simclr", "torchvision resnet18"}
     assert scores(home) == dict.fromkeys(("imagenet", "objectnet", "mit-states", "knn"), all_three)
@@ -75,13 +86,12 @@ def test_a_failing_suite_hides_no_other_and_a_later_one_runs_alone(data, tmp_pat
     assert {"reference", "benchmark_features", "suite"} <= kinds
 
 
-def test_suites_are_refused_that_there_are_not(data, tmp_path):
-    home = tmp_path / "home"
+def test_suites_are_refused_that_there_are_not(tmp_path, xclr):
     recipe = own_recipe(tmp_path, "a drawing of", objectives=["simclr"], evaluate={"suites": ["linear"]})
-    assert xclr(home, "run", written(recipe, tmp_path), "--until", "captions").returncode == 0
-    done = xclr(home, "evaluate", "own", "--suite", "objecnet")
-    assert done.returncode == 1 and "'objecnet' is not one of" in done.stderr and "'objectnet'" in done.stderr
-    done = xclr(home, "evaluate", "own", "--suite", "knn", "--set", "evaluate.roots.imagenet=/nowhere")
-    assert done.returncode == 1 and "/nowhere" in done.stderr and "image-net.org" in done.stderr
-    done = xclr(home, "evaluate", "own")
-    assert done.returncode == 1 and "run xclr-full first" in done.stderr
+    write_record(tmp_path / "home", new_record(recipe, []))
+    arguments = ("evaluate", "own", "--suite", "knn", "--home", str(tmp_path / "home"))
+    done = call_xclr(*arguments, "--suite", "objecnet", cwd=tmp_path)
+    fails(done, "'objecnet' is not one of", "'objectnet'")
+    done = call_xclr(*arguments, "--set", "evaluate.roots.imagenet=/nowhere", cwd=tmp_path)
+    fails(done, "/nowhere", "image-net.org")
+    fails(xclr("evaluate", "own"), "run xclr-full first")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import duckdb
 import pandas as pd
@@ -13,13 +12,13 @@ import pytest
 from mlflow import MlflowClient
 
 from infra.tracking import sqlite_uri
-from tests.conftest import command
+from tests.kit.command import call_xclr
 
 pytestmark = pytest.mark.slow
 
 
 def xclr(home, *arguments, code=0):
-    done = subprocess.run(command(home, *arguments), capture_output=True, text=True, timeout=200)
+    done = call_xclr(*arguments, "--home", str(home), cwd=home)
     assert done.returncode == code, done.stderr
     return done
 

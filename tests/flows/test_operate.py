@@ -5,26 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 
 import pytest
-import yaml
 
 from infra.ledger import Book, find_process
 from infra.runs import read_runs
-from tests.flows.test_cli import fails, xclr
-from tests.flows.test_interrupt import job_of, start
-from tests.infra.conftest import TINY
+from tests.kit.command import call_xclr, command, fails, start_xclr, succeeds
+from tests.kit.databases import give_databases
+from tests.kit.jobs import long_recipe, training_job
 
 
 def test_an_empty_home(tmp_path):
-    shown = xclr("status", cwd=tmp_path)
+    shown = call_xclr("status", cwd=tmp_path)
     assert (shown.returncode, "xclr run emoji starts one" in shown.stdout) == (0, True)
-    assert json.loads(xclr("status", "--json", cwd=tmp_path).stdout) == {"runs": [], "jobs": [], "sweeps": []}
-    collected = json.loads(xclr("gc", "--json", cwd=tmp_path).stdout)
+    assert json.loads(call_xclr("status", "--json", cwd=tmp_path).stdout) == {"runs": [], "jobs": [], "sweeps": []}
+    collected = json.loads(call_xclr("gc", "--json", cwd=tmp_path).stdout)
     assert collected == {"dry_run": False, "bytes": 0, "removed": []}
-    fails(xclr("cancel", "emoji", cwd=tmp_path), "no run 'emoji'", "nothing has run")
-    fails(xclr("logs", "captions", cwd=tmp_path), "no job 'captions'", "nothing has run")
+    fails(call_xclr("cancel", "emoji", cwd=tmp_path), "no run 'emoji'", "nothing has run")
+    fails(call_xclr("logs", "captions", cwd=tmp_path), "no job 'captions'", "nothing has run")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -37,17 +35,13 @@ def test_status_imports_nothing_heavy(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path):
-    recipe = tmp_path / "long.yaml"
-    recipe.write_text(yaml.safe_dump(TINY | {"name": "long", "train": TINY["train"] | {"epochs": 5000}}))
-    home = tmp_path / "home"
-    process = start(home, recipe)
-    entry = job_of(home)
+def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path, served):
+    home, there = give_databases(tmp_path / "home"), {"PREFECT_API_URL": f"{served.prefect}/api"}
+    process = start_xclr(home, "run", long_recipe(tmp_path), "--until", "pretrain", environment=there)
+    entry = training_job(home)
 
     def operate(*arguments):
-        done = xclr(*arguments, "--home", str(home), cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        return done
+        return succeeds(call_xclr(*arguments, "--home", str(home), cwd=tmp_path))
 
     facts = json.loads(operate("status", "--json").stdout)
     assert set(facts) == {"runs", "jobs", "sweeps"}
@@ -60,11 +54,8 @@ def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path):
     assert "pretrain simclr seed 0" in table
     assert "running" in table
 
-    command = [sys.executable, "-m", "flows.cli", "logs", entry.job, "--follow", "--home", str(home)]
-    follower = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    read: list[str] = []
-    reader = threading.Thread(target=lambda: read.extend(follower.communicate()))
-    reader.start()
+    follow = command(home, "logs", entry.job, "--follow")
+    follower = subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     inline = operate("logs", "captions")
     assert (inline.stdout, "in the run's own process" in inline.stderr) == ("", True)
 
@@ -73,20 +64,20 @@ def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path):
     assert entry.job in [each["job_id"] for each in cancelled["ended"]]
     assert cancelled["left"] == []
     assert find_process(entry.job) is None
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 1
     assert f"the run {cancelled['run']} was cancelled" in said
     assert "Traceback" not in said
-    reader.join(timeout=60)
+    read, where = follower.communicate(timeout=300)
     assert follower.returncode == 0
-    assert "submitit" in read[0]
-    assert read[1].strip() == entry.log
+    assert "submitit" in read
+    assert where.strip() == entry.log
     assert operate("logs", entry.digest[:8], "--lines", "2").stdout.count("\n") <= 2
 
     after = json.loads(operate("status", "--json").stdout)
     assert [each["state"] for each in after["runs"]] == ["cancelled"]
     assert {each["state"] for each in after["jobs"] if each["job_id"] == entry.job} == {"cancelled"}
-    fails(xclr("cancel", "long", "--home", str(home), cwd=tmp_path), "is cancelled and has no jobs")
+    fails(call_xclr("cancel", "long", "--home", str(home), cwd=tmp_path), "is cancelled and has no jobs")
 
     assert "nothing to remove" in operate("gc").stdout
     _forget_everything(home, operate)

@@ -13,7 +13,7 @@ from flows.compare import read_scores
 from flows.page import LONGEST_NAME, recipe_yaml, write_page
 from flows.trainings import trainings_of
 from infra.runs import read_runs
-from tests.flows.finished import finish, own_recipe
+from tests.kit.finished import finish, own_recipe
 from xclr.errors import StoreError
 from xclr.recipe import load_recipe, parse_recipe
 from xclr.store import Store

@@ -19,7 +19,7 @@ from flows.cli import app
 from flows.compare import GROUPS, PAPERS
 from flows.page import write_page
 from flows.paper import PAPER, load_paper, paper_view, same_order
-from tests.flows.test_compare import BOTH, RIGHT, SCORES, finished_run, score, table
+from tests.kit.scores import BOTH, RIGHT, SCORES, finished_run, score, table
 from xclr import schema
 from xclr.errors import RecipeError, StoreError
 from xclr.recipe import CLIPConfig, SimCLRConfig, SupConConfig, XCLRConfig, graph_name, method_name

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
+import shutil
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,18 +16,14 @@ from mlflow import MlflowClient
 from infra import servers
 from infra.runs import read_runs
 from infra.tracking import sqlite_uri
-from tests.conftest import command, free_ports
+from tests.kit.command import call_xclr, command, run_xclr, succeeds
+from tests.kit.jobs import attempts
+from tests.kit.prefect import ask
 from xclr import schema, stages
 from xclr.recipe import load_recipe
 from xclr.store import Store
 
 pytestmark = pytest.mark.slow
-
-
-def xclr(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(home, *arguments), capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.fixture
@@ -37,15 +32,14 @@ def home(smoke_home: Path) -> Path:
     return smoke_home
 
 
-def attempts(home: Path) -> set[str]:
-    return {f"{path.parent.name}/{path.name}" for path in home.glob("ledger/*/*.json")}
+@pytest.fixture
+def copy(smoke_home: Path, tmp_path: Path) -> Path:
+    """A copy of it to change."""
+    return shutil.copytree(smoke_home, tmp_path / "home")
 
 
-def api(address: str, path: str, body: object) -> list[dict[str, object]]:
-    request = urllib.request.Request(
-        address + path, data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
-    return json.load(urllib.request.urlopen(request))
+def xclr(home: Path, *arguments: str):
+    return succeeds(call_xclr(*arguments, "--home", str(home), cwd=home))
 
 
 def test_every_stage_left_a_verified_artifact(home):
@@ -71,15 +65,15 @@ def test_the_table_has_every_method_and_suite(home):
     assert "│ clip" not in distances
 
 
-def test_a_run_and_compare_leave_a_page_and_say_where(home, tmp_path):
-    page = home / "pages" / "compare-smoke.html"
-    assert (home / "said.txt").read_text().splitlines()[-1] == f"page        {page}"
+def test_a_run_and_compare_leave_a_page_and_say_where(copy, home, tmp_path):
+    page = copy / "pages" / "compare-smoke.html"
+    assert (home / "said.txt").read_text().splitlines()[-1] == f"page        {home / 'pages' / page.name}"
     made = page.read_text()
     page.unlink()
-    rows = xclr(home, "compare", "--json")
+    rows = xclr(copy, "compare", "--json")
     assert rows.stderr == ""
     assert not page.exists()
-    done = xclr(home, "compare", "smoke", "--json", "--out", str(tmp_path / "mine.html"))
+    done = xclr(copy, "compare", "smoke", "--json", "--out", str(tmp_path / "mine.html"))
     assert done.stdout == rows.stdout
     assert done.stderr == f"page        {tmp_path / 'mine.html'}\n"
     assert (tmp_path / "mine.html").read_text() == made
@@ -119,12 +113,9 @@ def test_mlflow_holds_one_run_a_method_with_curve_and_scores(home):
     assert "train/target_entropy" in methods["xclr"].data.metrics
 
 
-def test_prefect_holds_a_task_run_a_stage_and_suite_with_upstream_edges(home):
-    with servers.using(servers.PREFECT, home / "state") as address:
-        asked = {"sort": "START_TIME_DESC", "flows": {"name": {"any_": ["xclr-full"]}}}
-        flow_runs = api(address, "/api/flow_runs/filter", asked)
-        completed = [each for each in flow_runs if each["state_type"] == "COMPLETED"]
-        tasks = api(address, "/api/task_runs/filter", {"flow_runs": {"id": {"any_": [completed[0]["id"]]}}})
+def test_prefect_holds_a_task_run_a_stage_and_suite_with_upstream_edges(home, served):
+    completed = [each.flow_run for each in read_runs(home) if each.state == "completed"]
+    tasks = ask(served.prefect, "/task_runs/filter", {"flow_runs": {"id": {"any_": completed}}})
     names = {each["name"]: each for each in tasks}
     planned = stages.pipeline(load_recipe("smoke"), Store(home))
     assert {stage.name for stage in planned} <= set(names)
@@ -143,13 +134,13 @@ def test_prefect_holds_a_task_run_a_stage_and_suite_with_upstream_edges(home):
     assert {"imagenet xclr seed 0", "zero-shot clip seed 0"} <= upstream("comparison")
 
 
-def test_a_second_run_does_nothing_and_leaves_no_server_behind(home):
-    before = attempts(home)
-    done = xclr(home, "run", "smoke")
-    assert attempts(home) == before
-    assert done.stdout == (home / "table.txt").read_text()
-    assert servers.find(servers.PREFECT, home / "state") is None
-    assert read_runs(home)[-1].state == "completed"
+def test_a_second_run_does_nothing_and_leaves_no_server_behind(copy):
+    before = attempts(copy)
+    done = succeeds(run_xclr("run", "smoke", "--home", str(copy), cwd=copy))
+    assert attempts(copy) == before
+    assert done.stdout == (copy / "table.txt").read_text()
+    assert servers.find(servers.PREFECT, copy / "state") is None
+    assert read_runs(copy)[-1].state == "completed"
 
 
 def test_another_target_temperature_plans_only_what_follows_from_it(home):
@@ -168,31 +159,12 @@ def test_another_target_temperature_plans_only_what_follows_from_it(home):
     }
 
 
-def test_serve_brings_both_uis_up_and_takes_them_down(home):
-    ports = free_ports(2)
-    process = subprocess.Popen(
-        [*command(home, "serve"), "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        lines = [process.stdout.readline() for _ in range(2)]
-        assert f":{ports[0]}" in lines[0]
-        assert f":{ports[1]}" in lines[1]
-        for port, path in zip(ports, ("/api/health", "/health"), strict=True):
-            assert urllib.request.urlopen(f"http://127.0.0.1:{port}{path}").status == 200
-        settings = json.load(urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/ui-settings"))
-        assert settings["api_url"] == f"http://127.0.0.1:{ports[0]}/api", "the pages ask another server"
-        busy = subprocess.run(
-            [*command(home.parent / "other", "serve"), "--prefect-port", str(ports[0])], capture_output=True, text=True
-        )
-        assert busy.returncode == 1
-        assert f"port {ports[0]} is in use" in busy.stderr
-    finally:
-        process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 0
-    deadline = time.monotonic() + 20
-    while servers.find(servers.MLFLOW, home / "state") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert servers.find(servers.PREFECT, home / "state") is None
+def test_serve_brings_both_uis_up(served, tmp_path):
+    for address in (f"{served.prefect}/api/health", f"{served.mlflow}/health"):
+        assert urllib.request.urlopen(address).status == 200
+    settings = json.load(urllib.request.urlopen(f"{served.prefect}/ui-settings"))
+    assert settings["api_url"] == f"{served.prefect}/api", "the pages ask another server"
+    port = str(urlsplit(served.prefect).port)
+    busy = subprocess.run([*command(tmp_path, "serve"), "--prefect-port", port], capture_output=True, text=True)
+    assert busy.returncode == 1
+    assert f"port {port} is in use" in busy.stderr

@@ -6,17 +6,17 @@ import json
 
 import pytest
 
-from tests.flows.finished import finish_sweep
-from tests.flows.test_cli import fails, xclr
-from tests.infra.conftest import TINY
-from tests.infra.swept import small
+from tests.kit.command import call_xclr, fails, succeeds
+from tests.kit.finished import finish_sweep
+from tests.kit.recipes import TINY
+from tests.kit.sweeps import small
 from xclr.recipe import Recipe
 from xclr.store import Store
 from xclr.sweep import layout
 
 
 def test_a_named_sweep_is_planned_level_by_level_and_nothing_is_touched(tmp_path):
-    done = xclr("sweep", "temperature", "--plan", cwd=tmp_path)
+    done = call_xclr("sweep", "temperature", "--plan", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "sweep temperature: 18 cells" in done.stdout
     for part in ("pretrain", "suite imagenet", "xclr target_temperature=0.02 seed 0", "simclr seed 2"):
@@ -27,8 +27,7 @@ def test_a_named_sweep_is_planned_level_by_level_and_nothing_is_touched(tmp_path
 
 def test_a_planned_sweep_has_a_row_for_each_level_as_json(tmp_path):
     arguments = ("emoji", "--grid", "train.epochs=1,2", "--seeds", "2", "--set", "objectives=[xclr]", "--parallel", "3")
-    done = xclr("sweep", *arguments, "--plan", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = succeeds(call_xclr("sweep", *arguments, "--plan", "--json", cwd=tmp_path))
     levels = {each["level"]: each for each in json.loads(done.stdout)}
     assert set(levels["pretrain"]) == {
         "level", "stages", "hit", "running", "miss", "arrays", "at_once", "gpu_hours",
@@ -39,10 +38,10 @@ def test_a_planned_sweep_has_a_row_for_each_level_as_json(tmp_path):
 @pytest.mark.parametrize("hours", ["1", "0"])
 def test_a_sweep_that_costs_too_much_is_refused_before_anything_is_made(hours, tmp_path):
     arguments = ("sweep", "temperature", "--cluster", "slurm", "--max-gpu-hours", hours)
-    planned = xclr(*arguments, "--plan", cwd=tmp_path)
+    planned = call_xclr(*arguments, "--plan", cwd=tmp_path)
     fails(planned, "sweep temperature may take", f"more than the {hours} allowed", "GPU-hours", "18 x pretrain")
     assert "GPU-hours, at most" in planned.stdout
-    fails(xclr(*arguments, cwd=tmp_path), "more than the", "GPU-hours")
+    fails(call_xclr(*arguments, cwd=tmp_path), "more than the", "GPU-hours")
     assert not list(tmp_path.glob(".xclr/artifacts/*/*"))
 
 
@@ -61,7 +60,7 @@ def test_a_sweep_that_costs_too_much_is_refused_before_anything_is_made(hours, t
     ],
 )
 def test_a_fault_in_what_was_typed(arguments, parts, tmp_path):
-    fails(xclr("sweep", *arguments, cwd=tmp_path), *parts)
+    fails(call_xclr("sweep", *arguments, cwd=tmp_path), *parts)
     assert not list(tmp_path.glob(".xclr/artifacts/*/*"))
 
 
@@ -74,5 +73,9 @@ def test_compare_of_a_sweep_says_how_to_show_its_cells(beside, tmp_path):
         recipe = Recipe.model_validate(TINY)
         ended = {"run": "tiny-1", "recipe": recipe, "sweep": None, "cells": (), "scores": "f" * 32}
         (home / "runs" / "tiny-1.json").write_text(record.model_copy(update=ended).model_dump_json())
-    fails(xclr("compare", "warm", "--home", str(home), cwd=tmp_path), "warm is a sweep", "xclr compare --sweep warm")
-    fails(xclr("compare", "--sweep", "wram", "--home", str(home), cwd=tmp_path), "no sweep wram", "there are: warm")
+    fails(
+        call_xclr("compare", "warm", "--home", str(home), cwd=tmp_path), "warm is a sweep", "xclr compare --sweep warm"
+    )
+    fails(
+        call_xclr("compare", "--sweep", "wram", "--home", str(home), cwd=tmp_path), "no sweep wram", "there are: warm"
+    )

@@ -10,31 +10,14 @@ import pytest
 from PIL import Image
 
 from flows.sweep_page import pictures, render_sweep, reproduction, write_sweep_page
-from tests.flows.finished import own_recipe
-from tests.flows.test_swept import GAP, IMAGENET, KNN, RECIPE, SWEEP, TAU, by_tau, cell, line, swept_of
+from tests.kit.cells import IMAGENET, RECIPE, SWEEP, TAU, by_tau, cell, in_every_state, line, swept_of
+from tests.kit.finished import own_recipe
 from xclr.errors import StoreError
 from xclr.recipe import load_recipe
 from xclr.sweep import Draw, Sweep, load_sweep, sweep_names
 
 HOSTILE = '<script>alert("x")</script>'
-LINES = [
-    *(line(cell("simclr", "augmentation", seed)) for seed in range(3)),
-    *(line(cell(seed=seed, tau=0.1)) for seed in range(3)),
-    line(cell(tau=0.2), "failed", "pretrain", f"{HOSTILE} is not finite\nTraceback", "4711_3"),
-    line(cell(seed=1, tau=0.2), "running", "suite imagenet", "", "4712"),
-    line(cell(seed=2, tau=0.2), "waiting", "pretrain", "", "4713"),
-    line(cell(tau=0.5), "to come", "pretrain"),
-]
-
-
-def scores(cell):
-    if cell.values.get(TAU) not in {None, 0.1}:
-        return {}
-    few = {("few-shot", f"{percent}-percent", "top1"): percent / 200 for percent in (1, 10, 100)}
-    return {IMAGENET: 0.6 if cell.values else 0.3, KNN: 0.2, GAP: 0.1} | few
-
-
-SWEPT = swept_of(LINES, scores)
+SWEPT = in_every_state(f"{HOSTILE} is not finite\nTraceback")
 
 
 def test_the_page_holds_what_was_swept_every_cells_state_the_best_and_what_failed():
@@ -79,11 +62,11 @@ def test_a_name_is_text_and_nothing_comes_from_outside():
 
 
 def test_a_sweep_that_nobody_judged_yet_has_a_page():
-    html = render_sweep(swept_of(LINES, lambda _: {}))
+    html = render_sweep(swept_of(SWEPT.lines, lambda _: {}))
     assert "no suite has judged a cell yet" in html
     assert "<svg" not in html
     assert "1 to come" in html
-    assert pictures(swept_of(LINES, lambda _: {})) == {}
+    assert pictures(swept_of(SWEPT.lines, lambda _: {})) == {}
 
 
 def test_a_recipes_facts_that_an_axis_changes_are_not_told():

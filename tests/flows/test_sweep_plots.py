@@ -20,7 +20,7 @@ from flows.sweep_plots import (
     positions,
     spaced,
 )
-from tests.flows.test_swept import GAP, IMAGENET, KNN, NAMES, RECIPE, SWEEP, TAU, by_tau, cell, line, swept_of
+from tests.kit.cells import GAP, IMAGENET, KNN, NAMES, RECIPE, SWEEP, TAU, by_tau, cell, line, swept_of
 from xclr.sweep import Draw, Sweep
 
 

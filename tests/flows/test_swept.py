@@ -5,16 +5,12 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
 
-import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from flows.compare import Cell as Shown
 from flows.swept import (
-    SCORES,
-    Swept,
     best_of,
     failures_of,
     grids_of_sweep,
@@ -30,79 +26,16 @@ from flows.swept import (
 from flows.trainings import trainings_of
 from infra.costs import costs_of
 from infra.ledger import Book, Usage
-from infra.runs import new_record
-from infra.sweeps import CellLine, Standing, find_sweep
-from tests.flows.finished import fail, finish_sweep, own_recipe
-from tests.infra.conftest import TINY
+from infra.sweeps import find_sweep
+from tests.kit.cells import GAP, IMAGENET, KNN, RECIPE, SWEEP, TAU, by_tau, cell, line, swept_of
+from tests.kit.finished import fail, finish_sweep, own_recipe
+from tests.kit.recipes import TINY
 from xclr.errors import StoreError
 from xclr.evaluation.score import t_half_width
-from xclr.recipe import Recipe
 from xclr.store import Store
-from xclr.sweep import Cell, Ref, Sweep, layout
+from xclr.sweep import Sweep, layout
 
-TAU = "objective.target_temperature"
-IMAGENET, KNN, GAP = ("imagenet", "val", "top1"), ("knn", "val", "top1"), ("imagenet9", "gap", "gap")
-SUITES = {"suites": ["imagenet", "knn", "imagenet9"], "bootstrap": 100}
-RECIPE = Recipe.model_validate(TINY | {"objectives": ["simclr", "xclr"], "seeds": [0, 1, 2], "evaluate": SUITES})
-SWEEP = Sweep(name="warm", recipe=RECIPE, grid={TAU: (0.1, 0.2, 0.5)})
 ONLY_XCLR = {"simclr": (), 0.1: (0.6, 0.62, 0.61), 0.2: (0.5, 0.5, 0.5), 0.5: (0.4, 0.5, 0.6)}
-
-
-def cell(method="xclr", graph="captions", seed=0, **values) -> Cell:
-    """A cell whose digests tell what it is."""
-    own = f"{method} {graph} {seed} {values}"
-    refs = [Ref(level=level, kind=kind, digest=f"{level} {own}", name=level) for level, kind in LEVELS.items()]
-    return Cell(
-        label=method if graph == "captions" or "source" in values or method != "xclr" else f"{method} ({graph})",
-        method=method,
-        graph=graph,
-        seed=seed,
-        values={NAMES[k]: v for k, v in values.items()},
-        stages=tuple(refs),
-    )
-
-
-LEVELS = {"pretrain": "pretrain", "suite imagenet": "suite"}
-NAMES = {"tau": TAU, "source": "graph.source", "epochs": "train.epochs"}
-
-
-def line(cell: Cell, state="done", level="", reason="", job="") -> CellLine:
-    return CellLine(cell, state, level, reason, job, None, tuple(Standing("done") for _ in cell.stages))
-
-
-def swept_of(
-    lines: Sequence[CellLine],
-    scores: Callable[[Cell], Mapping[tuple[str, str, str], float]],
-    sweep: Sweep = SWEEP,
-    usages: Mapping[str, Usage] | None = None,
-) -> Swept:
-    """A sweep without a HOME, whose cells have these scores."""
-    ended = {"sweep": sweep, "cells": tuple(each.cell for each in lines), "run": f"{sweep.name}-1"}
-    record = new_record(sweep.recipe, []).model_copy(update=ended)
-    rows = [_row(place, each.cell, *score) for place, each in enumerate(lines) for score in scores(each.cell).items()]
-    return Swept(record, tuple(lines), pa.Table.from_pylist(rows, SCORES), usages or {})
-
-
-def _row(place, cell, key, value):
-    origin = {"run": "r", "dataset": "cc3m", "step": 1, "n": 500, "ci95": 0.02, "ci_kind": "bootstrap"}
-    own = {"method": cell.method, "graph": cell.graph, "seed": cell.seed, "checkpoint": cell.training.digest}
-    return origin | own | dict(zip(("suite", "split", "metric"), key, strict=True)) | {"value": value, "cell": place}
-
-
-def by_tau(values: Mapping[object, Sequence[float]]) -> Swept:
-    """Cells of simclr and of xclr at each temperature, a seed for each value."""
-    cells = [
-        cell(seed=seed)
-        if tau == "xclr"
-        else cell("simclr", "augmentation", seed)
-        if tau == "simclr"
-        else cell(seed=seed, tau=tau)
-        for tau, found in values.items()
-        for seed in range(len(found))
-    ]
-    return swept_of(
-        [line(each) for each in cells], lambda each: {IMAGENET: values[each.values.get(TAU, each.method)][each.seed]}
-    )
 
 
 def test_the_best_is_told_with_what_cannot_be_told_from_it():

@@ -8,7 +8,8 @@ from infra.stage import ensure
 from infra.verify import found, verify
 from tests.images.pictures import write_table
 from tests.images.server import serving
-from tests.infra.conftest import TINY, open_run
+from tests.kit.recipes import TINY
+from tests.kit.runs import open_run
 from xclr import heads, stages
 from xclr.errors import RecipeError, StoreError
 from xclr.recipe import Recipe

@@ -9,7 +9,7 @@ from infra.cluster import Cluster, Resources
 from infra.ledger import JobState
 from infra.stage import Cores
 from infra.sweeps import cell_lines, counts, find_sweep
-from tests.infra.swept import TAU, make_levels, open_sweep, small
+from tests.kit.sweeps import TAU, make_levels, open_sweep, small
 
 pytestmark = pytest.mark.slow
 LOCAL = Cluster(name="local", stages={"pretrain": Resources(executor="local", threads=1)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 
@@ -12,89 +11,70 @@ from infra.cancel import cancel_flow_run, cancel_run, find_run
 from infra.ledger import JobState, find_process
 from infra.runs import cancel_mark, new_record, read_runs, shown_state, write_record
 from infra.stage import ensure
-from tests.infra.conftest import TINY, open_run
-from tests.infra.swept import open_sweep, small
-from tests.infra.test_stage import data, long_recipe, orchestrate, pretrain_stage, pretrained, until
+from tests.kit.polling import until
+from tests.kit.recipes import TINY, tiny
+from tests.kit.runs import open_run
+from tests.kit.sweeps import open_sweep, small
+from tests.kit.trainings import Training
 from xclr import stages
 from xclr.errors import JobError, StoreError
 from xclr.recipe import Recipe
 
 
-@pytest.fixture
-def prepared(home):
-    """(home, recipe, the training to come, the ledger): the stages before it are made, by a run that is over."""
-    recipe = long_recipe()
-    run = open_run(home, recipe=recipe)
-    stage = pretrain_stage(run, data(run))
-    run.close("completed")
-    return home, recipe, stage, run.book
-
-
-def job_of(book, digest):
-    return until(lambda: (found := book.latest(digest)) and found.job and found.state is None and found)
+@pytest.mark.slow
+def test_a_live_run_leaves_and_its_job_ends_and_the_next_run_makes_it_again(home):
+    with Training(home, tiny(), held_at=1) as training:
+        bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        try:
+            process, entry = training.start(), training.entry()
+            done = cancel_run(home, find_run(home, "tiny"))
+            assert [each.job for each in done.ended] == [entry.job]
+            assert find_process(entry.job) is None
+            assert process.wait() == 1
+            assert training.book.latest(training.digest).state is JobState.CANCELLED
+            record = read_runs(home)[-1]
+            assert (record.state, record.ended is not None) == ("cancelled", True)
+            assert not cancel_mark(home, record.run).exists()
+            assert bystander.poll() is None
+        finally:
+            bystander.kill()
+        training.release()
+        training.follow().result()
+        assert training.book.latest(training.digest).attempt == 2
 
 
 @pytest.mark.slow
-def test_a_live_run_leaves_and_its_job_ends_and_the_next_run_makes_it_again(prepared):
-    home, recipe, stage, book = prepared
-    bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    process = orchestrate(home, recipe)
-    try:
-        entry = job_of(book, stage.digest)
-        done = cancel_run(home, find_run(home, "tiny"))
-        assert [each.job for each in done.ended] == [entry.job]
-        assert find_process(entry.job) is None
-        assert process.wait(timeout=60) == 1
-        assert book.latest(stage.digest).state is JobState.CANCELLED
-        record = read_runs(home)[-1]
-        assert (record.state, record.ended is not None) == ("cancelled", True)
-        assert not cancel_mark(home, record.run).exists()
-        assert bystander.poll() is None
-    finally:
-        bystander.kill()
-        process.kill()
-    artifact = pretrained(open_run(home, recipe=recipe))
-    assert artifact.digest == stage.digest
-    assert book.latest(stage.digest).attempt == 2
-
-
-@pytest.mark.slow
-def test_a_job_that_another_run_waits_for_goes_on(prepared):
-    home, recipe, stage, book = prepared
-    processes = [orchestrate(home, recipe) for _ in range(2)]
-    try:
+def test_a_job_that_another_run_waits_for_goes_on(home):
+    with Training(home, tiny(), held_at=1) as training:
+        processes = [training.start() for _ in range(2)]
         until(lambda: len([each for each in read_runs(home) if shown_state(each) == "running"]) == 2)
-        entry = job_of(book, stage.digest)
-        first, second = read_runs(home)[-2:]
+        entry = training.entry()
+        first, second = read_runs(home)
         done = cancel_run(home, first)
         assert (done.ended, [each.job for each in done.left]) == ((), [entry.job])
         until(lambda: {each.run: each.state for each in read_runs(home)}[first.run] == "cancelled")
         assert find_process(entry.job) is not None
         assert [each.job for each in cancel_run(home, second).ended] == [entry.job]
         assert find_process(entry.job) is None
-        assert [process.wait(timeout=60) for process in processes] == [1, 1]
-    finally:
-        for process in processes:
-            process.kill()
+        assert [process.wait() for process in processes] == [1, 1]
 
 
 @pytest.mark.slow
-def test_the_jobs_of_a_dead_run_end_by_its_prefect_id(prepared):
-    home, recipe, stage, book = prepared
-    process = orchestrate(home, recipe)
-    entry = job_of(book, stage.digest)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    record = read_runs(home)[-1]
-    assert shown_state(record) == "interrupted"
-    write_record(home, record.model_copy(update={"flow_run": "0f2b"}))
-    assert cancel_flow_run(home, "another") == 0
-    assert find_process(entry.job) is not None
-    assert cancel_flow_run(home, "0f2b") == 1
-    assert find_process(entry.job) is None
-    assert read_runs(home)[-1].state == "cancelled"
-    assert not cancel_mark(home, record.run).exists()
-    assert cancel_flow_run(home, "0f2b") == 0
+def test_the_jobs_of_a_dead_run_end_by_its_prefect_id(home):
+    with Training(home, tiny(), held_at=1) as training:
+        process, entry = training.start(), training.entry()
+        process.kill()
+        process.wait()
+        record = read_runs(home)[-1]
+        assert shown_state(record) == "interrupted"
+        write_record(home, record.model_copy(update={"flow_run": "0f2b"}))
+        assert cancel_flow_run(home, "another") == 0
+        assert find_process(entry.job) is not None
+        assert cancel_flow_run(home, "0f2b") == 1
+        assert find_process(entry.job) is None
+        assert read_runs(home)[-1].state == "cancelled"
+        assert not cancel_mark(home, record.run).exists()
+        assert cancel_flow_run(home, "0f2b") == 0
 
 
 def test_a_cancelled_run_begins_no_stage(home):

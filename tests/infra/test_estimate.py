@@ -7,8 +7,8 @@ import pytest
 from infra.cluster import Cluster, Resources
 from infra.estimate import PUBLISHED, embedding, expected_captions, graph
 from infra.plan import other_method, plan
-from tests.infra.conftest import CLUSTER, TINY, open_run
-from tests.infra.test_stage import data
+from tests.kit.recipes import CLUSTER, TINY
+from tests.kit.runs import data, open_run
 from xclr import stages
 from xclr.recipe import Recipe, load_recipe
 from xclr.stages import EmbeddingsConfig, GraphKnnConfig

@@ -17,9 +17,9 @@ from infra.ledger import Book, Entry, JobState, this_process
 from infra.plan import plan
 from infra.runs import new_record, read_runs, record_path, write_record
 from infra.slurm.queue import ARRAYS
-from tests.infra.conftest import CLUSTER, TINY, open_run
-from tests.infra.swept import small
-from tests.infra.test_stage import data
+from tests.kit.recipes import CLUSTER, TINY
+from tests.kit.runs import data, open_run
+from tests.kit.sweeps import small
 from xclr import stages
 from xclr.artifact import Digest, Manifest
 from xclr.errors import StoreError

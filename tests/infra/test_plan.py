@@ -8,9 +8,9 @@ from infra.cluster import Cluster, Resources
 from infra.ledger import UNSEEN_GRACE, Entry, JobState, now, this_process
 from infra.observe import observe
 from infra.plan import check_budget, plan, plan_sweep
-from tests.infra.conftest import CLUSTER, TINY, open_run
-from tests.infra.swept import TAU, make_levels, open_sweep, small
-from tests.infra.test_stage import data
+from tests.kit.recipes import CLUSTER, TINY
+from tests.kit.runs import data, open_run
+from tests.kit.sweeps import TAU, make_levels, open_sweep, small
 from xclr.errors import RecipeError
 from xclr.job import RESULT
 from xclr.recipe import Recipe

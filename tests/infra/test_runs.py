@@ -8,7 +8,7 @@ import sys
 
 from infra.ledger import process_id
 from infra.runs import cancel_mark, new_record, read_runs, record_path, scan_runs, shown_state, wanted, write_record
-from tests.infra.conftest import TINY
+from tests.kit.recipes import TINY
 from xclr.recipe import Recipe
 
 RECIPE = Recipe.model_validate(TINY)

@@ -2,76 +2,24 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from infra import ledger
-from infra.cluster import Cluster
 from infra.ledger import JobState, find_process, processes_of
 from infra.runs import read_runs
 from infra.stage import ensure
-from tests.infra.conftest import CLUSTER, TINY, open_run
+from tests.kit.polling import until
+from tests.kit.recipes import ALONE, STEPS, tiny
+from tests.kit.runs import data, open_run, pretrained
+from tests.kit.trainings import Training
 from xclr import stages
 from xclr.errors import JobError, StoreError
 from xclr.recipe import Recipe
 from xclr.spool import SPOOL, read_spool
 from xclr.store import MANIFEST
-
-ORCHESTRATOR = """
-import sys
-from pathlib import Path
-from tests.infra.conftest import TINY, open_run
-from tests.infra.test_stage import pretrained
-from infra.cluster import Cluster
-from xclr.recipe import Recipe
-recipe, cluster = Recipe.model_validate_json(sys.argv[2]), Cluster.model_validate_json(sys.argv[3])
-run = open_run(Path(sys.argv[1]), recipe=recipe, cluster=cluster)
-end = "failed"
-try:
-    pretrained(run)
-    end = "completed"
-finally:
-    run.close(end)
-"""
-
-
-def data(run):
-    captions = ensure(run, stages.captions(run.recipe, run.store))
-    return {"captions": captions, "images": ensure(run, stages.images(run.recipe, run.store, captions))}
-
-
-def pretrain_stage(run, made):
-    (_, objective, seed) = stages.trainings(run.recipe)[1]
-    return stages.pretrain(run.recipe, objective, seed, made)
-
-
-def pretrained(run):
-    return ensure(run, pretrain_stage(run, data(run)))
-
-
-def until(condition, timeout_s=60.0):
-    """Poll for a condition that another process brings about."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition did not come about"
-        time.sleep(0.05)
-    return found
-
-
-def long_recipe():
-    train = TINY["train"] | {"epochs": 60}
-    return Recipe.model_validate(TINY | {"train": train})
-
-
-def orchestrate(home: Path, recipe: Recipe, cluster: Cluster = CLUSTER) -> subprocess.Popen[bytes]:
-    arguments = [str(home), recipe.model_dump_json(), cluster.model_dump_json()]
-    return subprocess.Popen([sys.executable, "-c", ORCHESTRATOR, *arguments])
 
 
 def test_a_job_is_claimed_when_its_cores_are_free_so_that_its_time_is_its_own(home):
@@ -147,55 +95,44 @@ def test_two_ranks_pretrain_as_one_job_with_its_log(home):
 
 @pytest.mark.slow
 def test_a_killed_orchestrator_leaves_its_job_to_the_next_run(home):
-    recipe = long_recipe()
-    process = orchestrate(home, recipe)
-    probe = open_run(home, recipe=recipe)
-    try:
-        entry = until(
-            lambda: next((each for each in probe.book.read().entries if each.kind == "pretrain" and each.job), None)
-        )
-        process.send_signal(signal.SIGKILL)
+    with Training(home, tiny(), ALONE, held_at=1) as training:
+        process = training.start()
+        entry = training.entry()
+        process.kill()
         process.wait()
         assert find_process(entry.job) is not None, "the job ended with its orchestrator"
-        artifact = pretrained(open_run(home, recipe=recipe))
-        assert probe.store.manifest(artifact).jobs == (entry.job,)
-        assert probe.book.latest(artifact.digest).attempt == 1
-    finally:
-        process.kill()
+        again = training.follow()
+        training.release()
+        again.result()
+        assert training.manifest().jobs == (entry.job,)
+        assert training.book.latest(training.digest).attempt == 1
 
 
 @pytest.mark.slow
 def test_a_killed_job_is_submitted_again_and_resumes(home):
-    recipe = long_recipe()
-    run = open_run(home, recipe=recipe)
-    stage = pretrain_stage(run, data(run))
-    process = orchestrate(home, recipe)
-    out = run.store.reference(stage.digest).path
-    try:
-        until(lambda: list((out / "checkpoints").glob("step-*.pt")))
-        entry = run.book.latest(stage.digest)
-        for each in processes_of(entry.job):
+    with Training(home, tiny(), ALONE, held_at=STEPS) as training:
+        followed = training.follow()
+        training.reach(STEPS)
+        assert list((training.out / "checkpoints").glob("step-*.pt"))
+        for each in list(processes_of(training.entry().job)):
             each.kill()
-        assert process.wait(timeout=120) == 0
-        artifact = run.store.find(stage.digest)
-        steps = [each.step for each in read_spool(artifact.path / SPOOL)]
-        assert steps == list(range(1, max(steps) + 1)), "a step was lost or logged twice"
-        assert run.book.latest(stage.digest).attempt == 2
-        log = Path(run.book.latest(stage.digest).log)
-        assert log.exists()
-        assert not (artifact.path / "checkpoints").exists()
-    finally:
-        process.kill()
+        training.entry(attempt=2)
+        training.release()
+        followed.result()
+        assert len(training.losses()) == 2 * STEPS
+        latest = training.book.latest(training.digest)
+        assert latest.attempt == 2 and Path(latest.log).exists()
+        assert not (training.out / "checkpoints").exists()
 
 
 @pytest.mark.slow
 def test_two_runs_of_one_recipe_share_the_job(home):
-    recipe = long_recipe()
-    data(open_run(home, recipe=recipe))
-    processes = [orchestrate(home, recipe) for _ in range(2)]
-    assert [process.wait(timeout=180) for process in processes] == [0, 0]
-    run = open_run(home, recipe=recipe)
-    attempts = sorted((home / "ledger").glob("*/*.json"))
-    assert len(attempts) == len({path.parent for path in attempts}), "a stage was made twice"
-    assert len([record for record in read_runs(home) if record.recipe == recipe]) == len(processes) + 2
-    assert run.store.find(pretrain_stage(run, data(run)).digest) is not None
+    with Training(home, tiny(), ALONE, held_at=1) as training:
+        processes = [training.start() for _ in range(2)]
+        until(lambda: len(read_runs(home)) == 2)
+        training.entry()
+        training.release()
+        assert [process.wait() for process in processes] == [0, 0]
+        attempts = list((home / "ledger").glob("*/[0-9]*.json"))
+        assert len(attempts) == len({path.parent for path in attempts}), "a stage was made twice"
+        assert training.store.find(training.stage.digest) is not None

@@ -15,9 +15,9 @@ from flows.operate import _status_text
 from infra.ledger import Book, Entry, JobState, Usage, now, process_id, this_process
 from infra.runs import new_record, record_path, write_record
 from infra.status import LATEST, find_job, status, view
-from tests.flows.finished import fail, finish_sweep
-from tests.infra.conftest import TINY
-from tests.infra.swept import TAU, small
+from tests.kit.finished import fail, finish_sweep
+from tests.kit.recipes import TINY
+from tests.kit.sweeps import TAU, small
 from xclr.errors import DataError, StoreError
 from xclr.job import PROGRESS, record_failure
 from xclr.recipe import Recipe

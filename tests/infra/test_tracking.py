@@ -11,9 +11,8 @@ from mlflow import MlflowClient
 from infra import tracking
 from infra.stage import ensure
 from infra.tracking import SweepSummary, sqlite_uri
-from tests.infra.conftest import open_run
-from tests.infra.swept import TAU, open_sweep, small
-from tests.infra.test_stage import data, pretrain_stage
+from tests.kit.runs import data, open_run, training_of
+from tests.kit.sweeps import TAU, open_sweep, small
 from xclr import stages
 from xclr.spool import SPOOL, Spool, read_spool
 from xclr.sweep import spelled
@@ -22,7 +21,7 @@ from xclr.sweep import spelled
 def evaluated(home):
     run = open_run(home)
     made = data(run)
-    made["checkpoint"] = ensure(run, pretrain_stage(run, made))
+    made["checkpoint"] = ensure(run, training_of(run.recipe, run.store))
     made["features"] = ensure(run, stages.features(run.recipe, "simclr seed 0", made["checkpoint"], made))
     made["suite"] = ensure(run, stages.suite(run.recipe, "linear", "simclr seed 0", made, run.store))
     return run, made

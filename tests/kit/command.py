@@ -36,7 +36,7 @@ def start_xclr(home: Path, *arguments: str, environment: Mapping[str, str] | Non
     return subprocess.Popen(command(home, *arguments), env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def run_xclr(*arguments: str, cwd: Path, timeout: float = 280, **environment: str) -> Said:
+def run_xclr(*arguments: str, cwd: Path, timeout: float = 600, **environment: str) -> Said:
     """Run the command line in a process, as a person does."""
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],

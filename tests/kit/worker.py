@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conftest import Served
+from tests.kit.servers import Served
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = str(Path(sys.executable).with_name("prefect"))
@@ -29,7 +29,7 @@ def client_environment(served: Served, home: Path, own: Path) -> dict[str, str]:
 def caller(environment: Mapping[str, str]) -> Prefect:
     """Prefect's command line in an environment."""
 
-    def call(*arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [PROGRAM, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
         )
@@ -66,6 +66,6 @@ def end_worker(worker: subprocess.Popen[bytes]) -> None:
     """Stop a worker."""
     worker.terminate()
     try:
-        worker.wait(timeout=30)
+        worker.wait(timeout=60)
     except subprocess.TimeoutExpired:  # a worker may need a second one
         worker.kill()

@@ -1,0 +1,35 @@
+"""Prefect's API, asked as any program asks it."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from typing import Any
+
+from tests.kit.polling import until
+
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+def ask(server: str, path: str, body: object | None = None) -> Any:
+    """What a server answers to GET, or to POST when there is a body."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{server}/api{path}", data, {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request))
+
+
+def run_deployment(server: str, name: str, **parameters: object) -> str:
+    """Ask for a run of a deployment; the id of the flow run."""
+    deployment = ask(server, f"/deployments/name/{name}")["id"]
+    return ask(server, f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
+
+
+def end_of(server: str, flow_run: str) -> dict[str, Any]:
+    """The state of a flow run, once it has ended."""
+    return until(lambda: (state := ask(server, f"/flow_runs/{flow_run}")["state"])["type"] in ENDED and state, 600)
+
+
+def artifacts_of(server: str, flow_run: str) -> dict[str, dict[str, Any]]:
+    """The artifacts of a flow run by their keys."""
+    found = ask(server, "/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run]}}})
+    return {each["key"]: each for each in found}

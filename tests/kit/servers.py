@@ -1,0 +1,50 @@
+"""`xclr serve`, from its start to its end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from infra import servers
+from tests.kit.command import command
+
+
+class Served(NamedTuple):
+    """Addresses of the two servers of `xclr serve`, and whose they are."""
+
+    prefect: str
+    mlflow: str
+    home: Path
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[Served]:
+    """`xclr serve` over a HOME; Ctrl-C ends it and both servers."""
+    prefect, mlflow = free_ports(2)
+    ports = ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow)]
+    process = subprocess.Popen([*command(home, "serve"), *ports], stdout=subprocess.PIPE, text=True)
+    try:
+        lines = [process.stdout.readline() for _ in range(2)]
+        assert f":{prefect}" in lines[0] and f":{mlflow}" in lines[1], lines
+        yield Served(f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}", home)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=300) == 0
+    assert not any(servers.find(each, home / "state") for each in (servers.PREFECT, servers.MLFLOW))
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of the loopback interface that nothing listens on."""
+    probes = [socket.socket() for _ in range(number)]
+    try:
+        for each in probes:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in probes]
+    finally:
+        for each in probes:
+            each.close()

@@ -1,0 +1,109 @@
+"""What tests ask of a real cluster and do to it; of several on a machine only the one of this process's environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from infra.cluster import Cluster, Resources
+from infra.slurm import private
+from tests.kit.polling import until
+from tests.kit.recipes import STEPS, tiny
+from xclr.shards import SHARDS
+
+RECIPE = tiny(epochs=3, checkpoint_every=4)  # of the training of which everything is told
+HELD_AT = STEPS + 2  # in the middle of its second epoch, and between two checkpoints
+SECRET = "hush-hush-4711"  # of who submitted it
+JOB = {"executor": "slurm", "threads": 1, "timeout_min": 60}
+
+
+def on_slurm(**changes: object) -> Cluster:
+    """The small run's cluster: data stages in the orchestrator, pretraining as a job of two ranks."""
+    pretrain = Resources.model_validate(JOB | {"ranks": 2, "gpus": 2, "warn_s": 30} | changes)
+    return Cluster(name="test", default=Resources(executor="inline"), stages={"pretrain": pretrain})
+
+
+def slurm(*command: str) -> str:
+    """What a program of Slurm prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def sbatch(*flags: str, wrap: str) -> str:
+    """Submit a job that is nothing of ours; its id."""
+    return slurm("sbatch", "--parsable", "--output=/dev/null", *flags, f"--wrap={wrap}").strip()
+
+
+def state_of(job: str) -> str:
+    """Slurm's word for a job of the queue."""
+    return slurm("squeue", "--states=all", "--noheader", f"--jobs={job}", "--format=%T").strip()
+
+
+def node_of(job: str) -> str:
+    """Where a job runs."""
+    return slurm("squeue", "--states=all", "--noheader", f"--jobs={job}", "--format=%N").strip()
+
+
+def restarts(job: str) -> int:
+    """How often Slurm started a job again."""
+    return int(re.search(r"Restarts=(\d+)", slurm("scontrol", "show", "job", job)).group(1))
+
+
+def elements_named(name: str) -> list[str]:
+    """Ids of the elements of arrays of that name."""
+    return slurm("squeue", "--states=all", "--array", "--noheader", f"--name={name}", "--format=%i").split()
+
+
+def submissions(home: Path) -> int:
+    """How many jobs were ever submitted for a HOME, by their batch scripts' names in Slurm's own records."""
+    shown = slurm("squeue", "--states=all", "--noheader", "--format=%k").splitlines()
+    runs = {json.loads(path.read_text())["run"] for path in (home / "runs").glob("*.json")}
+    return sum(any(f"run={run} " in line for run in runs) for line in shown)
+
+
+@contextmanager
+def everything_taken() -> Iterator[str]:
+    """Another job that has all nodes, so that ours wait."""
+    rival = sbatch("--partition=high", "--nodes=2", "--exclusive", wrap="sleep 600")
+    try:
+        until(lambda: state_of(rival) == "RUNNING")
+        yield rival
+    finally:
+        slurm("scancel", rival)
+
+
+def processes(**variables: str) -> Iterator[psutil.Process]:
+    """The processes of this cluster in whose environment are these variables."""
+    wanted = {"SLURM_CONF": os.environ["SLURM_CONF"], **variables}.items()
+    for process in psutil.process_iter():
+        try:
+            if wanted <= process.environ().items():
+                yield process
+        except psutil.Error:
+            continue
+
+
+def element(out: Path, first: str) -> psutil.Process | None:
+    """The process of the first array's third element, while its shard is not done and another one is."""
+    finished = {path.name for path in (out / SHARDS).glob("[0-9]*")}
+    if not finished or "00002" in finished:
+        return None
+    found = processes(SLURM_ARRAY_JOB_ID=first, SLURM_ARRAY_TASK_ID="2")
+    return next((each for each in found if each.name().startswith("python")), None)
+
+
+def lose(cluster: private.Private, node: str) -> None:
+    """What a power cut does: the daemon of a node and all that runs there are gone, and nobody says so."""
+    private.stop_daemon(cluster, f"slurmd.{node}", kill=True)
+    here = slurm("squeue", "--noheader", "--array", f"--nodelist={node}", "--states=running", "--format=%A").split()
+    for process in list(processes()):
+        with suppress(psutil.Error):
+            step = process.name() == "slurmstepd" and any(f"[{job}." in "".join(process.cmdline()) for job in here)
+            if step or process.environ().get("SLURM_JOB_ID") in here:
+                process.kill()

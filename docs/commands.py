@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from typer.main import get_command
 
@@ -14,9 +15,9 @@ WIDTH = 110  # of the help, whatever the terminal's
 HEAD = """\
 # Commands
 
-What `xclr --help` and each command's `--help` say; written by `python -m docs.commands`, and a test compares it with the
-command line. [operator.md](operator.md), [sweeps.md](sweeps.md), [evaluation.md](evaluation.md) and [graph.md](graph.md)
-show them at work.
+What `xclr --help` and each command's `--help` say; written by `python -m docs.commands`, and a test compares it with
+the command line. [operator.md](operator.md), [sweeps.md](sweeps.md), [evaluation.md](evaluation.md) and
+[graph.md](graph.md) show them at work.
 """
 
 
@@ -30,7 +31,7 @@ def helps() -> Iterator[tuple[str, str]]:
     yield from _helps("xclr", get_command(app), None)
 
 
-def _helps(name: str, command, above) -> Iterator[tuple[str, str]]:
+def _helps(name: str, command: Any, above: Any) -> Iterator[tuple[str, str]]:
     command.rich_markup_mode = None  # plain text, without boxes and colours
     context = command.context_class(
         command, above, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH, **command.context_settings

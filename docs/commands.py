@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from click import Command, Context
 from typer.main import get_command
 
 from flows.cli import app
@@ -31,7 +31,7 @@ def helps() -> Iterator[tuple[str, str]]:
     yield from _helps("xclr", get_command(app), None)
 
 
-def _helps(name: str, command: Any, above: Any) -> Iterator[tuple[str, str]]:
+def _helps(name: str, command: Command, above: Context | None) -> Iterator[tuple[str, str]]:
     command.rich_markup_mode = None  # plain text, without boxes and colours
     context = command.context_class(
         command, above, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH, **command.context_settings

@@ -1,4 +1,4 @@
-"""`ensure_all`: many stages of one kind at once. On Slurm they are the elements of job arrays.
+"""`ensure_all`: many stages of one kind at once. Where a scheduler has job arrays, they are elements.
 
 Levels run beside each other, in threads: one takes up its stages as their inputs come to an end. An element makes an
 output of its own, and its digest has a ledger entry of its own, so that whatever happens to one concerns no other: each
@@ -14,25 +14,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from infra.cancel import end_jobs
-from infra.cluster import Resources
+from infra.executors.executor import Attempt, executor_named
 from infra.home.costs import settle_lost
-from infra.ledger import Adopt, Entry, Submit
+from infra.ledger import Adopt, Submit
+from infra.resources import Resources
 from infra.run import Run
-from infra.slurm.job import StageJob
-from infra.slurm.queue import QUEUE, folder_of, job_name, log_of, max_array_size, slurm_name
-from infra.slurm.submit import Order
-from infra.slurm.submit import submit as slurm_submit
 from infra.stage import (
     POLL_S,
-    STAGE,
     announce,
     claim,
     commit,
     decide,
     ensure,
     open_stage,
-    record_refusal,
+    submit,
+    tell_silence,
     track_found,
     track_made,
 )
@@ -74,9 +70,10 @@ def ready(run: Run, stages: Sequence[Stage]) -> list[Stage]:
 
 
 def _ensure(run: Run, what: str, stages: Sequence[Stage], parallel: int | None) -> Failures:
-    """Ensure stages as they become ready: what belongs to cells in arrays, where that runs on Slurm."""
+    """Ensure stages as they become ready: what belongs to cells in arrays, where there are some."""
     resources = run.cluster.resources_of(stages[0])
-    if resources.executor == "slurm" and stages[0].network:  # others have arrays of shards of their own
+    # others have arrays of shards of their own
+    if executor_named(resources.executor).has_arrays and stages[0].network:
         return Batch(run, what, resources, parallel or resources.parallel).ensure(stages)
     futures: dict[str, Future[Any]] = {}
     with ThreadPoolExecutor(parallel or AT_ONCE) as pool:
@@ -152,9 +149,10 @@ class Batch:
 
     def __init__(self, run: Run, what: str, resources: Resources, cap: int) -> None:
         self.run, self.what, self.resources, self.cap = run, what, resources, cap
+        self.executor = executor_named(resources.executor)
         self.blocked: list[Stage] = []  # their inputs are still to come
         self.waiting: list[Open] = []
-        self.told = False  # that Slurm does not answer
+        self.told = False  # that the scheduler does not answer
 
     def ensure(self, stages: Sequence[Stage]) -> Failures:
         """Find or make the stages; returns why some could not be made.
@@ -165,7 +163,7 @@ class Batch:
         self.blocked = list(stages)
         missing = sum(self.run.store.find(each.digest) is None for each in stages)
         tracked: dict[str, Future[None]] = {}
-        # accounts and MLflow are slower than Slurm's elements
+        # accounts and MLflow are slower than elements
         with ThreadPoolExecutor(AT_ONCE) as pool, self.run.board.counting(self.what, missing) as count:
             while self.blocked or self.waiting:
                 for each in [*self._open(), *self._round()]:
@@ -215,7 +213,7 @@ class Batch:
             else:
                 active.append(each)
         self.waiting = [*(each for each, _ in orders), *active]
-        self._tell()
+        self.told = tell_silence(self.run, self.what, self.executor, told=self.told)
         free = self.cap - len(active)
         if orders and (free >= self.cap <= len(orders) if self.blocked else free > 0):
             self._submit(orders, free)
@@ -234,41 +232,24 @@ class Batch:
             self.run.tracker.follow(each.stage, each.out)
         return None
 
-    def _tell(self) -> None:
-        if not (self.told or QUEUE.answers):
-            self.run.board.say(f"{self.what}: Slurm does not answer; its jobs go on and are waited for")
-        self.told = not QUEUE.answers
-
     def _submit(self, orders: Sequence[tuple[Open, Submit]], parallel: int) -> None:
-        """Claim what nobody else has claimed and submit it, in as few arrays as Slurm takes."""
-        size = max_array_size()
+        """Claim what nobody else has claimed and submit it, in as few arrays as there may be."""
+        size = self.executor.array_size
         for start in range(0, len(orders), size):
-            name = slurm_name(self.what)
-            claimed: list[tuple[Open, Entry]] = []
-            for each, order in orders[start : start + size]:
-                announce(self.run, each.stage, order, each.waited_for)
-                entry = claim(self.run, each.stage, each.out, order, name, element=len(claimed))
+            name = self.executor.draw_name(self.what)
+            claimed: list[Attempt] = []
+            for (stage, out, waited_for), order in orders[start : start + size]:
+                announce(self.run, stage, order, waited_for)
+                entry = claim(self.run, stage, out, order, name, element=len(claimed))
                 if entry is not None:
-                    claimed.append((each, entry))
+                    claimed.append(Attempt(entry, stage, out))
             if claimed:
-                self._submit_array(name, claimed, parallel)
+                self._submit_array(claimed, parallel)
 
-    def _submit_array(self, name: str, claimed: Sequence[tuple[Open, Entry]], parallel: int) -> None:
+    def _submit_array(self, claimed: Sequence[Attempt], parallel: int) -> None:
         run, resources = self.run, self.resources.model_copy(update={"parallel": parallel})
-        folder = folder_of(claimed[0][0].out, name, element=0)
-        jobs = (StageJob(each.out / STAGE, each.out, resources.threads_per_rank) for each, _ in claimed)
-        sweep = f" sweep={run.record.sweep.name}" if run.record.sweep else ""
-        comment = f"xclr run={run.id}{sweep} stage={self.what}"
-        order = Order(tuple(jobs), folder, name, comment, run.code, run.recipe.retries.timeouts, array=True)
-        try:
-            (array,) = slurm_submit(order, resources)
-        except JobError as error:
-            for each, entry in claimed:
-                record_refusal(run, entry, each.out, error)
-            return
-        for _, entry in claimed:
-            job = f"{array}_{entry.element}"
-            run.book.update(entry.model_copy(update={"job": job, "log": str(log_of(folder, job, array=False))}))
-        if run.cancelled:  # while it was being submitted
-            end_jobs(run.store.home, run.record, {entry.digest for _, entry in claimed})
-        run.board.say(f"{self.what}: an array of {len(claimed)} in {job_name(array)}, at most {parallel} at once")
+        sweep = f"sweep={run.record.sweep.name} " if run.record.sweep else ""
+        job = submit(run, resources, claimed, f"{sweep}stage={self.what}")
+        if job is not None:
+            array = self.executor.call(job.removesuffix(f"_{claimed[-1].entry.element}"))
+            run.board.say(f"{self.what}: an array of {len(claimed)} in {array}, at most {parallel} at once")

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from infra import local
+from infra.executors.executor import Executor, executor_of
+from infra.executors.observe import find_again, observe
 from infra.home.runs import RunRecord, cancel_mark, read_runs, scan_runs, shown_state, wanted, write_record
 from infra.ledger import Attach, Book, Entry, JobState, Ledger, reconcile
-from infra.observe import elements, found_again, observe
-from infra.processes import is_of_this_machine, now
-from infra.slurm.queue import is_slurm, job_name, scancel
+from infra.processes import now
 from xclr.errors import JobError, StoreError
 from xclr.store import write_atomically
 
@@ -45,7 +44,7 @@ def cancel_run(home: Path, record: RunRecord) -> Cancelled:
     ending = tuple(each for each in dict.fromkeys((*before, *own)) if each not in left)
     end_jobs(home, record, frozenset(record.digests))
     deadline = time.monotonic() + WITHIN_S
-    while alive := [f"{each.stage} ({job_name(str(each.job))})" for each in ending if _goes_on(home, each)]:
+    while alive := [f"{each.stage} ({_executor(each).call(str(each.job))})" for each in ending if _goes_on(home, each)]:
         if time.monotonic() > deadline:
             remedy = "run xclr cancel on the node of each, and where Slurm's scancel reaches the cluster"
             raise JobError(f"still running after {WITHIN_S} s: {', '.join(alive)}", remedy)
@@ -68,23 +67,11 @@ def end_jobs(home: Path, record: RunRecord, digests: Container[str]) -> int:
         if entry.digest in digests:
             arrays.setdefault(entry.name or str(entry.job), []).append(entry)
     for entries in arrays.values():
-        if _end(entries):
+        if _executor(entries[0]).cancel(entries):
             for entry in entries:
                 book.close(entry, JobState.CANCELLED)
             ended += len(entries)
     return ended
-
-
-def _end(entries: Sequence[Entry]) -> bool:
-    """End a job, or elements of an array, from here; False when that is not possible."""
-    jobs = [str(each.job) for each in entries]
-    if is_slurm(jobs[0]):
-        try:
-            scancel(jobs, entries[0].name)
-        except OSError:  # it is asked for again, and told if it stays
-            return False
-        return True
-    return is_of_this_machine(jobs[0]) and local.cancel(jobs[0]) > 0
 
 
 def find_run(home: Path, name: str) -> RunRecord:
@@ -117,7 +104,7 @@ def _shares(home: Path, record: RunRecord) -> tuple[tuple[Entry, ...], tuple[Ent
 
 
 def _live_jobs(home: Path, record: RunRecord) -> tuple[Entry, ...]:
-    """Newest attempts at the run's digests that have a live job of their own, in this machine or in Slurm."""
+    """Newest attempts at the run's digests that have a live job of their own, here or elsewhere."""
     book = Book(home)
     found = (_with_job(home, book.latest(digest)) for digest in record.digests)
     return tuple(each for each in found if each is not None and _is_live(home, each))
@@ -128,7 +115,7 @@ def _with_job(home: Path, entry: Entry | None) -> Entry | None:
     if entry is None:
         return None
     with suppress(OSError):
-        return found_again(entry, _out(home, entry))
+        return find_again(entry, _out(home, entry))
     return entry
 
 
@@ -144,10 +131,11 @@ def _is_live(home: Path, entry: Entry) -> bool:
 
 def _goes_on(home: Path, entry: Entry) -> bool:
     """True while a job that was ended is still there, whatever the ledger says."""
-    if not is_slurm(str(entry.job)):
-        return _is_live(home, entry)
-    seen = elements(entry)
-    return seen is not None and (seen.state is JobState.UNKNOWN or not seen.is_ending)
+    return _executor(entry).goes_on(entry, _out(home, entry))
+
+
+def _executor(entry: Entry) -> Executor:
+    return executor_of(str(entry.job))
 
 
 def _out(home: Path, entry: Entry) -> Path:

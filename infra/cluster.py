@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, ValidationError, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from infra.executors.executor import executor_named, executor_names
+from infra.resources import Resources
 from xclr.errors import RecipeError
 from xclr.pipeline import KINDS
 from xclr.recipe import Config
@@ -19,63 +21,29 @@ from xclr.stage import Stage
 CLUSTERS = Path(__file__).parent / "clusters"
 
 
-class Resources(Config):
-    """What a job of one stage kind gets."""
+def _fitting(resources: Resources) -> Resources:
+    """Of an executor that there is, and that has nodes enough."""
+    try:
+        executor = executor_named(resources.executor)
+    except RecipeError as error:
+        fault = PydanticCustomError("executor", error.message)
+        line = InitErrorDetails(type=fault, loc=("executor",), input=resources.executor)
+        raise ValidationError.from_exception_data("Resources", [line]) from error
+    if resources.nodes > 1 and executor.is_here:
+        away = [name for name in executor_names() if not executor_named(name).is_here]
+        raise ValueError(f"more than one node needs executor: {' or '.join(away)}")
+    return resources
 
-    executor: Literal["inline", "local", "slurm"] = Field(
-        "inline",
-        description="inline: in the orchestrator's process; local: a process of its own; slurm: a job of the cluster",
-    )
-    ranks: int = Field(1, ge=1, description="processes of one job over all its nodes, one a GPU where there are any")
-    nodes: int = Field(1, ge=1, description="of each job, which share its ranks and GPUs evenly")
-    threads: int | None = Field(
-        None,
-        ge=1,
-        description="of each rank; default: cpus, else 1 on Slurm, and here the cores shared by the ranks",
-    )
-    cpus: int | None = Field(None, ge=1, description="cores of each rank, for its threads and loaders (slurm)")
-    gpus: int = Field(0, ge=0, description="of each job: none, or one a rank")
-    memory_gb: float | None = Field(None, gt=0, description="on each node (slurm); default: the cluster's own")
-    timeout_min: int = Field(7 * 24 * 60, ge=1, description="after which a job is ended")
-    warn_s: int = Field(
-        300,
-        ge=1,
-        description="how long before that a job is told, so that it saves (slurm); two steps and more",
-    )
-    partition: str | None = Field(None, description="default: the cluster's own (slurm)")
-    account: str | None = Field(None, description="who pays (slurm)")
-    qos: str | None = Field(None, description="quality of service (slurm)")
-    nice: int | None = Field(None, ge=0, le=2147483645, description="how far its jobs stand back behind others (slurm)")
-    constraint: str | None = Field(None, description="features that the nodes must have (slurm)")
-    parallel: int = Field(64, ge=1, description="elements of a job array at once (slurm)")
-    setup: tuple[str, ...] = Field((), description="shell lines before the job, such as module load (slurm)")
-    sbatch: Mapping[str, str | int | bool] = Field(
-        {}, description="more options of sbatch by their long names, such as {reservation: spring} (slurm)"
-    )
 
-    @model_validator(mode="after")
-    def _shares_are_even(self) -> Resources:
-        if self.gpus not in {0, self.ranks}:
-            raise ValueError(f"{self.gpus} GPUs for {self.ranks} ranks: give each rank one, ranks = gpus")
-        if self.ranks % self.nodes:
-            raise ValueError(f"{self.ranks} ranks cannot be shared evenly by {self.nodes} nodes")
-        if self.nodes > 1 and self.executor != "slurm":
-            raise ValueError("more than one node needs executor: slurm")
-        return self
-
-    @property
-    def threads_per_rank(self) -> int:
-        """Threads each rank computes with."""
-        here = 1 if self.executor == "slurm" else max(1, cores() // self.ranks)  # Slurm gives a rank one core
-        return self.threads or self.cpus or here
+Fitting = Annotated[Resources, AfterValidator(_fitting)]
 
 
 class Cluster(Config):
     """A place to run."""
 
     name: str
-    default: Resources = Resources()
-    stages: Mapping[str, Resources] = {}
+    default: Fitting = Resources()
+    stages: Mapping[str, Fitting] = {}
 
     @field_validator("stages")
     @classmethod
@@ -92,11 +60,6 @@ class Cluster(Config):
     def resources_of(self, stage: Stage) -> Resources:
         """What a stage gets: its kind's, but initial weights without a training need no GPUs."""
         return self.default if stage.kind.here(stage.config) else self.resources(stage.kind.name)
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_cluster(source: str) -> Cluster:

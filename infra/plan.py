@@ -8,10 +8,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from infra.cluster import Cluster
+from infra.executors.executor import executor_named
+from infra.executors.observe import observe
 from infra.ledger import Attach, Book, Ledger, reconcile
-from infra.observe import observe
 from infra.processes import now
-from infra.slurm.queue import max_array_size
 from xclr.errors import RecipeError
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe
@@ -52,7 +52,7 @@ def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, 
 class PlannedLevel(BaseModel):
     """The stages of a sweep that do the same: how many are there, being made, to be made; what the latter may take.
 
-    `gpu_hours` count each of `running` and `miss` once, at its time limit; `arrays` are submissions to Slurm at most.
+    `gpu_hours` count each of `running` and `miss` once, at its time limit; `arrays` are submissions of jobs at most.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -95,11 +95,11 @@ def _planned_level(swept: SweepPlan, name: str, store: Store, cluster: Cluster, 
     planned = [_planned(stage, store, cluster) for stage in level]
     count = {state: sum(each.state == state for each in planned) for state in ("hit", "running", "miss")}
     resources = cluster.resources_of(level[0])
-    on_slurm = resources.executor == "slurm"
-    at_once = swept.sweep.parallel or (resources.parallel if on_slurm else len(level))
-    arrays = count["miss"] * on_slurm
-    if on_slurm and level[0].network:
-        arrays = -(-count["miss"] // min(max_array_size(), at_once if follows else len(level)))
+    executor = executor_named(resources.executor)
+    at_once = swept.sweep.parallel or (len(level) if executor.is_here else resources.parallel)
+    arrays = 0 if executor.is_here else count["miss"]
+    if executor.has_arrays and level[0].network:
+        arrays = -(-count["miss"] // min(executor.array_size, at_once if follows else len(level)))
     hours = sum(each.gpu_hours for each in planned)
     return PlannedLevel(level=name, stages=len(level), **count, arrays=arrays, at_once=at_once, gpu_hours=hours)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from infra import processes
-from infra.cluster import Cluster, cores
+from infra.cluster import Cluster
+from infra.executors.snapshot import freeze
 from infra.home.runs import RunRecord, cancel_mark, write_record
 from infra.ledger import Book
 from infra.progress import Board
-from infra.snapshot import freeze
+from infra.resources import cores
 from infra.tracking.tracker import Tracker
 from xclr.errors import XclrError
 from xclr.store import Store

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from infra import local, processes
+from infra import processes
 from infra.cancel import end_jobs
+from infra.executors.executor import STAGE, Attempt, Executor, Submission, executor_named, executor_of
+from infra.executors.observe import find_again, observe
 from infra.home.costs import settle
 from infra.ledger import ABSENT, Action, Adopt, Attach, Entry, GiveUp, JobState, Ledger, Submit, reconcile
-from infra.observe import found_again, observe
-from infra.processes import this_process
+from infra.processes import JobId, this_process
+from infra.resources import Resources
 from infra.run import Run
-from infra.slurm.job import StageJob
-from infra.slurm.queue import QUEUE, folder_of, job_name, log_of, slurm_name
-from infra.slurm.submit import Order
-from infra.slurm.submit import submit as slurm_submit
 from infra.tracking.metrics import Made
 from xclr import shards
 from xclr.artifact import Artifact, Manifest
 from xclr.errors import JobError, StoreError, XclrError
-from xclr.job import FAILURE, OUTCOMES, RESULT, Failure, Result, record_failure, run_stage
+from xclr.job import FAILURE, OUTCOMES, RESULT, Failure, Result, record_failure
 from xclr.stage import Stage
 from xclr.store import only_writer, write_atomically
 
 POLL_S = 0.3
 LOG_LINES = 15
-STAGE = "stage.json"
 CANCELLED = JobState.CANCELLED
 
 
@@ -98,7 +95,9 @@ def decide(run: Run, stage: Stage, out: Path, waited_for: set[int]) -> Submit | 
             return action
         case Attach() if entry is not None:
             if entry.job is not None and entry.attempt not in waited_for:
-                run.board.say(f"{stage.name}: waits for {job_name(entry.job)}, which run {entry.run} submitted")
+                run.board.say(
+                    f"{stage.name}: waits for {executor_of(entry.job).call(entry.job)}, which run {entry.run} submitted"
+                )
             waited_for.add(entry.attempt)
         case GiveUp(attempt=attempt, reason=reason):
             if attempt in waited_for or run.mode == "cached":
@@ -128,8 +127,8 @@ def _next(run: Run, stage: Stage, out: Path) -> tuple[Entry | None, Action]:
     if entry is None:
         return None, Submit(stage.digest, 1, "nobody made it yet")
     try:
-        entry = _seen(run, entry, found_again(entry, out))
-    except OSError:  # Slurm does not answer: nobody knows whether there is a job
+        entry = _seen(run, entry, find_again(entry, out))
+    except OSError:  # the scheduler does not answer: nobody knows whether there is a job
         return entry, Attach(stage.digest, None)
     observed = observe(entry, out)
     state = observed.get(entry.job or "")
@@ -156,23 +155,24 @@ def _seen(run: Run, before: Entry, after: Entry) -> Entry:
 def _submit(run: Run, stage: Stage, out: Path, order: Submit) -> None:
     """Claim an attempt and see it to its end, or leave it to the process that was first."""
     resources = run.cluster.resources_of(stage)
-    on_slurm = resources.executor == "slurm"
-    with run.cores.taken(0 if on_slurm else resources.ranks * resources.threads_per_rank):
-        name = slurm_name(stage.name) if on_slurm else ""
-        entry = claim(run, stage, out, order, name)
+    executor = executor_named(resources.executor)
+    with run.cores.taken(executor.cores(resources)):
+        entry = claim(run, stage, out, order, executor.draw_name(stage.name))
         if entry is None:
             return
-        if resources.executor == "inline":
-            with run.board.stage(stage.name, out):
-                _run_inline(run, stage, out, entry)
-            return
-        try:
-            _start(run, stage, out, entry)
-        except JobError as error:
-            end_jobs(run.store.home, run.record, {str(stage.digest)})  # the part of an array that was taken
-            record_refusal(run, entry, out, error)
-        else:
-            _wait(run, stage, out)
+        attempt = Attempt(entry, stage, out, _pieces(run, stage, out) if executor.has_arrays else ())
+        with run.board.stage(stage.name, out), _followed(run, stage, out):
+            job = submit(run, resources, (attempt,), f"stage={stage.name} digest={stage.digest}")
+        if job and entry.name:
+            array = f"an array of {len(attempt.pieces)} in " if attempt.pieces else ""
+            run.board.say(f"{stage.name}: {array}{executor.call(job)}")
+        _wait(run, stage, out)
+
+
+def _pieces(run: Run, stage: Stage, out: Path) -> tuple[int, ...]:
+    """The shards that are to be made, of a stage that has some."""
+    number = stage.pieces(run.store).shards
+    return shards.missing(out, number) if number > 1 else ()
 
 
 def claim(run: Run, stage: Stage, out: Path, order: Submit, name: str, element: int | None = None) -> Entry | None:
@@ -192,51 +192,23 @@ def claim(run: Run, stage: Stage, out: Path, order: Submit, name: str, element: 
     return entry
 
 
-def record_refusal(run: Run, entry: Entry, out: Path, error: JobError) -> None:
-    """Write down that an attempt could not be submitted."""
-    record_failure(out, error)
-    run.book.close(entry, JobState.FAILED)
-
-
-def _start(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
-    """Submit the job of an attempt and write its id into the ledger."""
-    resources = run.cluster.resources_of(stage)
-    if resources.executor == "local":
-        (out / "jobs").mkdir(exist_ok=True)
-        started = local.submit(out / STAGE, out, resources, run.code)
-        run.book.update(entry.model_copy(update={"job": started.job, "log": started.log}))
-        return
-    number = stage.pieces(run.store).shards
-    pieces = shards.missing(out, number) if number > 1 else ()
-    order = Order(
-        jobs=tuple(StageJob(out / STAGE, out, resources.threads_per_rank, piece) for piece in pieces or (None,)),
-        folder=folder_of(out, entry.name, None),
-        name=entry.name,
-        comment=f"xclr run={run.id} stage={stage.name} digest={stage.digest}",
-        code=run.code,
-        timeouts=run.recipe.retries.timeouts,
-        array=bool(pieces),
-    )
-    for job in slurm_submit(order, resources):
-        entry = entry.model_copy(update={"job": job, "log": str(log_of(order.folder, job, array=order.array))})
-        run.book.update(entry)
-    if run.cancelled:  # while it was being submitted
-        end_jobs(run.store.home, run.record, {str(stage.digest)})
-    what = f"an array of {len(pieces)} in " if order.array else ""
-    run.board.say(f"{stage.name}: {what}{job_name(str(entry.job))}")
-
-
-def _run_inline(run: Run, stage: Stage, out: Path, entry: Entry) -> None:
-    entry = entry.model_copy(update={"job": entry.owner})
-    run.book.update(entry)
+def submit(run: Run, resources: Resources, attempts: Sequence[Attempt], what: str) -> JobId | None:
+    """Submit what was claimed and write down what is told of it; the last job's id, or None when it was refused."""
+    digests, entry = {each.entry.digest for each in attempts}, attempts[0].entry
+    comment, timeouts = f"xclr run={run.id} {what}", run.recipe.retries.timeouts
+    submission = Submission(tuple(attempts), resources, lambda: run.code, comment, timeouts)
     try:
-        with _followed(run, stage, out):
-            run_stage(stage, out)
-    except Exception as error:  # noqa: BLE001 - the boundary a job of its own would have: the failure is written down
-        record_failure(out, error)
-        run.book.close(entry, JobState.FAILED)
-    else:
-        run.book.close(entry, JobState.COMPLETED)
+        for entry in executor_named(resources.executor).submit(submission):
+            run.book.update(entry)
+    except JobError as error:
+        end_jobs(run.store.home, run.record, digests)  # the part of an array that was taken
+        for each in attempts:
+            record_failure(each.out, error)
+            run.book.close(each.entry, JobState.FAILED)
+        return None
+    if run.cancelled:  # while it was being submitted
+        end_jobs(run.store.home, run.record, digests)
+    return entry.job
 
 
 @contextmanager
@@ -261,12 +233,20 @@ def _wait(run: Run, stage: Stage, out: Path) -> None:
     """Wait until the newest attempt has ended, and show how far it is."""
     told = False
     with run.board.stage(stage.name, out):
-        while not run.should_stop and isinstance(_next(run, stage, out)[1], Attach):
-            if not (told or QUEUE.answers):
-                run.board.say(f"{stage.name}: Slurm does not answer; its jobs go on and are waited for")
-            told = not QUEUE.answers
+        while not run.should_stop:
+            entry, action = _next(run, stage, out)
+            if entry is None or not isinstance(action, Attach):
+                return
+            told = tell_silence(run, stage.name, executor_of(entry.job or entry.name), told=told)
             run.tracker.follow(stage, out)
             time.sleep(POLL_S)
+
+
+def tell_silence(run: Run, what: str, executor: Executor, *, told: bool) -> bool:
+    """Say once that a scheduler does not answer; returns whether that holds."""
+    if not (told or executor.answers):
+        run.board.say(f"{what}: {executor.title} does not answer; its jobs go on and are waited for")
+    return not executor.answers
 
 
 def commit(run: Run, stage: Stage, out: Path) -> None:

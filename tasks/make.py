@@ -23,9 +23,9 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
+from infra.executors.executor import executor_of
 from infra.progress import Advance, read_progress
 from infra.run import Run
-from infra.slurm.queue import is_slurm, job_name
 from infra.stage import ensure
 from xclr.artifact import Artifact
 from xclr.stage import Stage
@@ -107,9 +107,11 @@ def _follow(run: Run, stage: Stage, over: threading.Event) -> None:
 def _name_job(run: Run, stage: Stage, named: str | None) -> str | None:
     """Put the number of a stage's Slurm job into the name of its task run; the job that is named now."""
     entry, context = run.book.latest(stage.digest), TaskRunContext.get()
-    if entry is None or not is_slurm(entry.job) or entry.job == named or context is None:
+    if entry is None or entry.job in {None, named} or context is None or executor_of(entry.job).is_here:
         return named
-    context.task_run.name = f"{stage.name} ({job_name(str(entry.job))})"  # else its end brings the old name back
+    context.task_run.name = (
+        f"{stage.name} ({executor_of(entry.job).call(entry.job)})"  # else its end brings the old name back
+    )
     with get_client(sync_client=True) as client:
         client.set_task_run_name(context.task_run.id, context.task_run.name)
     return entry.job

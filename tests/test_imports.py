@@ -36,13 +36,12 @@ JOBS = {  # what a job of each kind imports before it starts
 }
 SCIKIT = {"pandas", "rich", "scipy", "scipy.stats", "sklearn"}  # some of them by scikit-learn
 SUITE = "from xclr.evaluation.suite import function_of; list(map(function_of, {}))"
-APART = {"finetune", "keywords"}  # suites that import more than the others
+APART = {"keywords"}  # imports more than the other suites
 COMMAND = "import sys, flows.cli; sys.stdout = sys.stderr; flows.cli.app.app({}, standalone_mode=False)"
 SHELL = {"rich"}  # typer's, for --help and errors
 ENTRIES: dict[str, tuple[str, set[str]]] = {
     **{f"job {kind}": (f"import xclr.job, {KINDS[kind].run}", wanted) for kind, wanted in JOBS.items()},
     "suites": (SUITE.format(sorted(set(SUITES) - APART)), JOBS["suite"]),
-    "suite finetune": (SUITE.format(["finetune"]), JOBS["finetune"]),
     "suite keywords": (SUITE.format(["keywords"]), JOBS["suite"] | SCIKIT),
     "suites of texts": ("import xclr.evaluation.suite, xclr.evaluation.projected", JOBS["suite"]),
     "decoder": ("import xclr.images.picture", {"PIL"}),
@@ -52,10 +51,7 @@ ENTRIES: dict[str, tuple[str, set[str]]] = {
     "xclr status": (COMMAND.format(["status"]), SHELL),
     "xclr compare": ("import xclr.report.tables", {"pyarrow", "rich"}),
     "a page": ("import xclr.report.page, xclr.report.sweep_page", {"PIL", "pyarrow", "rich", "torch"}),
-    **{
-        f"flow {name}": (f"import flows.{name}", {"httpx", "prefect", "pyarrow", "rich", "submitit"})
-        for name in ("full", "sweep")
-    },
+    **{f"flow {name}": (f"import flows.{name}", {"httpx", "prefect", "pyarrow", "rich"}) for name in ("full", "sweep")},
 }
 PROGRAM = """
 import builtins, importlib, json, os, sys, traceback

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
 from infra.plan import plan
+from infra.resources import Resources
 from tests.evaluation.datasets import trees
 from xclr.artifact import Digest, Manifest
 from xclr.captions import stages as captions_stages

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -39,7 +38,7 @@ def logs(
     if found.entry.log is None:
         print(f"{found.entry.stage} runs in the run's own process and has no log; see {found.out}", file=sys.stderr)
         return
-    path = _log_path(Path(found.entry.log), job, rank)
+    path = found.executor.log(found.entry, job, rank)
     print(path, file=sys.stderr)
     try:
         if follow:
@@ -52,20 +51,10 @@ def logs(
         return
 
 
-def _log_path(first: Path, job: str, rank: int) -> Path:
-    """The log of a rank, and of the element that was asked for; `first` is that of rank 0 and the first element."""
-    element = re.fullmatch(r"(\d+_\d+)", job)
-    name = re.sub(r"^\d+_\d+(?=_\d+_log)", element.group(1), first.name) if element else first.name
-    return first.with_name(re.sub(r"_\d+_log\.out$", f"_{rank}_log.out", name))
-
-
 def _wait_for_log(path: Path, job: Job) -> None:
     said = ""
     while not path.exists() and not _is_over(job):
-        from infra.slurm.queue import plain_reason
-
-        reasons = {plain_reason(each) for each in (job.seen.live if job.seen else ())} - {""}
-        line = "the job waits" + (f": {'; '.join(sorted(reasons))}" if reasons else "")
+        line = "the job waits" + (f": {job.seen.reason}" if job.seen and job.seen.reason else "")
         if line != said:
             print(line, file=sys.stderr, flush=True)
             said = line

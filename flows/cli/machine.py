@@ -13,7 +13,7 @@ import typer
 from flows.cli.options import Home, Json, coloured, print_table
 
 if TYPE_CHECKING:
-    from infra.doctor.finding import Finding
+    from infra.finding import Finding
 
 
 def serve(
@@ -73,9 +73,8 @@ def doctor(
     """Say what this machine has and lacks, and how to mend it; exit 1 when something needed is wrong."""
     from flows.context import home_folder, state_folder
     from infra.cluster import load_cluster
-    from infra.doctor.cluster import examine_cluster
     from infra.doctor.datasets import check_datasets
-    from infra.doctor.machine import examine, examine_gpus
+    from infra.doctor.machine import examine, examine_cluster, examine_gpus
     from xclr.evaluation.stages import roots
     from xclr.recipe import load_recipe
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pyarrow.compute as pc
 
-from infra.doctor.finding import Finding
+from infra.finding import Finding
 from xclr.errors import DataError
 from xclr.evaluation.datasets import LAYOUTS, READERS, Benchmark, Tree, explaining
 

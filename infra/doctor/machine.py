@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import psutil
 from packaging.requirements import Requirement
@@ -19,33 +19,21 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from infra import servers
-from infra.doctor.finding import Finding
+from infra.cluster import Cluster
+from infra.disks import NETWORK, Mounted, existing, fs_type_of
+from infra.executors.executor import executor_named
+from infra.finding import Finding
+from infra.resources import Resources
 from xclr.captions.sources import source_files
 from xclr.errors import XclrError
 from xclr.graph.textmodel import locate
+from xclr.pipeline import KINDS
 from xclr.recipe import RECIPES, EmbedConfig, load_recipe
 
-NETWORK = frozenset(
-    {"nfs", "nfs3", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p"}
-    | {"orangefs", "pvfs2", "panfs", "wekafs"}
-    | {f"fuse.{name}" for name in ("sshfs", "glusterfs", "ceph", "ceph-fuse", "beegfs", "s3fs", "rclone", "gcsfuse")}
-)
 PINNED = ("torch", "prefect", "fastapi", "mlflow", "pyarrow", "submitit")  # what is printed of the packages
 SLURM = ("sinfo", "sbatch", "squeue", "sacct")
 LEAST_DISK, LEAST_MEMORY = 2 * 2**30, 2 * 2**30  # of the emoji recipe
 PARITY_WITHIN_S, STARTS_IN_S = 60, 180
-
-
-class MountedDisk(Protocol):
-    """A mounted file system, as psutil describes it."""
-
-    @property
-    def mountpoint(self) -> str:
-        """Where it is mounted."""
-
-    @property
-    def fstype(self) -> str:
-        """Its type."""
 
 
 def examine(home: Path, state: Path) -> Iterator[Finding]:
@@ -84,6 +72,19 @@ def examine_gpus(seconds: float) -> Iterator[Finding]:
     if len(gpus) > 1:
         yield check_gathering(len(gpus), "cuda")
     yield check_throughput(len(gpus), "cuda", seconds)
+
+
+def examine_cluster(cluster: Cluster, home: Path) -> Iterator[Finding]:
+    """Whether the executors away from this machine would take the jobs of the stage kinds that they get."""
+    away: dict[str, dict[str, Resources]] = {}
+    for kind in KINDS:
+        resources = cluster.resources(kind)
+        if not executor_named(resources.executor).is_here:
+            away.setdefault(resources.executor, {})[kind] = resources
+    if not away:
+        yield Finding(check="Slurm", state="ok", found=f"{cluster.name} uses none")
+    for name, kinds in away.items():
+        yield from executor_named(name).examine(kinds, home)
 
 
 def check_python() -> Finding:
@@ -157,7 +158,7 @@ def check_home(home: Path) -> Finding:
     )  # fmt: skip
 
 
-def check_state(state: Path, partitions: Iterable[MountedDisk]) -> Finding:
+def check_state(state: Path, partitions: Iterable[Mounted]) -> Finding:
     """STATE is on a local disk: SQLite's locks are not safe on a network file system."""
     kind = fs_type_of(existing(state), partitions)
     if kind in NETWORK:
@@ -303,22 +304,6 @@ def _measured(check: str, what: str, module: Sequence[str], within_s: float) -> 
         last = (error.stderr or str(error)).strip().splitlines()[-1:]
         remedy = f"see what it says: python -m {' '.join(module)}"
         return Finding(check=check, state="wrong", found=f"{what} failed: {''.join(last)}", remedy=remedy)
-
-
-def fs_type_of(path: Path, partitions: Iterable[MountedDisk]) -> str:
-    """Type of the file system that holds an absolute path; of two mounts at one place the later one counts."""
-    kind, depth = "unknown", 0
-    for each in partitions:
-        mounted = Path(each.mountpoint)
-        if path.is_relative_to(mounted) and len(mounted.parts) >= depth:
-            kind, depth = each.fstype, len(mounted.parts)
-    return kind
-
-
-def existing(path: Path) -> Path:
-    """A path or the nearest of its parents that exists, without links."""
-    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
-    return there.resolve()
 
 
 def _output(command: Sequence[str], within_s: float) -> str:

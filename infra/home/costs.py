@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from infra.executors.executor import executor_of
 from infra.home.runs import RunRecord
-from infra.ledger import Book, Entry
-from infra.slurm.accounting import used
-from infra.slurm.queue import is_slurm, slurm_ids
+from infra.ledger import Book
 from xclr.artifact import Manifest, Usage
 from xclr.pipeline import pipeline
 from xclr.stage import Stage
@@ -34,20 +34,20 @@ def settle(book: Book, stage: Stage, manifest: Manifest, gpus: int) -> Usage | N
     Without accounting it is the time of the attempt that succeeded.
     """
     known = book.usage(stage.digest)
-    ids = [each for entry in book.attempts(stage.digest) for each in _slurm_jobs(entry)]
+    ids, ask = _jobs(book, stage)
     if not ids or (known is not None and known.jobs >= len(ids)):
         return known
     wall_h, cost = manifest.cost.wall_s / 3600, manifest.cost
     guess = Usage(gpu_hours=wall_h * gpus, cpu_hours=cost.cpu_s / 3600, cpu_efficiency=None, jobs=len(ids))
-    usage = used(ids) or guess
+    usage = ask(ids) or guess
     book.write_usage(stage.digest, usage)
     return usage
 
 
 def settle_lost(book: Book, stage: Stage) -> None:
     """Keep what the attempts at a stage used that could not be made, where somebody counts."""
-    ids = [each for entry in book.attempts(stage.digest) for each in _slurm_jobs(entry)]
-    usage = used(ids) if ids else None
+    ids, ask = _jobs(book, stage)
+    usage = ask(ids) if ids else None
     if usage is not None:
         book.write_usage(stage.digest, usage)
 
@@ -83,5 +83,9 @@ def _line(kind: str, method: str, usages: list[Usage]) -> CostLine:
     )
 
 
-def _slurm_jobs(entry: Entry) -> tuple[str, ...]:
-    return slurm_ids(str(entry.job)) if is_slurm(entry.job) else ()
+def _jobs(book: Book, stage: Stage) -> tuple[list[str], Callable[[Sequence[str]], Usage | None]]:
+    """The jobs away from this machine that attempts at a stage had where the last one ran, and whom to ask of them."""
+    jobs = [(entry.job, executor_of(entry.job)) for entry in book.attempts(stage.digest) if entry.job]
+    away = [(job, executor) for job, executor in jobs if not executor.is_here]
+    last = away[-1][1] if away else executor_of("")
+    return [each for job, executor in away if executor is last for each in last.ids(job)], last.used

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from infra.executors.executor import ARRAYS
+from infra.executors.observe import observe
 from infra.home.runs import RunRecord, cancel_mark, record_path, scan_runs, shown_state
 from infra.ledger import Attach, Book, Entry, Ledger, reconcile
-from infra.observe import observe
 from infra.processes import now
-from infra.slurm.queue import ARRAYS
 from xclr.artifact import Artifact, Digest
 from xclr.errors import StoreError
 from xclr.store import MANIFEST, Store, is_locked, only_writer

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from infra.executors.executor import Executor, Sight, executor_of
+from infra.executors.observe import observe
 from infra.home.runs import RunRecord, Shown, read_runs, shown_state
 from infra.home.sweeps import cell_lines
 from infra.ledger import LIVE, WHY, Book, Entry, JobState
-from infra.observe import elements, observe
 from infra.processes import now
 from infra.progress import Advance, read_progress
-from infra.slurm.queue import Seen, Whole, is_slurm, plain_reason, shown, slurm_ids
 from xclr.errors import StoreError
 from xclr.job import FAILURE, PROGRESS, RESULT, Failure
 from xclr.store import MANIFEST
@@ -51,7 +51,7 @@ class Progress(BaseModel):
 class JobLine(BaseModel):
     """One job, as printed; `run` is the one that submitted it, `log` None where the stage has no process of its own.
 
-    `remaining_s` is of its time limit in Slurm, `array` says how many elements ended, run and wait.
+    `remaining_s` is of its time limit, `array` says how many elements ended, run and wait.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -120,13 +120,17 @@ class Job(NamedTuple):
     entry: Entry
     out: Path
     state: JobState
-    seen: Whole | None = None  # as Slurm shows it
+    seen: Sight | None = None  # as its scheduler shows it
+
+    @property
+    def executor(self) -> Executor:
+        """Whose job it is."""
+        return executor_of(str(self.entry.job))
 
     @property
     def number(self) -> str:
-        """Slurm's number, or the process's."""
-        job = str(self.entry.job)
-        return "+".join(slurm_ids(job)) if is_slurm(job) else job.rsplit("/", 2)[1]
+        """The scheduler's number, or the process's."""
+        return "+".join(self.executor.ids(str(self.entry.job)))
 
     @property
     def progress(self) -> Advance | None:
@@ -208,8 +212,7 @@ def jobs(home: Path) -> list[Job]:
 
 def job_of(entry: Entry, out: Path) -> Job:
     """An attempt's job as it stands."""
-    live = entry.state is None and is_slurm(entry.job)
-    return Job(entry, out, _state(entry, out), elements(entry) if live else None)
+    return Job(entry, out, _state(entry, out), executor_of(str(entry.job)).look(entry))
 
 
 def status(seen: View) -> Status:
@@ -248,17 +251,16 @@ def _state(entry: Entry, out: Path) -> JobState:
 
 
 def _line(job: Job) -> JobLine:
-    entry, on_slurm = job.entry, is_slurm(job.entry.job)
-    live = job.seen.live if job.seen else ()
+    entry, seen = job.entry, job.seen or Sight()
     return JobLine(
         run=entry.run,
         stage=entry.stage,
-        job_id=job.number if on_slurm else str(entry.job),
+        job_id=str(entry.job) if job.executor.is_here else job.number,
         state=job.state,
-        node=_nodes(live) if on_slurm else str(entry.job).rsplit("/", 2)[0],
-        elapsed_s=max(each.elapsed_s for each in live) if live else _elapsed_s(job),
-        remaining_s=min((each.remaining_s for each in live if each.remaining_s is not None), default=None),
-        array=_array(job.seen),
+        node=seen.node,
+        elapsed_s=_elapsed_s(job) if seen.elapsed_s is None else seen.elapsed_s,
+        remaining_s=seen.remaining_s,
+        array=seen.array,
         progress=_progress(job.progress),
         reason=_reason(job),
         log=entry.log,
@@ -267,17 +269,6 @@ def _line(job: Job) -> JobLine:
 
 def _progress(seen: Advance | None) -> Progress | None:
     return None if seen is None else Progress(**seen._asdict(), eta_s=seen.eta_s)
-
-
-def _nodes(live: Sequence[Seen]) -> str:
-    return ",".join(dict.fromkeys(each.node for each in live if each.node))
-
-
-def _array(seen: Whole | None) -> str | None:
-    if seen is None or len(seen.elements) < 2:
-        return None
-    ended, running, waiting = shown(seen.elements)
-    return f"{ended} of {len(seen.elements)} ended, {running} running, {waiting} waiting"
 
 
 def _elapsed_s(job: Job) -> float:
@@ -302,11 +293,11 @@ def _reason(job: Job) -> str:
         case JobState.FAILED:
             return _failure(job.out)
         case JobState.PENDING if job.seen is not None:
-            return "; ".join(dict.fromkeys(plain_reason(each) for each in job.seen.live))
+            return job.seen.reason
         case JobState.UNKNOWN:
-            return "Slurm does not answer"
+            return f"{job.executor.title} does not answer"
         case JobState.UNSEEN:
-            return "not in Slurm's queue; it is lost if that lasts"
+            return f"not in {job.executor.title}'s queue; it is lost if that lasts"
         case JobState.PENDING | JobState.RUNNING | JobState.COMPLETED | JobState.CANCELLED:
             return ""
         case _:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from infra.executors.executor import executor_of
+from infra.executors.observe import observe
 from infra.home.runs import RunRecord, read_runs
 from infra.ledger import WHY, Attach, Book, GiveUp, JobState, Ledger, reconcile
-from infra.observe import observe
 from infra.processes import now
-from infra.slurm.queue import is_slurm, slurm_ids
 from xclr.errors import StoreError
 from xclr.job import FAILURE, Failure
 from xclr.store import MANIFEST
@@ -52,7 +52,8 @@ def standing(home: Path, record: RunRecord, ref: Ref) -> Standing:
     entry = Book(home).latest(ref.digest)
     if entry is None:
         return Standing("to come")
-    job = "+".join(slurm_ids(str(entry.job))) if is_slurm(entry.job) else ""
+    executor = executor_of(entry.job or "")
+    job = "" if executor.is_here else "+".join(executor.ids(str(entry.job)))
     observed = observe(entry, out)
     (action,) = reconcile(Ledger((entry,), record.recipe.retries), observed, now())
     match action:

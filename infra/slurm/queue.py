@@ -5,25 +5,20 @@ from __future__ import annotations
 import functools
 import os
 import re
-import secrets
 import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 from infra.ledger import JobState
-from infra.processes import JobId
 
 SQUEUE = "%i|%T|%V|%M|%L|%N|%r|%j"  # the name last: it may hold anything
 SACCT = "JobID,State,Submit,ElapsedRaw,NodeList,JobName"
 ANSWERS_WITHIN_S = 20
-EVERY_S = float(os.environ.get("XCLR_SLURM_EVERY_S", "5"))  # between two looks
 PREFIX = "slurm/"  # of our ids: slurm/4711, slurm/4711+4712 for an array in two pieces, slurm/4711_3 for an element
 DEFAULT_MAX_ARRAY = 1001
-ARRAYS = "arrays"  # in HOME: folders of arrays whose elements make an output each
 
 STATES: Mapping[str, JobState] = {  # of squeue and sacct; man squeue, JOB STATE CODES
     "PENDING": JobState.PENDING,
@@ -178,42 +173,13 @@ def slurm_ids(job: str) -> tuple[str, ...]:
     return tuple(job.removeprefix(PREFIX).split("+"))
 
 
-def job_name(job: str) -> str:
-    """What people call a job: Slurm job 4711, or process 99 of node a."""
-    if is_slurm(job):
-        return "Slurm job " + " + ".join(slurm_ids(job))
-    node, pid, _ = job.rsplit("/", 2)
-    return f"process {pid} of {node}"
-
-
-def slurm_name(stage: str) -> str:
-    """A name for a job of that stage, found nowhere else."""
-    slug = re.sub(r"[^a-z0-9.]+", "-", stage.lower()).strip("-")
-    return f"xclr-{slug}-{secrets.token_hex(4)}"
-
-
-def log_of(folder: Path, job: JobId, *, array: bool) -> Path:
-    """The log of rank 0 in a job's folder; of an array that of its first element."""
-    return folder / f"{slurm_ids(job)[0]}{'_0' if array else ''}_0_log.out"
-
-
-def folder_of(out: Path, name: str, element: int | None) -> Path:
-    """Where the batch script, pickle and logs of a job are: beside the output, or HOME/arrays for several outputs."""
-    return out / "jobs" / name if element is None else out.parents[2] / ARRAYS / name
-
-
-def is_slurm(job: str | None) -> bool:
-    """True for an id that stands for jobs of Slurm."""
-    return job is not None and job.startswith(PREFIX)
-
-
 class Queue:
     """The user's jobs, asked for at most every few seconds however many threads want to know."""
 
-    def __init__(self, every_s: float = EVERY_S) -> None:
-        self.every_s = every_s
+    def __init__(self) -> None:
+        self.every_s = float(os.environ.get("XCLR_SLURM_EVERY_S", "5"))  # between two looks
         self.lock = threading.Lock()
-        self.looked = -every_s
+        self.looked = -self.every_s
         self.seen: list[Seen] = []
         self.answers = True  # the controller did, the last time
         self.accounts = True  # sacct does
@@ -243,6 +209,15 @@ class Queue:
             except OSError:
                 self.accounts = False
         return sorted(found, key=int)
+
+    @functools.cached_property
+    def array_size(self) -> int:
+        """Slurm's MaxArraySize, one above the largest index of an array."""
+        try:
+            found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"), re.MULTILINE)
+        except OSError:
+            return DEFAULT_MAX_ARRAY
+        return int(found.group(1)) if found else DEFAULT_MAX_ARRAY
 
     def forget(self) -> None:
         """Look again at the next question, as after a submission."""
@@ -279,28 +254,6 @@ class Queue:
                 return []
             self.ended[base] = (time.monotonic(), known)
         return [seen for seen in known if job in {seen.base, seen.job}]
-
-
-QUEUE = Queue()
-
-
-def scancel(jobs: Iterable[JobId], name: str) -> None:
-    """Cancel jobs that bear the name they were submitted by; raises OSError when Slurm does not answer."""
-    try:
-        ask("scancel", f"--name={name}", *(each for job in jobs for each in slurm_ids(job)))
-    finally:
-        QUEUE.forget()
-
-
-@functools.cache
-def max_array_size() -> int:
-    """Slurm's MaxArraySize, one above the largest index of an array."""
-    try:
-        shown = ask("scontrol", "show", "config")
-    except OSError:
-        return DEFAULT_MAX_ARRAY
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", shown, re.MULTILINE)
-    return int(found.group(1)) if found else DEFAULT_MAX_ARRAY
 
 
 def ask(*command: str) -> str:

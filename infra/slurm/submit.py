@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 
-from infra.cluster import Resources
 from infra.processes import JobId
-from infra.slurm.job import ArrayJob, StageJob
-from infra.slurm.queue import PREFIX, QUEUE, max_array_size
+from infra.resources import Resources
+from infra.slurm.queue import PREFIX, Queue
+from infra.stagejob import ArrayJob, StageJob
 from xclr.errors import JobError
 
 KEEP = re.compile(  # of the submitter's environment; whatever else a job needs is a setup line of the cluster file
@@ -59,20 +59,20 @@ class FrozenExecutor(SlurmExecutor):  # type: ignore[misc]
         return SlurmJob(folder=self.folder, job_id=answer.partition(";")[0], tasks=list(range(self._num_tasks())))
 
 
-def submit(order: Order, resources: Resources) -> Iterator[JobId]:
+def submit(order: Order, resources: Resources, queue: Queue) -> Iterator[JobId]:
     """Submit a job, or arrays of as many elements as Slurm takes; yields the id after each, the last one is whole.
 
     Raises JobError when Slurm refuses.
     """
     ids: list[str] = []
-    size = max_array_size() if order.array else 1
+    size = queue.array_size if order.array else 1
     for start in range(0, len(order.jobs), size):
         piece = order._replace(jobs=order.jobs[start : start + size])
         executor = executor_for(piece, resources, start)
         _write_pickle(executor, _pickle(piece, start), resources)
         job = executor._submit_command(executor._submitit_command_str)
         ids.append(job.job_id)
-        QUEUE.forget()
+        queue.forget()
         yield PREFIX + "+".join(ids)
 
 
@@ -164,7 +164,7 @@ def _sbatch(script: Path, *flags: str) -> str:
         if done.returncode == 0:
             return done.stdout.strip() or done.stderr.strip()
         said = done.stderr.strip()
-        if found := QUEUE.named(script.stem) if "timed out" in said else []:  # it was taken, only the answer was lost
+        if found := Queue().named(script.stem) if "timed out" in said else []:  # it was taken, only the answer was lost
             return found[-1]
         if not any(word in said for word in PASSING) or attempt == TRIES - 1:
             break

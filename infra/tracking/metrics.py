@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from infra.slurm.queue import is_slurm
+from infra.executors.executor import executor_of
 from xclr.artifact import Artifact, Manifest, Usage
 from xclr.stage import Stage
 from xclr.training.spool import Entry
@@ -66,8 +66,8 @@ def metrics_of(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator
     for key, value in manifest.cost.model_dump().items():
         yield Metric(f"{prefix}/{_own_name(stage)}/{key}", float(value), when, 0)
     if prefix == "data":
-        whole = not any(map(is_slurm, manifest.jobs))  # an array's time is not that of its last element
-        for key, value in stage.kind.facts(stage.config, manifest, whole).items():
+        arrays = any(executor_of(each).has_arrays for each in manifest.jobs)  # their time is not their last element's
+        for key, value in stage.kind.facts(stage.config, manifest, not arrays).items():
             if isinstance(value, int | float):
                 yield Metric(f"data/{_own_name(stage)}/{key}", float(value), when, stage.kind.generation(stage.config))
 

@@ -14,17 +14,10 @@ from xclr.artifact import Artifact, Digest, Manifest, identity
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, load_features, load_labels
 from xclr.evaluation.datasets import READERS, Tree, write
-from xclr.evaluation.finetune import (
-    TreePictures,
-    as_pretrained,
-    finetune_suite,
-    logits_of,
-    run,
-    training_batches,
-    with_classifier,
-)
+from xclr.evaluation.finetune import TreePictures, as_pretrained, logits_of, run, training_batches, with_classifier
 from xclr.evaluation.networks.pictures import normalised, preparation_of, prepare
 from xclr.evaluation.stages import FINETUNE, FinetuneStageConfig, SuiteConfig
+from xclr.evaluation.suites.finetune import finetune_suite
 from xclr.recipe import RandomConfig, TrainConfig
 from xclr.stage import Stage
 from xclr.training import CHECKPOINT, Rank, build_backbone

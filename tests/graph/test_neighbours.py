@@ -129,11 +129,10 @@ def made_from(parts, config, captions, embeddings, out):
     return stage.digest, schema.read(out / "graph_knn.parquet", schema.graph_knn(config.k)), produced.stats
 
 
-@pytest.mark.parametrize("cutoff", [None, 0.2, 0.5])
-@pytest.mark.parametrize("k", [1, 4, 10])
-def test_the_parts_change_nothing(cutoff, k, captions, embeddings, tmp_path):
+@pytest.mark.parametrize(("k", "cutoff"), [(1, 0.5), (4, None), (4, 0.2), (10, 0.2)])
+def test_the_parts_change_nothing(k, cutoff, captions, embeddings, tmp_path):
     config = GraphKnnConfig(k=k, cutoff=cutoff, block=3)
-    whole, *others = (made_from(parts, config, captions, embeddings, tmp_path / f"{parts}") for parts in (11, 10, 4, 2))
+    whole, *others = (made_from(parts, config, captions, embeddings, tmp_path / f"{parts}") for parts in (11, 4, 2))
     for digest, table, stats in others:
         assert digest == whole[0]
         assert str(table.to_pydict()) == str(whole[1].to_pydict())  # NaN is NaN

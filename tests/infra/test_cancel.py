@@ -13,7 +13,7 @@ from infra.ledger import JobState
 from infra.processes import find_process
 from infra.stage import ensure
 from tests.kit.polling import until
-from tests.kit.recipes import TINY, tiny
+from tests.kit.recipes import ALONE, TINY, tiny
 from tests.kit.runs import open_run
 from tests.kit.sweeps import open_sweep, small
 from tests.kit.trainings import Training
@@ -46,7 +46,7 @@ def test_a_live_run_leaves_and_its_job_ends_and_the_next_run_makes_it_again(home
 
 @pytest.mark.slow
 def test_a_job_that_another_run_waits_for_goes_on(home):
-    with Training(home, tiny(), held_at=1) as training:
+    with Training(home, tiny(), ALONE, held_at=1) as training:
         processes = [training.start() for _ in range(2)]
         until(lambda: len([each for each in read_runs(home) if shown_state(each) == "running"]) == 2)
         entry = training.entry()
@@ -62,7 +62,7 @@ def test_a_job_that_another_run_waits_for_goes_on(home):
 
 @pytest.mark.slow
 def test_the_jobs_of_a_dead_run_end_by_its_prefect_id(home):
-    with Training(home, tiny(), held_at=1) as training:
+    with Training(home, tiny(), ALONE, held_at=1) as training:
         process, entry = training.start(), training.entry()
         process.kill()
         process.wait()

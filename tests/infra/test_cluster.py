@@ -3,9 +3,11 @@
 import pytest
 from pydantic import ValidationError
 
-from infra.cluster import CLUSTERS, Cluster, Resources, cores, load_cluster
-from infra.slurm.job import StageJob
+from infra.cluster import CLUSTERS, Cluster, load_cluster
+from infra.executors.executor import executor_named
+from infra.resources import Resources, cores
 from infra.slurm.submit import Order, _parameters
+from infra.stagejob import StageJob
 from xclr.errors import RecipeError
 from xclr.pipeline import KINDS
 from xclr.recipe import RandomConfig, SimCLRConfig, TrainConfig, load_recipe
@@ -57,9 +59,13 @@ def test_a_stage_kind_gets_its_own_resources_or_the_default(tmp_path):
 
 
 def test_ranks_share_the_machines_cores_unless_told_otherwise():
-    assert Resources().threads_per_rank == cores()
-    assert Resources(ranks=cores() * 2).threads_per_rank == 1
-    assert Resources(ranks=4, threads=3).threads_per_rank == 3
+    for name in ("inline", "local"):
+        executor = executor_named(name)
+        assert executor.threads(Resources()) == executor.cores(Resources()) == cores()
+        assert executor.threads(Resources(ranks=cores() * 2)) == 1
+        assert (
+            executor.threads(Resources(ranks=4, threads=3)) == 3 and executor.cores(Resources(ranks=4, threads=3)) == 12
+        )
 
 
 def test_a_cluster_is_frozen():
@@ -117,7 +123,7 @@ def test_the_papers_batches_are_shared_by_eight_gpus():
         ("{executor: slurm, ranks: 6, nodes: 4}", "cannot be shared evenly by 4 nodes"),
         ("{executor: local, ranks: 8, nodes: 2}", "more than one node needs executor: slurm"),
         ("{executor: slurm, memory_gb: 0}", "greater than 0"),
-        ("{executor: slrum}", "'inline', 'local' or 'slurm'"),
+        ("{executor: slrum}", "executor: no executor 'slrum': did you mean slurm?"),
         ("{partitoin: gpu}", "Extra inputs"),
     ],
 )
@@ -127,10 +133,10 @@ def test_jobs_that_no_cluster_could_run_are_refused_with_the_key(job, part, tmp_
 
 
 def test_threads_of_a_rank_follow_its_cores_and_on_slurm_it_has_one():
-    assert Resources(executor="slurm", ranks=8).threads_per_rank == 1
-    assert Resources(executor="slurm", ranks=8, cpus=10).threads_per_rank == 10
-    assert Resources(executor="slurm", cpus=10, threads=4).threads_per_rank == 4
-    assert Resources(executor="local", ranks=1).threads_per_rank == cores()
+    slurm = executor_named("slurm")
+    assert slurm.threads(Resources(ranks=8)) == 1 and slurm.cores(Resources(ranks=8)) == 0
+    assert slurm.threads(Resources(ranks=8, cpus=10)) == 10
+    assert slurm.threads(Resources(cpus=10, threads=4)) == 4
 
 
 def test_weights_without_a_training_need_no_gpus():

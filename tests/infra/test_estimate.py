@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
 from infra.plan import plan
+from infra.resources import Resources
 from tests.kit.recipes import CLUSTER, TINY
 from tests.kit.runs import data, open_run
 from xclr.graph.estimate import PUBLISHED, compare_methods, comparison, embedding, expected_captions

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 
-from infra import snapshot
+from infra.executors import snapshot
 
 
 def test_a_copy_is_made_once_for_each_state_of_the_code(tmp_path, monkeypatch):
@@ -39,9 +39,9 @@ def test_many_at_once_agree_on_one_copy(tmp_path):
 def test_a_program_that_starts_in_the_copy_imports_it(tmp_path):
     code = snapshot.freeze(tmp_path)
     environment = os.environ | {"PYTHONPATH": str(code)}
-    program = "import xclr.job, infra.slurm.job as job; from xclr.recipe import recipe_names as names; "
+    program = "import xclr.job, infra.stagejob as job; from xclr.recipe import recipe_names as names; "
     program += "print(xclr.__file__, job.__file__, len(names()))"
     done = subprocess.run([sys.executable, "-c", program], cwd=code, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ours, also_ours, recipes = done.stdout.split()
-    assert ours == f"{code}/xclr/__init__.py" and also_ours == f"{code}/infra/slurm/job.py" and int(recipes) > 3
+    assert ours == f"{code}/xclr/__init__.py" and also_ours == f"{code}/infra/stagejob.py" and int(recipes) > 3

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from infra import snapshot
+from infra.executors import snapshot
 from xclr.store import write_atomically
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
+from infra.resources import Resources
 from xclr.recipe import Recipe
 
 TINY = {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
-import tempfile
 from pathlib import Path
+
+from filelock import FileLock
 
 from infra.cluster import Cluster
 from infra.home.runs import new_record
@@ -15,14 +15,13 @@ from infra.run import Mode, Run
 from infra.stage import ensure
 from infra.tracking.links import sqlite_uri
 from infra.tracking.tracker import Tracker
+from tests.kit.databases import FOLDER, give_database
 from tests.kit.recipes import CLUSTER, TINY
 from xclr.artifact import Artifact
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe
 from xclr.stage import Stage
 from xclr.store import Store
-
-TEMPLATE = "XCLR_TEST_TEMPLATE"  # names the template to the processes that tests start
 
 
 def open_run(home: Path, mode: Mode = "retry", recipe: Recipe | None = None, cluster: Cluster = CLUSTER) -> Run:
@@ -31,8 +30,7 @@ def open_run(home: Path, mode: Mode = "retry", recipe: Recipe | None = None, clu
     state = home / "state"
     state.mkdir(parents=True, exist_ok=True)
     (home / "artifacts").mkdir(exist_ok=True)
-    if not (state / "mlflow.db").exists():
-        shutil.copy(_template() / "empty.db", state / "mlflow.db")
+    give_database(state)
     tracker = Tracker(sqlite_uri(state), recipe, state / "mlflow-artifacts", {})
     store = Store(home)
     record = new_record(recipe, (stage.digest for stage in pipeline(recipe, store)))
@@ -41,11 +39,12 @@ def open_run(home: Path, mode: Mode = "retry", recipe: Recipe | None = None, clu
 
 def begin_with_data(home: Path) -> None:
     """Give an empty HOME the captions and pictures of the tiny recipe, which are made once a session."""
-    made = _template() / "home"
-    if not made.exists():
-        run = open_run(made)
-        data(run)
-        run.close("completed")
+    made = Path(os.environ[FOLDER]) / "tiny"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            run = open_run(made)
+            data(run)
+            run.close("completed")
     shutil.copytree(made, home, ignore=shutil.ignore_patterns("runs", "code"))
 
 
@@ -69,15 +68,3 @@ def training_of(recipe: Recipe, store: Store) -> Stage:
 def planned(recipe: Recipe, store: Store) -> dict[str, Stage]:
     """The stages of a recipe by name."""
     return {stage.name: stage for stage in pipeline(recipe, store)}
-
-
-def _template() -> Path:
-    """A folder with an empty database that MLflow has migrated, which takes it seconds; made once a session."""
-    if TEMPLATE not in os.environ:
-        folder = Path(tempfile.mkdtemp(prefix="xclr-template-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        from mlflow import MlflowClient  # heavy
-
-        MlflowClient(f"sqlite:///{folder}/empty.db").search_experiments()
-        os.environ[TEMPLATE] = str(folder)
-    return Path(os.environ[TEMPLATE])

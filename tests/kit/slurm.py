@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
+from infra.resources import Resources
 from infra.slurm import private
 from tests.kit.polling import until
 from tests.kit.recipes import STEPS, tiny
@@ -102,7 +103,7 @@ def lose(cluster: private.Private, node: str) -> None:
     """What a power cut does: the daemon of a node and all that runs there are gone, and nobody says so."""
     private.stop_daemon(cluster, f"slurmd.{node}", kill=True)
     here = slurm("squeue", "--noheader", "--array", f"--nodelist={node}", "--states=running", "--format=%A").split()
-    for process in list(processes()):
+    for process in sorted(processes(), key=lambda each: each.name() != "slurmstepd"):  # first who would tell
         with suppress(psutil.Error):
             step = process.name() == "slurmstepd" and any(f"[{job}." in "".join(process.cmdline()) for job in here)
             if step or process.environ().get("SLURM_JOB_ID") in here:

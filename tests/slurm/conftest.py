@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from infra.executors.executor import executor_named
 from infra.slurm import private
-from infra.slurm.queue import QUEUE, max_array_size
 from tests.kit.slurm import RECIPE, SECRET, on_slurm
 from tests.kit.trainings import Training
 
@@ -73,10 +73,7 @@ def entered(cluster: private.Private) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**cluster.environment, "XCLR_SLURM_EVERY_S": str(EVERY_S)}.items():
             patch.setenv(name, value)
-        patch.setattr(QUEUE, "every_s", EVERY_S)
-        QUEUE.accounts = True
-        QUEUE.forget()
-        max_array_size.cache_clear()
+        executor_named.cache_clear()  # what it knows is of another cluster
         yield
         subprocess.run(["scancel", "--user", str(os.getuid())], check=False)
 

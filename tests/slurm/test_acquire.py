@@ -13,10 +13,10 @@ from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
 from tests.images.server import serving
 from tests.images.test_acquire import conceptual
-from tests.infra.conftest import TINY, open_run
-from tests.infra.test_stage import until
-from tests.slurm.conftest import slurm
-from tests.slurm.test_jobs import element
+from tests.kit.polling import until
+from tests.kit.recipes import TINY
+from tests.kit.runs import open_run
+from tests.kit.slurm import element, elements_named
 from xclr import shards
 from xclr.captions import stages as captions_stages
 from xclr.images import stages as images_stages
@@ -41,20 +41,19 @@ def test_a_killed_element_of_the_array_runs_again_alone(cluster, home, tmp_path)
         out = run.store.reference(stage.digest).path
         thread = threading.Thread(target=ensure, args=(run, stage))
         thread.start()
-        entry = until(lambda: (found := run.book.latest(stage.digest)) and found.job and found, 60)
-        until(lambda: len(list((out / shards.SHARDS).glob("0000[013]"))) == 3 and server.asked["/hold"], 120)
-        victim = until(lambda: element(out, slurm_ids(entry.job)[0]), 60)
+        entry = until(lambda: (found := run.book.latest(stage.digest)) and found.job and found)
+        until(lambda: len(list((out / shards.SHARDS).glob("0000[013]"))) == 3 and server.asked["/hold"])
+        victim = until(lambda: element(out, slurm_ids(entry.job)[0]))
         (line,) = [each for each in status(view(home)).jobs if each.stage == "images"]
         assert line.progress is not None and 3 * SHARD <= line.progress.done < ROWS == line.progress.total
         assert line.progress.ok == line.progress.done
         victim.kill()
-        until(lambda: (found := run.book.latest(stage.digest)) and found.attempt == 2 and found.job and found, 60)
+        until(lambda: (found := run.book.latest(stage.digest)) and found.attempt == 2 and found.job and found)
         server.released.set()
         thread.join()
         second = run.book.latest(stage.digest)
         assert second.before == (JobState.GONE,)
-        again = slurm("squeue", "--states=all", "--array", "--noheader", f"--name={second.name}", "--format=%i").split()
-        assert len(again) == 1, "one element was missing"
+        assert len(elements_named(second.name)) == 1, "one element was missing"
         images = run.store.find(stage.digest)
         assert Counter(pq.read_table(images.path / "images.parquet")["status"].to_pylist()) == {"ok": ROWS}
         twice = {path for path, times in server.asked.items() if times > 1}

@@ -9,10 +9,10 @@ from infra.home.status import status, view
 from infra.ledger import JobState
 from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
-from tests.infra.conftest import TINY, open_run
-from tests.infra.test_stage import until
-from tests.slurm.conftest import slurm
-from tests.slurm.test_jobs import element
+from tests.kit.polling import until
+from tests.kit.recipes import TINY
+from tests.kit.runs import open_run
+from tests.kit.slurm import element, elements_named
 from tests.training.home import commit, write_vectors
 from xclr import schema, shards
 from xclr.captions import stages as captions_stages
@@ -20,7 +20,7 @@ from xclr.graph import stages as graph_stages
 from xclr.graph.neighbours import run as run_graph
 from xclr.recipe import Recipe
 
-PIECES = 10  # pairs of four parts
+PIECES = 6  # pairs of three parts
 
 
 def recipe(part: int, block: int) -> Recipe:
@@ -34,21 +34,20 @@ def test_a_killed_element_of_the_array_runs_again_alone(cluster, home):
     captions = ensure(run, captions_stages.captions(run.recipe, run.store))
     embeddings = commit(run.store, graph_stages.embeddings(run.recipe, run.store, captions), write_vectors)
     nodes = int(run.store.manifest(captions).stats["distinct"])
-    stage = graph_stages.graph(recipe(-(-nodes // 4), 1), captions, embeddings)
+    stage = graph_stages.graph(recipe(-(-nodes // 3), 1), captions, embeddings)
     assert stage.pieces(run.store).shards == PIECES
     out = run.store.reference(stage.digest).path
     thread = threading.Thread(target=ensure, args=(run, stage))
     thread.start()
-    entry = until(lambda: (found := run.book.latest(stage.digest)) and found.job and found, 60)
-    victim = until(lambda: element(out, slurm_ids(entry.job)[0]), 120)
+    entry = until(lambda: (found := run.book.latest(stage.digest)) and found.job and found)
+    victim = until(lambda: element(out, slurm_ids(entry.job)[0]))
     victim.kill()
-    second = until(lambda: (found := run.book.latest(stage.digest)) and found.attempt == 2 and found.job and found, 120)
+    second = until(lambda: (found := run.book.latest(stage.digest)) and found.attempt == 2 and found.job and found)
     (line,) = [each for each in status(view(home)).jobs if each.stage == "graph"]
     assert line.progress is not None and line.progress.total == nodes * (nodes - 1) // 2
     thread.join()
     assert second.before == (JobState.GONE,)
-    again = slurm("squeue", "--states=all", "--array", "--noheader", f"--name={second.name}", "--format=%i").split()
-    assert len(again) == 1, "one element was missing"
+    assert len(elements_named(second.name)) == 1, "one element was missing"
     whole = graph_stages.graph(recipe(1000, 64), captions, embeddings)
     assert whole.digest == stage.digest, "how the work is cut names nothing"
     (folder := home / "whole").mkdir()

@@ -10,87 +10,88 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from infra.cluster import Cluster, Resources
-from infra.doctor.cluster import examine_cluster
-from infra.doctor.finding import Finding
+from infra.cluster import Cluster
+from infra.doctor.machine import examine_cluster
+from infra.finding import Finding
 from infra.home.costs import costs_of
 from infra.home.runs import read_runs
+from infra.resources import Resources
 from infra.slurm import queue
 from infra.tracking.links import sqlite_uri
-from tests.conftest import command
-from tests.infra.conftest import TINY, open_run
-from tests.infra.test_stage import pretrained, until
-from tests.slurm.conftest import Watched, everything_taken, on_slurm, recipe, slurm, state_of
+from tests.kit.command import call_xclr, command, fails, run_xclr, succeeds
+from tests.kit.databases import give_databases
+from tests.kit.polling import until
+from tests.kit.recipes import TINY, tiny
+from tests.kit.slurm import HELD_AT, JOB, RECIPE, everything_taken, on_slurm, slurm, state_of
+from tests.kit.trainings import Training
 
-RECIPE = recipe(epochs=40)
 
-
-def xclr(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(home, *arguments), capture_output=True, text=True, timeout=120)
+def said(home: Path, *arguments: str) -> str:
+    """What the command line prints."""
+    return succeeds(call_xclr(*arguments, "--home", str(home), cwd=home.parent)).stdout
 
 
 def line_of(home: Path) -> dict[str, object]:
     """The training in `xclr status --json`."""
-    facts = json.loads(xclr(home, "status", "--json").stdout)
-    (found,) = [each for each in facts["jobs"] if each["stage"].startswith("pretrain")]
+    (found,) = [each for each in json.loads(said(home, "status", "--json"))["jobs"] if each["stage"].startswith("pre")]
     return found
 
 
 def test_status_and_logs_follow_a_job_from_the_queue_to_its_end(cluster, home):
-    with Watched(home, RECIPE, on_slurm()) as watched:
+    with Training(home, RECIPE, on_slurm(), held_at=HELD_AT) as training:
+        followed = training.follow()
         with everything_taken():  # a running job makes way
-            job = watched.job()
+            job = training.job()
             if state_of(job) == "RUNNING":
                 slurm("scontrol", "requeue", job)
-            until(lambda: "waits for free nodes" in line_of(home)["reason"] or "higher" in line_of(home)["reason"], 60)
+            until(lambda: any(why in line_of(home)["reason"] for why in ("waits for free nodes", "higher")))
             waiting = line_of(home)
             assert (waiting["job_id"], waiting["state"], waiting["node"]) == (job, "pending", "")
-            table = xclr(home, "status").stdout
+            table = said(home, "status")
             assert job in table and "pending" in table
             follower = subprocess.Popen(
                 command(home, "logs", job, "--follow"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
-        watched.reaches(10)
+        training.reach(HELD_AT)
         running = line_of(home)
         assert (running["state"], running["node"]) == ("running", "n1")
         assert 0 < running["remaining_s"] < 3600 and running["elapsed_s"] < 600
-        assert Path(running["log"]).exists() and running["run"] == watched.entry().run
-        watched.finish()
-        out, said = follower.communicate(timeout=60)
+        assert Path(running["log"]).exists() and running["run"] == training.entry().run
+        training.release()
+        followed.result()
+        out, told = follower.communicate()
         assert "Exiting after successful completion" in out
-        assert str(running["log"]) in said
-        assert "global_rank=1(2)" in xclr(home, "logs", job, "--rank", "1").stdout
+        assert str(running["log"]) in told
+        assert "global_rank=1(2)" in said(home, "logs", job, "--rank", "1")
 
 
 def test_a_failed_run_is_tried_again_and_finds_what_is_done(cluster, home, tmp_path):
-    content = TINY | {"name": "again", "train": TINY["train"] | {"epochs": 1}}
-    place = {"stages": {"pretrain": {"executor": "slurm", "threads": 1, "timeout_min": 60, "setup": ["exit 3"]}}}
-    (tmp_path / "again.yaml").write_text(yaml.safe_dump(content | {"retries": {"crashes": 0, "lost_after_s": 5}}))
-    (tmp_path / "place.yaml").write_text(yaml.safe_dump(place))
-    done = xclr(home, "run", str(tmp_path / "again.yaml"), "--cluster", str(tmp_path / "place.yaml"))
-    assert done.returncode == 1 and "its job ended without a result" in done.stderr
-    place["stages"]["pretrain"]["setup"] = []
-    (tmp_path / "place.yaml").write_text(yaml.safe_dump(place))
-    done = xclr(home, "retry", "again")
-    assert done.returncode == 0, done.stderr
+    recipe, place = tmp_path / "again.yaml", tmp_path / "place.yaml"
+    own = {"name": "again", "train": TINY["train"] | {"epochs": 1}, "retries": {"crashes": 0, "lost_after_s": 5}}
+    recipe.write_text(yaml.safe_dump(TINY | own))
+    place.write_text(yaml.safe_dump({"stages": {"pretrain": JOB | {"setup": ["exit 3"]}}}))
+    here = ("--home", str(give_databases(home)))
+    done = run_xclr("run", str(recipe), "--cluster", str(place), *here, cwd=tmp_path)
+    fails(done, "its job ended without a result")
+    place.write_text(yaml.safe_dump({"stages": {"pretrain": JOB}}))
+    done = succeeds(run_xclr("retry", "again", *here, cwd=tmp_path))
     assert "captions hit" in done.stderr and read_runs(home)[-1].state == "completed"
 
 
 def test_what_jobs_used_is_in_mlflow_and_by_stage_and_method(accounting, home):
-    run = open_run(home, recipe=recipe(epochs=4), cluster=on_slurm())
-    artifact = pretrained(run)
+    with Training(home, tiny(epochs=1), on_slurm()) as training:
+        training.follow().result()
     (row,) = costs_of(home, read_runs(home)[-1])
     assert (row.stage, row.method, row.jobs) == ("pretrain", "simclr", 1)
     assert 0 < row.gpu_hours == pytest.approx(row.cpu_hours, rel=0.01)  # two GPUs, two cores
     assert 0 < row.cpu_efficiency < 2
     client = MlflowClient(sqlite_uri(home / "state"))
     experiment = client.get_experiment_by_name("tiny").experiment_id
-    (logged,) = client.search_runs([experiment], f"tags.digest = '{artifact.digest}'")
+    (logged,) = client.search_runs([experiment], f"tags.digest = '{training.digest}'")
     assert logged.data.metrics["cost/gpu_hours/pretrain"] == pytest.approx(row.gpu_hours)
     assert logged.data.metrics["cost/cpu_efficiency/pretrain"] == pytest.approx(row.cpu_efficiency)
-    shown = xclr(home, "costs", "--json")
-    assert json.loads(shown.stdout) == [row.model_dump()]
-    assert "pretrain" in xclr(home, "costs", "tiny").stdout
+    assert json.loads(said(home, "costs", "--json")) == [row.model_dump()]
+    assert "pretrain" in said(home, "costs", "tiny")
 
 
 GOOD = {"executor": "slurm", "partition": "main", "ranks": 8, "gpus": 8, "threads": 2, "timeout_min": 60}

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.executors.executor import executor_of
+from infra.executors.slurm import sight
 from infra.home.status import Job, View, status
 from infra.ledger import Entry, JobState
 from infra.slurm.accounting import cpu_seconds, parse_usage
 from infra.slurm.queue import (
     STATES,
     Queue,
-    job_name,
     parse_sacct,
     parse_squeue,
     plain_reason,
@@ -108,14 +109,15 @@ def test_an_array_is_as_its_elements():
         digest="d", kind="embeddings", stage="embeddings", run="r", attempt=1, owner="h/1/1",
         claimed=seen.elements[0].submitted, job="slurm/7", name="x",
     )  # fmt: skip
-    line = status(View((), (Job(entry, Path("/nowhere"), seen.state, seen),))).jobs[0]
+    line = status(View((), (Job(entry, Path("/nowhere"), seen.state, sight(seen)),))).jobs[0]
     assert (line.job_id, line.array) == ("7", "2 of 3 ended, 1 running, 0 waiting")
     assert (line.node, line.elapsed_s, line.remaining_s) == ("n1", 1, 60)
-    assert slurm_ids("slurm/7+8") == ("7", "8") and job_name("slurm/7+8") == "Slurm job 7 + 8"
+    assert slurm_ids("slurm/7+8") == ("7", "8") and executor_of("slurm/7+8").call("slurm/7+8") == "Slurm job 7 + 8"
 
 
 def test_an_element_is_found_alone_and_the_array_as_a_whole():
-    queue = Queue(every_s=3600)
+    queue = Queue()
+    queue.every_s = 3600
     queue.accounts = False
     states = ["RUNNING", "PENDING", "COMPLETED", "FAILED"]
     lines = [f"4711_{index}|{raw}|7|0:01|1:00|n1|None|x" for index, raw in enumerate([*states, *["PENDING"] * 30])]

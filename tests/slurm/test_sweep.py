@@ -7,22 +7,28 @@ import re
 import subprocess
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
 from infra.cancel import cancel_run, find_run
+from infra.cluster import Cluster
 from infra.home.sweeps import cell_lines, find_sweep
 from infra.ledger import Book, JobState
 from infra.slurm import private
-from tests.conftest import command
-from tests.infra.swept import TAU, make_levels, open_sweep, small
-from tests.infra.test_stage import until
-from tests.slurm.conftest import on_slurm, restarts, slurm
+from tests.kit.command import call_xclr, run_xclr, succeeds
+from tests.kit.databases import give_databases
+from tests.kit.holds import hold, release
+from tests.kit.orchestrator import orchestrate
+from tests.kit.polling import until
+from tests.kit.slurm import JOB, lose, node_of, on_slurm, restarts, sbatch, slurm
+from tests.kit.sweeps import TAU, make_levels, open_sweep, small
+from xclr.store import Store
 from xclr.sweep.cells import counts
+from xclr.sweep.layout import layout
+from xclr.sweep.spec import Sweep
 from xclr.training.spool import SPOOL
 
-JOB = {"executor": "slurm", "threads": 1, "gpus": 1, "timeout_min": 60}
+TRAININGS = JOB | {"gpus": 1}
 
 
 def elements(home: Path, kind: str = "pretrain") -> dict[str, str]:
@@ -40,7 +46,7 @@ def arrays(home: Path, kind: str = "pretrain") -> set[str]:
 
 
 def test_cells_are_elements_of_one_array_within_its_cap(cluster, home):
-    sweep = small({"epochs": 8}, grid={TAU: [0.05, 0.1, 0.2, 0.3]}, parallel=2)
+    sweep = small({"epochs": 1}, grid={TAU: [0.05, 0.1, 0.2, 0.3]}, parallel=2)
     run, swept = open_sweep(home, sweep, on_slurm(ranks=1, gpus=1, nice=7))
     assert make_levels(run, swept) == {}
     entries = [run.book.latest(cell.training.digest) for cell in swept.cells]
@@ -57,65 +63,80 @@ def test_cells_are_elements_of_one_array_within_its_cap(cluster, home):
 
 
 def test_cancelling_a_sweep_cancels_its_array(cluster, home):
-    sweep = small({"epochs": 400}, grid={TAU: [0.05, 0.1, 0.2, 0.3]}, parallel=2)
-    files = written(home.parent, sweep_file(sweep), {"pretrain": JOB})
-    process = started(home, files)
+    sweep = small(grid={TAU: [0.05, 0.1, 0.2, 0.3]}, parallel=2)
+    for each in layout(sweep, Store(home)).cells:
+        hold(Store(home).begin(each.training.output), 1)
+    process = orchestrate(home, sweep, on_slurm(ranks=1, gpus=1))
     try:
-        until(lambda: list(elements(home).values()).count("RUNNING") == 2, 180)
-        done = cancel_run(home, find_run(home, "many"))
+        until(lambda: list(elements(home).values()).count("RUNNING") == 2)
+        done = cancel_run(home, find_run(home, "s"))
         assert len(done.ended) == 4
-        assert process.wait(timeout=60) == 1
-        assert set(elements(home).values()) == {"CANCELLED"}
+        assert process.wait() == 1
+        until(lambda: set(elements(home).values()) == {"CANCELLED"})
     finally:
         process.kill()
-    assert find_sweep(home, "many").state == "cancelled"
-    assert counts(cell_lines(home, find_sweep(home, "many"))) == {"failed": 4}
+    assert find_sweep(home, "s").state == "cancelled"
+    assert counts(cell_lines(home, find_sweep(home, "s"))) == {"failed": 4}
 
 
-TWELVE = {TAU: [0.05, 0.1, 0.2, 0.3]}  # with three seeds each
+def six() -> Sweep:
+    """Two temperatures with three seeds each."""
+    sweep = small({"checkpoint_every": 4}, name="many", parallel=3)
+    return sweep.model_copy(update={"recipe": sweep.recipe.model_copy(update={"seeds": (0, 1, 2)})})
 
 
 @pytest.mark.timeout(900)
-def test_twelve_cells_outlive_their_node_a_preemption_and_the_orchestrator(cluster, home):
-    sweep = small({"epochs": 40}, grid=TWELVE, parallel=3)
-    jobs = {"pretrain": JOB | {"partition": "low"}, "suite": {"executor": "slurm", "threads": 1, "timeout_min": 60}}
-    files = written(home.parent, sweep_file(sweep) | {"seeds": [0, 1, 2]}, jobs)
-    done = subprocess.run(
-        command(home, "sweep", str(files[0]), "--cluster", str(files[1]), "--plan", "--json"),
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+def test_cells_outlive_their_node_a_preemption_and_the_orchestrator(cluster, home):
+    """Held at a step until it has happened to them; the orchestrator's last start is the command line's."""
+    suites = {"pretrain": TRAININGS | {"partition": "low"}, "suite": JOB}
+    where = Cluster.model_validate({"name": "place", "default": {"executor": "inline"}, "stages": suites})
+    work = six()
+    files = written(home.parent, work, where)
+    sweep = ("sweep", str(files[0]), "--cluster", str(files[1]), "--home", str(give_databases(home)))
+    done = succeeds(run_xclr(*sweep, "--plan", "--json", cwd=home.parent))
     planned = {each["level"]: each for each in json.loads(done.stdout)}
-    assert (planned["pretrain"]["stages"], planned["pretrain"]["arrays"], planned["pretrain"]["at_once"]) == (12, 1, 3)
+    assert (planned["pretrain"]["stages"], planned["pretrain"]["arrays"], planned["pretrain"]["at_once"]) == (6, 1, 3)
+    outs = [Store(home).begin(cell.training.output) for cell in layout(work, Store(home)).cells]
+    for out in outs:
+        hold(out, 2)
 
-    process = started(home, files)
-    until(lambda: "RUNNING" in elements(home).values(), 180)
-    kill(process)  # while the first trainings run
-    process = started(home, files)
+    process = orchestrate(home, work, where)
     try:
+        until(lambda: "RUNNING" in elements(home).values())
+        kill(process)  # while the first trainings run
+        process = orchestrate(home, work, where)
         lost = lose_the_node_of_a_cell(cluster, home)
         preempted = preempt_a_cell(home)
-        until(lambda: len(elements(home, "suite linear")) > 0, 400)
-        kill(process)  # while suites run
-        process = started(home, files)
-        assert process.wait(timeout=400) == 0, home.with_suffix(".log").read_text()
+        for out in outs[:-1]:
+            release(out)
+        until(lambda: len(elements(home, "suite linear")) > 0)  # none waits for the last training
+        kill(process)
+        release(outs[-1])
     finally:
         process.kill()
+    succeeds(run_xclr(*sweep, cwd=home.parent, timeout=800))
+    check(home, planned, lost, preempted)
+
+
+def check(home: Path, planned: dict[str, dict[str, int]], lost: str, preempted: str) -> None:
+    """Every cell is done, in as few submissions as planned, and none was done twice."""
     record = find_sweep(home, "many")
-    assert counts(cell_lines(home, record)) == {"done": 12} and record.state == "completed"
+    assert counts(cell_lines(home, record)) == {"done": 6} and record.state == "completed"
     entries = [Book(home).latest(cell.training.digest) for cell in record.cells]
     assert {(each.state, each.attempt) for each in entries} == {(JobState.COMPLETED, 1)}
     assert restarts(lost) >= 1 and restarts(preempted) >= 1
-    assert (planned["pretrain"]["arrays"], planned["suite linear"]["arrays"]) == (1, 4)
+    assert (planned["pretrain"]["arrays"], planned["suite linear"]["arrays"]) == (1, 2)
     for kind in ("pretrain", "suite linear"):  # submissions as planned, and every cell once
         assert len(arrays(home, kind)) <= planned[kind]["arrays"]
-        assert list(elements(home, kind).values()) == ["COMPLETED"] * 12
-    judged = [Book(home).latest(cell.suites[0].digest) for cell in record.cells]
-    assert min(each.claimed for each in judged) < max(
-        each.ended for each in entries
-    )  # none waits for the last training
-    shown = json.loads(xclr(home, "compare", "--sweep", "many", "--json"))
-    assert len(shown) == 12 and all(each["state"] == "done" and each["scores"] for each in shown)
-    assert "12 of 12 cells done" in xclr(home, "status")
+        assert list(elements(home, kind).values()) == ["COMPLETED"] * 6
+    shown = json.loads(said(home, "compare", "--sweep", "many", "--json"))
+    assert len(shown) == 6 and all(each["state"] == "done" and each["scores"] for each in shown)
+    assert "6 of 6 cells done" in said(home, "status")
+
+
+def said(home: Path, *arguments: str) -> str:
+    """What the command line prints."""
+    return succeeds(call_xclr(*arguments, "--home", str(home), cwd=home.parent)).stdout
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -139,69 +160,30 @@ def trains(home: Path, digest: str) -> bool:
 
 def lose_the_node_of_a_cell(cluster: private.Private, home: Path) -> str:
     """A power cut at the node of a running cell; its id, once Slurm has started it again elsewhere."""
-    (job, *_) = until(lambda: running(home), 180)
-    node = slurm("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
-    private.stop_daemon(cluster, f"slurmd.{node}", kill=True)
-    here = slurm("squeue", "--noheader", "--array", f"--nodelist={node}", "--states=running", "--format=%A").split()
-    for process in processes_of_jobs(here):
-        process.kill()
-    until(lambda: restarts(job) == 1, 120)
+    (job, *_) = until(lambda: running(home))
+    node = node_of(job)
+    lose(cluster, node)
+    until(lambda: restarts(job) == 1)
     private.start_node(cluster, node)
     return job
 
 
-def processes_of_jobs(numbers: list[str]) -> list[psutil.Process]:
-    """The step daemons and processes of jobs by Slurm's own numbers."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            step = process.name() == "slurmstepd" and any(f"[{each}." in "".join(process.cmdline()) for each in numbers)
-            if step or process.environ().get("SLURM_JOB_ID") in numbers:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 def preempt_a_cell(home: Path) -> str:
     """A job that stands higher takes the node of a running cell for a moment; the cell's id, once it starts again."""
-    (job, *_) = until(lambda: running(home), 180)
-    node = slurm("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+    (job, *_) = until(lambda: running(home))
     before = restarts(job)
-    rival = ["--output=/dev/null", "--partition=high", f"--nodelist={node}", "--exclusive", "--wrap=sleep 2"]
-    slurm("sbatch", "--parsable", *rival)
-    until(lambda: restarts(job) > before, 120)
+    sbatch("--partition=high", f"--nodelist={node_of(job)}", "--exclusive", wrap="sleep 2")
+    until(lambda: restarts(job) > before)
     return job
 
 
-def xclr(home: Path, *arguments: str) -> str:
-    done = subprocess.run(command(home, *arguments), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def sweep_file(sweep) -> dict[str, object]:
-    """The file of a sweep of the small recipe."""
-    return {
-        "name": "many",
-        "grid": {field: list(values) for field, values in sweep.grid.items()},
-        "recipe": "small.yaml",
-    } | {
-        "parallel": sweep.parallel,
-        "own": sweep.recipe.model_dump(mode="json"),
-    }
-
-
-def written(folder: Path, sweep: dict[str, object], place: dict[str, object]) -> tuple[Path, Path]:
+def written(folder: Path, sweep: Sweep, place: Cluster) -> tuple[Path, Path]:
     """Files of a sweep, with its recipe beside it, and of a cluster."""
-    (folder / "small.yaml").write_text(yaml.safe_dump(sweep.pop("own")))
-    (folder / "many.yaml").write_text(yaml.safe_dump(sweep))
-    (folder / "place.yaml").write_text(yaml.safe_dump({"default": {"executor": "inline"}, "stages": place}))
+    about = {
+        "small.yaml": sweep.recipe.model_dump(mode="json"),
+        "many.yaml": sweep.model_dump(mode="json", include={"name", "grid", "parallel"}) | {"recipe": "small.yaml"},
+        "place.yaml": place.model_dump(mode="json", exclude={"name"}, exclude_unset=True),
+    }
+    for name, content in about.items():
+        (folder / name).write_text(yaml.safe_dump(content))
     return folder / "many.yaml", folder / "place.yaml"
-
-
-def started(home: Path, files: tuple[Path, Path], *flags: str) -> subprocess.Popen[bytes]:
-    """`xclr sweep`, as a process of its own."""
-    log = home.with_suffix(".log").open("ab")
-    arguments = command(home, "sweep", str(files[0]), "--cluster", str(files[1]), *flags)
-    return subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)

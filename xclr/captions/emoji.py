@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from xclr.captions.source import Records
 from xclr.captions.text import key, normalise, share
 from xclr.files import Picture
@@ -60,10 +57,15 @@ def taxonomy(data: DataConfig) -> Taxonomy:
 
 def size(data: DataConfig) -> int:
     """How many pictures there can be."""
+    import pyarrow.parquet as pq
+
     return sum(int(pq.read_metadata(path).num_rows) for path in EMOJI_FILES)
 
 
 def _ordered(data: DataConfig, columns: list[str]) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     tables = [pq.read_table(path, columns=columns) for path in EMOJI_FILES]
     records: list[dict[str, Any]] = pa.concat_tables(tables).to_pylist()
     records.sort(key=lambda each: (share("order", each["concept"]), each["hex"], each["vendor"]))

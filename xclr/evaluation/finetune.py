@@ -1,4 +1,4 @@
-"""The stage and suite `finetune`: a pretrained backbone trained on, with a classifier, on ImageNet's own pictures."""
+"""The stage `finetune`: a pretrained backbone trained on, with a classifier, on ImageNet's own pictures."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from torch.nn import functional as F
 from xclr.artifact import Artifact
 from xclr.errors import DataError
 from xclr.evaluation.benchmark import place_of
-from xclr.evaluation.data import ROWS, VECTORS, Answers, Features, Ints, Labels, SuiteResult, load_labels, predictions
+from xclr.evaluation.data import ROWS, VECTORS, Ints, Labels, load_labels
 from xclr.evaluation.datasets import Tree
 from xclr.evaluation.networks.pictures import batches, normalised, preparation_of
-from xclr.evaluation.stages import BenchmarkFeaturesConfig, FinetuneStageConfig, SuiteConfig
-from xclr.evaluation.suites.linear import TOP, accuracies
-from xclr.evaluation.suites.probed import labelled
+from xclr.evaluation.stages import BenchmarkFeaturesConfig, FinetuneStageConfig
 from xclr.graph.embed import part_of
 from xclr.images import EncodedPictures
 from xclr.objective import gather_rows
@@ -172,15 +170,3 @@ def share_of(count: int, place: Rank) -> tuple[range, int]:
     """The positions of `count` that a rank looks at, and how many those of one rank are at most."""
     share = -(-count // place.world)
     return range(count)[place.rank * share : (place.rank + 1) * share], share
-
-
-def finetune_suite(features: Features, labels: Labels, config: SuiteConfig) -> SuiteResult:
-    """Score the logits of split "val", which are the features: top1, top5, and per_class, the mean over classes.
-
-    Raises DataError when no picture of it has a class.
-    """
-    items = labelled(features, labels, VAL)
-    logits = items.tensor()
-    ranked = np.asarray(logits.topk(min(TOP, logits.shape[1])).indices)
-    answers = Answers(VAL, items.rows, labels.targets.take(items.rows), ranked[:, 0])
-    return SuiteResult(accuracies(config, VAL, labels.target[items.rows], ranked), predictions([answers]))

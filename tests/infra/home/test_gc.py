@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from infra.executors.executor import ARRAYS
 from infra.home.gc import CODE_KEPT_S, collect, kept_runs, survey
 from infra.home.runs import new_record, read_runs, record_path, write_record
 from infra.ledger import Book, Entry, JobState
 from infra.plan import plan
 from infra.processes import this_process
-from infra.slurm.queue import ARRAYS
 from tests.kit.recipes import CLUSTER, TINY
 from tests.kit.runs import data, open_run
 from tests.kit.sweeps import small

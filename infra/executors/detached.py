@@ -1,29 +1,18 @@
-"""Jobs on this machine through submitit: processes that outlive their submitter."""
+"""submitit's processes on this machine, made to outlive their submitter."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import psutil
 from submitit.local.local import LocalExecutor, LocalJob
 
-from infra.cluster import Resources
-from infra.processes import JobId, process_id, processes_of
-from infra.slurm.job import StageJob
-
-END_WITHIN_S = 10  # what is killed ends at once, unless the kernel is waiting for a disk
-
-
-class Submitted(NamedTuple):
-    """A job that was started."""
-
-    job: JobId
-    log: str
+from infra.executors.executor import Attempt
+from infra.resources import Resources
+from infra.stagejob import StageJob
 
 
 class DetachedExecutor(LocalExecutor):  # type: ignore[misc]
@@ -64,21 +53,11 @@ class DetachedExecutor(LocalExecutor):  # type: ignore[misc]
         return LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=list(range(ranks)))
 
 
-def submit(stage_json: Path, out: Path, resources: Resources, code: Path) -> Submitted:
+def start(attempt: Attempt, resources: Resources, threads: int, code: Path) -> LocalJob[Any]:
     """Start a stage as a job on this machine that outlives its submitter."""
-    executor = DetachedExecutor(out / "jobs" / "%j", code)
+    (attempt.out / "jobs").mkdir(exist_ok=True)
+    executor = DetachedExecutor(attempt.out / "jobs" / "%j", code)
     executor.update_parameters(
         timeout_min=resources.timeout_min, tasks_per_node=resources.ranks, gpus_per_node=resources.gpus
     )
-    job = executor.submit(StageJob(stage_json, out, resources.threads_per_rank))
-    return Submitted(process_id(int(job.job_id)), str(job.paths.stdout))
-
-
-def cancel(job: JobId) -> int:
-    """End a job of this machine and everything it started, and see them gone; returns how many processes that were."""
-    processes = list(processes_of(job))
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=END_WITHIN_S)
-    return len(processes)
+    return executor.submit(StageJob(attempt.stage_json, attempt.out, threads))

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import psutil
 
-from infra.cluster import Cluster, Resources
-from infra.doctor.finding import Finding
-from infra.slurm.job import StageJob
-from infra.slurm.queue import ask, max_array_size, slurm_name
+from infra.disks import NETWORK, existing, fs_type_of
+from infra.finding import Finding
+from infra.resources import Resources
+from infra.slurm.queue import DEFAULT_MAX_ARRAY, ask
 from infra.slurm.submit import Order, test_only
+from infra.stagejob import StageJob
 from xclr.errors import JobError
-from xclr.pipeline import KINDS
 
 
 class Node(NamedTuple):
@@ -41,12 +41,8 @@ class Partition(NamedTuple):
     is_default: bool
 
 
-def examine_cluster(cluster: Cluster, home: Path) -> Iterator[Finding]:
-    """Slurm itself, HOME, then each stage kind that runs on Slurm."""
-    kinds = {kind: cluster.resources(kind) for kind in KINDS if cluster.resources(kind).executor == "slurm"}
-    if not kinds:
-        yield Finding(check="Slurm", state="ok", found=f"{cluster.name} uses none")
-        return
+def examine(kinds: Mapping[str, Resources], home: Path) -> Iterator[Finding]:
+    """Slurm itself, HOME, then each stage kind."""
     try:
         config = read_config(ask("scontrol", "show", "config"))
         partitions = read_partitions(
@@ -65,7 +61,8 @@ def examine_cluster(cluster: Cluster, home: Path) -> Iterator[Finding]:
 
 def check_slurm(config: Mapping[str, str]) -> Iterator[Finding]:
     """The version and settings that jobs depend on."""
-    found = f"{config.get('SLURM_VERSION', '?')}, arrays of at most {max_array_size()} elements"
+    size = config.get("MaxArraySize", DEFAULT_MAX_ARRAY)
+    found = f"{config.get('SLURM_VERSION', '?')}, arrays of at most {size} elements"
     yield Finding(check="Slurm", state="ok", found=found)
     if config.get("AccountingStorageType", "").endswith("/slurmdbd"):
         yield Finding(check="accounting", state="ok", found="slurmdbd")
@@ -81,8 +78,6 @@ def check_slurm(config: Mapping[str, str]) -> Iterator[Finding]:
 
 def check_shared(home: Path) -> Finding:
     """HOME on a file system that other nodes can see."""
-    from infra.doctor.machine import NETWORK, existing, fs_type_of
-
     kind = fs_type_of(existing(home), psutil.disk_partitions(all=True))
     if kind in NETWORK:
         return Finding(check="HOME", state="ok", found=f"{home} on {kind}")
@@ -100,7 +95,7 @@ def check_kind(kind: str, resources: Resources, partitions: Sequence[Partition],
         return Finding(check=kind, state="wrong", found="; ".join(found), remedy="; ".join(dict.fromkeys(remedies)))
     with tempfile.TemporaryDirectory(prefix="xclr-doctor-") as folder:
         nothing = (StageJob(Path(folder), Path(folder), 1),)
-        order = Order(nothing, Path(folder), slurm_name("doctor"), "xclr doctor", Path(folder), timeouts=0)
+        order = Order(nothing, Path(folder), "xclr-doctor", "xclr doctor", Path(folder), timeouts=0)
         try:
             said = test_only(order, resources)
         except JobError as error:

@@ -1,0 +1,1 @@
+"""Where jobs run: one class for each way, behind one protocol (executor.py)."""

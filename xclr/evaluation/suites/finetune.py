@@ -1,0 +1,24 @@
+"""The suite `finetune`: what a backbone that was trained on, with a classifier, says of ImageNet's pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xclr.evaluation.data import Answers, Features, Labels, SuiteResult, predictions
+from xclr.evaluation.stages import SuiteConfig
+from xclr.evaluation.suites.linear import TOP, accuracies
+from xclr.evaluation.suites.probed import labelled
+
+SPLIT = "val"
+
+
+def finetune_suite(features: Features, labels: Labels, config: SuiteConfig) -> SuiteResult:
+    """Score the logits of split "val", which are the features: top1, top5, and per_class, the mean over classes.
+
+    Raises DataError when no picture of it has a class.
+    """
+    items = labelled(features, labels, SPLIT)
+    logits = items.tensor()
+    ranked = np.asarray(logits.topk(min(TOP, logits.shape[1])).indices)
+    answers = Answers(SPLIT, items.rows, labels.targets.take(items.rows), ranked[:, 0])
+    return SuiteResult(accuracies(config, SPLIT, labels.target[items.rows], ranked), predictions([answers]))

@@ -1,4 +1,4 @@
-"""Backends: the three there are by name and by their jobs' ids, and one of another package from its start to its end."""
+"""Backends: by name, by the ids of their jobs, and one of another package from its start to its end."""
 
 from __future__ import annotations
 

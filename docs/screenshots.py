@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from flows import graph
+from flows.cli import graph
 from flows.context import home_folder, state_folder
 from infra import servers
 

@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from infra import servers
 from infra.cluster import load_cluster
-from infra.runs import RunRecord, new_record
-from infra.tracking import Tracker, sqlite_uri
+from infra.home.runs import RunRecord, new_record
+from infra.tracking.links import sqlite_uri
+from infra.tracking.tracker import Tracker
 from xclr.errors import RecipeError
 from xclr.evaluation.stages import tell_skipped
-from xclr.pages import keep_fonts
 from xclr.recipe import Recipe
+from xclr.report.html import keep_fonts
 from xclr.stage import STEPS, Stage
 from xclr.store import Store
-from xclr.sweep import Layout
+from xclr.sweep.layout import SweepPlan
 
 if TYPE_CHECKING:
     from prefect import Flow, State
     from prefect.client.schemas.objects import FlowRun
 
     from infra.progress import Board
-    from infra.stage import Mode, Run
+    from infra.run import Mode, Run
 
 current: list[Run] = []  # the runs of this process, for whoever must stop them
 
@@ -58,10 +59,10 @@ def open_run(
     cluster: str | None,
     home: str | None,
     mode: Mode,
-    swept: Layout | None = None,
+    swept: SweepPlan | None = None,
 ) -> Iterator[Run]:
     """Check what can be checked at once, then open a run of a recipe or a sweep; its record says how it ended."""
-    from infra.stage import Run  # here, because plans and status need no submitit
+    from infra.run import Run  # here, because plans and status need no submitit
 
     store = Store(home_folder(home))
     planned = list(planned)
@@ -95,7 +96,7 @@ def open_run(
         run.close("completed")
 
 
-def _record(recipe: Recipe, swept: Layout | None, digests: Sequence[str], flow_run: str | None) -> RunRecord:
+def _record(recipe: Recipe, swept: SweepPlan | None, digests: Sequence[str], flow_run: str | None) -> RunRecord:
     if swept is None:
         return new_record(recipe, digests, flow_run)
     record = new_record(recipe, digests, flow_run, f"sweep-{swept.sweep.name}")
@@ -144,7 +145,7 @@ def prefect_server(state: Path) -> Iterator[None]:
 
 def check_choices(mode: str, until: str) -> None:
     """Raise RecipeError for a mode or a stage that there is not."""
-    from infra.stage import Mode
+    from infra.run import Mode
 
     for flag, value, choices in (("--mode", mode, get_args(Mode)), ("--until", until, STEPS)):
         if value not in choices:

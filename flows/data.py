@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.context import cancel_jobs, home_folder, open_run
 from flows.walk import settle, submit, with_source
-from infra.stage import Mode
+from infra.run import Mode
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, with_overrides
 from xclr.store import Store

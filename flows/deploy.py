@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xclr.recipe import load_recipe, recipe_names
-from xclr.sweep import load_sweep, sweep_names
+from xclr.sweep.load import load_sweep, sweep_names
 
 
 def describe() -> dict[str, Any]:

@@ -7,7 +7,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.context import cancel_jobs, home_folder, open_run
 from flows.walk import compare, settle, submit, with_source
-from infra.stage import Run, ensure
+from infra.run import Run
+from infra.stage import ensure
 from xclr.captions.stages import CAPTIONS
 from xclr.errors import StoreError
 from xclr.images.stages import IMAGES

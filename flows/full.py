@@ -7,7 +7,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.context import cancel_jobs, home_folder, open_run
 from flows.walk import compare, settle, submit, with_source
-from infra.stage import Mode
+from infra.run import Mode
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, with_overrides
 from xclr.stage import Step

@@ -9,20 +9,20 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from infra.batch import join_sweep
-from infra.ledger import now
-from infra.stage import Run
-from infra.tracking import SweepSummary
+from infra.processes import now
+from infra.run import Run
+from infra.tracking.tracker import SweepSummary
 from tasks.make import artifact_key
 from xclr import schema
 from xclr.artifact import Artifact
 from xclr.stage import Stage
-from xclr.sweep import short, text_of
+from xclr.sweep.spec import short, text_of
 from xclr.training.stages import PRETRAIN
 
 
 def publish_table(run: Run, comparison: Artifact) -> None:
     """Method by suite as a Markdown artifact of the flow run."""
-    from flows.compare import markdown_of  # brings torch: a deployment whose inputs are absent fails before that
+    from xclr.report.tables import markdown_of  # brings torch: a deployment whose inputs are absent fails before that
 
     scores = schema.read(comparison.path / "scores.parquet", schema.SCORES)
     if scores.num_rows:
@@ -42,8 +42,9 @@ def publish_links(run: Run, stages: Iterable[Stage]) -> None:
 
 def publish_sweep(run: Run) -> None:
     """What came of a sweep: a Markdown artifact of the flow run, and the sweep's own run in MLflow with its page."""
-    from flows.sweep_page import pictures, render_sweep
-    from flows.swept import markdown_of_sweep, read_swept, rows_of, state_counts, summary_of, tags_of
+    from infra.home.swept import read_swept
+    from xclr.report.sweep import markdown_of_sweep, rows_of, state_counts, summary_of, tags_of
+    from xclr.report.sweep_page import pictures, render_sweep
 
     swept = read_swept(run.store.home, run.record)
     name, done = swept.sweep.name, state_counts(swept).get("done", 0)

@@ -15,11 +15,12 @@ from flows.publish import publish_links, publish_sweep
 from flows.walk import with_source
 from infra.cluster import load_cluster
 from infra.plan import check_budget, plan_sweep
-from infra.stage import Mode, Run
+from infra.run import Mode, Run
 from xclr.errors import JobError
 from xclr.recipe import with_overrides
 from xclr.store import Store
-from xclr.sweep import Cell, Layout, Sweep, layout
+from xclr.sweep.layout import Cell, SweepPlan, layout
+from xclr.sweep.spec import Sweep
 
 
 @flow(
@@ -59,7 +60,7 @@ def sweep(
         return run.id
 
 
-def submit_levels(run: Run, swept: Layout, names: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
+def submit_levels(run: Run, swept: SweepPlan, names: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
     """Submit levels, those of cells all at once: each takes up what it reads as that comes; their futures by name."""
     made: dict[str, Any] = dict(before)
     for name in names:
@@ -69,7 +70,7 @@ def submit_levels(run: Run, swept: Layout, names: Sequence[str], before: Mapping
     return {name: made[name] for name in names}
 
 
-def check_sizes(run: Run, swept: Layout) -> None:
+def check_sizes(run: Run, swept: SweepPlan) -> None:
     """Raise DataError when the data are too few for a point, before any training."""
     for plan in swept.plans:
         for stage in plan.until("graph"):
@@ -77,7 +78,7 @@ def check_sizes(run: Run, swept: Layout) -> None:
                 stage.kind.refuse(plan.recipe, run.store.manifest(artifact))
 
 
-def settle(run: Run, swept: Layout, futures: Sequence[Any]) -> None:
+def settle(run: Run, swept: SweepPlan, futures: Sequence[Any]) -> None:
     """Publish what came of the cells; raises JobError when some could not be made."""
     publish_links(run, swept.stages)
     publish_sweep(run)

@@ -10,9 +10,9 @@ from prefect.futures import wait
 import tasks
 from flows.context import home_folder
 from flows.publish import publish_links, publish_table
-from infra.stage import Run
+from infra.run import Run
 from xclr.artifact import Digest
-from xclr.datafiles import is_fetched
+from xclr.captions.source import is_fetched
 from xclr.evaluation.stages import comparison
 from xclr.recipe import Recipe
 from xclr.stage import Plan, Stage

@@ -14,28 +14,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from infra.costs import account_lost
 from infra.executors.executor import Attempt, executor_named
+from infra.home.costs import settle_lost
 from infra.ledger import Adopt, Submit
 from infra.resources import Resources
+from infra.run import Run
 from infra.stage import (
     POLL_S,
-    Run,
     announce,
-    begin,
     claim,
     commit,
     decide,
     ensure,
-    found,
-    made,
+    open_stage,
     submit,
     tell_silence,
+    track_found,
+    track_made,
 )
 from xclr.artifact import Artifact
 from xclr.errors import JobError, XclrError
 from xclr.stage import Stage
-from xclr.sweep import spelled
+from xclr.sweep.spec import spelled
 
 AT_ONCE = 16  # stages that wait for cores, or are tracked, in threads
 Failures = dict[str, XclrError]  # by digest
@@ -168,7 +168,7 @@ class Batch:
             while self.blocked or self.waiting:
                 for each in [*self._open(), *self._round()]:
                     tracked[each.stage.digest] = pool.submit(self._track, each)
-                    if each.after is not found:
+                    if each.after is not track_found:
                         count()
                 if self.blocked or self.waiting:
                     time.sleep(POLL_S)
@@ -182,9 +182,9 @@ class Batch:
             try:
                 check_inputs(self.run, stage)
                 if self.run.store.find(stage.digest) is not None:
-                    over.append(End(stage, found))
+                    over.append(End(stage, track_found))
                 else:
-                    self.waiting.append(Open(stage, begin(self.run, stage), set()))
+                    self.waiting.append(Open(stage, open_stage(self.run, stage), set()))
             except XclrError as error:
                 over.append(End(stage, error))
         return over
@@ -193,7 +193,7 @@ class Batch:
         """Bring what came of a stage to the ledger and MLflow, then to those that wait for it."""
         with _settled(self.run, end.stage):
             if isinstance(end.after, XclrError):
-                account_lost(self.run.book, end.stage)
+                settle_lost(self.run.book, end.stage)
                 raise end.after
             end.after(self.run, end.stage, self.run.store.reference(end.stage.digest))
 
@@ -209,7 +209,7 @@ class Batch:
             if order is not None:
                 orders.append((each, order))
             elif self.run.store.find(each.stage.digest) is not None:
-                over.append(End(each.stage, made))
+                over.append(End(each.stage, track_made))
             else:
                 active.append(each)
         self.waiting = [*(each for each, _ in orders), *active]

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from infra.executors.executor import Executor, executor_of
 from infra.executors.observe import find_again, observe
-from infra.ledger import Attach, Book, Entry, JobState, Ledger, now, reconcile
-from infra.runs import RunRecord, cancel_mark, read_runs, scan_runs, shown_state, wanted, write_record
+from infra.home.runs import RunRecord, cancel_mark, read_runs, scan_runs, shown_state, wanted, write_record
+from infra.ledger import Attach, Book, Entry, JobState, Ledger, reconcile
+from infra.processes import now
 from xclr.errors import JobError, StoreError
 from xclr.store import write_atomically
 

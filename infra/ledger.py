@@ -9,23 +9,21 @@ crash of Slurm. `reconcile` decides what follows from what is observed and touch
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-import psutil
 from pydantic import BaseModel, ConfigDict
 
-from xclr.artifact import Digest
+from infra.processes import JobId, now
+from xclr.artifact import Digest, Usage
 from xclr.errors import StoreError
 from xclr.recipe import RetriesConfig
 from xclr.store import write_atomically
 
-JobId = str  # "<host>/<pid>/<start time in ms>", because a pid is used again, or "slurm/<number>[_<element>]"
 USAGE = "usage.json"
 UNSEEN_GRACE = timedelta(minutes=10)  # how long a claim from another machine may stay without a job
 
@@ -76,16 +74,6 @@ class Entry(BaseModel):
     def is_inline(self) -> bool:
         """True for a stage in the orchestrator's own process."""
         return self.job == self.owner
-
-
-class Usage(BaseModel):
-    """What the jobs of a digest used, as Slurm's accounting has it, over all attempts and requeues."""
-
-    model_config = ConfigDict(frozen=True)
-    gpu_hours: float
-    cpu_hours: float  # allocated
-    cpu_efficiency: float | None  # of the allocated time, how much was computed; None where nobody counted
-    jobs: int
 
 
 RETRIES = RetriesConfig()
@@ -258,43 +246,3 @@ def _read(path: Path) -> Entry:
         return Entry.model_validate_json(path.read_text())
     except ValueError as error:
         raise StoreError(f"{path} cannot be read", "delete the file; the stage is then made again") from error
-
-
-def this_process() -> JobId:
-    """The id of the calling process."""
-    return process_id(os.getpid())
-
-
-def process_id(pid: int) -> JobId:
-    """The id of a process of this machine."""
-    return f"{socket.gethostname()}/{pid}/{int(psutil.Process(pid).create_time() * 1000)}"
-
-
-def is_of_this_machine(job: JobId) -> bool:
-    """True when the process of an id would be seen here."""
-    return job.count("/") == 2 and job.rsplit("/", 2)[0] == socket.gethostname()
-
-
-def find_process(job: JobId) -> psutil.Process | None:
-    """The live process of an id, on this machine."""
-    if not is_of_this_machine(job):
-        return None
-    _, pid, created = job.rsplit("/", 2)
-    try:
-        process = psutil.Process(int(pid))
-        same = abs(process.create_time() * 1000 - int(created)) < 1000
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def processes_of(job: JobId) -> Iterator[psutil.Process]:
-    """A job's process and all below it."""
-    process = find_process(job)
-    if process is not None:
-        yield from (*process.children(recursive=True), process)
-
-
-def now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(UTC)

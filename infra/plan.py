@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict
 from infra.cluster import Cluster
 from infra.executors.executor import executor_named
 from infra.executors.observe import observe
-from infra.ledger import Attach, Book, Ledger, now, reconcile
+from infra.ledger import Attach, Book, Ledger, reconcile
+from infra.processes import now
 from xclr.errors import RecipeError
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe
 from xclr.stage import Stage
 from xclr.store import Store
-from xclr.sweep import Layout
+from xclr.sweep.layout import SweepPlan
 
 
 class PlannedStage(BaseModel):
@@ -65,7 +66,7 @@ class PlannedLevel(BaseModel):
     gpu_hours: float
 
 
-def plan_sweep(swept: Layout, store: Store, cluster: Cluster) -> tuple[PlannedLevel, ...]:
+def plan_sweep(swept: SweepPlan, store: Store, cluster: Cluster) -> tuple[PlannedLevel, ...]:
     """Every level of a sweep in order; touches nothing."""
     levels: dict[str, PlannedLevel] = {}
     for name in swept.levels:
@@ -75,7 +76,7 @@ def plan_sweep(swept: Layout, store: Store, cluster: Cluster) -> tuple[PlannedLe
     return tuple(levels.values())
 
 
-def check_budget(swept: Layout, levels: Sequence[PlannedLevel]) -> None:
+def check_budget(swept: SweepPlan, levels: Sequence[PlannedLevel]) -> None:
     """Raise RecipeError when a sweep's plan may take more GPU-hours than it is allowed."""
     allowed, planned = swept.sweep.max_gpu_hours, sum(each.gpu_hours for each in levels)
     if allowed is None or planned <= allowed:
@@ -88,7 +89,7 @@ def check_budget(swept: Layout, levels: Sequence[PlannedLevel]) -> None:
     )
 
 
-def _planned_level(swept: Layout, name: str, store: Store, cluster: Cluster, *, follows: bool) -> PlannedLevel:
+def _planned_level(swept: SweepPlan, name: str, store: Store, cluster: Cluster, *, follows: bool) -> PlannedLevel:
     """A level as it stands; one that follows cells that are still to come is submitted as they do."""
     level = swept.levels[name]
     planned = [_planned(stage, store, cluster) for stage in level]

@@ -27,8 +27,9 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict
 
-from infra.ledger import JobId, find_process, process_id, this_process
-from infra.tracking import QUIET, runs_page
+from infra.processes import JobId, find_process, process_id, this_process
+from infra.tracking.links import runs_page
+from infra.tracking.tracker import QUIET
 from xclr.errors import JobError, RecipeError
 from xclr.store import write_atomically
 

@@ -7,131 +7,48 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
-from infra import ledger
+from infra import processes
 from infra.cancel import end_jobs
-from infra.cluster import Cluster
-from infra.costs import account
 from infra.executors.executor import STAGE, Attempt, Executor, Submission, executor_named, executor_of
 from infra.executors.observe import find_again, observe
-from infra.executors.snapshot import freeze
-from infra.ledger import (
-    ABSENT,
-    Action,
-    Adopt,
-    Attach,
-    Book,
-    Entry,
-    GiveUp,
-    JobId,
-    JobState,
-    Ledger,
-    Submit,
-    reconcile,
-    this_process,
-)
-from infra.progress import Board
-from infra.resources import Resources, cores
-from infra.runs import RunRecord, cancel_mark, write_record
-from infra.tracking import Made, Tracker
+from infra.home.costs import settle
+from infra.ledger import ABSENT, Action, Adopt, Attach, Entry, GiveUp, JobState, Ledger, Submit, reconcile
+from infra.processes import JobId, this_process
+from infra.resources import Resources
+from infra.run import Run
+from infra.tracking.metrics import Made
 from xclr import shards
 from xclr.artifact import Artifact, Manifest
 from xclr.errors import JobError, StoreError, XclrError
 from xclr.job import FAILURE, OUTCOMES, RESULT, Failure, Result, record_failure
 from xclr.stage import Stage
-from xclr.store import Store, only_writer, write_atomically
+from xclr.store import only_writer, write_atomically
 
-Mode = Literal["cached", "retry", "force", "read-only"]
 POLL_S = 0.3
 LOG_LINES = 15
 CANCELLED = JobState.CANCELLED
-
-
-class Cores:
-    """The machine's cores, shared by the stages this process runs at once."""
-
-    def __init__(self, total: int) -> None:
-        self.free, self.total = total, total
-        self.changed = threading.Condition()
-
-    @contextmanager
-    def taken(self, wanted: int) -> Iterator[None]:
-        """Hold cores, at most all there are."""
-        wanted = min(wanted, self.total)
-        with self.changed:
-            self.changed.wait_for(lambda: self.free >= wanted)
-            self.free -= wanted
-        try:
-            yield
-        finally:
-            with self.changed:
-                self.free += wanted
-                self.changed.notify_all()
-
-
-class Run:
-    """One run of a recipe: where it keeps things, what it runs on, what it shows and tracks."""
-
-    def __init__(
-        self, record: RunRecord, store: Store, cluster: Cluster, mode: Mode, tracker: Tracker, board: Board
-    ) -> None:
-        self.record, self.recipe, self.id = record, record.recipe, record.run
-        self.store, self.cluster, self.mode = store, cluster, mode
-        self.tracker, self.board = tracker, board
-        self.book = Book(store.home)
-        self.cores = Cores(cores())
-        self.stopping = threading.Event()
-        self.outcomes: dict[str, XclrError | None] = {}  # of what levels made, by digest: why it could not be made
-        self.save()
-
-    @cached_property
-    def code(self) -> Path:
-        """What this run's jobs run: the code as it is when the first of them is submitted."""
-        return freeze(self.store.home)
-
-    @property
-    def cancelled(self) -> bool:
-        """True once someone asked that the run and its jobs end."""
-        return cancel_mark(self.store.home, self.id).exists()
-
-    @property
-    def should_stop(self) -> bool:
-        """True when nothing new may begin."""
-        return self.stopping.is_set() or self.cancelled
-
-    def save(self, **changes: object) -> None:
-        """Write the run's record."""
-        self.record = self.record.model_copy(update=changes)
-        write_record(self.store.home, self.record)
-
-    def close(self, state: Literal["completed", "failed"]) -> None:
-        """Write how the run ended, and when; a failed run that was told to end was cancelled."""
-        cancelled = state == "failed" and self.cancelled
-        self.save(state="cancelled" if cancelled else state, ended=ledger.now())
-        cancel_mark(self.store.home, self.id).unlink(missing_ok=True)
 
 
 def ensure(run: Run, stage: Stage) -> Artifact:
     """The stage's artifact: found and verified, or made; tracked either way. Raises XclrError if it cannot be made."""
     artifact = run.store.find(stage.digest)
     if artifact is not None:
-        found(run, stage, artifact)
+        track_found(run, stage, artifact)
         return artifact
-    out = begin(run, stage)
-    return made(run, stage, _make(run, stage, out))
+    out = open_stage(run, stage)
+    return track_made(run, stage, _make(run, stage, out))
 
 
-def begin(run: Run, stage: Stage) -> Path:
+def open_stage(run: Run, stage: Stage) -> Path:
     """The directory of a stage that is to be made; raises StoreError when the run may only read."""
     if run.mode == "read-only":
         raise StoreError(f"{stage.name} is not in {run.store.home}", "run without --mode read-only")
     return run.store.begin(stage.digest)
 
 
-def found(run: Run, stage: Stage, artifact: Artifact) -> None:
+def track_found(run: Run, stage: Stage, artifact: Artifact) -> None:
     """Track and count what was there already."""
     entry, manifest = run.book.latest(stage.digest), run.store.manifest(artifact)
     reused = Made(artifact, manifest, run.book.usage(stage.digest), entry.run if entry else "the store")
@@ -139,10 +56,10 @@ def found(run: Run, stage: Stage, artifact: Artifact) -> None:
     run.board.finished(stage.name, "hit")
 
 
-def made(run: Run, stage: Stage, artifact: Artifact) -> Artifact:
+def track_made(run: Run, stage: Stage, artifact: Artifact) -> Artifact:
     """Track and count what this run made or waited for, with what its jobs used."""
     manifest = run.store.manifest(artifact)
-    usage = account(run.book, stage, manifest, run.cluster.resources_of(stage).gpus)
+    usage = settle(run.book, stage, manifest, run.cluster.resources_of(stage).gpus)
     run.tracker.record(stage, Made(artifact, manifest, usage))
     run.board.finished(stage.name, f"{manifest.cost.wall_s:.1f} s")
     return artifact
@@ -215,11 +132,11 @@ def _next(run: Run, stage: Stage, out: Path) -> tuple[Entry | None, Action]:
         return entry, Attach(stage.digest, None)
     observed = observe(entry, out)
     state = observed.get(entry.job or "")
-    unseen = (entry.unseen_since or ledger.now()) if state in ABSENT else None
+    unseen = (entry.unseen_since or processes.now()) if state in ABSENT else None
     entry = _seen(run, entry, entry.model_copy(update={"unseen_since": unseen}))
-    (action,) = reconcile(Ledger((entry,), run.recipe.retries), observed, ledger.now())
+    (action,) = reconcile(Ledger((entry,), run.recipe.retries), observed, processes.now())
     if entry.state is None and state is not None and not isinstance(action, Attach):
-        _seen(run, entry, entry.model_copy(update={"state": state, "ended": ledger.now()}))
+        _seen(run, entry, entry.model_copy(update={"state": state, "ended": processes.now()}))
     if isinstance(action, Adopt) and not (out / RESULT).exists():  # made once, then lost or discarded
         return entry, Submit(stage.digest, entry.attempt + 1, "its output is gone")
     return entry, action
@@ -265,7 +182,7 @@ def claim(run: Run, stage: Stage, out: Path, order: Submit, name: str, element: 
     """
     entry = Entry(
         digest=stage.digest, kind=stage.kind.name, stage=stage.name, run=run.id, attempt=order.attempt,
-        owner=this_process(), claimed=ledger.now(), before=order.before, name=name, element=element,
+        owner=this_process(), claimed=processes.now(), before=order.before, name=name, element=element,
     )  # fmt: skip
     if run.should_stop or not run.book.claim(entry):
         return None
@@ -358,7 +275,7 @@ def _manifest(run: Run, stage: Stage, out: Path) -> Manifest:
         stats=result.stats,
         cost=result.cost,
         jobs=(entry.job,) if entry and entry.job else (),
-        created=ledger.now().isoformat(timespec="seconds"),
+        created=processes.now().isoformat(timespec="seconds"),
     )
 
 

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from infra.batch import ensure_all, join_sweep
-from infra.stage import Run
+from infra.run import Run
 from tasks.make import counted
 from xclr.stage import Stage
 

@@ -25,7 +25,8 @@ from prefect.logging import get_run_logger
 
 from infra.executors.executor import executor_of
 from infra.progress import Advance, read_progress
-from infra.stage import Run, ensure
+from infra.run import Run
+from infra.stage import ensure
 from xclr.artifact import Artifact
 from xclr.stage import Stage
 

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from xclr.captions.download import fetch
-from xclr.datafiles import placed
+from xclr.captions.source import placed
 from xclr.recipe import Recipe, host_of
 
 

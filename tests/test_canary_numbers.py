@@ -13,16 +13,17 @@ import torch
 
 from tests.training.home import RECIPE as TINY_RECIPE
 from tests.training.home import commit, data_sets, make_home, one_thread, training_data
-from xclr.evaluation import benchmark, comparison, export, features, finetune, probe, reference, suite
+from xclr.evaluation import benchmark, comparison, features, finetune, probe, reference, suite
 from xclr.evaluation import stages as evaluation_stages
+from xclr.evaluation.export import write
 from xclr.evaluation.heads import load_head
 from xclr.graph import stages as graph_stages
 from xclr.graph.embed import run as run_embeddings
 from xclr.pipeline import KINDS
 from xclr.recipe import Reference, XCLRConfig, parse_recipe
-from xclr.spool import SPOOL, read_spool
 from xclr.training import pretrain
 from xclr.training import stages as training_stages
+from xclr.training.spool import SPOOL, read_spool
 
 PINNED = {  # of each kind and code version
     ("embeddings", 2): [0.2311, 0.1766, 0.2062, 0.2415],
@@ -58,9 +59,7 @@ def made(tmp_path_factory):
         found["features"] = commit(
             store, evaluation_stages.features(RECIPE, "xclr", found["checkpoint"], data_sets(found)), features.run
         )
-        found["export"] = commit(
-            store, evaluation_stages.export(RECIPE, found["captions"], found["images"]), export.run
-        )
+        found["export"] = commit(store, evaluation_stages.export(RECIPE, found["captions"], found["images"]), write.run)
         found["benchmark"] = commit(
             store, evaluation_stages.benchmark(RECIPE, "imagenet", found["export"]), benchmark.run
         )

@@ -37,7 +37,7 @@ JOBS = {  # what a job of each kind imports before it starts
 SCIKIT = {"pandas", "rich", "scipy", "scipy.stats", "sklearn"}  # some of them by scikit-learn
 SUITE = "from xclr.evaluation.suite import function_of; list(map(function_of, {}))"
 APART = {"finetune", "keywords"}  # suites that import more than the others
-COMMAND = "import sys, flows.cli; sys.stdout = sys.stderr; flows.cli.app({}, standalone_mode=False)"
+COMMAND = "import sys, flows.cli; sys.stdout = sys.stderr; flows.cli.app.app({}, standalone_mode=False)"
 SHELL = {"rich"}  # typer's, for --help and errors
 ENTRIES: dict[str, tuple[str, set[str]]] = {
     **{f"job {kind}": (f"import xclr.job, {KINDS[kind].run}", wanted) for kind, wanted in JOBS.items()},
@@ -45,13 +45,13 @@ ENTRIES: dict[str, tuple[str, set[str]]] = {
     "suite finetune": (SUITE.format(["finetune"]), JOBS["finetune"]),
     "suite keywords": (SUITE.format(["keywords"]), JOBS["suite"] | SCIKIT),
     "suites of texts": ("import xclr.evaluation.suite, xclr.evaluation.projected", JOBS["suite"]),
-    "decoder": ("import xclr.picture", {"PIL"}),
+    "decoder": ("import xclr.images.picture", {"PIL"}),
     "unpickled job": ("from infra.slurm import StageJob", {"submitit"}),
     "xclr --help": (COMMAND.format(["--help"]), SHELL),
     "xclr plan": (COMMAND.format(["plan", "smoke"]), SHELL),
     "xclr status": (COMMAND.format(["status"]), SHELL),
-    "xclr compare": ("import flows.compare", {"pyarrow", "rich"}),
-    "a page": ("import flows.page, flows.sweep_page", {"PIL", "pyarrow", "rich", "torch"}),
+    "xclr compare": ("import xclr.report.tables", {"pyarrow", "rich"}),
+    "a page": ("import xclr.report.page, xclr.report.sweep_page", {"PIL", "pyarrow", "rich", "torch"}),
     **{f"flow {name}": (f"import flows.{name}", {"httpx", "prefect", "pyarrow", "rich"}) for name in ("full", "sweep")},
 }
 PROGRAM = """

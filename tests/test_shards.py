@@ -9,12 +9,12 @@ from tests.graph.conftest import MINILM, ROWS, captions_artifact, no_progress
 from xclr import shards
 from xclr.graph import embed
 from xclr.graph.stages import EMBEDDINGS, EmbeddingsConfig
-from xclr.shards import Place, folder, missing, writing
+from xclr.shards import Shard, folder, missing, writing
 from xclr.stage import Stage
 
 
 def test_a_shard_appears_when_its_block_ends_well(tmp_path):
-    with writing(Place(tmp_path, 3, 10)) as draft:
+    with writing(Shard(tmp_path, 3, 10)) as draft:
         (draft / "a.npy").write_bytes(b"1")
         assert missing(tmp_path, 5) == (0, 1, 2, 3, 4)
     assert missing(tmp_path, 5) == (0, 1, 2, 4)
@@ -22,7 +22,7 @@ def test_a_shard_appears_when_its_block_ends_well(tmp_path):
 
 
 def test_a_shard_whose_block_fails_leaves_nothing(tmp_path):
-    with pytest.raises(OSError, match="disk"), writing(Place(tmp_path, 0, 10)) as draft:
+    with pytest.raises(OSError, match="disk"), writing(Shard(tmp_path, 0, 10)) as draft:
         (draft / "a.npy").write_bytes(b"1")
         raise OSError("disk")
     assert missing(tmp_path, 1) == (0,) and list((tmp_path / shards.SHARDS).iterdir()) == []
@@ -30,7 +30,7 @@ def test_a_shard_whose_block_fails_leaves_nothing(tmp_path):
 
 def test_a_shard_that_is_there_stays_as_it_is(tmp_path):
     for content in (b"first", b"second"):
-        with writing(Place(tmp_path, 0, 10)) as draft:
+        with writing(Shard(tmp_path, 0, 10)) as draft:
             (draft / "a.npy").write_bytes(content)
     assert (folder(tmp_path, 0) / "a.npy").read_bytes() == b"first"
 

@@ -104,3 +104,13 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Usage(BaseModel):
+    """What the jobs of a digest used, as Slurm's accounting has it, over all attempts and requeues."""
+
+    model_config = ConfigDict(frozen=True)
+    gpu_hours: float
+    cpu_hours: float  # allocated
+    cpu_efficiency: float | None  # of the allocated time, how much was computed; None where nobody counted
+    jobs: int

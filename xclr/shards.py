@@ -18,7 +18,7 @@ from typing import NamedTuple
 SHARDS = "shards"
 
 
-class Place(NamedTuple):
+class Shard(NamedTuple):
     """Where a shard goes."""
 
     out: Path
@@ -49,7 +49,7 @@ def missing(out: Path, number: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def writing(place: Place) -> Iterator[Path]:
+def writing(place: Shard) -> Iterator[Path]:
     """A folder to fill; it becomes the shard when the block ends well. A shard that is there already stays."""
     final = folder(place.out, place.shard)
     draft = final.with_name(f".{final.name}.{os.uname().nodename}.{os.getpid()}")

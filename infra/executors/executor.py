@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from infra.finding import Finding
-from infra.ledger import LIVE, Entry, JobId, JobState, Usage
+from infra.ledger import LIVE, Entry, JobState
+from infra.processes import JobId
 from infra.resources import Resources, cores
+from xclr.artifact import Usage
 from xclr.errors import RecipeError
 from xclr.job import FAILURE, RESULT, STOPPED
 from xclr.stage import Stage

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from infra.executors.executor import Submission
 from infra.executors.local import Local
-from infra.ledger import Entry, JobState, now
+from infra.ledger import Entry, JobState
+from infra.processes import now
 from xclr.job import record_failure, run_stage
 
 

@@ -9,17 +9,8 @@ from pathlib import Path
 import psutil
 
 from infra.executors.executor import Executor, Sight, Submission, outcome_of, rank_log
-from infra.ledger import (
-    UNSEEN_GRACE,
-    Entry,
-    JobId,
-    JobState,
-    find_process,
-    is_of_this_machine,
-    now,
-    process_id,
-    processes_of,
-)
+from infra.ledger import UNSEEN_GRACE, Entry, JobState
+from infra.processes import JobId, find_process, is_of_this_machine, now, process_id, processes_of
 from xclr.store import is_locked
 
 END_WITHIN_S = 10  # what is killed ends at once, unless the kernel is waiting for a disk

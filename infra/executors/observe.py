@@ -6,7 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from infra.executors.executor import executor_of
-from infra.ledger import Entry, JobId, JobState, find_process, is_of_this_machine, now
+from infra.ledger import Entry, JobState
+from infra.processes import JobId, find_process, is_of_this_machine, now
 
 SETTLES_IN = timedelta(seconds=20)  # an sbatch that outlives its caller ends within that
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from infra.executors.executor import Executor, Sight, Submission, folder_of, outcome_of, rank_log
 from infra.finding import Finding
-from infra.ledger import Entry, JobId, JobState, Usage
+from infra.ledger import Entry, JobState
+from infra.processes import JobId
 from infra.resources import Resources
 from infra.slurm.accounting import used
 from infra.slurm.queue import PREFIX, Queue, Whole, ask, plain_reason, shown, slurm_ids, whole
+from xclr.artifact import Usage
 from xclr.job import RESULT
 
 CLOCKS = timedelta(minutes=5)  # between this machine's and the controller's

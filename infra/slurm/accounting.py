@@ -6,8 +6,8 @@ import re
 import time
 from collections.abc import Sequence
 
-from infra.ledger import Usage
 from infra.slurm.queue import ask
+from xclr.artifact import Usage
 
 FORMAT = "JobID,State,ElapsedRaw,CPUTimeRAW,AllocTRES,TotalCPU"
 SETTLES_IN_S = 6.0  # how long the accounts may lag behind the queue

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 
-from infra.ledger import JobId
+from infra.processes import JobId
 from infra.resources import Resources
 from infra.slurm.queue import PREFIX, Queue
 from infra.stagejob import ArrayJob, StageJob

@@ -15,7 +15,7 @@ from tests.bench.words import texts
 from xclr import schema
 from xclr.graph import SentenceEncoder
 from xclr.graph.embed import table
-from xclr.textmodel import locate
+from xclr.graph.textmodel import locate
 
 CAPTIONS, EVERY = 1024, 190  # a chunk of captions, drawn from all of WordNet's texts
 ROWS, WIDTH, BATCH, BATCHES = 400_000, 384, 1024, 50

@@ -26,7 +26,7 @@ from tests.bench.words import texts
 from xclr.graph import SentenceEncoder, self_join
 from xclr.graph.approximate import approximate_join
 from xclr.graph.stages import GraphKnnConfig
-from xclr.textmodel import locate
+from xclr.graph.textmodel import locate
 
 SIZES = (16_384, 32_768)
 K, CUTOFF, BLOCK = 32, 0.6, 2048

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from tests.bench.measure import Figure, compare
 from xclr.images import PictureFiles
 from xclr.recipe import TrainConfig
-from xclr.training import Place, StreamedBatches, augment
+from xclr.training import Rank, StreamedBatches, augment
 from xclr.training.loader import _Decoded
 
 COUNT, SIZE = 32, (500, 375)
@@ -85,7 +85,7 @@ def starvation(batches: StreamedBatches) -> Figure:
     """Share of a step's time that next(stream) takes, where the step takes twice what its worker needs."""
     config = CONFIG.model_copy(update={"workers": 1, "image_size": 64})
     streamed = StreamedBatches(batches.pictures, config, 0)
-    stream, waited, started = streamed.stream(0, 12, Place.here()), 0.0, 0.0
+    stream, waited, started = streamed.stream(0, 12, Rank.here()), 0.0, 0.0
     for step in range(12):
         asked = time.perf_counter()
         if step == 2:  # the pipe is full

@@ -15,16 +15,7 @@ from torchvision.transforms import v2
 from tests.bench.measure import Figure, compare
 from tests.training.home import make_home
 from xclr.recipe import ObjectiveConfig, SimCLRConfig, TargetGraph, TrainConfig, XCLRConfig
-from xclr.training import (
-    Batch,
-    Learner,
-    Materials,
-    PictureBatches,
-    Place,
-    Pretrainer,
-    build_backbone,
-    build_objective,
-)
+from xclr.training import Batch, Learner, Materials, PictureBatches, Pretrainer, Rank, build_backbone, build_objective
 
 STEPS = 4  # in a row, so that what the other one left in memory matters less
 CONFIG = TrainConfig(batch_size=256, epochs=1)
@@ -35,7 +26,7 @@ def stepper(objective: ObjectiveConfig, paths: dict[str, Path], batch: Callable[
     backbone, features = build_backbone(CONFIG)
     made = build_objective(objective, Materials(paths, features, CONFIG))
     assert made is not None
-    learner = Learner.of(Pretrainer(backbone, made), CONFIG, Place.here())
+    learner = Learner.of(Pretrainer(backbone, made), CONFIG, Rank.here())
 
     def steps() -> None:
         for _ in range(STEPS):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from flows.compare import read_scores
-from flows.page import write_page
+from infra.home.scores import find_runs, read_scores
 from tests.kit.finished import finish, own_recipe
 from tests.kit.pages import DESKTOP, HOSTILE, PHONE
+from xclr.report.page import write_page
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ def path(tmp_path_factory):
     """The page of a run over pictures whose captions come from a stranger."""
     folder = tmp_path_factory.mktemp("compare")
     finish(folder / "home", own_recipe(folder, HOSTILE))
-    return write_page(folder / "home", [], read_scores(folder / "home", []), None, None)
+    return write_page(folder / "home", find_runs(folder / "home", []), [], read_scores(folder / "home", []), None, None)
 
 
 def test_a_person_finds_table_curves_and_thumbnails(opened):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser, expect
 
-from infra.runs import read_runs
+from infra.home.runs import read_runs
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from flows.sweep_page import write_sweep_page
 from tests.kit.cells import in_every_state
 from tests.kit.pages import DESKTOP, HOSTILE, PHONE
+from xclr.report.sweep_page import write_sweep_page
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from xclr.captions import download
-from xclr.datafiles import fetched, placed
+from xclr.captions.source import fetched, placed
 from xclr.errors import DataError, RecipeError
 from xclr.recipe import DataConfig, Recipe, host_of, load_recipe
 

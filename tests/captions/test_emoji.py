@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from xclr.captions import emoji
+from xclr.captions.emoji import EMOJI_FILES
 from xclr.captions.text import key, normalise
-from xclr.datafiles import EMOJI_FILES
 from xclr.recipe import DataConfig
 
 SPLITS = {"train", "pictures", "concepts", "vendor", "unused"}

@@ -8,8 +8,8 @@ import pytest
 from tests.captions.test_imagenet import added
 from xclr import schema
 from xclr.captions import SOURCES, run
+from xclr.captions.sources import captions_listing, source_files
 from xclr.captions.stages import CAPTIONS, CaptionsConfig
-from xclr.datafiles import captions_listing, source_files
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
 from xclr.stage import Stage

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from tests.evaluation.artifacts import emoji_like, write_captions, write_features
 from xclr import schema
-from xclr.benchmarks import Benchmark, write
 from xclr.errors import DataError
 from xclr.evaluation import FeatureSet, Labels, Ragged, load_features, load_labels
 from xclr.evaluation.data import Answers, predictions
+from xclr.evaluation.datasets import Benchmark, write
 
 
 def test_features_come_back_as_they_were_written_and_stay_on_disk(tmp_path):

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from tests.benchmarks import trees
+from tests.evaluation.datasets import trees
 from tests.training.home import RECIPE, commit, data_sets, make_home, no_progress, one_thread, training_data
 from xclr.errors import DataError
 from xclr.evaluation import benchmark, features, load_features
 from xclr.evaluation import stages as evaluation_stages
-from xclr.evaluation.network import open_network
-from xclr.evaluation.pictures import normalised, prepare
+from xclr.evaluation.networks.network import open_network
+from xclr.evaluation.networks.pictures import normalised, prepare
 from xclr.evaluation.stages import FEATURES, FeaturesConfig
 from xclr.images import PictureFiles
 from xclr.recipe import RandomConfig, parse_recipe

@@ -11,9 +11,9 @@ from PIL import Image
 from tests.kit.ranks import Ranks, after_step, run_on_ranks
 from tests.training.home import no_progress, one_thread
 from xclr.artifact import Artifact, Digest, Manifest, identity
-from xclr.benchmarks import READERS, Tree, write
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, load_features, load_labels
+from xclr.evaluation.datasets import READERS, Tree, write
 from xclr.evaluation.finetune import (
     TreePictures,
     as_pretrained,
@@ -23,12 +23,12 @@ from xclr.evaluation.finetune import (
     training_batches,
     with_classifier,
 )
-from xclr.evaluation.pictures import normalised, preparation_of, prepare
+from xclr.evaluation.networks.pictures import normalised, preparation_of, prepare
 from xclr.evaluation.stages import FINETUNE, FinetuneStageConfig, SuiteConfig
 from xclr.recipe import RandomConfig, TrainConfig
-from xclr.spool import SPOOL, read_spool
 from xclr.stage import Stage
-from xclr.training import CHECKPOINT, Place, build_backbone
+from xclr.training import CHECKPOINT, Rank, build_backbone
+from xclr.training.spool import SPOOL, read_spool
 from xclr.training.stages import PretrainConfig
 
 COLOURS = {"ant": (190, 70, 60), "bee": (70, 180, 80), "cow": (60, 80, 190)}
@@ -160,7 +160,7 @@ def test_the_network_and_its_picture_size_are_those_of_the_checkpoint(stage):
 def test_views_are_cropped_and_mirrored_once_a_picture_and_keep_their_colours(stage):
     labels, tree, train = parts(stage)
     pictures = TreePictures.of_split(tree, labels, "train")
-    seen = list(training_batches(pictures, train, 3).stream(0, 10, Place(0, 1, torch.device("cpu"))))
+    seen = list(training_batches(pictures, train, 3).stream(0, 10, Rank(0, 1, torch.device("cpu"))))
     assert seen[0].views.shape == (12, 3, 16, 16)
     for epoch in (seen[:5], seen[5:]):
         rows = torch.cat([batch.rows for batch in epoch]).tolist()

@@ -11,14 +11,16 @@ import yaml
 from prefect.utilities.templating import apply_values
 
 from flows.deploy import describe
-from infra.ledger import Book, find_process
-from infra.runs import read_runs
+from infra.home.runs import read_runs
+from infra.ledger import Book
+from infra.processes import find_process
 from tests.kit.command import run_xclr, succeeds
 from tests.kit.jobs import attempts, training_job
 from tests.kit.polling import until
 from tests.kit.prefect import artifacts_of, ask, end_of, run_deployment
 from xclr.recipe import recipe_names
-from xclr.sweep import Sweep, load_sweep, sweep_names
+from xclr.sweep.load import load_sweep, sweep_names
+from xclr.sweep.spec import Sweep
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

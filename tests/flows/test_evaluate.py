@@ -9,13 +9,13 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from infra.runs import new_record, write_record
-from tests.benchmarks import trees
+from infra.home.runs import new_record, write_record
+from tests.evaluation.datasets import trees
 from tests.kit.command import Said, call_xclr, fails, run_xclr
 from tests.kit.databases import give_databases
 from tests.kit.finished import own_recipe
 from tests.kit.jobs import attempts
-from xclr.benchmarks import READERS, Tree
+from xclr.evaluation.datasets import READERS, Tree
 from xclr.recipe import Recipe
 
 pytestmark = pytest.mark.slow

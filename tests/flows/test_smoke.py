@@ -14,8 +14,8 @@ import pytest
 from mlflow import MlflowClient
 
 from infra import servers
-from infra.runs import read_runs
-from infra.tracking import sqlite_uri
+from infra.home.runs import read_runs
+from infra.tracking.links import sqlite_uri
 from tests.kit.command import call_xclr, command, run_xclr, succeeds
 from tests.kit.jobs import attempts
 from tests.kit.prefect import ask

@@ -12,7 +12,7 @@ from tests.kit.recipes import TINY
 from tests.kit.sweeps import small
 from xclr.recipe import Recipe
 from xclr.store import Store
-from xclr.sweep import layout
+from xclr.sweep.layout import layout
 
 
 def test_a_named_sweep_is_planned_level_by_level_and_nothing_is_touched(tmp_path):

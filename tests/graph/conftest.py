@@ -11,10 +11,10 @@ from xclr import schema
 from xclr.artifact import Artifact, Digest
 from xclr.graph.embed import run as run_embeddings
 from xclr.graph.stages import EmbeddingsConfig
+from xclr.graph.textmodel import locate
 from xclr.pipeline import KINDS
 from xclr.recipe import Config
 from xclr.stage import Stage
-from xclr.textmodel import locate
 
 MINILM = locate("sentence-transformers/all-MiniLM-L6-v2")
 ROWS = [  # caption, class

@@ -32,8 +32,8 @@ from xclr.images import run as run_images
 from xclr.images import workers
 from xclr.images.outcome import Outcome
 from xclr.images.pack import run_shard
+from xclr.images.picture import judge
 from xclr.images.stages import IMAGES
-from xclr.picture import judge
 from xclr.recipe import DataConfig, DownloadConfig
 from xclr.stage import Stage
 
@@ -192,7 +192,7 @@ def started(stage, images, folder):
 
 
 def decoders(process):
-    return [each for each in psutil.Process(process.pid).children() if "xclr.picture" in each.cmdline()]
+    return [each for each in psutil.Process(process.pid).children() if "xclr.images.picture" in each.cmdline()]
 
 
 def test_killed_decoders_cost_no_picture(tmp_path):
@@ -235,7 +235,7 @@ def test_a_killed_downloader_leaves_no_decoder_and_repeats_at_most_a_shard(tmp_p
 
 DIES = """
 import io, os, sys
-from xclr.picture import serve
+from xclr.images.picture import serve
 serve(io.BytesIO(sys.stdin.buffer.read(4)), sys.stdout.buffer, 32)  # the greeting, which has no bytes
 sys.stdin.buffer.read(4)
 os.kill(os.getpid(), 9)
@@ -366,7 +366,7 @@ def test_pictures_of_tars_are_packed_like_any_others(tmp_path):
 @pytest.mark.parametrize("source", ["cc3m", "cc12m"])
 def test_twenty_thousand_rows_of_a_published_table(source, tmp_path):
     """From the table to the accounts by the commands that a person types; the second run fetches what was mended."""
-    from tests.flows.test_cli import xclr
+    from tests.flows.cli.test_app import xclr
 
     rows, kinds = 20_000, ["/picture/plain.jpg"] * 8 + ["/status/404", "/mended"]
     with serving() as server:

@@ -10,7 +10,8 @@ import pytest
 
 from tests.images.pictures import PNG
 from tests.images.server import LIMIT, certificate, server_context, serving
-from xclr import __version__, heads
+from xclr import __version__
+from xclr.images import generations
 from xclr.images.fetch import downloading, forbids
 from xclr.images.outcome import Limits
 
@@ -73,7 +74,7 @@ def test_every_answer_has_the_outcome_it_deserves(server):
     for (path, (status, code, error, attempt)), found in zip(OUTCOMES.items(), outcomes, strict=True):
         assert (found.status, found.http, found.attempt) == (status, code, attempt), path
         assert found.error is None if error is None else error in found.error, path
-        assert found.status in heads.STATUSES
+        assert found.status in generations.STATUSES
         assert found.host == "127.0.0.1"
         assert found.reached == (found.status != "dns")
     packed = [each for path, each in zip(OUTCOMES, outcomes, strict=True) if path.startswith("/packed")]

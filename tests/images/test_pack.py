@@ -17,11 +17,11 @@ from PIL import Image, features
 
 from tests.images.pictures import HUGE, JPEG, PNG, RED, WEBP, claiming, encode, pack, pack_table, prepare, write_table
 from tests.images.server import serving
-from xclr import heads, schema
+from xclr import schema
 from xclr.errors import DataError
-from xclr.images import decode, read_pictures, usable_rows
+from xclr.images import decode, generations, read_pictures, usable_rows
 from xclr.images import run as run_images
-from xclr.picture import judge
+from xclr.images.picture import judge
 from xclr.recipe import MIN_SIDE, DataConfig
 from xclr.shards import SHARDS
 
@@ -62,7 +62,7 @@ def check_rows(images, pictures):
     rows = schema.read(images.path / "images.parquet", schema.IMAGES).to_pylist()
     assert [row["row_id"] for row in rows] == list(range(len(pictures)))
     for row, picture in zip(rows, pictures, strict=True):
-        assert row["status"] in heads.STATUSES
+        assert row["status"] in generations.STATUSES
         assert row["bytes"] == len(picture or b"")
         assert row["sha256"] == hashlib.sha256(picture or b"").hexdigest()
         if row["status"] == "ok":

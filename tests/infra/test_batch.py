@@ -6,11 +6,12 @@ import pytest
 
 from infra.batch import ensure_all
 from infra.cluster import Cluster
+from infra.home.sweeps import cell_lines, find_sweep
 from infra.ledger import JobState
 from infra.resources import Resources
-from infra.stage import Cores
-from infra.sweeps import cell_lines, counts, find_sweep
+from infra.run import Cores
 from tests.kit.sweeps import TAU, make_levels, open_sweep, small
+from xclr.sweep.cells import counts
 
 pytestmark = pytest.mark.slow
 LOCAL = Cluster(name="local", stages={"pretrain": Resources(executor="local", threads=1)})

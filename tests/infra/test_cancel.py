@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from infra.cancel import cancel_flow_run, cancel_run, find_run
-from infra.ledger import JobState, find_process
-from infra.runs import cancel_mark, new_record, read_runs, shown_state, write_record
+from infra.home.runs import cancel_mark, new_record, read_runs, shown_state, write_record
+from infra.ledger import JobState
+from infra.processes import find_process
 from infra.stage import ensure
 from tests.kit.polling import until
 from tests.kit.recipes import TINY, tiny

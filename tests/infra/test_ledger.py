@@ -12,21 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.ledger import (
-    UNSEEN_GRACE,
-    Adopt,
-    Attach,
-    Book,
-    Entry,
-    GiveUp,
-    JobState,
-    Ledger,
-    Submit,
-    find_process,
-    process_id,
-    reconcile,
-    this_process,
-)
+from infra.ledger import UNSEEN_GRACE, Adopt, Attach, Book, Entry, GiveUp, JobState, Ledger, Submit, reconcile
+from infra.processes import find_process, process_id, this_process
 from xclr.recipe import RetriesConfig
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,8 +6,9 @@ import pytest
 
 from infra.cluster import Cluster
 from infra.executors.observe import observe
-from infra.ledger import UNSEEN_GRACE, Entry, JobState, now, this_process
+from infra.ledger import UNSEEN_GRACE, Entry, JobState
 from infra.plan import check_budget, plan, plan_sweep
+from infra.processes import now, this_process
 from infra.resources import Resources
 from tests.kit.recipes import CLUSTER, TINY
 from tests.kit.runs import data, open_run
@@ -16,7 +17,8 @@ from xclr.errors import RecipeError
 from xclr.job import RESULT
 from xclr.recipe import Recipe
 from xclr.store import Store, only_writer
-from xclr.sweep import Sweep, layout
+from xclr.sweep.layout import layout
+from xclr.sweep.spec import Sweep
 
 RECIPE = Recipe.model_validate(TINY)
 GPUS = Cluster(name="gpus", stages={"pretrain": Resources(executor="slurm", ranks=8, gpus=8, timeout_min=60)})

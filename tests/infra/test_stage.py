@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infra import ledger
-from infra.ledger import JobState, find_process, processes_of
-from infra.runs import read_runs
+from infra.home.runs import read_runs
+from infra.ledger import JobState
+from infra.processes import find_process, now, processes_of
 from infra.stage import ensure
 from tests.kit.polling import until
 from tests.kit.recipes import ALONE, STEPS, tiny
@@ -18,8 +18,8 @@ from tests.kit.trainings import Training
 from xclr.captions import stages as captions_stages
 from xclr.errors import JobError, StoreError
 from xclr.recipe import Recipe
-from xclr.spool import SPOOL, read_spool
 from xclr.store import MANIFEST
+from xclr.training.spool import SPOOL, read_spool
 
 
 def test_a_job_is_claimed_when_its_cores_are_free_so_that_its_time_is_its_own(home):
@@ -28,7 +28,7 @@ def test_a_job_is_claimed_when_its_cores_are_free_so_that_its_time_is_its_own(ho
         thread = threading.Thread(target=data, args=(run,))
         thread.start()
         until(lambda: run.cores.changed._waiters)
-        freed = ledger.now()
+        freed = now()
     thread.join()
     assert all(entry.claimed >= freed for entry in run.book.read().entries)
     assert len(run.book.read().entries) == 2

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
-from flows.swept import SCORES, Swept
-from infra.ledger import Usage
-from infra.runs import new_record
-from infra.sweeps import CellLine, Standing
+from infra.home.runs import new_record
+from infra.home.swept import SCORES
 from tests.kit.recipes import TINY
+from xclr.artifact import Usage
 from xclr.recipe import Recipe
-from xclr.sweep import Cell, Ref, Sweep
+from xclr.report.sweep import Swept
+from xclr.sweep.cells import CellLine, Standing
+from xclr.sweep.layout import Cell, Ref
+from xclr.sweep.spec import Sweep
 
 TAU = "objective.target_temperature"
 IMAGENET, KNN, GAP = ("imagenet", "val", "top1"), ("knn", "val", "top1"), ("imagenet9", "gap", "gap")

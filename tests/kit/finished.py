@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from infra.ledger import Book, Entry, JobState, now, this_process
-from infra.runs import RunRecord, new_record, write_record
+from infra.home.runs import RunRecord, new_record, write_record
+from infra.ledger import Book, Entry, JobState
+from infra.processes import now, this_process
 from tests.images.pictures import encode
 from tests.kit.recipes import TINY
 from tests.training.home import commit, one_thread, write_vectors
@@ -19,7 +20,8 @@ from xclr.job import FAILURE, Failure
 from xclr.pipeline import KINDS, pipeline
 from xclr.recipe import Recipe
 from xclr.store import Store, write_atomically
-from xclr.sweep import Ref, Sweep, layout
+from xclr.sweep.layout import Ref, layout
+from xclr.sweep.spec import Sweep
 
 COLOURS = ("crimson", "seagreen", "royalblue", "goldenrod")
 OWN = TINY | {

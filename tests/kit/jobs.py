@@ -6,8 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from infra.ledger import Book, Entry, find_process
-from infra.runs import read_runs
+from infra.home.runs import read_runs
+from infra.ledger import Book, Entry
+from infra.processes import find_process
 from tests.kit.polling import until
 from tests.kit.recipes import TINY
 

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 from infra.cluster import Cluster
-from infra.stage import Run
+from infra.run import Run
 from tests.kit.holds import holdable
 from tests.kit.runs import open_run, pretrained
 from tests.kit.sweeps import make_levels, open_sweep
 from xclr.errors import JobError
 from xclr.recipe import Recipe
-from xclr.sweep import Sweep
+from xclr.sweep.spec import Sweep
 
 
 def orchestrate(home: Path, work: Recipe | Sweep, cluster: Cluster) -> subprocess.Popen[bytes]:

@@ -9,10 +9,12 @@ import tempfile
 from pathlib import Path
 
 from infra.cluster import Cluster
+from infra.home.runs import new_record
 from infra.progress import Board
-from infra.runs import new_record
-from infra.stage import Mode, Run, ensure
-from infra.tracking import Tracker, sqlite_uri
+from infra.run import Mode, Run
+from infra.stage import ensure
+from infra.tracking.links import sqlite_uri
+from infra.tracking.tracker import Tracker
 from tests.kit.recipes import CLUSTER, TINY
 from xclr.artifact import Artifact
 from xclr.pipeline import pipeline

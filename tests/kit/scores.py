@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from infra.runs import new_record
+from infra.home.runs import new_record
 from xclr import schema
 from xclr.artifact import Digest, Manifest
 from xclr.evaluation.stages import COMPARISON, ComparisonConfig

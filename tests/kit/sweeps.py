@@ -7,12 +7,13 @@ from pathlib import Path
 
 from infra.batch import Failures, ensure_all
 from infra.cluster import Cluster
-from infra.stage import Run
+from infra.run import Run
 from tests.kit.recipes import CLUSTER, TINY
 from tests.kit.runs import open_run
 from xclr.recipe import Recipe
 from xclr.store import Store
-from xclr.sweep import Layout, Sweep, layout
+from xclr.sweep.layout import SweepPlan, layout
+from xclr.sweep.spec import Sweep
 
 TAU = "objective.target_temperature"
 
@@ -26,7 +27,7 @@ def small(training: dict[str, object] | None = None, **keys: object) -> Sweep:
     )
 
 
-def open_sweep(home: Path, sweep: Sweep, cluster: Cluster = CLUSTER, mode: str = "cached") -> tuple[Run, Layout]:
+def open_sweep(home: Path, sweep: Sweep, cluster: Cluster = CLUSTER, mode: str = "cached") -> tuple[Run, SweepPlan]:
     """A run of a sweep, and what it is to make."""
     swept = layout(sweep, Store(home))
     run = open_run(home, mode, sweep.recipe, cluster)
@@ -34,7 +35,7 @@ def open_sweep(home: Path, sweep: Sweep, cluster: Cluster = CLUSTER, mode: str =
     return run, swept
 
 
-def make_levels(run: Run, swept: Layout, last: str | None = None) -> Failures:
+def make_levels(run: Run, swept: SweepPlan, last: str | None = None) -> Failures:
     """Make the levels up to `last`, by default all, beside each other; why some stages could not be made."""
     names = list(swept.levels)
     names = names[: names.index(last) + 1] if last else names

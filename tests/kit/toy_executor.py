@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from infra.executors.executor import Executor, Submission, folder_of, outcome_of
-from infra.ledger import Entry, JobState, find_process, process_id, processes_of
+from infra.ledger import Entry, JobState
+from infra.processes import find_process, process_id, processes_of
 
 
 class Toy(Executor):

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from infra.cluster import Cluster
-from infra.ledger import Book, Entry, processes_of
-from infra.stage import Run
+from infra.ledger import Book, Entry
+from infra.processes import processes_of
+from infra.run import Run
 from tests.kit.holds import hold, holdable, release
 from tests.kit.orchestrator import orchestrate, train
 from tests.kit.polling import until
@@ -17,8 +18,8 @@ from tests.kit.recipes import CLUSTER
 from tests.kit.runs import begin_with_data, open_run, training_of
 from xclr.artifact import Manifest
 from xclr.recipe import Recipe
-from xclr.spool import SPOOL, read_spool
 from xclr.store import Store
+from xclr.training.spool import SPOOL, read_spool
 
 
 class Training:

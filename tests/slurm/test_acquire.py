@@ -7,11 +7,11 @@ from collections import Counter
 import pyarrow.parquet as pq
 
 from infra.cluster import Cluster
+from infra.home.status import status, view
 from infra.ledger import JobState
 from infra.resources import Resources
 from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
-from infra.status import status, view
 from tests.images.server import serving
 from tests.images.test_acquire import conceptual
 from tests.infra.conftest import TINY, open_run

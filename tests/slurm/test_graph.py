@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 
 from infra.cluster import Cluster
+from infra.home.status import status, view
 from infra.ledger import JobState
 from infra.resources import Resources
 from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
-from infra.status import status, view
 from tests.infra.conftest import TINY, open_run
 from tests.infra.test_stage import until
 from tests.slurm.conftest import slurm

@@ -25,7 +25,7 @@ from xclr.artifact import Digest
 from xclr.captions import stages as captions_stages
 from xclr.graph import stages as graph_stages
 from xclr.recipe import Recipe
-from xclr.spool import SPOOL, read_spool
+from xclr.training.spool import SPOOL, read_spool
 
 
 def test_a_training_runs_as_a_job_whose_traces_lie_beside_its_artifact(cluster, home, monkeypatch):

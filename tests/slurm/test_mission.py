@@ -17,10 +17,10 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from infra.home.runs import read_runs
 from infra.ledger import Book, JobState
-from infra.runs import read_runs
-from tests.benchmarks import trees
 from tests.conftest import Served, serving
+from tests.evaluation.datasets import trees
 from tests.flows.test_deployments import api, flow_run_of
 from tests.flows.worker import Prefect, client_environment, deployed
 from tests.infra.test_stage import until

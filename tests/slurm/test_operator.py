@@ -11,13 +11,13 @@ import yaml
 from mlflow import MlflowClient
 
 from infra.cluster import Cluster
-from infra.costs import costs_of
-from infra.doctor import examine_cluster
+from infra.doctor.cluster import examine_cluster
 from infra.finding import Finding
+from infra.home.costs import costs_of
+from infra.home.runs import read_runs
 from infra.resources import Resources
-from infra.runs import read_runs
 from infra.slurm import queue
-from infra.tracking import sqlite_uri
+from infra.tracking.links import sqlite_uri
 from tests.conftest import command
 from tests.infra.conftest import TINY, open_run
 from tests.infra.test_stage import pretrained, until

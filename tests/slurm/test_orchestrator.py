@@ -22,8 +22,9 @@ from infra.cluster import load_cluster
 from infra.executors.executor import Attempt, Submission, executor_named
 from infra.executors.observe import observe
 from infra.executors.snapshot import freeze
-from infra.ledger import Book, Entry, JobState, now, process_id
-from infra.runs import read_runs, write_record
+from infra.home.runs import read_runs, write_record
+from infra.ledger import Book, Entry, JobState
+from infra.processes import now, process_id
 from infra.slurm import private
 from infra.stage import STAGE, ensure
 from tests.conftest import command, serving

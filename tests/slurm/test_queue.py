@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from infra.executors.executor import executor_of
 from infra.executors.slurm import sight
+from infra.home.status import Job, View, status
 from infra.ledger import Entry, JobState
 from infra.slurm.accounting import cpu_seconds, parse_usage
 from infra.slurm.queue import (
@@ -29,7 +30,6 @@ from infra.slurm.queue import (
 from infra.slurm.submit import (
     clean_environment,
 )
-from infra.status import Job, View, status
 
 pytestmark = pytest.mark.pure
 EXPECTED = {  # every state of man squeue and man sacct, 22.05

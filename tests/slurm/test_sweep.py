@@ -12,14 +12,15 @@ import pytest
 import yaml
 
 from infra.cancel import cancel_run, find_run
+from infra.home.sweeps import cell_lines, find_sweep
 from infra.ledger import Book, JobState
 from infra.slurm import private
-from infra.sweeps import cell_lines, counts, find_sweep
 from tests.conftest import command
 from tests.infra.swept import TAU, make_levels, open_sweep, small
 from tests.infra.test_stage import until
 from tests.slurm.conftest import on_slurm, restarts, slurm
-from xclr.spool import SPOOL
+from xclr.sweep.cells import counts
+from xclr.training.spool import SPOOL
 
 JOB = {"executor": "slurm", "threads": 1, "gpus": 1, "timeout_min": 60}
 

@@ -12,7 +12,7 @@ from tests.training.home import TRAIN, build
 from xclr.errors import DataError
 from xclr.images import PictureFiles
 from xclr.recipe import SimCLRConfig
-from xclr.training import PictureBatches, Place, StreamedBatches, open_batches, train
+from xclr.training import PictureBatches, Rank, StreamedBatches, open_batches, train
 from xclr.training.keyed import epoch_order, windowed_order
 
 CONFIG = TRAIN.model_copy(update={"views": "simclr", "workers": 0, "image_size": 24})
@@ -23,7 +23,7 @@ def opened(home, **changes):
 
 
 def place(rank=0, world=1):
-    return Place(rank, world, torch.device("cpu"))
+    return Rank(rank, world, torch.device("cpu"))
 
 
 def steps(batches, start=0, stop=3, at=None):

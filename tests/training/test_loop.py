@@ -11,11 +11,11 @@ import torch
 from tests.training.home import RECIPE, TRAIN, build, no_progress, training_data
 from xclr.errors import JobError, RecipeError, Stopped
 from xclr.recipe import CLIPConfig, RandomConfig, SimCLRConfig, XCLRConfig
-from xclr.spool import SPOOL, read_spool
 from xclr.training import CHECKPOINT, Checkpoint, Pretrainer, build_backbone, checkpoint, pretrain, train
 from xclr.training import stages as training_stages
 from xclr.training.loop import EXPLODED, SETTLED, Learner, precision_of
-from xclr.training.ranks import Place
+from xclr.training.ranks import Rank
+from xclr.training.spool import SPOOL, read_spool
 from xclr.training.stop import StopFlag
 
 MIDDLE = 3  # steps of the first attempt
@@ -191,7 +191,7 @@ def test_a_gradient_that_is_not_finite_names_its_step_and_the_kept_checkpoint(ho
 
 
 def test_a_gradient_far_above_its_usual_norm_is_an_explosion(home, batches, tmp_path):
-    learner = Learner.of(build(SimCLRConfig(), home.paths), TRAIN, Place.here())
+    learner = Learner.of(build(SimCLRConfig(), home.paths), TRAIN, Rank.here())
     batch, saved = batches.batch(0, 0, 1), Checkpoint(tmp_path / "step-000000007.pt", 7)
     for step in range(SETTLED):
         learner.step(batch, 0.0, step, saved)

@@ -27,7 +27,7 @@ from xclr.recipe import (
     XCLRConfig,
 )
 from xclr.training import Materials, build_objective
-from xclr.training.objectives import spread_report
+from xclr.training.objectives.report import spread_report
 
 FEATURES, TAU = 12, 0.2
 CONFIGS = {

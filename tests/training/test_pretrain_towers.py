@@ -8,10 +8,10 @@ import torch
 from tests.training.home import RECIPE, TRAIN, no_progress, training_data
 from xclr.errors import StoreError
 from xclr.recipe import CLIPConfig, CLOOBConfig, CWCLConfig, SoftCLIPConfig, TargetGraph, XCLRConfig
-from xclr.spool import SPOOL
 from xclr.training import CHECKPOINT, checkpoint, pretrain
 from xclr.training import stages as training_stages
-from xclr.training.objectives import scratch_text
+from xclr.training.objectives.towers import scratch_text
+from xclr.training.spool import SPOOL
 from xclr.training.words import FIRST, WORDS, Vocabulary, vocabulary
 
 CONFIGS = {

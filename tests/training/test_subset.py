@@ -13,7 +13,7 @@ from tests.training.home import RECIPE, TRAIN, no_progress, training_data
 from xclr.errors import DataError
 from xclr.images import usable_rows
 from xclr.recipe import RandomConfig, SimCLRConfig, TrainConfig
-from xclr.training import Place, open_batches, pretrain
+from xclr.training import Rank, open_batches, pretrain
 from xclr.training import stages as training_stages
 from xclr.training.batches import training_rows
 from xclr.training.subset import nested, told
@@ -101,7 +101,7 @@ def test_batches_hold_the_shares_rows_and_all_of_them_at_1(home, views):
 def test_the_ranks_of_any_world_share_the_batches_of_one(home, views):
     def epoch(rank, world):
         batches = opened(home, views=views, fraction=0.5)
-        place = Place(rank, world, torch.device("cpu"))
+        place = Rank(rank, world, torch.device("cpu"))
         return [batch.rows for batch in batches.stream(0, batches.steps_per_epoch, place)]
 
     alone = epoch(0, 1)

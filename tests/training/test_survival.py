@@ -10,11 +10,11 @@ from tests.kit.ranks import Pause, Ranks, after_step
 from tests.training.home import RECIPE, TRAIN, training_data
 from xclr.job import FAILURE, RESULT, Failure
 from xclr.recipe import TargetGraph, XCLRConfig
-from xclr.spool import SPOOL, read_spool
 from xclr.training import checkpoint
 from xclr.training import stages as training_stages
 from xclr.training.loop import Learner
 from xclr.training.ranks import Boundary
+from xclr.training.spool import SPOOL, read_spool
 
 pytestmark = pytest.mark.slow
 CONFIG = TRAIN.model_copy(update={"epochs": 3, "checkpoint_every": 4})

@@ -10,10 +10,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from xclr.captions.source import SYNSET
-from xclr.datafiles import ARCHIVES, HELD_OUT, TRAIN, located
+from xclr.captions.source import ARCHIVES, located, require
 from xclr.errors import DataError
+from xclr.files import HELD_OUT, TRAIN
 from xclr.recipe import DataConfig
+from xclr.synsets import SYNSET
 
 CLASSES = 1000  # of the challenge; the devkit's later ids are inner nodes of WordNet
 META, TRUTH = "data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt"  # in the devkit
@@ -99,3 +100,11 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
             yield tar
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read as a tar: {error}", "fetch it again") from error
+
+
+def archives(data: DataConfig) -> tuple[Path, ...]:
+    """ImageNet's official tars of train and val; none where the folders are there instead."""
+    root = located(data)
+    if not (root / ARCHIVES[0]).exists() or (root / TRAIN).is_dir():
+        return ()
+    return tuple(require(root / name, "imagenet") for name in ARCHIVES[:2])

@@ -16,7 +16,7 @@ import httpx
 from xclr import __version__
 from xclr.address import BlockedError, CheckedBackend, LookupFailedError
 from xclr.artifact import sha256_file
-from xclr.datafiles import fetched
+from xclr.captions.source import fetched
 from xclr.errors import DataError
 from xclr.recipe import DataConfig, host_of
 from xclr.store import write_atomically

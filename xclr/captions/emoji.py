@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 
 from xclr.captions.source import Records
 from xclr.captions.text import key, normalise, share
-from xclr.datafiles import EMOJI_FILES, Picture
-from xclr.recipe import DataConfig
+from xclr.files import Picture
+from xclr.recipe import RECIPES, DataConfig
+
+EMOJI_FILES = tuple(RECIPES / "data" / f"emoji48-{part}.parquet" for part in ("permissive", "openmoji"))
 
 HELD_OUT_VENDOR = "openmoji"
 HELD_OUT_CONCEPTS = 0.15  # share of the concepts never trained on

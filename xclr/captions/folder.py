@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
-from xclr.captions.source import Records
+from xclr.captions.source import Records, located, remedy_of, require
 from xclr.captions.table import HELD_OUT_PICTURES
 from xclr.captions.text import key, normalise, share
-from xclr.datafiles import TRAIN, Picture, listing, located, split_folders
+from xclr.errors import DataError
+from xclr.files import HELD_OUT, SUFFIXES, TRAIN, Picture, is_text
 from xclr.recipe import DataConfig
 
 
@@ -42,3 +46,62 @@ def _split(part: str | None, name: str) -> str:
     if part is not None:
         return "train" if part == TRAIN else "pictures"
     return "pictures" if share("picture", name) < HELD_OUT_PICTURES else "train"
+
+
+def listing(data: DataConfig) -> list[str]:
+    """The pictures of a folder source as sorted relative names; with a limit those whose share comes first.
+
+    Raises DataError when the folder has no class folders or no pictures.
+    """
+    root = located(data)
+    if data.source == "imagenet":
+        names = [f"{part}/{name}" for part in (TRAIN, HELD_OUT[0]) for name in _of_classes(root / part, "imagenet")]
+    elif parts := split_folders(root):
+        names = [f"{part}/{name}" for part in parts for name in _of_classes(root / part, "folder")]
+    else:
+        names = _of_classes(root, "folder")
+    if broken := [name for name in names if not is_text(name)]:
+        raise DataError(f"{root}: {len(broken)} file names are not UTF-8, first {broken[0]!r}", "rename these files")
+    return sorted(drawn(names, data.limit))
+
+
+def drawn(names: list[str], limit: int | None) -> list[str]:
+    """So many names, all for None, whose share comes first: which ones depends on each name alone."""
+    if limit is None or limit >= len(names):
+        return names
+    return sorted(names, key=lambda name: hashlib.blake2b(os.fsencode(name), digest_size=8).digest())[:limit]
+
+
+def split_folders(root: Path) -> list[str]:
+    """The names of the splits where the folders of `root` are train and val or test, which hold the classes."""
+    names = _folders(root)
+    splits = len(names) > 1 and TRAIN in names and set(names) <= {TRAIN, *HELD_OUT}
+    return names if splits and all(_folders(root / name) for name in names) else []
+
+
+def _of_classes(root: Path, source: str) -> list[str]:
+    """Pictures below the class folders of `root`, as names relative to it; raises DataError when there are none."""
+    classes = _folders(require(root, source))
+    if not classes:
+        raise DataError(
+            f"{root} has no class folders", remedy_of(source, "put the pictures of each class into a folder")
+        )
+    names = [f"{each}/{name}" for each in classes for name in _pictures(root / each)]
+    if not names:
+        endings = ", ".join(sorted(SUFFIXES))
+        raise DataError(f"the class folders of {root} hold no pictures", f"pictures are files that end in {endings}")
+    return names
+
+
+def _pictures(folder: Path) -> Iterator[str]:
+    for here, folders, files in os.walk(folder):  # which does not follow links to folders
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(here).relative_to(folder)
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield (below / name).as_posix()
+
+
+def _folders(root: Path) -> list[str]:
+    with os.scandir(root) as entries:
+        return sorted(each.name for each in entries if each.is_dir() and not each.name.startswith("."))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from xclr.benchmarks.imagenet import first_name, synset_names
 from xclr.captions import archives
-from xclr.captions.source import Class, Records
+from xclr.captions.archives import archives as archived
+from xclr.captions.folder import drawn, listing
+from xclr.captions.source import Class, Records, located
 from xclr.captions.text import key, normalise
-from xclr.datafiles import SYNSETS, TRAIN, drawn, listing, located
-from xclr.datafiles import archives as archived
 from xclr.errors import DataError
+from xclr.files import TRAIN
 from xclr.recipe import DataConfig
+from xclr.synsets import SYNSETS, first_name, synset_names
 
 ALL = 1_331_167  # pictures of train and val
 

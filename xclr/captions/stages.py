@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xclr import datafiles
 from xclr.artifact import Manifest
+from xclr.captions import sources
 from xclr.errors import DataError
 from xclr.recipe import Config, DataConfig, Recipe
 from xclr.stage import Kind, Stage
@@ -63,15 +63,15 @@ KINDS = (CAPTIONS,)
 
 def captions(recipe: Recipe, store: Store) -> Stage[CaptionsConfig]:
     """Read, normalise and deduplicate the captions; raises DataError when the data cannot be what the recipe says."""
-    datafiles.check(recipe.data)
+    sources.check(recipe.data)
     data = recipe.data.for_captions
-    names = datafiles.captions_listing(data)
+    names = sources.captions_listing(data)
     return Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=hash_files(data, store, names)))
 
 
 def hash_files(data: DataConfig, store: Store, listing: str | None) -> tuple[str, ...]:
     """Contents of the source's tables, and the hash of its listing of other files where it has one."""
-    hashes = tuple(store.content_hash(path) for path in datafiles.source_files(data))
+    hashes = tuple(store.content_hash(path) for path in sources.source_files(data))
     return hashes if listing is None else (*hashes, listing)
 
 

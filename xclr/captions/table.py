@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
-from xclr import tablefile
-from xclr.captions.source import Records
+from xclr.captions import tablefile
+from xclr.captions.source import Records, located
+from xclr.captions.tablefile import Table
 from xclr.captions.text import CaptionCheck, described, key, share
-from xclr.datafiles import Picture, located, reference, references, table_of
 from xclr.errors import DataError
+from xclr.files import Picture, is_text, is_url, stamp_of
 from xclr.recipe import DataConfig
-from xclr.tablefile import Table
+
+SHOWN = 3  # missing files named in a message
 
 HELD_OUT_PICTURES = 0.10
 KEY_BYTES = 16
@@ -29,7 +34,7 @@ def captions(data: DataConfig) -> Records:
         value = dict(zip(columns, values, strict=True))
         name = key("table", _text(value["id"], ROW_ID, table) or "" if "id" in value else str(row))
         keys += name
-        picture = reference(value.get("image"), folder, lambda place=place: f"{table.path}: {table.where([place])}")  # type: ignore[misc]
+        picture = picture_path(value.get("image"), folder, lambda place=place: f"{table.path}: {table.where([place])}")  # type: ignore[misc]
         yield {
             "key": name,
             "caption": check.caption(place, value["caption"]),
@@ -47,7 +52,7 @@ def captions(data: DataConfig) -> Records:
 
 def pictures(data: DataConfig) -> Iterator[Picture]:
     """The pictures in the order of `captions`, streamed."""
-    return (picture for _, picture in references(data, table_of(data)))
+    return (picture for _, picture in picture_paths(data, table_of(data)))
 
 
 def size(data: DataConfig) -> int:
@@ -115,3 +120,62 @@ def _check_unique(data: DataConfig, table: Table, keys: bytearray) -> None:
 
 def _split(name: bytes) -> str:
     return "pictures" if share("picture", name.hex()) < HELD_OUT_PICTURES else "train"
+
+
+def table_of(data: DataConfig) -> Table:
+    """The opened table of a data source; raises DataError for columns that are not there or of no use."""
+    table = tablefile.open_table(located(data))
+    for field in ("caption_column", "image_column", "label_column"):
+        column = getattr(data, field)
+        if column is not None and column not in table.types:
+            raise DataError(
+                f"{table.path} has no column {column!r}",
+                f"set data.{field} to one of: " + ", ".join(name for name in table.types if name.strip()),
+            )
+    for column, holds in ((data.caption_column, "text"), (data.image_column, "the pictures' bytes, paths or URLs")):
+        if table.types[column] not in {"text", "bytes"}:
+            raise DataError(f"{table.path}: column {column!r} holds {table.types[column]}", f"it must hold {holds}")
+    return table
+
+
+def picture_paths(data: DataConfig, table: Table) -> Iterator[tuple[int, Picture]]:
+    """The place of each row and its picture, streamed; raises DataError for a value that is none of the four."""
+    folder = table.path.absolute().parent
+    for place, (value,) in tablefile.rows(table, [data.image_column], data.limit):
+        yield place, picture_path(value, folder, lambda place=place: f"{table.path}: {table.where([place])}")  # type: ignore[misc]
+
+
+def picture_path(value: object, folder: Path, where: Callable[[], str]) -> Picture:
+    """A table's value as a picture: bytes, or text that is an address or a path starting at `folder`."""
+    if value is None or isinstance(value, bytes):
+        return value
+    if not isinstance(value, str) or not is_text(value):
+        raise DataError(
+            f"{where()}: the picture is {value!r}, not text", "give a path that starts at the table, a URL, or null"
+        )
+    text = value.strip()
+    if not text:
+        return None
+    return text if is_url(text) else folder / text
+
+
+def hash_pictures(data: DataConfig, table: Table) -> str | None:
+    """Hash the files that a table names, or say which are not there."""
+    missing: list[tuple[int, Path]] = []
+    found, files, names = hashlib.sha256(), 0, table.path.absolute().parent
+    for place, picture in picture_paths(data, table):
+        if isinstance(picture, Path):
+            files += 1
+            entry = stamp_of(os.path.relpath(picture, names), picture)
+            if entry is None:
+                missing.append((place, picture))
+            else:
+                found.update(entry)
+    if missing:
+        first = "; ".join(f"{table.where([place])}: {path}" for place, path in missing[:SHOWN])
+        raise DataError(
+            f"{table.path}: {len(missing)} of {files} picture files are not there ({first}"
+            + ("; ...)" if len(missing) > SHOWN else ")"),
+            f"paths in column {data.image_column!r} start at {names}; addresses start with http:// or https://",
+        )
+    return found.hexdigest() if files else None

@@ -6,8 +6,8 @@ import hashlib
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from xclr.datafiles import is_text
 from xclr.errors import DataError
+from xclr.files import is_text
 
 
 def normalise(caption: str) -> str:

@@ -9,10 +9,11 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from xclr.captions.source import Records
+from xclr.captions.archives import archives
+from xclr.captions.source import GET, Records, located
 from xclr.captions.text import key, normalise
-from xclr.datafiles import GET, SUFFIXES, located, tars
 from xclr.errors import DataError
+from xclr.files import SUFFIXES
 from xclr.recipe import DataConfig
 
 SHOWN = 5  # samples of no use named in the stats
@@ -114,3 +115,19 @@ def _caption(files: dict[str, Member], about: dict[str, Any]) -> str:
 
 def _picture(files: dict[str, Member]) -> Member | None:
     return next((each for ending, each in files.items() if f".{ending}" in SUFFIXES), None)
+
+
+def tars(data: DataConfig) -> tuple[Path, ...]:
+    """The tars that a source's pictures lie in, sorted: of wds all, of imagenet those of train and val if it has them.
+
+    Raises DataError for a folder without tars.
+    """
+    if data.source == "imagenet":
+        return archives(data)
+    if data.source != "wds":
+        return ()
+    root = located(data)
+    found = sorted(root.rglob("*.tar")) if root.is_dir() else [root]
+    if not found:
+        raise DataError(f"{root} has no tars", GET["wds"])
+    return tuple(found)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from xclr.artifact import Artifact
-from xclr.benchmarks import READERS, Tree, write
 from xclr.errors import DataError
+from xclr.evaluation.datasets import READERS, Tree, write
 from xclr.evaluation.stages import BenchmarkConfig, BenchmarkFeaturesConfig
 from xclr.stage import Produced, Progress, Stage
 

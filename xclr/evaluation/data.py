@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xclr import schema
-from xclr.benchmarks import MAPPING
 from xclr.errors import DataError
+from xclr.evaluation.datasets import MAPPING
 from xclr.evaluation.heads import LinearHead
 from xclr.evaluation.score import Score
 

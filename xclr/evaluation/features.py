@@ -14,11 +14,11 @@ import torch
 from numpy.lib.format import open_memmap
 
 from xclr import schema, shards
-from xclr.benchmarks import BORDER, Tree
 from xclr.evaluation.benchmark import place_of
 from xclr.evaluation.data import ROWS, VECTORS
-from xclr.evaluation.network import Network, open_network
-from xclr.evaluation.pictures import batches, normalised
+from xclr.evaluation.datasets import BORDER, Tree
+from xclr.evaluation.networks.network import Network, open_network
+from xclr.evaluation.networks.pictures import batches, normalised
 from xclr.evaluation.stages import BenchmarkFeaturesConfig, FeaturesConfig
 from xclr.graph.embed import part_of
 from xclr.images import PictureFiles, usable_rows
@@ -48,7 +48,7 @@ def run(stage: Featured, out: Path, progress: Progress) -> Produced:
     network = open_network(stage.inputs["checkpoint"]) if missing else None
     for shard in missing:
         assert network is not None
-        place = shards.Place(out, shard, size)
+        place = shards.Shard(out, shard, size)
         _make(place, pictures, network, part_of(progress, min(total, shard * size), total))
     width = _join(out, number, total)
     np.save(out / ROWS, pictures.rows)
@@ -57,7 +57,7 @@ def run(stage: Featured, out: Path, progress: Progress) -> Produced:
 
 def run_shard(stage: Featured, out: Path, shard: int, progress: Progress) -> None:
     """Make one shard, for `run` to find."""
-    place = shards.Place(out, shard, stage.config.shard)
+    place = shards.Shard(out, shard, stage.config.shard)
     _make(place, pictures_of(stage), open_network(stage.inputs["checkpoint"]), progress)
 
 
@@ -82,7 +82,7 @@ def pictures_of(stage: Featured) -> Pictures:
 
 
 @torch.inference_mode()
-def _make(place: shards.Place, pictures: Pictures, network: Network, progress: Progress) -> None:
+def _make(place: shards.Shard, pictures: Pictures, network: Network, progress: Progress) -> None:
     """Pass a shard's pictures through the backbone."""
     first = place.shard * place.size
     count = max(0, min(len(pictures.rows) - first, place.size))

@@ -14,23 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xclr.artifact import Artifact
-from xclr.benchmarks import Tree
 from xclr.errors import DataError
 from xclr.evaluation.benchmark import place_of
 from xclr.evaluation.data import ROWS, VECTORS, Answers, Features, Ints, Labels, SuiteResult, load_labels, predictions
-from xclr.evaluation.linear import TOP, accuracies
-from xclr.evaluation.pictures import batches, normalised, preparation_of
-from xclr.evaluation.probed import labelled
+from xclr.evaluation.datasets import Tree
+from xclr.evaluation.networks.pictures import batches, normalised, preparation_of
 from xclr.evaluation.stages import BenchmarkFeaturesConfig, FinetuneStageConfig, SuiteConfig
+from xclr.evaluation.suites.linear import TOP, accuracies
+from xclr.evaluation.suites.probed import labelled
 from xclr.graph.embed import part_of
 from xclr.images import EncodedPictures
 from xclr.objective import gather_rows
 from xclr.recipe import TrainConfig
-from xclr.spool import SPOOL
 from xclr.stage import Produced, Progress, Stage
 from xclr.store import Store
-from xclr.training import CHECKPOINT, Outcome, Place, Pretrainer, StreamedBatches, build_backbone, fit, precision_of
+from xclr.training import CHECKPOINT, Outcome, Pretrainer, Rank, StreamedBatches, build_backbone, fit, precision_of
 from xclr.training.model import memory_format
+from xclr.training.spool import SPOOL
 from xclr.training.stages import PretrainConfig
 
 TRAIN, VAL = "train", "val"
@@ -101,10 +101,10 @@ def run(stage: Stage[FinetuneStageConfig], out: Path, progress: Progress) -> Pro
     held_out = TreePictures.of_split(tree, labels, VAL)
     model = with_classifier(inputs["checkpoint"], train, labels, config.seed)
     steps = train.epochs * shown.steps_per_epoch
-    total = steps + -(-share_of(len(held_out.rows), Place.here())[1] // BATCH)
+    total = steps + -(-share_of(len(held_out.rows), Rank.here())[1] // BATCH)
     stats = fit(train, shown, model, out, part_of(progress, 0, total))
     logits = logits_of(model, held_out, train, part_of(progress, steps, total))
-    if Place.here().rank == 0:
+    if Rank.here().rank == 0:
         np.save(out / ROWS, held_out.rows)
         np.save(out / VECTORS, logits)
     return Produced((ROWS, VECTORS, SPOOL), {**stats, "rows": len(held_out.rows)}, scratch=("checkpoints",))
@@ -145,7 +145,7 @@ def logits_of(
 
     Each rank looks at its share, and all get the whole.
     """
-    place, how = Place.here(), preparation_of(train)
+    place, how = Rank.here(), preparation_of(train)
     positions, share = share_of(len(pictures.rows), place)
     seen = batches(
         lambda index: pictures.encoded(positions[index]),
@@ -168,7 +168,7 @@ def logits_of(
     return np.asarray(gather_rows(found)[: len(pictures.rows)].cpu())
 
 
-def share_of(count: int, place: Place) -> tuple[range, int]:
+def share_of(count: int, place: Rank) -> tuple[range, int]:
     """The positions of `count` that a rank looks at, and how many those of one rank are at most."""
     share = -(-count // place.world)
     return range(count)[place.rank * share : (place.rank + 1) * share], share

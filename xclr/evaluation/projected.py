@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 
 from xclr.artifact import Artifact
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged, of_split
-from xclr.evaluation.retrieval import SAMPLE
+from xclr.evaluation.networks.towers import PairTowers, load_towers
 from xclr.evaluation.stages import SuiteConfig
-from xclr.evaluation.towers import PairTowers, load_towers
-from xclr.evaluation.zero_shot import class_vectors, curated, prompts_of
+from xclr.evaluation.suites.retrieval import SAMPLE
+from xclr.evaluation.suites.zero_shot import class_vectors, curated, prompts_of
 from xclr.graph import SentenceEncoder
 from xclr.graph.embed import representatives
 from xclr.recipe import PairsConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from xclr.evaluation.backbones import load_reference
+from xclr.evaluation.networks.elsewhere import load_reference
 from xclr.evaluation.stages import ReferenceConfig
 from xclr.stage import Produced, Progress, Stage
 from xclr.training import CHECKPOINT

@@ -37,7 +37,7 @@ class Judged:
     right: Bools
 
 
-class Pairs(NamedTuple):
+class PairedItems(NamedTuple):
     """What two sides made of the same items: right_a and right_b bool [n].
 
     `alone` rows had one side only, `differing` rows other targets on either side; neither are among the n.
@@ -81,12 +81,12 @@ class Distance:
         return {name: value for name, value in asdict(self).items() if name != "note"}
 
 
-def paired(a: Judged, b: Judged) -> Pairs:
+def paired(a: Judged, b: Judged) -> PairedItems:
     """Join two sides by row, sorted by it; the order of a row's targets does not matter."""
     _, at, bt = np.intersect1d(a.rows, b.rows, return_indices=True)
     same = _equal(a.targets.take(pa.array(at)), b.targets.take(pa.array(bt)))
     alone = len(a.rows) + len(b.rows) - 2 * len(at)
-    return Pairs(a.right[at][same], b.right[bt][same], alone, int(np.count_nonzero(~same)))
+    return PairedItems(a.right[at][same], b.right[bt][same], alone, int(np.count_nonzero(~same)))
 
 
 def _equal(a: pa.Array[Any], b: pa.Array[Any]) -> Bools:
@@ -198,7 +198,7 @@ def _of_split(table: pa.Table, split: str) -> Judged:
     return Judged(table["row_id"].to_numpy(), table["target"].combine_chunks(), right)
 
 
-def _of_pairs(found: Distance, pairs: Pairs) -> Distance:
+def _of_pairs(found: Distance, pairs: PairedItems) -> Distance:
     where, n = f"{found.suite} {found.split}", len(pairs.right_a)
     if not n or pairs.differing > n:  # chance makes some targets of other pictures equal
         return replace(found, note=f"{where}: no interval, the two judged other pictures")

@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from xclr import benchmarks, datafiles
+from xclr import files
 from xclr.artifact import Artifact
 from xclr.captions.stages import has_labels
 from xclr.errors import RecipeError
+from xclr.evaluation.datasets import listing
+from xclr.graph.textmodel import locate
 from xclr.recipe import (
     RUNTIME,
     SUITES,
@@ -30,7 +32,6 @@ from xclr.recipe import (
 )
 from xclr.stage import Kind, Origin, Pieces, Plan, Stage
 from xclr.store import Store
-from xclr.textmodel import locate
 from xclr.training.stages import Network
 
 OWN_TRAINING: frozenset[SuiteName] = frozenset({"finetune"})  # not for networks from elsewhere
@@ -132,7 +133,7 @@ def describe(config: ReferenceConfig) -> Origin:
 REFERENCE = Kind(
     "reference", ReferenceConfig, code=1, run="xclr.evaluation.reference", step="evaluate", network=describe
 )
-EXPORT = Kind("export", ExportConfig, code=1, run="xclr.evaluation.export", step="evaluate")
+EXPORT = Kind("export", ExportConfig, code=1, run="xclr.evaluation.export.write", step="evaluate")
 BENCHMARK = Kind(
     "benchmark",
     BenchmarkConfig,
@@ -204,7 +205,7 @@ def roots(recipe: Recipe) -> dict[Dataset, Path]:
     """Where the data sets of the suites lie; ImageNet's is that of the recipe where it trains on the folders."""
     found: dict[Dataset, Path] = {name: root.absolute() for name, root in recipe.evaluate.roots.items()}
     path = recipe.data.path
-    if recipe.data.source == "imagenet" and path is not None and (path / datafiles.TRAIN).is_dir():
+    if recipe.data.source == "imagenet" and path is not None and (path / files.TRAIN).is_dir():
         found.setdefault("imagenet", path.absolute())
     return found
 
@@ -295,7 +296,7 @@ def benchmark(recipe: Recipe, dataset: Dataset, export: Artifact | None) -> Stag
         return Stage(BENCHMARK, f"benchmark {dataset}", BenchmarkConfig(dataset=dataset), {"export": export})
     if root is None:
         raise RecipeError(f"evaluate.roots.{dataset} is not set", "say where it lies, or leave its suites out")
-    config = BenchmarkConfig(dataset=dataset, listing=benchmarks.listing(dataset, root), root=root)
+    config = BenchmarkConfig(dataset=dataset, listing=listing(dataset, root), root=root)
     return Stage(BENCHMARK, f"benchmark {dataset}", config)
 
 

@@ -30,7 +30,7 @@ SuiteFunction = Callable[[Features, Labels, SuiteConfig], SuiteResult]
 def function_of(name: SuiteName) -> SuiteFunction:
     """The suite's function: NAME_suite of the file of its name, imported when it is asked for."""
     module = name.replace("-", "_")
-    found: SuiteFunction = getattr(importlib.import_module(f"xclr.evaluation.{module}"), f"{module}_suite")
+    found: SuiteFunction = getattr(importlib.import_module(f"xclr.evaluation.suites.{module}"), f"{module}_suite")
     return found
 
 

@@ -33,7 +33,7 @@ Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
 
 
-class Layout(NamedTuple):
+class Cells(NamedTuple):
     """Captions in the order of their cells, and who looks into which."""
 
     order: Ints  # [n]
@@ -114,7 +114,7 @@ def _nearness(vectors: Halves, centres: Floats) -> Iterator[tuple[slice, Floats]
         yield at, (sims / sims.amax(1, keepdim=True).clamp_min(LEAST)).numpy()
 
 
-def _layout(vectors: Halves, centres: Floats, reach: float) -> Layout:
+def _layout(vectors: Halves, centres: Floats, reach: float) -> Cells:
     """Order captions by cell, and tell for each cell who looks into it."""
     cells, pairs = np.empty(len(vectors), np.int64), []
     for at, near in _nearness(vectors, centres):
@@ -129,12 +129,12 @@ def _layout(vectors: Halves, centres: Floats, reach: float) -> Layout:
     looks = np.sort(places[rows] * len(centres) + into)
     rows, into = np.divmod(looks, len(centres))
     by_cell, numbers = np.argsort(into, kind="stable"), np.arange(len(centres) + 1)
-    return Layout(
+    return Cells(
         order, np.searchsorted(cells[order], numbers), rows[by_cell], np.searchsorted(into[by_cell], numbers), looks
     )
 
 
-def _tiles(layout: Layout, progress: Progress) -> Iterator[tuple[torch.Tensor, slice]]:
+def _tiles(layout: Cells, progress: Progress) -> Iterator[tuple[torch.Tensor, slice]]:
     """Each cell, and all captions that look into it."""
     cells = len(layout.begins) - 1
     for cell in range(cells):
@@ -144,7 +144,7 @@ def _tiles(layout: Layout, progress: Progress) -> Iterator[tuple[torch.Tensor, s
         progress(cell + 1, cells)
 
 
-def _once(layout: Layout) -> Once:
+def _once(layout: Cells) -> Once:
     """A pair of which both look into the other's cell counts where the first one looks into the second's."""
     number = len(layout.begins) - 1
     cells = np.repeat(np.arange(number), np.diff(layout.begins))

@@ -40,7 +40,7 @@ def run(stage: Stage[EmbeddingsConfig], out: Path, progress: Progress) -> Produc
     number = -(-len(firsts) // size)
     for shard in shards.missing(out, number):
         done = min(shard * size, len(firsts))
-        _encode_shard(captions, firsts, encoder, shards.Place(out, shard, size), part_of(progress, done, len(firsts)))
+        _encode_shard(captions, firsts, encoder, shards.Shard(out, shard, size), part_of(progress, done, len(firsts)))
     vectors = open_memmap(out / "vectors.npy", mode="w+", dtype=np.float16, shape=(captions.num_rows, encoder.dim))
     for shard in range(number):
         vectors[firsts[shard * size : (shard + 1) * size]] = np.load(shards.folder(out, shard) / "vectors.npy")
@@ -59,7 +59,7 @@ def run(stage: Stage[EmbeddingsConfig], out: Path, progress: Progress) -> Produc
 def run_shard(stage: Stage[EmbeddingsConfig], out: Path, shard: int, progress: Progress) -> None:
     """Encode one shard of the distinct captions, for `run` to find."""
     captions = read_captions(stage.inputs["captions"].path / "captions.parquet", NEEDED)
-    place = shards.Place(out, shard, stage.config.shard)
+    place = shards.Shard(out, shard, stage.config.shard)
     _encode_shard(captions, distinct(captions), _encoder(stage.config), place, progress)
 
 
@@ -139,7 +139,7 @@ def _encoded(
 
 
 def _encode_shard(
-    captions: pa.Table, firsts: RowIds, encoder: Encoder, place: shards.Place, progress: Progress
+    captions: pa.Table, firsts: RowIds, encoder: Encoder, place: shards.Shard, progress: Progress
 ) -> None:
     rows = firsts[place.shard * place.size : (place.shard + 1) * place.size]
     vectors = np.empty((len(rows), encoder.dim), dtype=np.float16)

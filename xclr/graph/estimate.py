@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xclr.graph.textmodel import locate
 from xclr.recipe import DataConfig, Recipe
 from xclr.shards import pairs, parts
 from xclr.stage import Estimate, Stage
 from xclr.store import Store
-from xclr.textmodel import locate
 
 if TYPE_CHECKING:  # whose kinds name these functions
     from xclr.graph.stages import EmbeddingsConfig, GraphKnnConfig

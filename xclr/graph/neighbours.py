@@ -112,7 +112,7 @@ def _compare(out: Path, shard: int, nodes: _Nodes, config: GraphKnnConfig, progr
     else:
         both = nodes.vectors(own, other)
         sides = list(cross_join(both, rows, config.k, block=config.block, cutoff=config.cutoff, progress=tiles))
-    with shards.writing(shards.Place(out, shard, size)) as folder:
+    with shards.writing(shards.Shard(out, shard, size)) as folder:
         for name, side in zip(SIDES, sides, strict=False):
             _pack(folder / f"{name}.npz", side)
 

@@ -96,7 +96,7 @@ class SameClass(_ByBlock):
     @classmethod
     def open(cls, captions: Path) -> SameClass:
         """Read the labels of captions.parquet; raises DataError when it has none."""
-        labels = read_labels(captions)
+        labels = class_of_row(captions)
         if (labels < 0).all():
             raise DataError("these data have no classes", "set data.label_column, or choose another graph")
         return cls(labels)
@@ -151,7 +151,7 @@ class ClassGraph(_ByBlock):
     def open(cls, graph: Path, captions: Path) -> ClassGraph:
         """Read graph_class.parquet and the labels of captions.parquet; raises DataError when they do not fit."""
         edges = schema.read(graph, schema.GRAPH_CLASS)
-        labels = read_labels(captions)
+        labels = class_of_row(captions)
         classes = int(edges["src"].to_numpy().max(initial=-1)) + 1
         if edges.num_rows != classes**2 or int(labels.max()) >= classes:
             raise DataError(
@@ -217,7 +217,7 @@ def _distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(values), torch.from_numpy(places)
 
 
-def read_labels(captions: Path) -> Tensor:
+def class_of_row(captions: Path) -> Tensor:
     """Class of each row of captions.parquet, -1 where there is none: int64 [n]."""
     return torch.from_numpy(read_captions(captions)["label"].fill_null(-1).to_numpy().astype(np.int64))
 

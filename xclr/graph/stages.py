@@ -9,11 +9,11 @@ from pydantic import Field
 
 from xclr.artifact import Artifact, Manifest
 from xclr.graph import estimate
+from xclr.graph.textmodel import locate
 from xclr.recipe import RUNTIME, Config, Precision, Recipe, TargetGraph
 from xclr.shards import pairs, parts
 from xclr.stage import Kind, Pieces, Stage
 from xclr.store import Store
-from xclr.textmodel import locate
 
 CLASS_GRAPHS = frozenset({"class_captions", "wordnet", "random_class"})  # similarities of all pairs of classes
 
@@ -110,7 +110,7 @@ GRAPH = Kind(
     shown=("graph_knn.parquet",),
     estimate=estimate.graph,
 )
-GRAPH_REPORT = Kind("graph_report", ReportConfig, code=1, run="xclr.graph.report", step="graph", shown=("graph.html",))
+GRAPH_REPORT = Kind("graph_report", ReportConfig, code=1, run="xclr.report.graph", step="graph", shown=("graph.html",))
 CLASS_GRAPH = Kind("class_graph", ClassGraphConfig, code=2, run="xclr.graph.classes", step="graph")
 KINDS = (EMBEDDINGS, GRAPH, GRAPH_REPORT, CLASS_GRAPH)
 

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from xclr.captions import SOURCES
-from xclr.datafiles import Inside, Picture
 from xclr.errors import DataError
+from xclr.files import Inside, Picture
 from xclr.images.stages import ImagesConfig
 from xclr.stage import Stage
 

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
 
-from xclr.datafiles import Inside, Picture
 from xclr.errors import DataError
+from xclr.files import Inside, Picture
 from xclr.images.outcome import Limits, Outcome, Start
 from xclr.images.workers import Workers
 

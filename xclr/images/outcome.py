@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from xclr.picture import Judged
+from xclr.images.picture import Judged
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from xclr import heads, schema, shards
+from xclr import schema, shards
 from xclr.errors import DataError
+from xclr.images import generations
 from xclr.images.given import Work, columns, pictures, tars
 from xclr.images.obtain import Breaker, obtain
 from xclr.images.outcome import Limits, Outcome
@@ -105,7 +106,7 @@ def _make(stage: Stage[ImagesConfig], out: Path, numbers: Sequence[int], told: T
             (int(row), text, each) for row, (text,), each in zip(rows, texts, watched, strict=True)
         )
         for shard in numbers:
-            place = shards.Place(out, shard, work.size)
+            place = shards.Shard(out, shard, work.size)
             with shards.writing(place) as folder:
                 _pack(folder, work.first + shard, islice(samples, len(work.piece(shard))))
         next(samples, None)  # there is none, or an error
@@ -174,22 +175,22 @@ class Count(NamedTuple):
     @classmethod
     def none(cls, total: int, size: int) -> Count:
         """Nothing counted yet."""
-        return cls(size, np.zeros((-(-total // size), len(heads.STATUSES)), dtype=np.int64))
+        return cls(size, np.zeros((-(-total // size), len(generations.STATUSES)), dtype=np.int64))
 
     def add(self, table: pa.Table) -> None:
         """Count some rows of the images table."""
-        status = pc.index_in(table["status"], pa.array(heads.STATUSES)).to_numpy()
+        status = pc.index_in(table["status"], pa.array(generations.STATUSES)).to_numpy()
         np.add.at(self.counts, (table["row_id"].to_numpy() // self.size, status), 1)
 
     def table(self) -> pa.Table:
         """The accounts table."""
         shard, status = np.nonzero(self.counts)
-        names = [heads.STATUSES[each] for each in status]
+        names = [generations.STATUSES[each] for each in status]
         return pa.table([shard.astype(np.int32), names, self.counts[shard, status]], schema=schema.ACCOUNTS)
 
     def stats(self) -> dict[str, int]:
         """Rows, and of each status that there is, in the order of their names."""
-        totals = dict(zip(heads.STATUSES, self.counts.sum(axis=0).tolist(), strict=True))
+        totals = dict(zip(generations.STATUSES, self.counts.sum(axis=0).tolist(), strict=True))
         return {"rows": sum(totals.values())} | {name: totals[name] for name in sorted(totals) if totals[name]}
 
 
@@ -234,7 +235,9 @@ def _merged(stage: Stage[ImagesConfig], out: Path, work: Work) -> Iterator[pa.Ta
 def _check(out: Path, stats: dict[str, int]) -> None:
     """Raise DataError when no picture can be used, and say so when most cannot."""
     usable, total = stats.get("ok", 0), stats["rows"]
-    lost = sorted(((stats[each], each) for each in heads.STATUSES if each != "ok" and each in stats), reverse=True)
+    lost = sorted(
+        ((stats[each], each) for each in generations.STATUSES if each != "ok" and each in stats), reverse=True
+    )
     said = ", ".join(f"{count:,} {status}" for count, status in lost)
     if not usable:
         first = pq.ParquetFile(out / "images.parquet").read_row_group(0, columns=["error"]).column("error")[0]

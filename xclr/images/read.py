@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from xclr.errors import DataError
-from xclr.picture import ORIENTATION, SIDEWAYS, UNREADABLE, opened, rgb, rgba, upright
+from xclr.images.picture import ORIENTATION, SIDEWAYS, UNREADABLE, opened, rgb, rgba, upright
 
 
 def usable_rows(images: Path) -> npt.NDArray[np.int64]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from xclr import datafiles, heads
 from xclr.artifact import Artifact, Manifest
+from xclr.captions import sources
 from xclr.captions.stages import hash_files
 from xclr.errors import DataError
+from xclr.images import generations
 from xclr.recipe import Config, DataConfig, Recipe
 from xclr.stage import Kind, Pieces, Stage
 from xclr.store import Store
@@ -41,7 +42,9 @@ def check_pictures(recipe: Recipe, images: Manifest) -> None:
     usable, rows = int(images.stats.get("ok", 0)), int(images.stats["rows"])
     if usable >= recipe.train.batch_size:
         return
-    lost = ", ".join(f"{images.stats[each]} {each}" for each in heads.STATUSES if each != "ok" and each in images.stats)
+    lost = ", ".join(
+        f"{images.stats[each]} {each}" for each in generations.STATUSES if each != "ok" and each in images.stats
+    )
     raise DataError(
         f"{usable} of {rows} pictures can be used ({lost or 'no others'}), fewer than train.batch_size "
         f"{recipe.train.batch_size}",
@@ -52,7 +55,7 @@ def check_pictures(recipe: Recipe, images: Manifest) -> None:
 def tabulate(images: Manifest) -> list[dict[str, Any]]:
     """Pictures by what became of them."""
     total, stats = images.stats["rows"], images.stats
-    there = [(each, stats[each]) for each in heads.STATUSES if each in stats]
+    there = [(each, stats[each]) for each in generations.STATUSES if each in stats]
     return [{"status": each, "rows": rows, "share": f"{rows / total:.1%}"} for each, rows in there]
 
 
@@ -87,9 +90,9 @@ def images(recipe: Recipe, store: Store, captions: Artifact) -> list[Stage[Image
     The last generation is the current one, which others read. Raises DataError when picture files are not there.
     """
     data = recipe.data.model_copy(update={"allow_hosts": recipe.data.reachable, "url": None})
-    config = ImagesConfig(data=data, sha256=hash_files(data, store, datafiles.pictures_listing(data)))
+    config = ImagesConfig(data=data, sha256=hash_files(data, store, sources.pictures_listing(data)))
     found = [Stage(IMAGES, "images", config, {"captions": captions})]
-    for generation, statuses in enumerate(heads.read(store, found[0].digest), start=1):
+    for generation, statuses in enumerate(generations.read(store, found[0].digest), start=1):
         later = config.model_copy(update={"generation": generation, "retry": statuses})
         inputs = {"captions": captions, "before": store.reference(found[-1].digest)}
         found.append(Stage(IMAGES, f"images, generation {generation}", later, inputs))

@@ -17,7 +17,7 @@ from typing import IO
 import xclr
 from xclr.errors import JobError
 from xclr.images.outcome import Outcome
-from xclr.picture import Judged, judge
+from xclr.images.picture import Judged, judge
 
 TRIES = 2  # of a picture whose decoder died
 
@@ -99,7 +99,7 @@ class Workers:
         """This thread's decoder, started anew when the one before is known to have ended."""
         process: subprocess.Popen[bytes] | None = getattr(self.own, "process", None)
         if process is None or process.returncode is not None:
-            command = [sys.executable, "-m", "xclr.picture", str(self.edge or 0)]
+            command = [sys.executable, "-m", "xclr.images.picture", str(self.edge or 0)]
             environment = {**os.environ, "PYTHONPATH": str(Path(xclr.__file__).parents[1])}
             process = _started(command, environment)
             self.own.process = process

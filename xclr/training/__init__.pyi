@@ -10,9 +10,9 @@ from .loop import Pretrainer as Pretrainer
 from .loop import precision_of as precision_of
 from .loop import train as train
 from .model import build_backbone as build_backbone
-from .objectives import Materials as Materials
-from .objectives import Outcome as Outcome
-from .objectives import build_objective as build_objective
+from .objectives.build import build_objective as build_objective
+from .objectives.outcome import Materials as Materials
+from .objectives.outcome import Outcome as Outcome
 from .pretrain import fit as fit
 from .pretrain import run as run
-from .ranks import Place as Place
+from .ranks import Rank as Rank

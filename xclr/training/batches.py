@@ -20,7 +20,7 @@ from xclr.images import read_pictures, usable_rows
 from xclr.recipe import TrainConfig
 from xclr.training.keyed import epoch_order
 from xclr.training.model import memory_format
-from xclr.training.ranks import Place
+from xclr.training.ranks import Rank
 from xclr.training.subset import nested
 from xclr.training.views import as_groups, texture_bank, training_view, view_numbers
 
@@ -49,7 +49,7 @@ class Batches(Protocol):
         """Samples a step over all ranks."""
         ...
 
-    def stream(self, start: int, stop: int, place: Place) -> Iterator[Batch]:
+    def stream(self, start: int, stop: int, place: Rank) -> Iterator[Batch]:
         """This rank's share of the batches of global steps start, ..., stop - 1, on its device.
 
         The share of a step is a pure function of the step, the rank and the world.
@@ -88,7 +88,7 @@ class PictureBatches:
         """Samples a step over all ranks."""
         return self.config.batch_size
 
-    def stream(self, start: int, stop: int, place: Place) -> Iterator[Batch]:
+    def stream(self, start: int, stop: int, place: Rank) -> Iterator[Batch]:
         """The batches of the steps, on the rank's device."""
         for step in range(start, stop):
             yield self.batch(step, place.rank, place.world).to(place.device)

@@ -23,7 +23,7 @@ from xclr.training.augment import CROP_NUMBERS, NUMBERS, POLICY_NUMBERS
 from xclr.training.batches import Batch, PictureBatches, training_rows
 from xclr.training.keyed import epoch_order, keyed_uniform, windowed_order
 from xclr.training.model import memory_format
-from xclr.training.ranks import Place
+from xclr.training.ranks import Rank
 from xclr.training.stop import SIGNALS
 from xclr.training.views import PLAIN, normalised
 
@@ -71,7 +71,7 @@ class StreamedBatches:
         """Samples a step over all ranks."""
         return self.config.batch_size
 
-    def stream(self, start: int, stop: int, place: Place) -> Iterator[Batch]:
+    def stream(self, start: int, stop: int, place: Rank) -> Iterator[Batch]:
         """The rank's share of the batches of global steps start, ..., stop - 1, on its device.
 
         Raises DataError naming the picture that cannot be read.
@@ -91,7 +91,7 @@ class StreamedBatches:
                 raise DataError(loaded.message, loaded.remedy)
             yield self._coloured(*(each.to(place.device, non_blocking=True) for each in loaded))
 
-    def _shares(self, start: int, stop: int, place: Place) -> Iterator[Share]:
+    def _shares(self, start: int, stop: int, place: Rank) -> Iterator[Share]:
         """Which pictures the rank takes at each step."""
         share, order, known = self.batch_size // place.world, np.zeros(0, np.int64), -1
         for step in range(start, stop):

@@ -20,9 +20,9 @@ from xclr.training.batches import Batch, Batches
 from xclr.training.checkpoint import Checkpoint
 from xclr.training.meter import Meter
 from xclr.training.norm import convert_sync_batchnorm
-from xclr.training.objectives import Outcome
+from xclr.training.objectives.outcome import Outcome
 from xclr.training.optim import build_optimizer, learning_rate
-from xclr.training.ranks import LATE, Boundary, Place
+from xclr.training.ranks import LATE, Boundary, Rank
 
 Log = Callable[[int, Mapping[str, float]], None]
 EXPLODED, SETTLED = 1e4, 20  # gradient norm over its running mean; steps after which that mean means something
@@ -58,7 +58,7 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
     stop together after a checkpoint and Stopped is raised. `resume` continues with the loss sequence unchanged.
     Raises JobError when the gradient is not finite or explodes, before any weight changes, and when a rank is stuck.
     """
-    place = Place.here()
+    place = Rank.here()
     _check(config, data.batch_size, place)
     learner = Learner.of(objective, config, place)
     done = learner.restore(resume)
@@ -100,7 +100,7 @@ class Learner:
     """What a step changes, and the config that says how."""
 
     config: TrainConfig
-    place: Place
+    place: Rank
     model: nn.Module  # as it is saved
     trained: nn.Module  # the same, under DDP where there are ranks
     optimizer: torch.optim.Optimizer
@@ -109,7 +109,7 @@ class Learner:
     seen: int = 0
 
     @classmethod
-    def of(cls, objective: Pretrainer, config: TrainConfig, place: Place) -> Learner:
+    def of(cls, objective: Pretrainer, config: TrainConfig, place: Rank) -> Learner:
         """Move the model to the rank's device, its batch norms over all ranks, and give it an optimiser."""
         model = convert_sync_batchnorm(objective.to(place.device)).train()
         if config.compile:
@@ -188,7 +188,7 @@ def precision_of(config: TrainConfig) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[config.precision]
 
 
-def _check(config: TrainConfig, batch_size: int, place: Place) -> None:
+def _check(config: TrainConfig, batch_size: int, place: Rank) -> None:
     """Raise RecipeError for what these ranks cannot do."""
     if batch_size % place.world:
         raise RecipeError(

@@ -11,13 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from xclr.training.ranks import Place
+from xclr.training.ranks import Rank
 
 
 class Meter:
     """Times and losses since the last reading; numbers that ranks differ in are averaged over them on reading."""
 
-    def __init__(self, batch_size: int, place: Place) -> None:
+    def __init__(self, batch_size: int, place: Rank) -> None:
         self.batch_size, self.place = batch_size, place
         self.steps, self.since, self.waited_s = 0, time.perf_counter(), 0.0
         self.losses, self.counted = torch.zeros((), device=place.device), 0

@@ -13,7 +13,6 @@ from torch import nn
 
 from xclr.errors import Stopped
 from xclr.recipe import TrainConfig
-from xclr.spool import SPOOL, Spool
 from xclr.stage import Produced, Progress, Stage
 from xclr.training import checkpoint
 from xclr.training.batches import Batches
@@ -21,7 +20,11 @@ from xclr.training.checkpoint import CHECKPOINT, Checkpoint
 from xclr.training.loader import open_batches
 from xclr.training.loop import Pretrainer, precision_of, train
 from xclr.training.model import build_backbone
-from xclr.training.objectives import Materials, Towers, build_objective, towers_of
+from xclr.training.objectives.build import build_objective
+from xclr.training.objectives.outcome import Materials
+from xclr.training.objectives.pairs import towers_of
+from xclr.training.objectives.towers import Towers
+from xclr.training.spool import SPOOL, Spool
 from xclr.training.stages import PretrainConfig
 from xclr.training.stop import StopFlag
 from xclr.training.subset import told

@@ -18,7 +18,7 @@ LATE = "Timed out waiting"  # gloo, of an exchange within a step
 
 
 @dataclass(frozen=True)
-class Place:
+class Rank:
     """One rank of a training."""
 
     rank: int
@@ -26,7 +26,7 @@ class Place:
     device: torch.device
 
     @classmethod
-    def here(cls) -> Place:
+    def here(cls) -> Rank:
         """This process; its device is the GPU of LOCAL_RANK, where there is one."""
         world, rank = world_and_rank()
         if torch.cuda.is_available():
@@ -41,7 +41,7 @@ class Boundary:
     Its messages go by gloo through the CPUs, so that a rank can wait for the others without waiting for its GPU.
     """
 
-    def __init__(self, place: Place, stuck_after_s: float) -> None:
+    def __init__(self, place: Rank, stuck_after_s: float) -> None:
         self.place, self.stuck_after_s = place, stuck_after_s
         if place.world > 1:
             self.talk, self.roll = self._group(), self._group()

@@ -9,9 +9,10 @@ import pytest
 from infra.cancel import cancel_run, find_run
 from infra.cluster import Cluster
 from infra.executors.executor import EXECUTORS, executor_named, executor_of, rank_log
-from infra.ledger import Entry, JobState, find_process, now, this_process
+from infra.home.status import find_job
+from infra.ledger import Entry, JobState
+from infra.processes import find_process, now, this_process
 from infra.resources import Resources
-from infra.status import find_job
 from tests.kit.polling import until
 from tests.kit.recipes import tiny
 from tests.kit.toy_executor import process_of

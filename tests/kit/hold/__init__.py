@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from xclr.spool import Spool
+from xclr.training.spool import Spool
 
 write = Spool.__call__
 

@@ -1,0 +1,63 @@
+"""The command line `xclr`; imports Prefect, torch and MLflow only inside the commands that need them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flows.cli import graph
+from flows.cli.compare import compare
+from flows.cli.jobs import accounts, cancel, costs
+from flows.cli.logs import logs
+from flows.cli.machine import doctor, serve
+from flows.cli.run import evaluate, plan, retry, run
+from flows.cli.status import status
+from flows.cli.store import gc, verify
+from flows.cli.sweep import sweep
+from xclr.errors import XclrError
+
+app = typer.Typer(
+    help="X-CLR end to end: captions, similarity graph, pretraining, evaluation, comparison.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from xclr import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+COMMANDS = (
+    run, retry, evaluate, sweep, plan, compare, serve,
+    status, logs, cancel, accounts, verify, costs, gc, doctor,
+)  # fmt: skip
+for command in COMMANDS:
+    app.command()(command)
+app.add_typer(graph.app, name="graph")
+
+
+def main() -> None:
+    """Entry point of the console script: errors a person can mend end in two lines, not in a traceback."""
+    try:
+        app()
+    except XclrError as error:
+        print(f"xclr: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

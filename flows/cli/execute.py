@@ -1,0 +1,137 @@
+"""A recipe or a sweep made to run: what can be checked at once, the flow, and what came of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flows.cli.show import print_scores, show_sweep, write_page
+from xclr.errors import JobError, XclrError
+
+if TYPE_CHECKING:
+    from xclr.recipe import Recipe
+    from xclr.sweep.spec import Sweep
+
+
+class Choices(NamedTuple):
+    """How a recipe is run; `flow` is full, or evaluate for what judges checkpoints that are there."""
+
+    cluster: str
+    home: str | None
+    mode: str = "retry"
+    until: str = "compare"
+    flow: str = "full"
+
+
+def execute(recipe: Recipe, choices: Choices) -> None:
+    """Check what can be checked at once, run the flow, and show what came of it."""
+    from flows.context import check_choices, home_folder
+    from infra.home.runs import read_runs
+    from infra.home.scores import read_scores
+    from xclr.captions.source import placed
+    from xclr.pipeline import pipeline
+    from xclr.store import Store
+
+    check_choices(choices.mode, choices.until)
+    place = home_folder(choices.home)
+    _check_place(place, choices.cluster)
+    planned = placed(recipe, place)
+    if planned.data.path is not None or planned.data.source == "emoji":
+        pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
+    failure = _attempt(recipe, choices._replace(home=str(place)))
+    scored = choices.until == "compare" and (failure is None or read_runs(place)[-1].scores is not None)
+    scores = read_scores(place, []) if scored else None
+    if scores is not None:
+        print_scores(scores)
+    if failure is None:
+        _say_where(place, recipe.name)
+    if scores is not None:
+        write_page(place, [], scores)
+    if failure is not None:
+        raise failure
+
+
+def _check_place(home: Path, cluster: str) -> None:
+    """Raise XclrError when a cluster file is wrong, or nothing can be written to HOME."""
+    from infra.cluster import load_cluster
+    from xclr.store import Store
+
+    load_cluster(cluster)
+    Store(home).check_writable()
+
+
+def _attempt(what: Recipe | Sweep, choices: Choices) -> XclrError | None:
+    """Run a flow where it can run; what made it fail, since what finished is shown all the same."""
+    from flows.context import prefect_server, state_folder, tracking_uri
+    from infra.servers import check_mlflow
+
+    state = state_folder(Path(str(choices.home)))
+    check_mlflow(tracking_uri(state))
+    with prefect_server(state):
+        try:
+            _run_flow(what, choices)
+        except XclrError as error:
+            return error
+    return None
+
+
+def _run_flow(what: Recipe | Sweep, choices: Choices) -> None:
+    from prefect.logging.handlers import APILogHandler
+
+    from flows.cli.interrupt import stopping_on_ctrl_c
+    from flows.evaluate import evaluate as judge
+    from flows.full import full
+    from flows.sweep import sweep
+    from xclr.sweep.spec import Sweep
+
+    where: dict[str, Any] = {"cluster": choices.cluster, "home": choices.home}
+    try:
+        with stopping_on_ctrl_c():
+            if isinstance(what, Sweep):
+                sweep(what, **where, mode=choices.mode)
+            elif choices.flow == "evaluate":
+                judge(what, **where)
+            else:
+                full(what, **where, mode=choices.mode, until=choices.until)
+    finally:
+        APILogHandler().flush()  # while the server is still up
+
+
+def _say_where(home: Path, recipe: str) -> None:
+    from flows.context import state_folder
+    from infra import servers
+
+    state = state_folder(home)
+    print(f"\nartifacts   {home / 'artifacts'}", file=sys.stderr)
+    if mlflow := servers.find(servers.MLFLOW, state):
+        print(f"mlflow      {servers.experiments(mlflow.url).get(recipe, mlflow.url)}", file=sys.stderr)
+    if prefect := servers.find(servers.PREFECT, state):
+        print(f"prefect     {prefect.url}/runs", file=sys.stderr)
+    if mlflow is None:
+        flag = "" if home == Path(".xclr").absolute() else f" --home {home}"
+        print(f"the UIs     {sys.argv[0]} serve{flag}    (MLflow: metrics and curves, Prefect: runs)", file=sys.stderr)
+
+
+def execute_sweep(sweep: Sweep, choices: Choices) -> None:
+    """Refuse what cannot be or costs too much, run the flow, and show what came of the cells."""
+    from flows.context import home_folder
+    from infra.cluster import load_cluster
+    from infra.home.sweeps import find_sweep
+    from infra.plan import check_budget, plan_sweep
+    from xclr.captions.source import placed
+    from xclr.store import Store
+    from xclr.sweep.layout import layout
+
+    place = home_folder(choices.home)
+    _check_place(place, choices.cluster)
+    planned = placed(sweep.recipe, place)
+    if planned.data.path is not None or planned.data.source == "emoji":
+        swept = layout(sweep.model_copy(update={"recipe": planned}), Store(place))
+        check_budget(swept, plan_sweep(swept, Store(place), load_cluster(choices.cluster)))
+    failure = _attempt(sweep, choices._replace(home=str(place)))
+    if failure is None or isinstance(failure, JobError):
+        show_sweep(place, find_sweep(place, sweep.name))
+        _say_where(place, sweep.recipe.name)
+    if failure is not None:
+        raise failure

@@ -1,0 +1,111 @@
+"""The commands about this machine: its servers, and what it has and lacks."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.options import Home, Json, coloured, print_table
+
+if TYPE_CHECKING:
+    from infra.finding import Finding
+
+
+def serve(
+    home: Home = None,
+    prefect_port: Annotated[int, typer.Option(help="of the Prefect UI")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="of the MLflow UI")] = 5000,
+) -> None:
+    """Start the Prefect and MLflow servers on loopback and keep them up until Ctrl-C."""
+    from flows.context import home_folder, state_folder
+    from infra import servers
+
+    place = home_folder(home)
+    state = state_folder(place)
+    for each in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background programs without it
+        signal.signal(each, signal.default_int_handler)
+    with (
+        servers.using(servers.PREFECT, state, prefect_port) as prefect,
+        servers.using(servers.MLFLOW, state, mlflow_port) as mlflow,
+    ):
+        try:
+            _say_served(place, prefect, mlflow)
+            signal.pause()
+        except KeyboardInterrupt:
+            print("stopping", file=sys.stderr)
+
+
+def _say_served(home: Path, prefect: str, mlflow: str) -> None:
+    from infra import servers
+
+    print(f"Prefect  {prefect}\nMLflow   {mlflow}", flush=True)
+    for name, page in servers.experiments(mlflow).items():
+        print(f"  {name:<7}{page}")
+    print("\nFor Prefect's own commands, in another terminal:")
+    print(f"  export PREFECT_API_URL={prefect}/api XCLR_HOME={home}\n\nCtrl-C stops both.", flush=True)
+
+
+def doctor(
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="only the GPUs: gathering between them, and a minute's speed")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=1, help="how long --gpu trains")] = 60,
+    cluster: Annotated[
+        str | None, typer.Option(help="only a cluster file: ask Slurm whether it would take each stage's job")
+    ] = None,
+    datasets: Annotated[
+        bool, typer.Option("--datasets", help="only the evaluation data sets: layouts, and where to obtain them")
+    ] = False,
+    recipe: Annotated[
+        str | None, typer.Option(help="whose evaluate.roots --datasets looks at: a named recipe or a YAML file")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="override a key: --set evaluate.roots.imagenet=/data/imagenet")
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Say what this machine has and lacks, and how to mend it; exit 1 when something needed is wrong."""
+    from flows.context import home_folder, state_folder
+    from infra.cluster import load_cluster
+    from infra.doctor.cluster import examine_cluster
+    from infra.doctor.datasets import check_datasets
+    from infra.doctor.machine import examine, examine_gpus
+    from xclr.evaluation.stages import roots
+    from xclr.recipe import load_recipe
+
+    place = home_folder(home)
+    findings = []
+    if datasets:
+        found = roots(load_recipe(recipe or "cc12m", sets or ()))
+        examined = check_datasets({str(name): root for name, root in found.items()})
+    elif cluster is not None:
+        examined = examine_cluster(load_cluster(cluster), place)
+    else:
+        examined = examine_gpus(seconds) if gpu else examine(place, state_folder(place))
+    for finding in examined:
+        findings.append(finding)
+        if not as_json:
+            _show_finding(finding)
+    if as_json:
+        print(json.dumps([each.model_dump() for each in findings], indent=1))
+    if any(each.state == "wrong" for each in findings):
+        raise typer.Exit(1)
+
+
+def _show_finding(finding: Finding) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    line = Table.grid(padding=(0, 1))
+    for width in (8, 16, None):  # what does not fit is folded below itself
+        line.add_column(width=width, overflow="fold")
+    line.add_row(coloured(finding.state), finding.check, escape(finding.found))
+    if finding.remedy:
+        line.add_row("", "", f"[dim]-> {escape(finding.remedy)}")
+    print_table(line)

@@ -1,0 +1,42 @@
+"""What the commands share: options, and tables that fit a terminal or a pipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="a named recipe (emoji, smoke) or a YAML file")]
+ClusterName = Annotated[
+    str | None, typer.Option(help="where to run: local, or a cluster file [default: XCLR_CLUSTER, else local]")
+]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="override a key: --set train.epochs=2")]
+COLOURS = {
+    **dict.fromkeys(("completed", "ok"), "green"),
+    **dict.fromkeys(("failed", "wrong", "timeout", "out_of_memory"), "red"),
+    **dict.fromkeys(("cancelled", "interrupted", "gone", "stopped", "preempted", "node_fail"), "yellow"),
+    **dict.fromkeys(("unseen", "unknown", "optional"), "yellow"),
+    "running": "cyan",
+    "pending": "blue",
+}
+
+Home = Annotated[str | None, typer.Option(help="where artifacts, ledger and logs live [default: XCLR_HOME or ./.xclr]")]
+Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
+
+
+def print_table(what: RenderableType) -> None:
+    """Print to standard output."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width to fold lines at
+        console = Console(width=200)
+    console.print(what, highlight=False)
+
+
+def coloured(state: str) -> str:
+    """A state in its colour."""
+    return f"[{COLOURS[state]}]{state}"

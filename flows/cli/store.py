@@ -1,0 +1,88 @@
+"""The commands about what is stored: hash it again, remove it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.options import Home, Json, print_table
+
+if TYPE_CHECKING:
+    from infra.home.gc import Item
+
+
+def verify(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="only what a run refers to: its id or a recipe [default: all]")
+    ] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Hash every stored file again and compare it with its manifest; exit 1 when one differs."""
+    from flows.context import home_folder
+    from infra.home.runs import last_run
+    from infra.home.verify import found, verify
+
+    place = home_folder(home)
+    artifacts = found(place, None if run is None else last_run(place, run).digests)
+    faults, size, lines = 0, 0, []
+    for verdict in verify(place, artifacts):
+        faults, size = faults + bool(verdict.fault), size + verdict.bytes
+        kind, digest = verdict.artifact.kind, str(verdict.artifact.digest)
+        lines.append({"kind": kind, "digest": digest, "bytes": verdict.bytes, "fault": verdict.fault})
+        if not as_json:
+            print(f"{'wrong' if verdict.fault else 'ok':<6}{kind:<16}{digest}  {verdict.fault}".rstrip(), flush=True)
+    if as_json:
+        print(json.dumps(lines, indent=1))
+    else:
+        print_table(f"{len(artifacts)} artifacts, {size / 1e9:.2f} GB, {faults} wrong")
+    if faults:
+        print("-> remove the folder of what is wrong and run its recipe again", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would go")] = False,
+    keep: Annotated[
+        int | None, typer.Option(min=0, help="keep the newest N runs of each recipe [default: all]")
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="also what ended attempts left for kept runs to resume from")
+    ] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Remove artifacts that no run refers to; everything that a kept or running run needs stays."""
+    from flows.context import home_folder
+    from infra.home.gc import collect, survey
+
+    place = home_folder(home)
+    plan = survey(place, keep, unfinished=unfinished)
+    items = list(plan.items if dry_run else collect(place, plan))
+    total = sum(each.bytes for each in items)
+    if as_json:
+        rows = [each.model_dump() for each in items]
+        print(json.dumps({"dry_run": dry_run, "bytes": total, "removed": rows}, indent=1))
+        return
+    _show_items(items, total, dry_run)
+
+
+def _show_items(items: Sequence[Item], total: int, dry_run: bool) -> None:
+    from rich.filesize import decimal
+    from rich.table import Column, Table
+
+    if not items:
+        print_table(
+            "nothing to remove: a run refers to everything here (--keep N forgets all but the newest N of each recipe)"
+        )
+        return
+    table = Table("kind", "name", Column("digest", overflow="fold"), "size", "why")
+    for each in items:
+        digest = each.digest if each.kind == "run" else each.digest[:8]
+        table.add_row(each.kind, each.name, digest, decimal(each.bytes), each.why)
+    print_table(table)
+    print_table(f"{len(items)} item{'s' * (len(items) != 1)}, {decimal(total)} {'would go' if dry_run else 'removed'}")

@@ -1,0 +1,1 @@
+"""What this machine, its data sets and its cluster have and lack."""

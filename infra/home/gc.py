@@ -1,0 +1,222 @@
+"""Removing what no run needs any more.
+
+Roots are the run records and the digests that someone is making; what kept artifacts were made from is kept too. An
+item goes in an order that any crash may interrupt: the record of a run first, then the manifest, then the tree, then
+the ledger of the digest; the next gc finds what is left.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from infra.executors.executor import ARRAYS
+from infra.executors.observe import observe
+from infra.home.runs import RunRecord, cancel_mark, record_path, scan_runs, shown_state
+from infra.ledger import Attach, Book, Entry, Ledger, reconcile
+from infra.processes import now
+from xclr.artifact import Artifact, Digest
+from xclr.errors import StoreError
+from xclr.store import MANIFEST, Store, is_locked, only_writer
+
+CODE_KEPT_S = 86_400  # since its last run began: that run may be about to submit
+FOLDERS = {"code": "code", "array": ARRAYS}  # in HOME, of items that are whole folders
+
+
+class Item(BaseModel):
+    """Something to remove."""
+
+    model_config = ConfigDict(frozen=True)
+    kind: str  # of the stage, or "run", "ledger", "array" or "code"
+    digest: str  # or the run's id
+    name: str  # for people
+    bytes: int
+    why: str
+
+
+class Found(NamedTuple):
+    """An artifact's directory, finished or not, and what it was made from."""
+
+    kind: str
+    digest: str
+    path: Path
+    finished: bool
+    inputs: tuple[str, ...]
+
+
+class Survey(NamedTuple):
+    """What gc would remove, in order, and the records it saw."""
+
+    items: tuple[Item, ...]
+    seen: frozenset[str]
+
+
+def survey(home: Path, keep: int | None = None, *, unfinished: bool = False) -> Survey:
+    """What no run needs; touches nothing.
+
+    keep: only the newest so many runs of each recipe name count, and every running one. unfinished: also what ended
+    attempts left for kept runs to resume from. Raises StoreError when a run record cannot be read.
+    """
+    records, faults = scan_runs(home)
+    if faults:
+        raise faults[0]
+    kept = kept_runs(records, keep)
+    found = {each.digest: each for each in _directories(home)}
+    book = Book(home)
+    entries = {entry.digest: entry for entry in book.read().entries}
+    busy = {each.digest for each in entries.values() if _is_busy(home, each)}
+    busy |= {each.digest for each in found.values() if is_locked(each.path)}
+    live = {digest for each in kept if shown_state(each) == "running" for digest in each.digests}
+    roots = {digest for each in kept for digest in each.digests} | busy
+    needed = reachable(roots, {each.digest: each.inputs for each in found.values()})
+    if unfinished:
+        needed -= {each.digest for each in found.values() if not each.finished} - busy - live
+    names = {digest: entry.stage for digest, entry in entries.items()}
+    names_kept = {each.run for each in kept}
+    dropped = [_run_item(home, each, keep) for each in records if each.run not in names_kept]
+    gone = [_artifact_item(each, names) for each in found.values() if each.digest not in needed]
+    kept_names = {entry.name for digest, entry in entries.items() if digest in needed}
+    items = (
+        *dropped,
+        *gone,
+        *_ledger_items(book, needed | set(found)),
+        *_array_items(home, kept_names),
+        *_code_items(home, busy=bool(busy)),
+    )
+    return Survey(items, frozenset(each.run for each in records))
+
+
+def collect(home: Path, plan: Survey) -> Iterator[Item]:
+    """Remove what a survey found, and yield each item that went; what was taken up meanwhile stays."""
+    for item in plan.items:
+        if item.kind == "run":
+            record_path(home, item.digest).unlink(missing_ok=True)
+            cancel_mark(home, item.digest).unlink(missing_ok=True)
+            yield item
+        elif item.kind in FOLDERS:
+            shutil.rmtree(home / FOLDERS[item.kind] / item.digest, ignore_errors=True)
+            yield item
+        elif item.digest not in _wanted_by_new(home, plan.seen) and _remove(home, item):
+            yield item
+
+
+def kept_runs(records: Iterable[RunRecord], keep: int | None) -> tuple[RunRecord, ...]:
+    """The newest `keep` runs of each recipe or sweep, all for None, and every running one, in the order given."""
+    records = tuple(records)
+    if keep is None:
+        return records
+    by_name: dict[str, list[RunRecord]] = {}
+    for each in records:
+        by_name.setdefault(each.called, []).append(each)
+    newest = {each.run for runs in by_name.values() for each in runs[max(0, len(runs) - keep) :]}
+    return tuple(each for each in records if each.run in newest or shown_state(each) == "running")
+
+
+def reachable(roots: Iterable[str], inputs: Mapping[str, Iterable[str]]) -> set[str]:
+    """The roots and everything that they were made from, however far back."""
+    needed: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        digest = waiting.pop()
+        if digest not in needed:
+            needed.add(digest)
+            waiting.extend(inputs.get(digest, ()))
+    return needed
+
+
+def _directories(home: Path) -> Iterator[Found]:
+    store = Store(home)
+    for path in sorted(store.root.glob("*/*")):
+        if path.is_dir():
+            finished = (path / MANIFEST).exists()
+            yield Found(path.parent.name, path.name, path, finished, _inputs(store, path) if finished else ())
+
+
+def _inputs(store: Store, path: Path) -> tuple[str, ...]:
+    try:
+        return store.manifest(_artifact(path)).inputs
+    except StoreError:  # damaged: it is made again, and says nothing of its inputs
+        return ()
+
+
+def _artifact(path: Path) -> Artifact:
+    return Artifact(path.parent.name, Digest(path.parent.name, path.name), path)
+
+
+def _is_busy(home: Path, entry: Entry) -> bool:
+    out = home / "artifacts" / entry.kind / entry.digest
+    (action,) = reconcile(Ledger((entry,)), observe(entry, out), now())
+    return isinstance(action, Attach)
+
+
+def _run_item(home: Path, record: RunRecord, keep: int | None) -> Item:
+    size = record_path(home, record.run).stat().st_size
+    why = f"not among the newest {keep} of {record.called}"
+    return Item(kind="run", digest=record.run, name=record.called, bytes=size, why=why)
+
+
+def _artifact_item(found: Found, names: Mapping[str, str]) -> Item:
+    why = "no kept run refers to it" if found.finished else "left by an attempt that ended"
+    name = names.get(found.digest, found.kind)
+    return Item(kind=found.kind, digest=found.digest, name=name, bytes=_size(found.path), why=why)
+
+
+def _ledger_items(book: Book, known: set[str]) -> Iterator[Item]:
+    for path in sorted(book.root.glob("*")):
+        if path.name not in known:
+            entry = book.latest(path.name)
+            name = entry.stage if entry else path.name
+            yield Item(kind="ledger", digest=path.name, name=name, bytes=_size(path), why="its output is gone")
+
+
+def _array_items(home: Path, kept: Container[str]) -> Iterator[Item]:
+    """Scripts and logs of arrays whose elements' outputs are all gone or going."""
+    for path in sorted((home / ARRAYS).glob("[!.]*")):
+        recent = time.time() - path.stat().st_mtime < CODE_KEPT_S
+        if path.name not in kept and not recent:
+            why = "nothing that it made is kept"
+            yield Item(kind="array", digest=path.name, name="logs of an array", bytes=_size(path), why=why)
+
+
+def _code_items(home: Path, *, busy: bool) -> Iterator[Item]:
+    """Frozen code, when no job is under way that may run it."""
+    for path in sorted((home / "code").glob("[!.]*")) if not busy else ():
+        recent = time.time() - path.stat().st_mtime < CODE_KEPT_S
+        if not recent:
+            yield Item(kind="code", digest=path.name, name="frozen code", bytes=_size(path), why="no job runs it")
+
+
+def _size(path: Path) -> int:
+    return sum(each.lstat().st_size for each in path.rglob("*") if not each.is_dir())
+
+
+def _wanted_by_new(home: Path, seen: frozenset[str]) -> set[str]:
+    """Digests of runs that began after the survey."""
+    if {path.stem for path in (home / "runs").glob("[!.]*.json")} <= seen:
+        return set()
+    return {digest for each in scan_runs(home).records if each.run not in seen for digest in each.digests}
+
+
+def _remove(home: Path, item: Item) -> bool:
+    """Remove an artifact and its ledger; False when someone has taken it up."""
+    path, notes = home / "artifacts" / item.kind / item.digest, Book(home).root / item.digest
+    try:
+        if item.kind != "ledger" and not _remove_tree(home, path):
+            return False
+        shutil.rmtree(notes, ignore_errors=not notes.exists())
+    except OSError as error:
+        raise StoreError(f"cannot remove {error.filename or path}: {error.strerror}", "see who owns it") from error
+    return True
+
+
+def _remove_tree(home: Path, path: Path) -> bool:
+    with only_writer(path, wait=False) as mine:
+        if mine:
+            Store(home).discard(_artifact(path))
+            shutil.rmtree(path)
+        return mine

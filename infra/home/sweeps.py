@@ -1,0 +1,75 @@
+"""How the cells of a sweep stand, read from HOME while the sweep runs or long after."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from infra.executors.executor import executor_of
+from infra.executors.observe import observe
+from infra.home.runs import RunRecord, read_runs
+from infra.ledger import WHY, Attach, Book, GiveUp, JobState, Ledger, reconcile
+from infra.processes import now
+from xclr.errors import StoreError
+from xclr.job import FAILURE, Failure
+from xclr.store import MANIFEST
+from xclr.sweep.cells import ORDER, CellLine, Standing
+from xclr.sweep.layout import Cell, Ref
+
+
+def find_sweep(home: Path, name: str | None) -> RunRecord:
+    """The newest run of a sweep, by the sweep's name or the run's id; raises StoreError when there is none."""
+    runs = [each for each in read_runs(home) if each.sweep is not None]
+    found = [each for each in runs if name in {None, each.run, each.sweep.name if each.sweep else None}]
+    if not found:
+        known = list(dict.fromkeys(each.sweep.name for each in runs if each.sweep))
+        near = difflib.get_close_matches(name or "", known, n=3) or known[-3:]
+        remedy = "there are: " + ", ".join(near) if near else "xclr sweep temperature --plan shows what one would do"
+        raise StoreError(f"no sweep {name or ''} in {home}".replace("  ", " "), remedy)
+    return found[-1]
+
+
+def cell_lines(home: Path, record: RunRecord) -> tuple[CellLine, ...]:
+    """How every cell of a sweep's run stands, in the sweep's order."""
+    return tuple(_line(home, record, cell) for cell in record.cells)
+
+
+def _line(home: Path, record: RunRecord, cell: Cell) -> CellLine:
+    standings = tuple(standing(home, record, ref) for ref in cell.stages)
+    first = min(range(len(standings)), key=lambda place: (ORDER.index(standings[place].state), place))
+    shown = standings[first]
+    level = "" if shown.state == "done" else cell.stages[first].level
+    usages = [usage for ref in cell.stages if (usage := Book(home).usage(ref.digest)) is not None]
+    hours = sum(each.gpu_hours for each in usages) if usages else None
+    return CellLine(cell, shown.state, level, shown.reason, shown.job, hours, standings)
+
+
+def standing(home: Path, record: RunRecord, ref: Ref) -> Standing:
+    """How a stage stands."""
+    out = home / "artifacts" / ref.kind / ref.digest
+    if (out / MANIFEST).exists():
+        return Standing("done")
+    entry = Book(home).latest(ref.digest)
+    if entry is None:
+        return Standing("to come")
+    executor = executor_of(entry.job or "")
+    job = "" if executor.is_here else "+".join(executor.ids(str(entry.job)))
+    observed = observe(entry, out)
+    (action,) = reconcile(Ledger((entry,), record.recipe.retries), observed, now())
+    match action:
+        case Attach():
+            running = observed.get(entry.job or "") is JobState.RUNNING
+            return Standing("running" if running else "waiting", job=job)
+        case GiveUp(reason=reason):
+            return Standing("failed", _why(out) or reason, job)
+        case _ if entry.state is JobState.CANCELLED:
+            return Standing("failed", WHY[JobState.CANCELLED], job)
+        case _:
+            return Standing("to come")
+
+
+def _why(out: Path) -> str:
+    try:
+        return Failure.model_validate_json((out / FAILURE).read_text()).message
+    except (OSError, ValueError):
+        return ""

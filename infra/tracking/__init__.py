@@ -1,0 +1,1 @@
+"""MLflow: what is logged, and where its pages are."""

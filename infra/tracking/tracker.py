@@ -1,0 +1,284 @@
+"""MLflow: one experiment a recipe, one run a pretraining; everything is logged once, however often it is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from math import inf
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+from filelock import FileLock
+
+from infra.progress import Advance, read_progress
+from infra.tracking.links import runs_page, ui_address
+from infra.tracking.metrics import (
+    Made,
+    batches_of,
+    costs_of,
+    flat_items,
+    made_ms,
+    mark_of,
+    metrics_of,
+    points_of,
+    write_table,
+)
+from xclr.artifact import Artifact
+from xclr.recipe import Recipe
+from xclr.stage import Stage
+from xclr.training.spool import SPOOL, read_spool
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Metric
+    from mlflow.entities import Run as MlflowRun
+
+LOCK = "tracking.lock"  # in STATE: one thread of one process writes at a time; together they break MLflow's unique keys
+FOLLOW_EVERY_S = 6.0  # between two uploads of a running stage's metrics
+SWEPT = "sweep_run"  # tag of a sweep's own run
+TABLE = "table.json"
+TABLES = "mlflow.loggedArtifacts"  # tag of the files that MLflow's pages show as tables, others are text to them
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}  # read when MLflow is imported
+
+
+class NewRun(NamedTuple):
+    """An MLflow run to create."""
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str] = {}
+    inputs: Sequence[DatasetInput] = ()
+    began_ms: int | None = None
+
+
+class SweepSummary(NamedTuple):
+    """What came of a sweep: a table of its cells, numbers and tags, files by name; `done` cells of it, all or not."""
+
+    done: int
+    complete: bool
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    rows: Sequence[Mapping[str, Any]]
+    files: Mapping[str, bytes]
+
+
+class Tracker:
+    """Writes stages to one experiment of an MLflow store."""
+
+    def __init__(self, uri: str, recipe: Recipe, artifacts: Path, tags: Mapping[str, str]) -> None:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        self.uri, self.recipe, self.artifacts, self.tags = uri, recipe, artifacts, dict(tags)
+        artifacts.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(artifacts.parent / LOCK)
+        self.opened: tuple[MlflowClient, str] | None = None
+        self.runs: dict[str, MlflowRun] = {}  # by our digest, or "data"
+        self.sent: dict[str, int] = {}  # last step sent, by digest
+        self.followed: dict[str, float] = {}  # when a running stage was last looked at, by digest
+
+    def record(self, stage: Stage, made: Made) -> None:
+        """Log a finished stage, unless it is logged already."""
+        artifact, manifest = made.artifact, made.manifest
+        with self.lock:
+            client = self._client()
+            owner = stage.network
+            run = self._pretraining(owner, stage, artifact.path, made.reused_from) if owner else self._data_run()
+            if run.data.tags.get(mark_of(stage)) == str(stage.digest):
+                return
+            if stage.kind.network and (artifact.path / SPOOL).exists():
+                self._send(stage, artifact.path)
+            for batch in batches_of(chain(metrics_of(stage, artifact, manifest), costs_of(stage, made))):
+                client.log_batch(run.info.run_id, metrics=batch)
+            self._log_files(run, stage, artifact)
+            client.set_tag(run.info.run_id, mark_of(stage), str(stage.digest))
+            if owner in {None, stage.digest}:
+                client.set_terminated(run.info.run_id, "FINISHED", made_ms(manifest))
+
+    def follow(self, stage: Stage, out: Path) -> None:
+        """Upload the new metrics of a running pretraining, or how far the pictures are, every few seconds."""
+        now = time.monotonic()
+        if not stage.kind.watched or now - self.followed.get(stage.digest, -inf) < FOLLOW_EVERY_S:
+            return
+        self.followed[stage.digest] = now
+        with self.lock:
+            if stage.kind.network and (out / SPOOL).exists():  # one that waits has no run yet
+                self._pretraining(str(stage.digest), stage, out)
+                self._send(stage, out)
+            elif not stage.kind.network and (seen := read_progress(out)):
+                self._advance(stage.kind.name, seen)
+
+    def mark_failed(self, digests: Iterable[str]) -> None:
+        """End the runs of networks that could not be made; one that is made later ends well."""
+        with self.lock:
+            for digest in digests:
+                if digest in self.runs:
+                    self._client().set_terminated(self.runs[digest].info.run_id, "FAILED")
+
+    def join_sweep(self, sweep: str, cells: Mapping[str, str]) -> None:
+        """Tag the runs of a sweep's networks, by digest, with its name and their values; what is not there is left out.
+
+        A run is in as many sweeps as name it: tag `sweep` holds all their names, `sweep.<name>` the values.
+        """
+        with self.lock:
+            client = self._client()
+            for digest, values in cells.items():
+                if digest in self.runs:
+                    run = client.get_run(self.runs[digest].info.run_id)
+                    names = {*filter(None, run.data.tags.get("sweep", "").split(",")), sweep}
+                    tags = {"sweep": ",".join(sorted(names)), f"sweep.{sweep}": values}
+                    for key, value in tags.items():
+                        if run.data.tags.get(key) != value:
+                            client.set_tag(run.info.run_id, key, value)
+
+    def record_sweep(self, name: str, told: SweepSummary) -> None:
+        """Log what came of a sweep to its own run, which is found again when the sweep goes on or is extended."""
+        from mlflow.entities import RunTag
+
+        with self.lock:
+            client, experiment = self._open()
+            found = client.search_runs([experiment], f"tags.{SWEPT} = '{name}'", max_results=1)
+            tags = {"stage": "sweep", SWEPT: name, TABLES: json.dumps([{"path": TABLE, "type": "table"}]), **told.tags}
+            run = found[0] if found else self._create(NewRun(f"sweep {name}", tags))
+            tagged = [RunTag(*each) for each in tags.items()]
+            client.log_batch(run.info.run_id, metrics=list(self._news(run, told)), tags=tagged)
+            client.log_dict(run.info.run_id, write_table(told.rows), TABLE)
+            with TemporaryDirectory() as folder:
+                for file, content in told.files.items():
+                    Path(folder, file).write_bytes(content)
+                    client.log_artifact(run.info.run_id, str(Path(folder, file)))
+            client.set_terminated(run.info.run_id, "FINISHED" if told.complete else "FAILED")
+            self.runs[f"sweep {name}"] = run
+
+    def _news(self, run: MlflowRun, told: SweepSummary) -> Iterator[Metric]:
+        """A sweep's numbers that its run lacks, over the cells done; MLflow shows the one of the highest step."""
+        from mlflow.entities import Metric
+
+        when = int(time.time() * 1000)
+        for name, value in told.metrics.items():
+            history = self._client().get_metric_history(run.info.run_id, name)
+            last = max(history, key=lambda each: (each.step, each.timestamp), default=None)
+            if last is None or told.done > last.step or value != last.value:
+                yield Metric(name, value, when, max(told.done, last.step if last else 0))
+
+    def _advance(self, kind: str, seen: Advance) -> None:
+        """Rows done, of these the usable ones, rows a second and seconds left, each over the rows done."""
+        from mlflow.entities import Metric
+
+        told = {"rows_done": seen.done, "rows_ok": seen.ok, "rows_per_s": seen.per_s, "eta_s": seen.eta_s}
+        when = int(time.time() * 1000)
+        metrics = [
+            Metric(f"data/{kind}/{name}", float(value), when, seen.done) for name, value in told.items() if value
+        ]
+        self._client().log_batch(self._data_run().info.run_id, metrics=metrics)
+
+    def experiment_url(self) -> str | None:
+        """The recipe's experiment in the MLflow UI; None where there is no server."""
+        base = ui_address(self.uri)
+        return None if base is None else runs_page(base, self._open()[1])
+
+    def run_url(self, digest: str) -> str | None:
+        """A pretraining's run in the MLflow UI; None where there is no server or no such run."""
+        base, (_, experiment) = ui_address(self.uri), self._open()
+        if base is None or digest not in self.runs:
+            return None
+        return f"{base}/#/experiments/{experiment}/runs/{self.runs[digest].info.run_id}"
+
+    def compare_url(self, digests: Sequence[str]) -> str | None:
+        """Pretrainings side by side in the MLflow UI; None where there is no server or are no two runs."""
+        base, (_, experiment) = ui_address(self.uri), self._open()
+        runs = [self.runs[each].info.run_id for each in digests if each in self.runs]
+        if base is None or len(runs) < 2:
+            return None
+        query = {"runs": json.dumps(runs), "experiments": json.dumps([experiment])}
+        return f"{base}/#/compare-runs?{urlencode(query, quote_via=quote)}"
+
+    def _client(self) -> MlflowClient:
+        return self._open()[0]
+
+    def _open(self) -> tuple[MlflowClient, str]:
+        if self.opened is None:
+            from mlflow import MlflowClient
+
+            client = MlflowClient(self.uri)
+            where = None if self.uri.startswith("http") else self.artifacts.absolute().as_uri()
+            with self.lock:
+                found = client.get_experiment_by_name(self.recipe.name)
+                experiment = found.experiment_id if found else client.create_experiment(self.recipe.name, where)
+            for run in client.search_runs([experiment], max_results=10_000):
+                sweep = f"sweep {run.data.tags[SWEPT]}" if SWEPT in run.data.tags else ""
+                self.runs[sweep or run.data.tags.get("digest") or run.data.tags.get("stage", "")] = run
+            self.opened = client, experiment
+        return self.opened
+
+    def _data_run(self) -> MlflowRun:
+        return self._run("data", NewRun("data", {"stage": "data", "dataset": self.recipe.data.source}))
+
+    def _pretraining(self, digest: str, stage: Stage, out: Path, reused_from: str | None = None) -> MlflowRun:
+        self._open()
+        if digest in self.runs:
+            return self.runs[digest]
+        assert stage.kind.network is not None
+        method, dataset, graph, seed = stage.kind.network(stage.config)
+        tags = {"method": method, "dataset": dataset, "graph": graph, "seed": str(seed), "digest": digest}
+        if reused_from is not None:
+            tags["reused_from"] = reused_from
+        name = f"{method} {graph} seed {seed}"
+        params, first = dict(flat_items(stage.identity)), next(read_spool(out / SPOOL), None)
+        began_ms = first.time_ms if first else None  # a training that is logged later keeps its times
+        return self._run(digest, NewRun(name, tags, params, self._inputs(stage), began_ms))
+
+    def _run(self, key: str, new: NewRun) -> MlflowRun:
+        client, experiment = self._open()
+        if key not in self.runs:
+            tag = "stage" if key == "data" else "digest"  # another process may have created it since
+            found = client.search_runs([experiment], f"tags.{tag} = '{key}'", max_results=1)
+            self.runs[key] = found[0] if found else self._create(new)
+        self.runs[key] = client.get_run(self.runs[key].info.run_id)
+        return self.runs[key]
+
+    def _create(self, new: NewRun) -> MlflowRun:
+        from mlflow.entities import Param
+
+        client, experiment = self._open()
+        run = client.create_run(experiment, new.began_ms, tags={**self.tags, **new.tags}, run_name=new.name)
+        client.log_batch(run.info.run_id, params=[Param(each, value) for each, value in new.params.items()])
+        if new.inputs:
+            client.log_inputs(run.info.run_id, list(new.inputs))
+        return run
+
+    def _send(self, stage: Stage, out: Path) -> None:
+        """Upload the spooled metrics beyond the last step that the run has."""
+        from mlflow.entities import Metric
+
+        run_id, digest = self.runs[str(stage.digest)].info.run_id, str(stage.digest)
+        client = self._client()
+        if digest not in self.sent:
+            history = client.get_metric_history(run_id, "train/loss")
+            self.sent[digest] = max((each.step for each in history), default=0)
+        fresh = [entry for entry in read_spool(out / SPOOL) if entry.step > self.sent[digest]]
+        for batch in batches_of(Metric(*each) for entry in fresh for each in points_of(entry)):
+            client.log_batch(run_id, metrics=batch)
+        self.sent[digest] = max((entry.step for entry in fresh), default=self.sent[digest])
+
+    def _log_files(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> None:
+        client, folder = self._client(), stage.name.split(" seed ")[0].replace(",", "").replace(" ", "-")
+        client.log_artifact(run.info.run_id, str(artifact.path / "manifest.json"), folder)
+        for name in stage.kind.shown:
+            client.log_artifact(run.info.run_id, str(artifact.path / name), folder)
+
+    def _inputs(self, stage: Stage) -> list[DatasetInput]:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = self.recipe.data.source
+        return [
+            DatasetInput(
+                Dataset(f"{source}-{role}", str(each.digest), "local", json.dumps({"uri": str(each.path)})),
+                [InputTag("mlflow.data.context", role)],
+            )
+            for role, each in stage.inputs.items()
+        ]

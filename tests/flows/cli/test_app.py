@@ -1,0 +1,137 @@
+"""The command line: what goes wrong is said in two lines before any long work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.kit.command import call_xclr, fails, run_xclr, succeeds
+from tests.kit.databases import give_databases
+from tests.kit.finished import own_recipe
+from tests.kit.recipes import TINY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["run", "emojy"], ["no recipe 'emojy'", "did you mean emoji"]),
+        (["plan", "nowhere/mine.yaml"], ["no recipe file nowhere/mine.yaml"]),
+        (["run", "emoji", "--set", "train.epoch=2"], ["unknown key 'train.epoch'", "did you mean epochs"]),
+        (["run", "emoji", "--set", "train.epochs=two"], ["train.epochs", "valid integer"]),
+        (["run", "emoji", "--set", "objective.target_temprature=1"], ["target_temprature", "target_temperature"]),
+        (["run", "emoji", "--mode", "maybe"], ["--mode maybe", "retry"]),
+        (["run", "emoji", "--until", "lunch"], ["--until lunch", "captions"]),
+        (["run", "emoji", "--cluster", "moon"], ["no cluster 'moon'", "local"]),
+        (["run", "emoji", "--home", "/dev/null/home"], ["cannot write to /dev/null/home", "XCLR_HOME"]),
+        (["compare", "--home", "empty"], ["no finished run", "xclr run emoji"]),
+    ],
+)
+def test_a_fault_in_what_was_typed(tmp_path, arguments, parts):
+    fails(call_xclr(*arguments, cwd=tmp_path), *parts)
+
+
+def test_a_process_ends_as_its_message_says(tmp_path):
+    fails(run_xclr("run", "emojy", cwd=tmp_path), "xclr: no recipe 'emojy'")
+
+
+@pytest.mark.parametrize(
+    ("variable", "address", "server"),
+    [
+        ("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9", "the MLflow server at http://127.0.0.1:9 cannot be"),
+        ("PREFECT_API_URL", "http://127.0.0.1:9/api", "the Prefect server at http://127.0.0.1:9/api cannot be"),
+    ],
+)
+def test_a_server_that_is_not_there_is_told_before_any_work(tmp_path, variable, address, server):
+    done = call_xclr("run", "smoke", cwd=tmp_path, **{variable: address})
+    fails(done, server, variable)
+    assert "secret" not in done.stdout + done.stderr
+    assert not list(tmp_path.glob(".xclr/artifacts/*/*"))
+
+
+def test_a_recipe_of_a_newer_format(tmp_path):
+    (tmp_path / "new.yaml").write_text("version: 99\nquantum: true\n")
+    fails(call_xclr("plan", "new.yaml", cwd=tmp_path), "new.yaml was written for a newer xclr", "upgrade")
+
+
+def test_a_text_model_that_is_nowhere(tmp_path):
+    done = run_xclr("plan", "emoji", "--set", "embed.model=no-such/model", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    fails(done, "text model 'no-such/model' is not on this machine", "embed.model")
+
+
+def recipe_for(table: pa.Table, folder: Path, **keys: object) -> str:
+    """A recipe over a table of one's own."""
+    pq.write_table(table, folder / "own.parquet")
+    recipe = {"data": {"source": "table", "path": "own.parquet"}, "objectives": ["xclr"], **keys}
+    (folder / "own.yaml").write_text(yaml.safe_dump(recipe))
+    return "own.yaml"
+
+
+PICTURES = {"caption": ["a red apple", "a blue bird"], "image": [b"not a", b"picture"]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "parts"),
+    [
+        (PICTURES | {"caption": [b"fine", b"\xff\xfe"]}, ["1 captions are not UTF-8 (row 1"]),
+        (PICTURES, ["train.batch_size 256 is larger than"]),
+    ],
+)
+@pytest.mark.slow
+def test_a_fault_in_the_data_is_told_before_long_work(tmp_path, served, columns, parts):
+    recipe = recipe_for(pa.table(columns), tmp_path)
+    fails(run_xclr("run", recipe, cwd=tmp_path, PREFECT_API_URL=f"{served.prefect}/api"), *parts)
+    assert not (tmp_path / ".xclr" / "artifacts" / "embeddings").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_no_suite_judges_has_features_and_a_page_and_fails_with_its_training(tmp_path, served):
+    own_recipe(tmp_path, "a drawing of")
+    give_databases(tmp_path / ".xclr")
+    small = TINY["train"] | {"batch_size": 16}
+    recipe = recipe_for(pq.read_table(tmp_path / "own.parquet"), tmp_path, graph={"k": 4}, train=small)
+    there = {"cwd": tmp_path, "PREFECT_API_URL": f"{served.prefect}/api"}
+    assert "No suite judged this run" in succeeds(run_xclr("run", recipe, **there)).stderr
+    page = (tmp_path / ".xclr" / "pages" / "compare-own.html").read_text()
+    assert page.count("data:image/webp") > 10, "the features were not waited for"
+    done = run_xclr("run", recipe, "--set", "train.learning_rate=1e30", **there)
+    fails(done, "pretrain xclr", "the gradient is not finite")
+
+
+def test_help_and_plan_import_nothing_heavy(tmp_path):
+    code = "import sys; sys.argv = ['xclr', '--help']; from flows.cli.app import app; app(standalone_mode=False);"
+    code += "print([name for name in ('prefect', 'torch', 'mlflow', 'pyarrow') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_plan_prints_stable_json_and_touches_nothing(tmp_path):
+    rows = json.loads(succeeds(call_xclr("plan", "emoji", "--json", cwd=tmp_path)).stdout)
+    assert set(rows[0]) == {"stage", "digest", "state", "rows", "bytes", "gpu_hours", "core_hours", "memory_gb"}
+    assert {row["state"] for row in rows} == {"miss"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unlabelled_table_leaves_out_what_needs_classes(tmp_path):
+    name = recipe_for(pa.table(PICTURES), tmp_path, objectives=["supcon", "xclr"])
+    done = succeeds(call_xclr("plan", name, cwd=tmp_path))
+    assert "supcon is left out" in done.stderr
+    assert "suite linear is left out" in done.stderr
+    assert "pretrain supcon" not in done.stdout
+
+
+def test_the_entry_point_is_a_function_whatever_was_imported_before():
+    program = """
+import importlib, pkgutil, flows.cli
+for each in pkgutil.iter_modules(flows.cli.__path__, "flows.cli."):
+    each.name.endswith("__main__") or importlib.import_module(each.name)
+assert callable(flows.cli.main)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,45 @@
+"""Ctrl-C: once leaves the jobs running, twice ends them."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from infra.home.runs import read_runs
+from infra.ledger import Book
+from infra.processes import find_process
+from tests.kit.command import start_xclr
+from tests.kit.databases import give_databases
+from tests.kit.jobs import long_recipe, training_job
+
+pytestmark = pytest.mark.slow
+
+
+def read_until(stream, words: str) -> None:
+    """Read lines up to one that has these words."""
+    assert any(words in line for line in stream), f"{words!r} was not said"
+
+
+def test_the_first_ctrl_c_leaves_the_job_and_the_second_ends_it(tmp_path, served):
+    home, there = give_databases(tmp_path / "home"), {"PREFECT_API_URL": f"{served.prefect}/api"}
+    arguments = ("run", long_recipe(tmp_path), "--until", "pretrain")
+    process = start_xclr(home, *arguments, environment=there)
+    entry = training_job(home)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "Ctrl-C once more" in said
+    assert "Traceback" not in said
+    assert find_process(entry.job) is not None
+    assert read_runs(home)[-1].state == "failed"
+
+    again = start_xclr(home, *arguments, environment=there)
+    read_until(again.stderr, "images hit")  # it attaches: the stages before are hits
+    again.send_signal(signal.SIGINT)
+    read_until(again.stderr, "Ctrl-C once more")
+    again.send_signal(signal.SIGINT)
+    _, said = again.communicate(timeout=300)
+    assert "1 job ended" in said
+    assert find_process(entry.job) is None
+    assert Book(home).latest(entry.digest).attempt == 1

@@ -1,0 +1,11 @@
+from .dataset import MAPPING as MAPPING
+from .dataset import Benchmark as Benchmark
+from .dataset import DatasetLayout as DatasetLayout
+from .dataset import explaining as explaining
+from .dataset import write as write
+from .readers import BORDER as BORDER
+from .readers import LAYOUTS as LAYOUTS
+from .readers import READERS as READERS
+from .readers import Reader as Reader
+from .readers import listing as listing
+from .tree import Tree as Tree

@@ -1,0 +1,1 @@
+"""The emoji's evaluation pictures in the layouts of published data sets."""

@@ -1,0 +1,1 @@
+"""Networks that suites judge: checkpoints of ours, and those from elsewhere."""

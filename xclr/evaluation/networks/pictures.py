@@ -1,0 +1,129 @@
+"""How a picture becomes the input of a network that is judged: decoded, resized, cropped, normalised."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from xclr.errors import DataError
+from xclr.images.picture import UNREADABLE, opened, rgb, upright
+from xclr.recipe import TrainConfig
+from xclr.training.views import MEAN, PLAIN, STD
+
+Interpolation = Literal["bilinear", "bicubic"]
+METHODS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+MARGIN = 256 / 224  # of the resized edge over the crop, as ImageNet is evaluated since arXiv 1409.4842
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to a picture: `border` pixels are cut from each side, the shortest edge is resized to `resize`, the
+    centre of size x size pixels is kept, and each channel becomes (x / 255 - mean) / std.
+
+    Without `crop` the whole picture is squashed to resize x resize instead, so that nothing is lost where that is
+    `size`. Raises ValueError where there is less than `size` to keep.
+    """
+
+    size: int
+    resize: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation
+    border: int = 0
+    crop: bool = True
+
+    def __post_init__(self) -> None:
+        if self.resize < self.size:
+            raise ValueError(f"{self.size} pixels cannot be cut from an edge of {self.resize}")
+
+
+def preparation_of(train: TrainConfig) -> Preparation:
+    """What a backbone that was trained here is shown: image_size pixels, with a margin unless it knows stickers."""
+    margin = 1.0 if train.views == "stickers" else MARGIN
+    return Preparation(
+        size=train.image_size,
+        resize=round(margin * train.image_size),
+        mean=(MEAN, MEAN, MEAN),
+        std=(STD, STD, STD),
+        interpolation="bilinear",
+    )
+
+
+def prepare(encoded: bytes, how: Preparation) -> Tensor:
+    """One encoded picture as uint8 [3, size, size], upright, transparent parts on grey; raises what Pillow raises.
+
+    Of an RGB picture that are the pixels of torchvision's Resize and CenterCrop.
+    """
+    with opened(encoded) as picture:
+        square = framed(rgb(upright(picture), PLAIN), how)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+def framed(picture: Image.Image, how: Preparation) -> Image.Image:
+    """The part of a picture that a network sees, size x size; raises ValueError when the border is all there is."""
+    if how.border:
+        picture = _without_border(picture, how.border)
+    method, (width, height) = METHODS[how.interpolation], picture.size
+    long = int(how.resize * max(width, height) / min(width, height)) if how.crop else how.resize
+    size = (how.resize, long) if width <= height else (long, how.resize)
+    picture = picture.resize(size, method)
+    left, top = (round((edge - how.size) / 2) for edge in size)
+    return picture.crop((left, top, left + how.size, top + how.size))
+
+
+def _without_border(picture: Image.Image, border: int) -> Image.Image:
+    width, height = picture.size
+    if min(width, height) <= 2 * border:
+        raise ValueError(f"{width} x {height} pixels are no more than a border of {border}")
+    return picture.crop((border, border, width - border, height - border))
+
+
+def normalised(batch: Tensor, how: Preparation) -> Tensor:
+    """uint8 [b, 3, s, s] to what the network takes: float32, on the same device."""
+    mean, std = (torch.tensor(each, device=batch.device).view(3, 1, 1) for each in (how.mean, how.std))
+    return batch.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+def batches(
+    read: Callable[[int], bytes],
+    count: int,
+    how: Preparation,
+    *,
+    size: int,
+    threads: int,
+    name: Callable[[int], str],
+) -> Iterator[Tensor]:
+    """The pictures 0 to count - 1 in order, uint8 [b, 3, s, s] with b <= size; threads decode up to 2 * size ahead.
+
+    Raises DataError with a picture's name when it cannot be read.
+    """
+
+    def made(index: int) -> Tensor:
+        try:
+            return prepare(read(index), how)
+        except UNREADABLE as error:
+            raise DataError(
+                f"{name(index)} cannot be read: {type(error).__name__}: {error}",
+                "put the file that was published in its place",
+            ) from error
+
+    pool, indices = ThreadPoolExecutor(threads), iter(range(count))
+    waiting: deque[Future[Tensor]] = deque(pool.submit(made, index) for index in islice(indices, 2 * size))
+    try:
+        for start in range(0, count, size):
+            batch = []
+            for _ in range(min(size, count - start)):
+                batch.append(waiting.popleft().result())
+                waiting.extend(pool.submit(made, index) for index in islice(indices, 1))
+            yield torch.stack(batch)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,1 @@
+"""Suites: a file each, one pure function of features, labels and config."""

@@ -1,0 +1,53 @@
+"""Files of any kind: what a picture may be, and hashes of lists of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+TRAIN, HELD_OUT = "train", ("val", "test")  # folders that are splits when they are all there is
+
+
+class Inside(NamedTuple):
+    """A picture that lies in a file, uncompressed."""
+
+    path: Path
+    offset: int
+    size: int
+
+
+Picture = bytes | Path | str | Inside | None  # encoded, an absolute file, an http(s) address, part of a file, or none
+
+
+def is_url(text: str) -> bool:
+    """True for an http(s) address."""
+    return text[:8].lower().startswith(("http://", "https://"))
+
+
+def hash_listing(files: Iterator[tuple[str, Path]]) -> str:
+    """SHA-256 of (name, size, mtime_ns) of files, in their order."""
+    found = hashlib.sha256()
+    for name, path in files:
+        found.update(stamp_of(name, path) or b"")
+    return found.hexdigest()
+
+
+def stamp_of(name: str, path: Path) -> bytes | None:
+    """Name, size and time of change of a file; None when there is none."""
+    try:
+        seen = path.stat()
+    except (OSError, ValueError):  # a ValueError is a name with a zero byte
+        return None
+    if not stat.S_ISREG(seen.st_mode):
+        return None
+    return os.fsencode(name) + f"\0{seen.st_size}\0{seen.st_mtime_ns}\n".encode()
+
+
+def is_text(name: str) -> bool:
+    """False for a string with halves of characters, as file names and JSON may hold."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)

@@ -1,0 +1,164 @@
+"""Encoded pictures: opened safely, judged, turned upright, stored smaller.
+
+`python -m xclr.images.picture SHORTEST_EDGE` does so for another process, picture by picture over its standard input
+and output, so that what kills a decoder kills no download. It imports little, because many of it are started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import resource
+import signal
+import struct
+import sys
+from contextlib import suppress
+from functools import cache
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from xclr.recipe import MIN_SIDE
+
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+# not among them: formats for which Pillow starts other programs (EPS) or that no page shows
+SUFFIX = {"WEBP": "webp", "PNG": "png", "JPEG": "jpg", "MPO": "jpg", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
+ORIENTATION, SIDEWAYS = 0x0112, 5  # of EXIF; from 5 on, width and height are exchanged
+QUALITY = 95  # of the JPEGs that are written
+MARGIN = 1.5  # times the edge that a JPEG is decoded to at least; with 1 fine structure differs by a quarter
+PATIENCE_S, MEMORY = 60, 4 << 30  # of the process, for a picture
+UNREADABLE = (  # what Pillow raises on broken bytes
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    EOFError,
+    TypeError,
+    LookupError,
+    MemoryError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+class Judged(NamedTuple):
+    """Columns of an images row, the suffix of its file, and what is to be stored (None: the bytes as they came)."""
+
+    columns: dict[str, Any]
+    suffix: str = ""
+    stored: bytes | None = None
+
+
+def opened(data: bytes) -> Image.Image:
+    """An encoded picture in one of FORMATS; raises what Pillow raises."""
+    return Image.open(io.BytesIO(data), formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """FORMATS that this Pillow knows; it raises KeyError for others."""
+    Image.init()
+    return tuple(each for each in FORMATS if each in Image.OPEN)
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says; EXIF that cannot be read or written again turns nothing."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (OSError, ValueError, SyntaxError, TypeError, LookupError, struct.error):
+        return picture
+
+
+def rgba(picture: Image.Image) -> Image.Image:
+    """Red, green, blue, alpha; 16-bit grey is scaled, which Pillow's convert would cut off at 255."""
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture, dtype=np.float32) / 257).clip(0, 255).astype(np.uint8))
+    return picture.convert("RGBA")
+
+
+def rgb(picture: Image.Image, behind: float) -> Image.Image:
+    """Red, green, blue; transparent parts show a grey of brightness `behind`, in [0, 1]."""
+    if picture.mode == "RGB":
+        picture.load()
+        return picture
+    if picture.mode in {"L", "CMYK", "YCbCr"}:
+        return picture.convert("RGB")
+    layers = rgba(picture)
+    paper = Image.new("RGB", layers.size, (round(255 * behind),) * 3)
+    paper.paste(layers, mask=layers.getchannel("A"))
+    return paper
+
+
+def judge(data: bytes | None, edge: int | None = None) -> Judged:
+    """Status, size and SHA-256 of an encoded picture as it came, and what of it is stored; never raises on bad bytes.
+
+    With `edge` everything is stored as an upright RGB JPEG whose shortest edge is at most `edge` pixels, ratio kept; a
+    file that is one already stays as it is. Of an animation that is the first frame, transparent parts become white.
+    """
+    found: dict[str, Any] = {"bytes": len(data or b""), "sha256": hashlib.sha256(data or b"").hexdigest()}
+    if not data:
+        return Judged(found | {"status": "decode", "error": "no bytes"})
+    try:
+        with opened(data) as picture:
+            width, height = picture.size
+            found |= {"width": width, "height": height}
+            suffix, stored = SUFFIX.get(picture.format or "", "img"), None
+            if edge is None or _is_plain(picture, edge):
+                picture.load()
+            elif min(width, height) >= MIN_SIDE:
+                suffix, stored = "jpg", _smaller(picture, edge)
+    except UNREADABLE as error:
+        found = {name: found[name] for name in ("bytes", "sha256")}
+        return Judged(found | {"status": "decode", "error": f"{type(error).__name__}: {error}"[:200]})
+    if min(width, height) < MIN_SIDE:
+        return Judged(found | {"status": "too_small", "error": f"{width} x {height}"})
+    return Judged(found | {"status": "ok"}, suffix, stored)
+
+
+def _is_plain(picture: Image.Image, edge: int) -> bool:
+    """True for an upright RGB or grey JPEG that is small enough."""
+    small = min(picture.size) <= edge and picture.format == "JPEG" and picture.mode in {"RGB", "L"}
+    return small and picture.getexif().get(ORIENTATION, 1) == 1
+
+
+def _smaller(picture: Image.Image, edge: int) -> bytes:
+    """An upright RGB JPEG, shortest edge at most `edge`; larger JPEGs are decoded at a fraction of their size."""
+    width, height = picture.size
+    scale = min(1.0, edge / min(width, height))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    if scale < 1:
+        picture.draft("RGB", (round(size[0] * MARGIN), round(size[1] * MARGIN)))
+    plain = rgb(picture, 1.0)
+    if plain.size != size:
+        plain = plain.resize(size, Image.Resampling.BILINEAR)
+    if exif := picture.info.get("exif"):  # of which flattening keeps nothing
+        plain.info["exif"] = exif
+        plain = upright(plain)
+    stream = io.BytesIO()
+    plain.save(stream, "JPEG", quality=QUALITY)
+    return stream.getvalue()
+
+
+def serve(asked: BinaryIO, answers: BinaryIO, edge: int | None) -> None:
+    """Judge pictures that come as size and bytes, and answer with sizes, columns as JSON and bytes, until none come.
+
+    A picture that takes too long ends the process.
+    """
+    while header := asked.read(4):
+        data = asked.read(*struct.unpack("!I", header))
+        signal.alarm(PATIENCE_S)
+        judged = judge(data, edge)
+        signal.alarm(0)
+        stored = judged.stored or b""
+        said = json.dumps([judged.columns, judged.suffix, judged.stored is not None]).encode()
+        answers.write(struct.pack("!II", len(said), len(stored)) + said + stored)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    with suppress(ValueError, OSError):  # a system without that limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    serve(sys.stdin.buffer, sys.stdout.buffer, int(sys.argv[1]) or None)

@@ -1,0 +1,23 @@
+"""The base of every config."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict
+
+MIN_SIDE = 8  # pixels; smaller pictures show nothing
+RUNTIME: Any = {"runtime": True}  # marks a field that never changes a value; it stays out of digests
+
+
+def host_of(url: str) -> str:
+    """Host and port of an http(s) address; empty for another string."""
+    parts = urlsplit(url)
+    return parts.netloc if parts.scheme in {"http", "https"} else ""
+
+
+class Config(BaseModel):
+    """Base of every config: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

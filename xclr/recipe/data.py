@@ -1,0 +1,120 @@
+"""Which captioned pictures, and how they are fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from xclr.recipe.config import MIN_SIDE, RUNTIME, Config, host_of
+
+
+class DownloadConfig(Config):
+    """How pictures are fetched: how many at once, how patiently, from whom not."""
+
+    connections: int = Field(64, ge=1, description="downloads at once, of each process", json_schema_extra=RUNTIME)
+    per_host: int = Field(8, ge=1, description="of these from one host", json_schema_extra=RUNTIME)
+    tries: int = Field(2, ge=1, description="of each address, where another may help", json_schema_extra=RUNTIME)
+    connect_s: float = Field(10.0, gt=0, description="until a server takes the connection", json_schema_extra=RUNTIME)
+    read_s: float = Field(20.0, gt=0, description="between two pieces of a body", json_schema_extra=RUNTIME)
+    total_s: float = Field(60.0, gt=0, description="of a try, its redirects included", json_schema_extra=RUNTIME)
+    workers: int | None = Field(
+        None, ge=1, description="processes that decode pictures; default: a core each", json_schema_extra=RUNTIME
+    )
+    proxy: str | None = Field(
+        None,
+        description="http://host:port that downloads go through; it resolves the names, so that it must refuse private "
+        "addresses itself. The environment's proxies are not used",
+        json_schema_extra=RUNTIME,
+    )
+    most_bytes: int = Field(20 << 20, ge=1, description="of a picture; larger ones are refused")
+    robots: bool = Field(True, description="respect X-Robots-Tag noai and noimageai")
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_has_no_password(cls, value: str | None) -> str | None:
+        if value is not None and (not host_of(value) or "@" in value):
+            raise ValueError("it must be http://host:port, without a name and password")
+        return value
+
+
+class DataConfig(Config):
+    """Which captioned pictures."""
+
+    source: Literal["emoji", "table", "folder", "cc3m", "cc12m", "wds", "imagenet"] = Field(
+        "emoji",
+        description="emoji: the embedded set; table: a Parquet, CSV, TSV or JSONL file; folder: a folder of class "
+        "folders; cc3m, cc12m: the published TSV of captions and addresses; wds: WebDataset tars; imagenet: folders, "
+        "or its official tars",
+    )
+    path: Path | None = Field(
+        None, description="the table or folder (every source but emoji)", json_schema_extra=RUNTIME
+    )
+    url: str | None = Field(
+        None,
+        description="where to fetch the table from once, where `path` names none (cc3m, cc12m); pictures may be on the "
+        "same host even if that is private",
+        json_schema_extra=RUNTIME,
+    )
+    caption_column: str = Field("caption", description="column with the caption (table)")
+    image_column: str = Field(
+        "image", description="column with the picture: encoded bytes, a path that starts at the table, or a URL (table)"
+    )
+    label_column: str | None = Field(None, description="column with the class; SupCon and the probes need it (table)")
+    caption_template: str = Field(
+        "a photo of a {}", description="caption of a class, {} standing for its name (folder, imagenet)"
+    )
+    limit: int | None = Field(
+        None, ge=1, description="use the first rows only; of folders so many pictures, drawn over all classes"
+    )
+    shortest_edge: int | None = Field(
+        None,
+        ge=MIN_SIDE,
+        description="store pictures as upright RGB JPEGs whose shortest edge has at most so many pixels; default: as "
+        "they were received",
+    )
+    shard: int = Field(
+        10_000, ge=1, description="captions of one shard of pictures: a tar, and an element of a job array"
+    )
+    download: DownloadConfig = Field(DownloadConfig(), description="how pictures are fetched")
+    allow_hosts: tuple[str, ...] = Field((), description="private or loopback hosts that downloads may reach")
+
+    @model_validator(mode="after")
+    def _source_has_a_path(self) -> DataConfig:
+        if self.url is not None and (self.source not in {"cc3m", "cc12m"} or not host_of(self.url)):
+            raise ValueError(f"`url` is an http(s) address of a table of cc3m or cc12m, not of {self.source}")
+        if self.url is not None and "@" in urlsplit(self.url).netloc:  # it would stand in records and parameters
+            raise ValueError("`url` must not hold a name and password: fetch the table yourself and set `path`")
+        if self.source != "emoji" and self.path is None and self.url is None:
+            raise ValueError(f"source {self.source} needs `path`, {PATHS[self.source]}")
+        return self
+
+    @property
+    def reachable(self) -> tuple[str, ...]:
+        """Hosts that downloads may reach though they are private: those allowed, and the one that `url` names."""
+        return (*self.allow_hosts, *([host_of(self.url)] if self.url else []))
+
+    @property
+    def for_captions(self) -> DataConfig:
+        """Only what captions depend on."""
+        others = ("allow_hosts", "url", "shortest_edge", "shard", "download")
+        return self.model_copy(update={name: DataConfig.model_fields[name].default for name in others})
+
+    @field_validator("caption_template")
+    @classmethod
+    def _template_has_one_place(cls, value: str) -> str:
+        if value.count("{}") != 1:
+            raise ValueError("it must hold {} once, where the name of the class goes")
+        return value
+
+
+PATHS = {
+    "table": "a Parquet, CSV, TSV or JSONL file",
+    "folder": "a folder with a folder of pictures for every class",
+    "cc3m": "the file Train_GCC-training.tsv",
+    "cc12m": "the file cc12m.tsv",
+    "wds": "a folder of tars, or one",
+    "imagenet": "the folder that holds train, val and LOC_synset_mapping.txt, or the official tars",
+}

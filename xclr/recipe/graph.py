@@ -1,0 +1,94 @@
+"""How captions become vectors, and vectors a similarity graph."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from xclr.recipe.config import RUNTIME, Config
+
+Precision = Literal["float32", "bfloat16", "float16", "int8"]  # of the text model's products
+
+
+class EmbedConfig(Config):
+    """How captions become unit vectors."""
+
+    model: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2", description="a sentence-transformers name or a folder with a model"
+    )
+    precision: Precision = Field(
+        "float32",
+        description="of the text model: float16 for GPUs; bfloat16 or int8 where a CPU is too slow. What another than "
+        "float32 loses is measured and told",
+    )
+    batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="tokens encoded at once, padding included; default: 1,024 on a CPU, 32,768 on a GPU",
+        json_schema_extra=RUNTIME,
+    )
+    shard: int = Field(
+        32_768,
+        ge=1,
+        description="captions of one piece of the work, which a killed job repeats at most; an element of a job array",
+        json_schema_extra=RUNTIME,
+    )
+
+
+GraphSource = Literal[
+    "captions", "class_captions", "wordnet", "class", "random_class", "augmentation", "random_pair", "knn"
+]
+NEEDS_CLASSES: frozenset[GraphSource] = frozenset({"class_captions", "wordnet", "class", "random_class"})
+
+
+class TargetGraph(Config):
+    """Which similarities the targets come from."""
+
+    source: GraphSource = Field(
+        "captions",
+        description="captions: cosines; class_captions: cosines of class names; wordnet: Wu-Palmer of the classes; "
+        "class: 1 in a class, else 0; random_class: class cosines, shuffled over pairs of classes; augmentation: 1 "
+        "for the picture itself; random_pair: cosines of captions, drawn for each pair of pictures; knn: the "
+        "neighbours kept in Parquet",
+    )
+    seed: int = Field(0, ge=0, description="of what is drawn (random_class, random_pair)")
+
+    @property
+    def target(self) -> TargetGraph:
+        """Source and seed alone, the seed only where it has an effect."""
+        return TargetGraph(source=self.source, seed=self.seed if self.source.startswith("random") else 0)
+
+    @property
+    def label(self) -> str:
+        """What a table calls it."""
+        return self.source if self.target.seed == 0 else f"{self.source}-{self.seed}"
+
+
+class GraphConfig(TargetGraph):
+    """The similarity graph: its source, and the nearest neighbours written to Parquet."""
+
+    method: Literal["exact", "approximate"] = Field(
+        "exact",
+        description="exact: every pair of captions is compared once, n^2 d multiplications; approximate: pairs in near "
+        "cells of a FAISS index, as many cells as `recall` needs",
+    )
+    k: int = Field(32, ge=1, description="neighbours kept per caption")
+    cutoff: float | None = Field(
+        0.6,
+        ge=-1,
+        le=1,
+        description="only neighbours at least this similar are kept, and `count` tells how many there are; null: the "
+        "k nearest, however far",
+    )
+    recall: float = Field(
+        0.99, gt=0, lt=1, description="share of a sample's true edges that the approximate graph must have"
+    )
+    part: int = Field(
+        1 << 20,
+        ge=2,
+        description="captions of one side of an element of the job array, which compares two such parts; bounds its "
+        "memory (exact)",
+        json_schema_extra=RUNTIME,
+    )
+    block: int = Field(2048, ge=1, description="rows compared at once; bounds memory", json_schema_extra=RUNTIME)

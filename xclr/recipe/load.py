@@ -1,0 +1,183 @@
+"""Recipes from YAML, with overrides and errors that name the nearest key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from xclr.errors import RecipeError
+from xclr.recipe.objective import OBJECTIVE_MODELS, OBJECTIVE_NAMES
+from xclr.recipe.recipe import Recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+VERSION = 1  # the newest format of recipes that this code reads
+
+
+def recipe_names() -> list[str]:
+    """The named recipes of the project."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path and apply `key.sub=value` overrides; raises RecipeError with the nearest names.
+
+    A relative data.path starts at the recipe's folder, that of a named recipe at the current one.
+    """
+    path = _locate(source)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8", "save it as UTF-8") from error
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError is a date that there is not
+        raise RecipeError(f"{path} is not YAML: {error}", "mend the line it names") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path} does not hold keys and values", "see xclr/recipes/emoji.yaml for one that does")
+    _check_version(raw, str(path))
+    raw.setdefault("name", path.stem)
+    for override in overrides:
+        _override(raw, override)
+    return parse_recipe(raw, where=str(path), base=Path() if path.parent == RECIPES else path.parent)
+
+
+def parse_recipe(raw: dict[str, Any], where: str, base: Path = Path()) -> Recipe:
+    """Check a recipe's keys and values, all faults at once; `base` is where relative paths start."""
+    _check_version(raw, where)
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        faults = [dict(fault) for fault in error.errors()]
+        root = [
+            fault for fault in faults if fault["type"] != "too_short"
+        ] or faults  # a bad entry also shortens its list
+        lines = [_explain(fault) for fault in root]
+        raise RecipeError(f"{where}: " + "; ".join(lines), "mend the keys named above") from error
+    return _placed(recipe, base.absolute())
+
+
+def _placed(recipe: Recipe, base: Path) -> Recipe:
+    """The recipe with paths that are relative starting at `base`."""
+    data, evaluate = recipe.data, recipe.evaluate
+    if data.path is not None:
+        data = data.model_copy(update={"path": base / data.path})
+    roots = {name: base / root for name, root in evaluate.roots.items()}
+    references = tuple(
+        each.model_copy(update={"weights": str(base / each.weights)}) if each.is_file else each
+        for each in evaluate.references
+    )
+    evaluate = evaluate.model_copy(update={"roots": roots, "references": references})
+    return recipe.model_copy(update={"data": data, "evaluate": evaluate})
+
+
+def _check_version(raw: dict[str, Any], where: str) -> None:
+    """Refuse a recipe of a newer format before its keys are found to be unknown."""
+    version = raw.get("version", VERSION)
+    if isinstance(version, int) and version > VERSION:
+        raise RecipeError(
+            f"{where} was written for a newer xclr: it has format {version}, this one reads {VERSION}", "upgrade xclr"
+        )
+
+
+def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """A recipe with `key.sub=value` overrides applied; raises RecipeError as `load_recipe` does."""
+    if not overrides:
+        return recipe
+    raw = recipe.model_dump(mode="json")
+    for override in overrides:
+        _override(raw, override)
+    return parse_recipe(raw, where=f"recipe {recipe.name}")
+
+
+def _locate(source: str) -> Path:
+    named = RECIPES / f"{source}.yaml"
+    if named.is_file():
+        return named
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
+        raise RecipeError(
+            f"no recipe file {source}", "give a path that exists, or one of: " + ", ".join(recipe_names())
+        )
+    near = difflib.get_close_matches(source, recipe_names(), n=2) or recipe_names()
+    raise RecipeError(f"no recipe {source!r}", "did you mean " + " or ".join(near) + "?")
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {override}: no value", "write --set train.epochs=2")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"--set {override}: {text!r} is not YAML", "quote the value") from error
+    parts = key.split(".")
+    if parts[0] == "objective":
+        _override_objectives(raw, parts[1:], value)
+    else:
+        _assign(raw, parts, value, override)
+
+
+def _override_objectives(raw: dict[str, Any], parts: list[str], value: object) -> None:
+    """Set a field on every objective that has it."""
+    models = {model.model_fields["name"].default: model for model in OBJECTIVE_MODELS}
+    known = sorted({field for model in models.values() for field in model.model_fields} - {"name"})
+    if not parts or parts[0] not in known:
+        raise RecipeError(f"no objective has the key {'.'.join(parts)!r}", _nearest(parts[0] if parts else "", known))
+    entries = raw.setdefault("objectives", [{"name": each.name} for each in Recipe.model_fields["objectives"].default])
+    for index, entry in enumerate(entries if isinstance(entries, list) else []):  # other faults are told later
+        named = dict(entry) if isinstance(entry, dict) else {"name": entry}
+        model = models.get(named["name"]) if isinstance(named.get("name"), str) else None
+        if model is not None and parts[0] in model.model_fields:
+            _assign(named, parts, value, "objective." + ".".join(parts))
+            entries[index] = named
+
+
+def _assign(raw: dict[str, Any], parts: list[str], value: object, override: str) -> None:
+    node = raw
+    for part in parts[:-1]:
+        child = node.get(part)
+        if child is None:
+            child = node[part] = {}
+        if not isinstance(child, dict):
+            raise RecipeError(f"--set {override}: {part} holds a value, not keys", "set it whole: --set key=value")
+        node = child
+    node[parts[-1]] = value
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=2)
+    return "did you mean " + " or ".join(near) + "?" if near else "known keys: " + ", ".join(known)
+
+
+def _explain(fault: dict[str, Any]) -> str:
+    loc = list(fault["loc"])
+    place = loc[:2] + loc[3:] if loc[:1] == ["objectives"] else loc  # the third part repeats the objective's name
+    key = ".".join(str(part) for part in place)
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key!r} ({_nearest(str(place[-1]), _keys_at(fault['loc'][:-1]))})"
+    if fault["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        given = fault["input"].get("name") if isinstance(fault["input"], dict) else fault["input"]
+        return f"{key}: no objective {given!r} ({_nearest(str(given), OBJECTIVE_NAMES)})"
+    if fault["type"] == "literal_error":
+        return f"{key}: {fault['input']!r} is not one of {fault['ctx']['expected']}"
+    given = "" if not key or isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
+    return f"{key or 'recipe'}: {fault['msg']}{given}"
+
+
+def _keys_at(loc: Sequence[Any]) -> list[str]:
+    """The keys the model at `loc` knows."""
+    model: type[BaseModel] = Recipe
+    parts = list(loc)
+    if parts[:1] == ["objectives"]:
+        model = next((each for each in OBJECTIVE_MODELS if each.model_fields["name"].default in parts), model)
+        parts = parts[3:]
+    for part in parts:
+        field = model.model_fields.get(str(part))
+        options = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        model = next((each for each in options if isinstance(each, type) and issubclass(each, BaseModel)), model)
+    return list(model.model_fields)

@@ -1,0 +1,63 @@
+"""Recipes: frozen, checked descriptions of a run, read from YAML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from xclr.recipe.config import Config
+from xclr.recipe.data import DataConfig
+from xclr.recipe.evaluate import EvalConfig
+from xclr.recipe.graph import EmbedConfig, GraphConfig
+from xclr.recipe.objective import CLIPConfig, ObjectiveConfig, SimCLRConfig, SupConConfig, XCLRConfig, with_graph
+from xclr.recipe.train import TrainConfig
+
+
+class RetriesConfig(Config):
+    """How often a run submits a job again; preemption counts for nothing, and too little memory is not tried again."""
+
+    timeouts: int = Field(3, ge=0, description="after the time limit of the cluster file")
+    node_failures: int = Field(3, ge=0, description="after the loss of its node")
+    failures: int = Field(0, ge=0, description="after a fault that the job reports itself; mostly it comes again")
+    crashes: int = Field(2, ge=0, description="after an end without a word: killed, or lost by the scheduler")
+    lost_after_s: int = Field(300, ge=1, description="how long a job must be absent from Slurm's queue to be lost")
+
+
+class Recipe(Config):
+    """A whole run."""
+
+    version: int = Field(1, ge=1, description="format of this recipe")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the MLflow experiment and of runs")
+    data: DataConfig = DataConfig()
+    embed: EmbedConfig = EmbedConfig()
+    graph: GraphConfig = GraphConfig()
+    objectives: tuple[ObjectiveConfig, ...] = Field(
+        (SimCLRConfig(), SupConConfig(), CLIPConfig(), XCLRConfig()),
+        min_length=1,
+        description="what is trained, each with every seed",
+    )
+    train: TrainConfig = TrainConfig()
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="three or more give intervals over seeds")
+    evaluate: EvalConfig = EvalConfig()
+    retries: RetriesConfig = RetriesConfig()
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _names_are_objectives(cls, value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, list | tuple):
+            return [{"name": entry} if isinstance(entry, str) else entry for entry in value]
+        return value
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> Recipe:
+        entries = {
+            "objectives": with_graph(self.objectives, self.graph),
+            "seeds": self.seeds,
+            "evaluate.suites": self.evaluate.suites,
+            "evaluate.references": self.evaluate.references,
+        }
+        for key, values in entries.items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key}: the same entry stands twice")
+        return self

@@ -1,0 +1,90 @@
+"""How a backbone is pretrained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from xclr.recipe.config import RUNTIME, Config
+
+PATCH = 16  # of a vision transformer, pixels
+
+
+class TrainConfig(Config):
+    """How a backbone is pretrained."""
+
+    backbone: Literal["resnet-mini", "resnet18", "resnet34", "resnet50", "vit-small", "vit-base"] = Field(
+        "resnet-mini", description="resnet-mini is made for 32 pixels; the others are torchvision's, patches of 16"
+    )
+    width: int = Field(16, ge=4, description="channels of the first block (resnet-mini)")
+    image_size: int = Field(32, ge=8, description="side of a training view, pixels")
+    projector_hidden: int = Field(512, ge=1, description="units of the projector's hidden layer")
+    projector_out: int = Field(128, ge=1, description="size of the vectors that the loss compares")
+    fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the training pictures that a pretraining sees, drawn by its seed: those of a smaller "
+        "share are among those of a larger one, and an epoch is a pass over them",
+    )
+    epochs: int = Field(12, ge=1, description="passes over the training pictures")
+    batch_size: int = Field(256, ge=2, description="samples per step over all ranks; each gives two views")
+    optimizer: Literal["adamw", "sgd", "lars"] = Field("adamw", description="sgd and lars have momentum 0.9")
+    learning_rate: float = Field(3e-3, gt=0, description="at its highest, after lr_rule")
+    lr_rule: Literal["absolute", "linear", "sqrt"] = Field(
+        "absolute",
+        description="what learning_rate is multiplied by: absolute 1, linear batch_size / 256, sqrt sqrt(batch_size)",
+    )
+    weight_decay: float = Field(1e-4, ge=0, description="not on biases and norms")
+    warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising learning rate")
+    views: Literal["stickers", "simclr", "autoaugment"] = Field(
+        "stickers",
+        description="stickers: cut-out pictures on drawn backgrounds, in one pass on the batch; simclr: crop, flip, "
+        "colour, grey, blur; autoaugment: crop, flip and AutoAugment's ImageNet policy",
+    )
+    min_crop: float = Field(0.3, gt=0, le=1, description="smallest share of the picture's area in a crop")
+    background: float = Field(
+        0.8, ge=0, le=1, description="how often a transparent picture gets its group's background (stickers)"
+    )
+    shuffle_shards: int | None = Field(
+        None, ge=1, description="shuffle pictures within so many shards at a time, for slow disks; default: within all"
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the network's products; weights and losses stay float32"
+    )
+    channels_last: bool = Field(True, description="memory format of pictures in the network")
+    compile: bool = Field(False, description="torch.compile the backbone")
+    activation_checkpointing: bool = Field(
+        False, description="compute activations twice to keep fewer in memory", json_schema_extra=RUNTIME
+    )
+    blockwise_from: int = Field(
+        2048,
+        ge=2,
+        description="views in a global batch from which the loss goes block by block",
+        json_schema_extra=RUNTIME,
+    )
+    workers: int = Field(
+        4,
+        ge=0,
+        description="processes of each rank that decode pictures, at most one a core",
+        json_schema_extra=RUNTIME,
+    )
+    log_every: int = Field(5, ge=1, description="steps between two log lines", json_schema_extra=RUNTIME)
+    checkpoint_every: int = Field(100, ge=1, description="steps between two checkpoints", json_schema_extra=RUNTIME)
+    keep_checkpoints: int = Field(
+        2, ge=1, description="newest checkpoints kept, beside the best", json_schema_extra=RUNTIME
+    )
+    stuck_after_s: int = Field(
+        600, ge=1, description="how long ranks wait for one that is late", json_schema_extra=RUNTIME
+    )
+
+    @model_validator(mode="after")
+    def _patches_fill_the_picture(self) -> TrainConfig:
+        if self.backbone.startswith("vit") and self.image_size % PATCH:
+            raise ValueError(f"image_size {self.image_size} is no multiple of {PATCH}, the patches of {self.backbone}")
+        return self
+
+    def seen(self, pictures: int) -> int:
+        """How many of so many training pictures a pretraining sees: fraction * pictures, rounded."""
+        return round(self.fraction * pictures)

@@ -1,0 +1,348 @@
+"""Scores of finished runs as tables to read: one source of cells for the terminal, Markdown and the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console, ConsoleOptions
+from rich.table import Table
+from rich.text import Text
+
+from xclr import schema
+from xclr.artifact import Artifact, Digest
+from xclr.errors import StoreError
+from xclr.evaluation.score import Summary, summarise
+from xclr.evaluation.significance import Answers, Distance, Key, Method, distances_of
+from xclr.recipe import SUITES
+from xclr.report.run import RunFacts
+from xclr.store import Store
+
+
+class Column(NamedTuple):
+    """A column of a table: its heading, the score that it shows, and what that is, in words."""
+
+    heading: str
+    key: Key
+    about: str
+
+
+PAPERS = "the paper's suites"
+GROUPS: Mapping[str, Sequence[Column]] = {  # a table each, so that they fit a terminal
+    PAPERS: (
+        Column("ImageNet", ("imagenet", "val", "top1"), "linear probe on ImageNet's validation pictures"),
+        Column("ReaL", ("real", "val", "top1"), "the same head, by the labels of ImageNet-ReaL"),
+        Column("IN9 same", ("imagenet9", "mixed_same", "top1"), "the same head on backgrounds of the object's class"),
+        Column("IN9 mixed", ("imagenet9", "mixed_rand", "top1"), "the same head on backgrounds of a random class"),
+        Column("bg gap", ("imagenet9", "gap", "gap"), "IN9 same minus IN9 mixed: how far it leans on the background"),
+        Column("ObjectNet", ("objectnet", "all", "top1"), "the same head on all of ObjectNet"),
+        Column("MIT objects", ("mit-states", "objects", "top1"), "linear probe for the nouns of MIT-States"),
+        Column("MIT attributes", ("mit-states", "attributes", "top1"), "linear probe for its adjectives"),
+    ),
+    "more": (
+        Column("ObjectNet overlap", ("objectnet", "overlap", "top1"), "ObjectNet's classes that ImageNet has too"),
+        Column("k-NN", ("knn", "val", "top1"), "vote of the nearest training pictures, nothing fitted"),
+        Column("1% labels", ("few-shot", "1-percent", "top1"), "probe fitted to 1% of the training pictures"),
+        Column("10% labels", ("few-shot", "10-percent", "top1"), "probe fitted to 10% of the training pictures"),
+        Column("fine-tuned", ("finetune", "val", "top1"), "the backbone trained on, with labels"),
+        Column("zero-shot", ("zero-shot", "val", "top1"), "the class whose text is nearest, without labels"),
+        Column("image to text R@1", ("retrieval", "image-to-text", "recall1"), "the nearest caption is the picture's"),
+        Column("pictures top-1", ("linear", "pictures", "top1"), "linear probe on held-out pictures"),
+        Column("concepts top-1", ("linear", "concepts", "top1"), "linear probe on concepts never trained on"),
+        Column("vendor top-1", ("linear", "vendor", "top1"), "linear probe on drawings of a vendor never trained on"),
+        Column("keywords mAP", ("keywords", "concepts", "map"), "mean average precision of keywords, same concepts"),
+    ),
+}
+NO_SCORES = "No suite judged this run: its data have no labels for one, or the recipe names none."
+ALPHA = 0.05
+STAND_IN = "emoji in its layout stand in for a data set that evaluate.roots does not name"
+STAR = f"* McNemar p < {ALPHA}, not corrected for the number of columns"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number as it is printed; `best` marks the best mean of its column."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method's cells, one a heading."""
+
+    method: str
+    graph: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table before it is rendered: headings of the cells, lines in reading order, what the numbers are.
+
+    `title` is empty where the table stands alone; `lead` heads the two columns that name a line; what is `below` stands
+    under the table, a line each.
+    """
+
+    headings: tuple[str, ...]
+    lines: tuple[Line, ...]
+    caption: str
+    title: str = ""
+    lead: tuple[str, str] = ("method", "targets from")
+    below: tuple[str, ...] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
+        """How Rich prints it, as wide as its terminal allows."""
+        yield from tables_of(self, options.max_width)
+        yield Text(self.caption, "dim italic")
+        yield from map(Text, self.below)
+
+
+@dataclass(frozen=True)
+class View:
+    """What `xclr compare` shows: tables for people; for other programs rows, and notes beside them."""
+
+    grids: tuple[Grid, ...]
+    rows: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...] = ()
+
+
+def comparisons(records: Iterable[RunFacts], store: Store) -> list[Artifact]:
+    """The score tables of runs, each once; raises StoreError when one is gone."""
+    found = []
+    for name in sorted({str(each.scores) for each in records}):
+        artifact = store.find(Digest("comparison", name))
+        if artifact is None:
+            raise StoreError(f"the scores {name} are gone", "run the recipe again")
+        found.append(artifact)
+    return found
+
+
+def answers_of(records: Sequence[RunFacts], store: Store) -> Answers:
+    """Where the answers behind the runs' scores are; suites that are not in the store are left out.
+
+    Raises StoreError when the scores themselves are gone.
+    """
+    found: dict[tuple[str, str], Path] = {}
+    for comparison in comparisons(records, store):
+        for name in store.manifest(comparison).inputs:
+            suite = store.find(Digest("suite", name))
+            if suite is not None and (suite.path / "predictions.parquet").exists():
+                rows = schema.read(suite.path / "scores.parquet", schema.SCORES, ["checkpoint", "suite"]).to_pylist()
+                found |= {(row["checkpoint"], row["suite"]): suite.path / "predictions.parquet" for row in rows}
+    return found
+
+
+def methods_of(scores: pa.Table) -> list[Method]:
+    """The pairs (method, graph) of these scores, in reading order."""
+    rows = zip(scores.column("method").to_pylist(), scores.column("graph").to_pylist(), strict=True)
+    return sorted(set(rows), key=lambda row: rank(*row))
+
+
+def rank(method: str, graph: str) -> tuple[int, str, str]:
+    """Sorts methods into reading order: the untrained network first, X-CLR last."""
+    order = ("random", "simclr", "supcon", "clip", "xclr")
+    first = next((index for index, name in enumerate(order) if method.startswith(name)), len(order))
+    return first, method, graph
+
+
+def base_of(scores: pa.Table, against: str) -> Method:
+    """The first method of that name; raises StoreError when there is none."""
+    known = methods_of(scores)
+    named = [row for row in known if row[0] == against]
+    if not named:
+        names = dict.fromkeys(row[0] for row in known)
+        raise StoreError(f"no method {against!r} in these scores", "there are: " + ", ".join(names))
+    return named[0]
+
+
+def columns_of(keys: Collection[Key], suite: str | None = None) -> dict[str, list[Column]]:
+    """The columns that some score has, by table: those of GROUPS, or every split and metric of one suite.
+
+    Where GROUPS knows none of them, there is a table for each suite. Raises StoreError for a suite without scores.
+    """
+    suites = sorted({key[0] for key in keys})
+    if suite is not None:
+        if suite not in suites:
+            raise StoreError(f"no scores of suite {suite!r}", "there are: " + (", ".join(suites) or "none"))
+        return {suite: every_column(suite, keys)}
+    known = {title: [each for each in group if each.key in keys] for title, group in GROUPS.items()}
+    known = {title: columns for title, columns in known.items() if columns}
+    return known or {each: every_column(each, keys) for each in suites}
+
+
+def every_column(suite: str, keys: Iterable[Key]) -> list[Column]:
+    """Every split and metric of a suite that is among the keys, in an order for people."""
+    own = sorted((key for key in keys if key[0] == suite), key=lambda key: (_natural(key[1]), _place(key[2])))
+    return [Column(key[1] if key[1] == key[2] else " ".join(key[1:]), key, "") for key in own]
+
+
+def _place(metric: str) -> tuple[bool, list[str | int]]:
+    return metric == "per_class", _natural(metric)  # after top1 and top5
+
+
+def _natural(text: str) -> list[str | int]:
+    """Sorts 2-percent before 10-percent."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
+
+
+def grids_of(scores: pa.Table, suite: str | None = None) -> list[Grid]:
+    """Method by suite in percent, mean over seeds and its 95% interval: a table for each group of columns.
+
+    With a suite, all its scores. Raises StoreError for a suite without scores.
+    """
+    means: dict[Key, list[float]] = {}
+    found = summarise(scores)
+    for each in found:
+        means.setdefault(_key(each), []).append(each.mean)
+    best = {key: best_mean(values, key) for key, values in means.items()}
+    shown = [(each, Cell(percent(each.mean, each.ci95), each.mean == best[_key(each)])) for each in found]
+    return _grids("mean", shown, suite, stand_in(scores))
+
+
+def distance_grids(scores: pa.Table, found: Sequence[Distance], against: str, suite: str | None = None) -> list[Grid]:
+    """The distances of these scores, as grids_of shows those; a star marks what McNemar's test tells from 0."""
+    shown = [(each, Cell(distance_text(each))) for each in found]
+    return _grids(f"distance to {against} of the same seed, mean", shown, suite, stand_in(scores))
+
+
+def stand_in(scores: pa.Table) -> frozenset[str]:
+    """The suites whose data set may be emoji in its layout."""
+    emoji = scores.filter(pc.equal(scores["dataset"], "emoji"))
+    return frozenset(emoji["suite"].to_pylist()) & {name for name, needs in SUITES.items() if needs.datasets}
+
+
+def _key(found: Summary | Distance) -> Key:
+    return found.suite, found.split, found.metric
+
+
+def _grids(
+    what: str, shown: Sequence[tuple[Summary | Distance, Cell]], suite: str | None, emoji: Collection[str]
+) -> list[Grid]:
+    cells: dict[Method, dict[Key, Cell]] = {}
+    for each, cell in shown:
+        cells.setdefault((each.method, each.graph), {})[_key(each)] = cell
+    grids, groups = [], columns_of({_key(each) for each, _ in shown}, suite)
+    for title, columns in groups.items():
+        keys = [column.key for column in columns]
+        caption = caption_of(what, [each for each, _ in shown if _key(each) in keys])
+        caption += f"; {STAND_IN}" if any(key[0] in emoji for key in keys) else ""
+        lines = _lines(keys, cells)
+        grids.append(Grid(tuple(each.heading for each in columns), lines, caption, title if len(groups) > 1 else ""))
+    return grids
+
+
+def _lines(keys: Sequence[Key], cells: Mapping[Method, Mapping[Key, Cell]]) -> tuple[Line, ...]:
+    """A line for each method that has one of the scores."""
+    there = [method for method in cells if any(key in cells[method] for key in keys)]
+    there.sort(key=lambda method: rank(*method))
+    return tuple(Line(*method, tuple(cells[method].get(key, Cell("-")) for key in keys)) for method in there)
+
+
+def best_mean(means: Sequence[float], key: Key) -> float | None:
+    """The best mean of a column, where there is something to be better than."""
+    if len(means) < 2:
+        return None
+    return min(means) if key[2] == "gap" else max(means)
+
+
+def caption_of(what: str, shown: Sequence[Summary | Distance]) -> str:
+    """What the numbers of a table are: `what` of how many seeds, with which interval."""
+    kinds = sorted({each.ci_kind for each in shown} - {"none"})
+    seeds = max((each.seeds for each in shown), default=0)
+    interval = f"± 95% half width ({', '.join(kinds)})" if kinds else "no interval"
+    parts = [f"percent, {what} of {seeds} seed{'s' * (seeds != 1)} {interval}"]
+    if any(each.metric == "gap" for each in shown):
+        parts.append("a smaller bg gap is better")
+    far = [each for each in shown if isinstance(each, Distance)]
+    if any(each.p is not None for each in far):
+        parts.append(STAR)
+    return "; ".join([*parts, *notes_of(far)])
+
+
+def notes_of(found: Iterable[Distance]) -> tuple[str, ...]:
+    """The notes of distances, each once."""
+    return tuple(dict.fromkeys(each.note for each in found if each.note))
+
+
+def percent(value: float, ci95: float | None = None, sign: str = "") -> str:
+    """A fraction in percent and its half width; `sign` "+" gives positive ones a sign."""
+    rounded = round(100 * value, 1) + 0.0  # no minus before a zero
+    return f"{rounded:{sign}.1f}" + ("" if ci95 is None else f" ± {100 * ci95:.1f}")
+
+
+def distance_text(found: Distance) -> str:
+    """A distance in percent, with a star where McNemar's p is below ALPHA."""
+    star = " *" if found.p is not None and found.p < ALPHA else ""
+    return percent(found.difference, found.ci95, "+") + star
+
+
+def tables_of(grid: Grid, width: int) -> list[Table]:
+    """A grid's cells for a terminal of so many characters: where they do not fit, tables one below another."""
+    lead = [[grid.lead[0], *(line.method for line in grid.lines)], [grid.lead[1], *(line.graph for line in grid.lines)]]
+    parts = [[*lead]]
+    for place, heading in enumerate(grid.headings):
+        column = [heading, *(line.cells[place].text for line in grid.lines)]
+        if len(parts[-1]) > len(lead) and _width([*parts[-1], column]) > width:
+            parts.append([*lead])
+        parts[-1].append(column)
+    return [_table(columns, "" if number else grid.title) for number, columns in enumerate(parts)]
+
+
+def _width(columns: Iterable[Sequence[str]]) -> int:
+    return 1 + sum(3 + max(map(len, column)) for column in columns)  # a rule and two spaces each
+
+
+def _table(columns: Sequence[Sequence[str]], title: str) -> Table:
+    table = Table(*(column[0] for column in columns), title=title or None, title_justify="left")
+    for row in zip(*(column[1:] for column in columns), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def markdown_of(scores: pa.Table) -> str:
+    """The scores' grids as GitHub Markdown, best means in bold."""
+    if not scores.num_rows:
+        return NO_SCORES
+    return "\n".join(markdown_grid(each) for each in grids_of(scores))
+
+
+def markdown_grid(grid: Grid) -> str:
+    """A grid as GitHub Markdown, best means in bold."""
+    rows = [[*grid.lead, *grid.headings], ["---"] * (2 + len(grid.headings))]
+    for line in grid.lines:
+        numbers = [f"**{cell.text}**" if cell.best else cell.text for cell in line.cells]
+        rows.append([plain(line.method), plain(line.graph), *numbers])
+    title = f"**{grid.title}**\n\n" if grid.title else ""
+    return title + "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{plain(grid.caption)}\n"
+
+
+def plain(text: str) -> str:
+    """Text in which Markdown finds nothing to act on."""
+    return "".join(f"\\{each}" if each in "\\|*_`<[" else each for each in text)
+
+
+def view_of(scores: pa.Table, answers: Answers, against: str | None = None, suite: str | None = None) -> View:
+    """What is shown of scores, or of their distances to a method, and of one suite where it is named.
+
+    `answers` serve the distances. Raises StoreError for a method or suite that these scores do not have.
+    """
+    if not scores.num_rows:
+        return View((), ())
+    kept = scores if suite is None else scores.filter(pc.equal(scores["suite"], suite))
+    grids = grids_of(scores, suite)  # a suite that is not there fails here
+    if against is None:
+        return View(tuple(grids), tuple(kept.to_pylist()))
+    found = distances_of(kept, base_of(kept, against), answers)
+    if not found:
+        raise StoreError(
+            f"no other method has a score that {against} has too, of the same seed",
+            "name more runs: xclr compare RUN RUN",
+        )
+    rows = tuple(each.row() for each in found)
+    return View(tuple(distance_grids(kept, found, against, suite)), rows, notes=notes_of(found))

@@ -1,0 +1,1 @@
+"""Sweeps: what varies, the stages that follow, how its cells stand."""

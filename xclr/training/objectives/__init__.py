@@ -1,0 +1,1 @@
+"""Objectives as modules: views, pairs, towers."""

@@ -1,0 +1,109 @@
+"""Objectives between pictures and their captions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from xclr.objective import TargetRows, contrast, gather_rows, identity_targets, retrieve
+from xclr.recipe import CLOOBConfig, LearnedScaleConfig
+from xclr.training.objectives.outcome import Outcome
+from xclr.training.objectives.report import spread_report, target_report
+from xclr.training.objectives.towers import TextPairs, Towers
+
+PairTargets = Callable[
+    [TextPairs], tuple[TargetRows, TargetRows]
+]  # of pictures over captions, of captions over pictures
+
+
+class PairObjective(nn.Module):
+    """Image-text contrast in both directions, each view by itself; the scale is learned and limited."""
+
+    def __init__(self, towers: Towers, config: LearnedScaleConfig, targets: PairTargets) -> None:
+        super().__init__()
+        self.towers, self.targets = towers, targets
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
+        self.max_scale = config.max_scale
+
+    def forward(self, features: Tensor, rows: Tensor) -> Outcome:
+        """Mean over views and directions of the contrastive loss between pictures and captions."""
+        with torch.no_grad():  # the parameter itself, so that its gradient can bring it down again
+            self.log_scale.clamp_(max=math.log(self.max_scale))
+        temperature = 1 / self.log_scale.exp()
+        views = self.towers(features, rows, temperature)
+        targets = [self.targets(pairs) for pairs in views]
+        losses = [self._loss(*each) for each in zip(views, targets, strict=True)]
+        return Outcome(torch.stack(losses).mean(), partial(pair_report, views[0], targets[0]))
+
+    def _loss(self, pairs: TextPairs, targets: tuple[TargetRows, TargetRows]) -> Tensor:
+        block = self.towers.block(len(pairs.all_rows))
+        directions = ((pairs.pictures, pairs.all_captions), (pairs.captions, pairs.all_pictures))
+        losses = [
+            contrast(anchors, candidates, rows, temperature=pairs.temperature, block=block)
+            for (anchors, candidates), rows in zip(directions, targets, strict=True)
+        ]
+        return (losses[0] + losses[1]) / 2
+
+
+class CLOOBObjective(nn.Module):
+    """InfoLOOB in both directions on what Hopfield networks retrieve from the batch's pictures and captions."""
+
+    def __init__(self, towers: Towers, config: CLOOBConfig) -> None:
+        super().__init__()
+        self.towers, self.temperature, self.hopfield_scale = towers, 1 / config.scale, config.hopfield_scale
+
+    def forward(self, features: Tensor, rows: Tensor) -> Outcome:
+        """tau (InfoLOOB(U_x, U_y) + InfoLOOB(V_y, V_x)), mean over views; U from stored pictures x, V from captions y.
+
+        Source: arXiv 2110.11316, equations 5 to 7.
+        """
+        views = self.towers(features, rows, self.temperature)
+        losses = [self._loss(pairs) for pairs in views]
+        return Outcome(torch.stack(losses).mean(), partial(pair_report, views[0], own_captions(views[0])))
+
+    def _loss(self, pairs: TextPairs) -> Tensor:
+        from_pictures = [self._retrieve(each, pairs.all_pictures) for each in (pairs.pictures, pairs.captions)]
+        from_captions = [self._retrieve(each, pairs.all_captions) for each in (pairs.captions, pairs.pictures)]
+        losses = [
+            contrast(
+                anchors,
+                gather_rows(candidates),
+                identity_rows(pairs.own, len(pairs.all_rows)),
+                temperature=self.temperature,
+                excluded=pairs.own[:, None],
+                block=self.towers.block(len(pairs.all_rows)),
+            )
+            for anchors, candidates in (from_pictures, from_captions)
+        ]
+        return self.temperature * (losses[0] + losses[1])
+
+    def _retrieve(self, queries: Tensor, stored: Tensor) -> Tensor:
+        return retrieve(queries, stored, scale=self.hopfield_scale)
+
+
+def identity_rows(own: Tensor, candidates: int) -> TargetRows:
+    """One-hot targets at the own columns."""
+    return lambda part: identity_targets(own[part], candidates)
+
+
+def own_captions(pairs: TextPairs) -> tuple[TargetRows, TargetRows]:
+    rows = identity_rows(pairs.own, len(pairs.all_rows))
+    return rows, rows
+
+
+def towers_of(objective: nn.Module | None) -> Towers | None:
+    """The towers of an objective that has captions."""
+    return objective.towers if isinstance(objective, PairObjective | CLOOBObjective) else None
+
+
+@torch.no_grad()
+def pair_report(pairs: TextPairs, targets: tuple[TargetRows, TargetRows]) -> dict[str, Tensor]:
+    """What the tracker shows of pictures and captions: the targets' numbers are means of both directions."""
+    directions = [target_report(each, pairs.own, len(pairs.all_rows)) for each in targets]
+    means = {name: torch.stack([each[name] for each in directions]).mean() for name in directions[0]}
+    temperature = torch.as_tensor(pairs.temperature, device=pairs.own.device).detach()
+    return {"temperature": temperature} | means | spread_report(pairs.pictures.detach(), pairs.captions.detach())

@@ -1,0 +1,111 @@
+"""The towers of pictures and captions, and the pairs they embed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xclr.graph import EmbeddingLookup
+from xclr.objective import anchor_index, at_least_float32, default_block, gather_rows, gather_views
+from xclr.recipe import PairsConfig, TrainConfig
+from xclr.training.model import TextTower, projector
+from xclr.training.objectives.outcome import Materials
+from xclr.training.words import FIRST, Vocabulary, tokenize, vocabulary
+
+
+class TextPairs(NamedTuple):
+    """One view of each picture and its caption, as one rank sees them."""
+
+    pictures: Tensor  # [b, d] this rank's unit rows
+    captions: Tensor  # [b, d]
+    all_pictures: Tensor  # [B, d] those of all ranks
+    all_captions: Tensor  # [B, d]
+    rows: Tensor  # [b] row ids
+    all_rows: Tensor  # [B]
+    own: Tensor  # [b] columns of this rank's among all
+    temperature: float | Tensor
+
+
+class Towers(nn.Module):
+    """The head on the pictures' features, and the text tower on what `texts` gives for row ids.
+
+    `words` are those of a text tower that reads tokens.
+    """
+
+    def __init__(
+        self,
+        head: nn.Module,
+        text: nn.Module,
+        texts: Callable[[Tensor], Tensor],
+        blockwise_from: int,
+        words: Vocabulary | None = None,
+    ) -> None:
+        super().__init__()
+        self.head, self.text, self.texts = head, text, texts
+        self.blockwise_from, self.words = blockwise_from, words
+
+    def forward(self, features: Tensor, rows: Tensor, temperature: float | Tensor) -> list[TextPairs]:
+        """Pictures and captions of all ranks, once for each view."""
+        z, t = unit(self.head(features)), unit(self.text(self.texts(rows)))
+        all_captions, all_rows = gather_rows(t), gather_rows(rows)
+        own = anchor_index(len(rows), views=1, device=rows.device)
+        return [
+            TextPairs(pictures, t, all_pictures, all_captions, rows, all_rows, own, temperature)
+            for pictures, all_pictures in zip(z.chunk(2), gather_views(z).chunk(2), strict=True)
+        ]
+
+    def block(self, samples: int) -> int | None:
+        """Rows at a time; None for all at once."""
+        return block_of(2 * samples, samples, self.blockwise_from)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows of length one, in float32 or wider."""
+    return F.normalize(x.to(at_least_float32(x)), dim=1)
+
+
+def block_of(views: int, candidates: int, blockwise_from: int) -> int | None:
+    """How many anchors a global batch takes at a time; None, all at once, below `blockwise_from` views."""
+    return default_block(candidates) if views >= blockwise_from else None
+
+
+def scratch_text(words: Vocabulary, config: TrainConfig) -> nn.Module:
+    """The tower on tokens, with fresh weights."""
+    return TextTower(len(words.known) + FIRST, words.tokens, config.projector_out)
+
+
+def frozen_text(width: int, config: TrainConfig) -> nn.Module:
+    """The tower on a frozen text model's vectors [n, width], with fresh weights."""
+    hidden, out = config.projector_hidden, config.projector_out
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
+
+
+def build_towers(config: PairsConfig, materials: Materials) -> Towers:
+    train, words = materials.config, None
+    texts: Callable[[Tensor], Tensor]
+    if config.text == "frozen":
+        lookup = EmbeddingLookup.open(materials.inputs["embeddings"] / "vectors.npy")
+        text, texts = frozen_text(lookup.width, train), lookup.gather
+    else:
+        tokens, words = _tokens(materials.inputs["captions"])
+        text, texts = scratch_text(words, train), partial(rows_of, tokens)
+    return Towers(projector(materials.features, train), text, texts, train.blockwise_from, words)
+
+
+def rows_of(table: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a table that stays in the CPU's memory, on the device of the row ids."""
+    return table[rows.cpu()].to(rows.device)
+
+
+def _tokens(captions: Path) -> tuple[Tensor, Vocabulary]:
+    table = pq.read_table(captions / "captions.parquet", columns=["caption", "split"])
+    texts, splits = table.column("caption").to_pylist(), table.column("split").to_pylist()
+    known = vocabulary(text for text, split in zip(texts, splits, strict=True) if split == "train")
+    tokens = tokenize(texts, known)
+    return tokens, Vocabulary(known, tokens.shape[1])

@@ -13,7 +13,7 @@ NETWORK = frozenset(
 )
 
 
-class Mounted(Protocol):
+class MountedDisk(Protocol):
     """A mounted file system, as psutil describes it."""
 
     @property
@@ -25,7 +25,7 @@ class Mounted(Protocol):
         """Its type."""
 
 
-def fs_type_of(path: Path, partitions: Iterable[Mounted]) -> str:
+def fs_type_of(path: Path, partitions: Iterable[MountedDisk]) -> str:
     """Type of the file system that holds an absolute path; of two mounts at one place the later one counts."""
     kind, depth = "unknown", 0
     for each in partitions:

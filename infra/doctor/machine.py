@@ -19,15 +19,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from infra import servers
-from infra.cluster import Cluster
-from infra.disks import NETWORK, Mounted, existing, fs_type_of
-from infra.executors.executor import executor_named
+from infra.disks import NETWORK, MountedDisk, existing, fs_type_of
 from infra.finding import Finding
-from infra.resources import Resources
 from xclr.captions.sources import source_files
 from xclr.errors import XclrError
 from xclr.graph.textmodel import locate
-from xclr.pipeline import KINDS
 from xclr.recipe import RECIPES, EmbedConfig, load_recipe
 
 PINNED = ("torch", "prefect", "fastapi", "mlflow", "pyarrow", "submitit")  # what is printed of the packages
@@ -72,19 +68,6 @@ def examine_gpus(seconds: float) -> Iterator[Finding]:
     if len(gpus) > 1:
         yield check_gathering(len(gpus), "cuda")
     yield check_throughput(len(gpus), "cuda", seconds)
-
-
-def examine_cluster(cluster: Cluster, home: Path) -> Iterator[Finding]:
-    """Whether the executors away from this machine would take the jobs of the stage kinds that they get."""
-    away: dict[str, dict[str, Resources]] = {}
-    for kind in KINDS:
-        resources = cluster.resources(kind)
-        if not executor_named(resources.executor).is_here:
-            away.setdefault(resources.executor, {})[kind] = resources
-    if not away:
-        yield Finding(check="Slurm", state="ok", found=f"{cluster.name} uses none")
-    for name, kinds in away.items():
-        yield from executor_named(name).examine(kinds, home)
 
 
 def check_python() -> Finding:
@@ -158,7 +141,7 @@ def check_home(home: Path) -> Finding:
     )  # fmt: skip
 
 
-def check_state(state: Path, partitions: Iterable[Mounted]) -> Finding:
+def check_state(state: Path, partitions: Iterable[MountedDisk]) -> Finding:
     """STATE is on a local disk: SQLite's locks are not safe on a network file system."""
     kind = fs_type_of(existing(state), partitions)
     if kind in NETWORK:

@@ -66,8 +66,8 @@ def metrics_of(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator
     for key, value in manifest.cost.model_dump().items():
         yield Metric(f"{prefix}/{_own_name(stage)}/{key}", float(value), when, 0)
     if prefix == "data":
-        arrays = any(executor_of(each).has_arrays for each in manifest.jobs)  # their time is not their last element's
-        for key, value in stage.kind.facts(stage.config, manifest, not arrays).items():
+        whole = not any(executor_of(each).has_arrays for each in manifest.jobs)  # an element's time is not an array's
+        for key, value in stage.kind.facts(stage.config, manifest, whole).items():
             if isinstance(value, int | float):
                 yield Metric(f"data/{_own_name(stage)}/{key}", float(value), when, stage.kind.generation(stage.config))
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from infra.disks import existing, fs_type_of
 from infra.doctor.machine import (
     check_database,
     check_gathering,
@@ -23,8 +24,6 @@ from infra.doctor.machine import (
     check_wordnet,
     examine,
     examine_gpus,
-    existing,
-    fs_type_of,
     unmet_requirements,
 )
 from infra.doctor.parity import compare, inputs, loss, parity

@@ -73,8 +73,9 @@ def doctor(
     """Say what this machine has and lacks, and how to mend it; exit 1 when something needed is wrong."""
     from flows.context import home_folder, state_folder
     from infra.cluster import load_cluster
+    from infra.doctor.cluster import examine_cluster
     from infra.doctor.datasets import check_datasets
-    from infra.doctor.machine import examine, examine_cluster, examine_gpus
+    from infra.doctor.machine import examine, examine_gpus
     from xclr.evaluation.stages import roots
     from xclr.recipe import load_recipe
 

@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 
 from infra.cluster import Cluster
-from infra.doctor.machine import examine_cluster
+from infra.doctor.cluster import examine_cluster
 from infra.finding import Finding
 from infra.home.costs import costs_of
 from infra.home.runs import read_runs

@@ -16,20 +16,17 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from infra.observe import observe
-from infra.slurm.job import StageJob
-from infra.snapshot import freeze
 
 from infra import servers
 from infra.cancel import cancel_flow_run, cancel_run, find_run
 from infra.cluster import load_cluster
+from infra.executors.executor import Attempt, Submission, executor_named
+from infra.executors.observe import observe
+from infra.executors.snapshot import freeze
 from infra.home.runs import read_runs, write_record
 from infra.ledger import Book, Entry, JobState
 from infra.processes import now, process_id
 from infra.slurm import private
-from infra.slurm.queue import folder_of, slurm_name
-from infra.slurm.submit import Order
-from infra.slurm.submit import submit as submit_order
 from infra.stage import STAGE, ensure
 from tests.kit.command import command
 from tests.kit.databases import give_databases
@@ -68,21 +65,20 @@ def test_a_job_whose_number_was_never_written_down_is_found_by_its_name(cluster,
     training = Training(home, SHORT, on_slurm())
     stage, out, run = training.stage, training.out, open_run(home, recipe=SHORT, cluster=on_slurm())
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    name = slurm_name(stage.name)
+    slurm_jobs = executor_named("slurm")
     entry = Entry(
         digest=stage.digest, kind=stage.kind.name, stage=stage.name, run=run.id, attempt=1, owner=process_id(ended.pid),
-        claimed=now(), name=name,
+        claimed=now(), name=slurm_jobs.draw_name(stage.name),
     )  # fmt: skip
     run.book.claim(entry)
     (out / STAGE).write_text(stage.to_json())
-    work = (StageJob(out / STAGE, out, 1),)
-    order = Order(work, folder_of(out, name, None), name, f"xclr run={run.id} ", freeze(home), 3)
-    (job,) = submit_order(order, on_slurm().resources("pretrain"))
+    work, resources = (Attempt(entry, stage, out),), on_slurm().resources("pretrain")
+    (submitted,) = slurm_jobs.submit(Submission(work, resources, lambda: freeze(home), f"xclr run={run.id} ", 3))
     ended.kill()
     ended.wait()
     assert run.book.latest(stage.digest).job is None
     made = ensure(run, stage)
-    assert run.store.manifest(made).jobs == (job,)
+    assert run.store.manifest(made).jobs == (submitted.job,)
     assert (submissions(home), run.book.latest(stage.digest).attempt) == (1, 1)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from click import Command, Context
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from flows.cli.app import app
+from flows.cli import app
 
 PAGE = Path(__file__).with_name("commands.md")
 WIDTH = 110  # of the help, whatever the terminal's
@@ -21,25 +21,21 @@ the command line. [operator.md](operator.md), [sweeps.md](sweeps.md), [evaluatio
 """
 
 
-def text() -> str:
+def page() -> str:
     """The page as it should be."""
-    return "\n".join([HEAD, *(f"## {name}\n\n```text\n{words}\n```\n" for name, words in helps())])
+    return "\n".join([HEAD, *(f"## {name}\n\n```text\n{words}\n```\n" for name, words in helps(get_command(app)))])
 
 
-def helps() -> Iterator[tuple[str, str]]:
-    """The program and each of its commands, with its help as plain text."""
-    yield from _helps("xclr", get_command(app), None)
-
-
-def _helps(name: str, command: Command, above: Context | None) -> Iterator[tuple[str, str]]:
-    command.rich_markup_mode = None  # plain text, without boxes and colours
-    context = command.context_class(
-        command, above, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH, **command.context_settings
-    )
-    yield context.command_path, command.get_help(context)
-    for each in getattr(command, "commands", {}):
-        yield from _helps(each, command.get_command(context, each), context)
+def helps(command: TyperGroup | TyperCommand, above: str = "") -> Iterator[tuple[str, str]]:
+    """A command and those below it, each with its help as plain text."""
+    command.rich_markup_mode = None  # no boxes, no colours
+    name = f"{above} {command.name}" if above else "xclr"
+    context = command.make_context(name, ["--"], resilient_parsing=True, terminal_width=WIDTH, max_content_width=WIDTH)
+    yield name, command.get_help(context)
+    if isinstance(command, TyperGroup):
+        for each in command.list_commands(context):
+            yield from helps(command.get_command(context, each), name)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(text())
+    PAGE.write_text(page())

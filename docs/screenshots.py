@@ -1,4 +1,4 @@
-"""Makes the README's pictures: `make screenshots`, after `make demo`.
+"""Makes the pictures of README and docs: `make screenshots`, after `make demo`.
 
 Opens the pages of MLflow, Prefect, `xclr compare` and `xclr graph show` in Chromium as a person would and saves what is
 seen to docs/images/. Chromium is Debian's (apt-get install chromium); XCLR_HOME names another HOME than .xclr.

@@ -51,7 +51,7 @@ def test_a_sweep_that_costs_too_much_is_refused_before_anything_is_made(hours, t
         (["emoji", "--grid", "train.epochs"], ["--grid train.epochs: no values", "--grid objective."]),
         (["emoji", "--grid", "train.epochs="], ["--grid train.epochs=: no values"]),
         (["emoji", "--random", "train.epochs=9..1"], ["no range", "--random"]),
-        (["emoji"], ["sweep emoji: nothing varies", "docs/operator.md"]),
+        (["emoji"], ["sweep emoji: nothing varies", "docs/sweeps.md"]),
         (["emoji", "--grid", "train.epoch=1,2"], ["epoch=1", "unknown key 'train.epoch'", "did you mean epochs"]),
         (["emoji", "--grid", "seeds=1,2"], ["seeds is not swept: use --seeds"]),
         (["temprature"], ["no recipe or sweep 'temprature'"]),

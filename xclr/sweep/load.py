@@ -63,7 +63,7 @@ def load_sweep(source: str, given: Mapping[str, Any], overrides: Sequence[str] =
         return Sweep.model_validate(raw)
     except ValidationError as error:
         faults = "; ".join(_explained(each["loc"], each["msg"]) for each in error.errors())
-        raise RecipeError(f"sweep {raw['name']}: {faults}", "docs/operator.md, Sweeps, shows ones that work") from error
+        raise RecipeError(f"sweep {raw['name']}: {faults}", "docs/sweeps.md shows ones that work") from error
 
 
 def _check_name(source: str) -> None:

@@ -25,6 +25,7 @@ from tests.images.pictures import PNG, SERVED, encode, no_progress, prepare, tur
 from tests.images.server import LIMIT, certificate, server_context, serving
 from tests.images.test_pack import check_rows, located
 from tests.kit.command import call_xclr, run_xclr, succeeds
+from tests.kit.databases import give_databases
 from xclr import schema
 from xclr.artifact import Artifact, Digest
 from xclr.errors import JobError
@@ -372,8 +373,10 @@ def test_two_thousand_rows_of_a_published_table(tmp_path):
         data = {"source": "cc12m", "path": str(path), "shortest_edge": 64, "shard": 500, "allow_hosts": ["127.0.0.1"]}
         (tmp_path / "mine.yaml").write_text(json.dumps({"name": "mine", "data": data}))
 
+        home = give_databases(tmp_path / "home")
+
         def typed(xclr, *arguments):
-            return succeeds(xclr(*arguments, "--home", str(tmp_path / "home"), cwd=tmp_path)).stdout
+            return succeeds(xclr(*arguments, "--home", str(home), cwd=tmp_path)).stdout
 
         typed(run_xclr, "run", "mine.yaml", "--until", "images")
         found = json.loads(typed(call_xclr, "accounts", "mine", "--json"))

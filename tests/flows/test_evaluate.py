@@ -19,7 +19,7 @@ from xclr.benchmarks import READERS, Tree
 from xclr.recipe import Recipe
 
 pytestmark = pytest.mark.slow
-INLINE = "{name: here, default: {executor: inline}}"  # what happens is not where
+HERE = "{name: here, default: {executor: inline}, stages: {pretrain: {executor: local, threads: 1}}}"
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def written(recipe: Recipe, folder: Path) -> str:
 
 @pytest.fixture
 def xclr(tmp_path, served):
-    """The command line over a HOME whose jobs all run in the orchestrator, with the servers that are up."""
-    (tmp_path / "here.yaml").write_text(INLINE)
+    """The command line over a HOME of which only trainings are jobs, with the servers that are up."""
+    (tmp_path / "here.yaml").write_text(HERE)
     home = give_databases(tmp_path / "home")
     there = {"XCLR_CLUSTER": str(tmp_path / "here.yaml"), "PREFECT_API_URL": f"{served.prefect}/api"}
 

@@ -14,6 +14,7 @@ from packaging.version import Version
 
 from infra import servers
 from infra.servers import check_mlflow, check_prefect, without_secrets
+from tests.kit.databases import give_databases
 from xclr.errors import JobError, RecipeError
 
 PREFECT, MLFLOW = (Version(metadata.version(name)) for name in ("prefect", "mlflow"))
@@ -111,7 +112,8 @@ def test_a_server_that_is_not_there_is_told_at_once_without_its_password(check, 
     assert "secret" not in str(caught.value)
 
 
-def test_a_server_that_says_nothing_is_given_up():
+def test_a_server_that_says_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr(servers, "ASK_WITHIN_S", 0.5)
     with silent() as place, pytest.raises(JobError, match="no answer in time"):
         check_mlflow(f"http://{place}")
 
@@ -134,7 +136,8 @@ def test_a_store_that_is_no_server_passes():
 
 @pytest.mark.slow
 def test_the_real_servers_pass(tmp_path):
-    with servers.using(servers.PREFECT, tmp_path) as prefect, servers.using(servers.MLFLOW, tmp_path) as mlflow:
+    state = give_databases(tmp_path) / "state"
+    with servers.using(servers.PREFECT, state) as prefect, servers.using(servers.MLFLOW, state) as mlflow:
         assert check_prefect(f"{prefect}/api") == str(PREFECT)
         assert check_mlflow(mlflow) == str(MLFLOW)
         with pytest.raises(RecipeError, match="is not MLflow"):

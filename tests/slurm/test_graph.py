@@ -18,7 +18,7 @@ from xclr import schema, shards, stages
 from xclr.graph import run_graph
 from xclr.recipe import Recipe
 
-PIECES = 10  # pairs of four parts
+PIECES = 6  # pairs of three parts
 
 
 def recipe(part: int, block: int) -> Recipe:
@@ -32,7 +32,7 @@ def test_a_killed_element_of_the_array_runs_again_alone(cluster, home):
     captions = ensure(run, stages.captions(run.recipe, run.store))
     embeddings = commit(run.store, stages.embeddings(run.recipe, run.store, captions), write_vectors)
     nodes = int(run.store.manifest(captions).stats["distinct"])
-    stage = stages.graph(recipe(-(-nodes // 4), 1), captions, embeddings)
+    stage = stages.graph(recipe(-(-nodes // 3), 1), captions, embeddings)
     assert shards.count(stage) == PIECES
     out = run.store.reference(stage.digest).path
     thread = threading.Thread(target=ensure, args=(run, stage))

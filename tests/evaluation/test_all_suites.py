@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.evaluation.test_features import Passed
+from tests.kit.features import Passed
 from tests.kit.finished import finish
-from tests.training.home import RECIPE
+from tests.kit.home import RECIPE
 from xclr import schema
 from xclr.recipe import SUITES, parse_recipe
 from xclr.stages import pipeline

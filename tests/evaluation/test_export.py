@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.home import Home, commit, make_home, no_progress, one_thread
+from tests.kit.home import Home, make_home, one_thread
+from tests.kit.stages import commit, no_progress
 from xclr import captions, images, schema, stages
 from xclr.benchmarks import READERS, Tree
 from xclr.captions.emoji import taxonomy

@@ -8,7 +8,8 @@ import signal
 import pytest
 import torch
 
-from tests.training.home import RECIPE, TRAIN, build, no_progress
+from tests.kit.home import RECIPE, TRAIN, build
+from tests.kit.stages import no_progress
 from xclr import stages
 from xclr.errors import JobError, RecipeError, Stopped
 from xclr.recipe import CLIPConfig, RandomConfig, SimCLRConfig, XCLRConfig

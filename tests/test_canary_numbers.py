@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.training.home import RECIPE as TINY_RECIPE
-from tests.training.home import commit, make_home, one_thread
+from tests.kit.home import RECIPE as TINY_RECIPE
+from tests.kit.home import make_home, one_thread
+from tests.kit.stages import commit
 from xclr import stages
 from xclr.evaluation import benchmark, comparison, export, features, finetune, probe, reference, suite
 from xclr.evaluation.heads import load_head

@@ -11,7 +11,7 @@ import pytest
 
 from infra.cluster import Cluster, Resources
 from infra.plan import plan
-from tests.benchmarks import trees
+from tests.kit import trees
 from xclr import stages
 from xclr.artifact import Digest, Manifest
 from xclr.errors import DataError, RecipeError, TextModelError

@@ -5,11 +5,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn.modules.module import register_module_forward_hook
 
-from tests.benchmarks import trees
-from tests.training.home import RECIPE, commit, make_home, no_progress, one_thread
+from tests.kit import trees
+from tests.kit.features import Passed
+from tests.kit.home import RECIPE, make_home, one_thread
+from tests.kit.stages import commit, no_progress
 from xclr import shards, stages
 from xclr.errors import DataError
 from xclr.evaluation import benchmark, features, load_features
@@ -19,24 +19,6 @@ from xclr.images import PictureFiles
 from xclr.recipe import RandomConfig, parse_recipe
 from xclr.stages import FeaturesConfig, Stage
 from xclr.training import pretrain
-
-
-class Passed:
-    """While active, counts the pictures that went through the pooling layer of any backbone."""
-
-    def __init__(self):
-        self.pictures = 0
-
-    def __call__(self, module, arguments, output):
-        if isinstance(module, nn.AdaptiveAvgPool2d):
-            self.pictures += len(output)
-
-    def __enter__(self):
-        self.handle = register_module_forward_hook(self)
-        return self
-
-    def __exit__(self, *_):
-        self.handle.remove()
 
 
 @pytest.fixture(scope="module", autouse=True)

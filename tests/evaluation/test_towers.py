@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.home import RECIPE, TRAIN, build, commit, make_home, one_thread
+from tests.kit.home import RECIPE, TRAIN, build, make_home, one_thread
+from tests.kit.stages import commit
 from xclr import stages
 from xclr.errors import DataError, StoreError
 from xclr.evaluation import towers as module

@@ -8,13 +8,12 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.images.pictures import PNG
-from tests.images.server import LIMIT, certificate, server_context, serving
+from tests.kit.pictures import PNG
+from tests.kit.web import LIMIT, QUICK, certificate, server_context, serving
 from xclr import __version__, schema
 from xclr.images.fetch import Limits, downloading, forbids
 
 LOCAL = ("127.0.0.1",)
-QUICK = {"allow_hosts": LOCAL, "connect_s": 5.0, "read_s": 5.0, "total_s": 5.0, "most_bytes": LIMIT, "backoff_s": 0.0}
 OUTCOMES = {  # path: status, HTTP, a part of the error, tries
     "/ok": ("ok", 200, None, 1),
     "/packed/gzip": ("ok", 200, None, 1),

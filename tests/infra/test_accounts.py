@@ -6,10 +6,10 @@ from infra.accounts import accounts, try_again
 from infra.plan import plan
 from infra.stage import ensure
 from infra.verify import found, verify
-from tests.images.pictures import write_table
-from tests.images.server import serving
+from tests.kit.pictures import write_table
 from tests.kit.recipes import TINY
 from tests.kit.runs import open_run
+from tests.kit.web import serving
 from xclr import heads, stages
 from xclr.errors import RecipeError, StoreError
 from xclr.recipe import Recipe

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from tests.training.home import RECIPE, TRAIN, no_progress
+from tests.kit.home import RECIPE, TRAIN
+from tests.kit.stages import no_progress
 from xclr import stages
 from xclr.errors import StoreError
 from xclr.recipe import CLIPConfig, CLOOBConfig, CWCLConfig, SoftCLIPConfig, TargetGraph, XCLRConfig

@@ -2,18 +2,18 @@
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from tests.kit.stages import commit
 from xclr import captions, images, stages
-from xclr.artifact import Artifact, Manifest
+from xclr.artifact import Artifact
 from xclr.recipe import DataConfig, Recipe, TrainConfig
 from xclr.stages import EmbeddingsConfig, Produced, Stage
-from xclr.store import Store, describe
+from xclr.store import Store
 from xclr.training import Materials, Pretrainer, build_backbone, build_objective
 
 LIMIT, DIM = 400, 24
@@ -51,23 +51,6 @@ def make_home(folder: Path) -> Home:
     return Home(store, made)
 
 
-def commit(store: Store, stage: Stage, run) -> Artifact:
-    """Run a stage in this process and make its output visible, as the orchestrator does."""
-    out = store.begin(stage.digest)
-    produced = run(stage, out, no_progress)
-    manifest = Manifest(
-        kind=stage.kind,
-        digest=stage.digest,
-        inputs=tuple(each.digest for each in stage.inputs.values()),
-        config=stage.identity,
-        code=stage.code,
-        files=tuple(describe(out, name) for name in produced.files),
-        stats=produced.stats,
-        created=datetime.now(UTC).isoformat(),
-    )
-    return store.commit(store.reference(stage.digest), manifest)
-
-
 def write_vectors(stage: Stage, out: Path, progress) -> Produced:
     """vectors.npy: float16 unit rows, the same for equal captions, cosines of different ones spread around 0.4."""
     keys = pq.read_table(stage.inputs["captions"].path / "captions.parquet", columns=["caption"]).column("caption")
@@ -95,7 +78,3 @@ def one_thread():
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def no_progress(done: int, total: int, ok: int | None = None) -> None:
-    """For runs nobody watches."""

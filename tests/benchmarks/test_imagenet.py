@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from tests.benchmarks.trees import NAMES, WNIDS, imagenet, tarred
+from tests.kit.trees import NAMES, WNIDS, imagenet, tarred
 from xclr.benchmarks import READERS, Tree
 from xclr.benchmarks.imagenet import distinct
 from xclr.captions.imagenet import classes as caption_classes

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from tests.benchmarks.trees import imagenet9
+from tests.kit.trees import imagenet9
 from xclr.benchmarks import READERS, Tree
 from xclr.benchmarks.imagenet9 import VARIANTS
 from xclr.errors import DataError

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.benchmarks.trees import mit_states
+from tests.kit.trees import mit_states
 from xclr.benchmarks import READERS, Tree
 from xclr.errors import DataError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.benchmarks.trees import objectnet
+from tests.kit.trees import objectnet
 from xclr.benchmarks import BORDER, READERS, Tree
 from xclr.errors import DataError
 

@@ -9,7 +9,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from tests.benchmarks import trees
+from tests.kit import trees
 from xclr import schema
 from xclr.benchmarks import LAYOUTS, MAPPING, READERS, Tree, listing, write
 from xclr.errors import DataError

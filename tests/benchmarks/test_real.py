@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.benchmarks.trees import WNIDS, imagenet, packed, real
+from tests.kit.trees import WNIDS, imagenet, packed, real
 from xclr.benchmarks import READERS, Tree
 from xclr.errors import DataError
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.benchmarks.trees import packed, tarred
+from tests.kit.trees import packed, tarred
 from xclr.benchmarks import Tree
 from xclr.errors import DataError
 

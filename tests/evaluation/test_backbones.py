@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from tests.evaluation.test_pictures import photo
-from tests.training.home import one_thread
+from tests.kit.home import one_thread
+from tests.kit.pictures import photo
 from xclr.errors import RecipeError
 from xclr.evaluation.backbones import load_reference, read_state, rebuild
 from xclr.evaluation.pictures import batches, normalised, prepare

@@ -5,41 +5,24 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn.modules.module import register_module_forward_hook
 
-from tests.benchmarks import trees
-from tests.training.home import RECIPE, commit, data_sets, make_home, no_progress, one_thread, training_data
+from tests.kit import trees
+from tests.kit.features import Passed
+from tests.kit.home import RECIPE, make_home, one_thread
+from tests.kit.stages import commit, no_progress
+from xclr.evaluation.stages import FEATURES
+from xclr.training import stages as training_stages
+from xclr.evaluation import stages as evaluation_stages
+from xclr import shards
 from xclr.errors import DataError
 from xclr.evaluation import benchmark, features, load_features
-from xclr.evaluation import stages as evaluation_stages
 from xclr.evaluation.network import open_network
 from xclr.evaluation.pictures import normalised, prepare
-from xclr.evaluation.stages import FEATURES, FeaturesConfig
 from xclr.images import PictureFiles
 from xclr.recipe import RandomConfig, parse_recipe
+from xclr.evaluation.stages import FeaturesConfig
 from xclr.stage import Stage
-from xclr.store import Store
 from xclr.training import pretrain
-from xclr.training import stages as training_stages
-
-
-class Passed:
-    """While active, counts the pictures that went through the pooling layer of any backbone."""
-
-    def __init__(self):
-        self.pictures = 0
-
-    def __call__(self, module, arguments, output):
-        if isinstance(module, nn.AdaptiveAvgPool2d):
-            self.pictures += len(output)
-
-    def __enter__(self):
-        self.handle = register_module_forward_hook(self)
-        return self
-
-    def __exit__(self, *_):
-        self.handle.remove()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,7 +39,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def inputs(home):
     """What the stage reads; the checkpoint is of an untrained backbone of 32 features."""
-    chosen = training_stages.pretrain(RECIPE, RandomConfig(), 0, training_data(home.artifacts))
+    chosen = training_stages.pretrain(RECIPE, RandomConfig(), 0, home.artifacts)
     checkpoint = commit(home.store, chosen, pretrain.run)
     return {"checkpoint": checkpoint} | {role: home.artifacts[role] for role in ("captions", "images")}
 
@@ -103,7 +86,7 @@ def test_pictures_by_themselves_give_what_large_batches_gave(inputs, done):
 
 def test_the_cut_of_the_work_changes_nothing(inputs, done, tmp_path):
     stage = stage_of(inputs, shard=90)
-    number = stage.pieces(Store.of(inputs["checkpoint"].path)).shards
+    number = stage.pieces(run.store).shards
     assert number == 5
     with Passed() as passed:
         features.run_shard(stage, tmp_path, 3, no_progress)
@@ -133,8 +116,8 @@ def of_tree(home, inputs, root):
         RECIPE.model_dump(mode="json") | {"evaluate": {"suites": ["knn"], "roots": {"imagenet": str(root)}}}, "tiny"
     )
     made = commit(home.store, evaluation_stages.benchmark(recipe, "imagenet", None), benchmark.run)
-    data = data_sets(inputs | {"benchmark": made})
-    return evaluation_stages.benchmark_features(recipe, "random seed 0", inputs["checkpoint"], "imagenet", data)
+    roles = {"checkpoint": inputs["checkpoint"], "benchmark:imagenet": made}
+    return evaluation_stages.benchmark_features(recipe, "random seed 0", "imagenet", roles)
 
 
 def test_a_data_set_s_pictures_are_read_where_they_lie(home, inputs, tree, tmp_path):

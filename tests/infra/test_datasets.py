@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from infra.datasets import check_dataset, check_datasets
-from tests.benchmarks import trees
+from tests.kit import trees
 from xclr.benchmarks import LAYOUTS, READERS
 
 

@@ -12,11 +12,13 @@ from PIL import Image, ImageDraw
 
 from infra.ledger import Book, Entry, JobState, now, this_process
 from infra.runs import RunRecord, new_record, write_record
-from tests.images.pictures import encode
+from tests.kit.home import one_thread, write_vectors
+from tests.kit.pictures import encode
 from tests.kit.recipes import TINY
-from tests.training.home import commit, one_thread, write_vectors
+from tests.kit.stages import commit
+from xclr.pipeline import pipeline
 from xclr.job import FAILURE, Failure
-from xclr.pipeline import KINDS, pipeline
+from xclr.pipeline import KINDS
 from xclr.recipe import Recipe
 from xclr.store import Store, write_atomically
 from xclr.sweep import Ref, Sweep, layout

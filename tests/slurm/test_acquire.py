@@ -11,15 +11,15 @@ from infra.ledger import JobState
 from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
 from infra.status import status, view
-from tests.images.server import serving
-from tests.images.test_acquire import conceptual
+from tests.kit.addresses import conceptual
 from tests.kit.polling import until
 from tests.kit.recipes import TINY
 from tests.kit.runs import open_run
 from tests.kit.slurm import element, elements_named
-from xclr import shards
-from xclr.captions import stages as captions_stages
+from tests.kit.web import serving
 from xclr.images import stages as images_stages
+from xclr.captions import stages as captions_stages
+from xclr import shards
 from xclr.recipe import DownloadConfig, Recipe
 
 ROWS, SHARD, HELD = 80, 20, 50  # the held row is in the third of four shards

@@ -9,15 +9,16 @@ from infra.ledger import JobState
 from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
 from infra.status import status, view
+from tests.kit.home import write_vectors
 from tests.kit.polling import until
 from tests.kit.recipes import TINY
 from tests.kit.runs import open_run
 from tests.kit.slurm import element, elements_named
-from tests.training.home import commit, write_vectors
-from xclr import schema, shards
-from xclr.captions import stages as captions_stages
+from tests.kit.stages import commit
 from xclr.graph import stages as graph_stages
-from xclr.graph.neighbours import run as run_graph
+from xclr.captions import stages as captions_stages
+from xclr import schema, shards
+from xclr.graph import run_graph
 from xclr.recipe import Recipe
 
 PIECES = 6  # pairs of three parts

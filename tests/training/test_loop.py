@@ -8,12 +8,13 @@ import signal
 import pytest
 import torch
 
-from tests.training.home import RECIPE, TRAIN, build, no_progress, training_data
+from tests.kit.home import RECIPE, TRAIN, build
+from tests.kit.stages import no_progress
+from xclr.training import stages as training_stages
 from xclr.errors import JobError, RecipeError, Stopped
 from xclr.recipe import CLIPConfig, RandomConfig, SimCLRConfig, XCLRConfig
 from xclr.spool import SPOOL, read_spool
 from xclr.training import CHECKPOINT, Checkpoint, Pretrainer, build_backbone, checkpoint, pretrain, train
-from xclr.training import stages as training_stages
 from xclr.training.loop import EXPLODED, SETTLED, Learner, precision_of
 from xclr.training.ranks import Place
 from xclr.training.stop import StopFlag
@@ -236,10 +237,11 @@ def test_half_precision_trains_and_resumes_bit_for_bit(home, batches, steps, tmp
     assert losses(expected)[1] != losses(full)[1] == pytest.approx(losses(expected)[1], rel=0.01)
 
 
-@pytest.mark.slow
-def test_a_compiled_backbone_trains_to_the_same_losses_and_saves_under_the_same_names(home, batches, tmp_path):
+@pytest.mark.parametrize("stance", ["force_eager", pytest.param("default", marks=pytest.mark.soak)])  # a minute
+def test_a_compiled_backbone_trains_to_the_same_losses_and_saves_under_the_same_names(home, batches, tmp_path, stance):
     config = TRAIN.model_copy(update={"compile": True, "epochs": 1})
-    done, said = attempt(config, batches, build(SimCLRConfig(), home.paths, config), tmp_path / "compiled")
+    with torch.compiler.set_stance(stance):
+        done, said = attempt(config, batches, build(SimCLRConfig(), home.paths, config), tmp_path / "compiled")
     plain, expected = attempt(
         TRAIN.model_copy(update={"epochs": 1}), batches, build(SimCLRConfig(), home.paths), tmp_path / "plain"
     )
@@ -272,7 +274,7 @@ class CutError(Exception):
 
 def stage_of(home, objective=None, **changes):
     recipe = RECIPE.model_copy(update={"train": TRAIN.model_copy(update=changes)})
-    return training_stages.pretrain(recipe, objective or SimCLRConfig(), 0, training_data(home.artifacts))
+    return training_stages.pretrain(recipe, objective or SimCLRConfig(), 0, home.artifacts)
 
 
 def at(step, action):

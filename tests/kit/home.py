@@ -2,24 +2,23 @@
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from xclr import captions, images
-from xclr.artifact import Artifact, Manifest
-from xclr.captions import stages as captions_stages
-from xclr.evaluation.stages import DataSets
-from xclr.graph.stages import EMBEDDINGS, EmbeddingsConfig
+from tests.kit.stages import commit
+from xclr.graph.stages import EMBEDDINGS
 from xclr.images import stages as images_stages
+from xclr.captions import stages as captions_stages
+from xclr import captions, images
+from xclr.artifact import Artifact
 from xclr.recipe import DataConfig, Recipe, TrainConfig
+from xclr.graph.stages import EmbeddingsConfig
 from xclr.stage import Produced, Stage
-from xclr.store import Store, describe
+from xclr.store import Store
 from xclr.training import Materials, Pretrainer, build_backbone, build_objective
-from xclr.training.stages import Data
 
 LIMIT, DIM = 400, 24
 TRAIN = TrainConfig(width=4, image_size=16, projector_hidden=32, projector_out=16, epochs=2, batch_size=32, log_every=1)
@@ -45,18 +44,6 @@ class Home:
         return pq.read_table(self.paths["captions"] / "captions.parquet", columns=[name]).column(name).to_pylist()
 
 
-def training_data(made: dict[str, Artifact]) -> Data:
-    """What trainings read of a run's artifacts by role; no test trains on what is absent."""
-    other = made["captions"]
-    return Data(other, made["images"], made.get("embeddings", other), made.get("graph", other), {})
-
-
-def data_sets(made: dict[str, Artifact]) -> DataSets:
-    """What networks are judged on, of a run's artifacts by role; ImageNet's is `benchmark`."""
-    benchmarks = {"imagenet": made["benchmark"]} if "benchmark" in made else {}
-    return DataSets(made["captions"], made["images"], made.get("export"), benchmarks)
-
-
 def make_home(folder: Path) -> Home:
     """Run the data stages below a folder."""
     store = Store(folder)
@@ -66,23 +53,6 @@ def make_home(folder: Path) -> Home:
     stage = Stage(EMBEDDINGS, "embeddings", config, {"captions": made["captions"]})
     made["embeddings"] = commit(store, stage, write_vectors)
     return Home(store, made)
-
-
-def commit(store: Store, stage: Stage, run) -> Artifact:
-    """Run a stage in this process and make its output visible, as the orchestrator does."""
-    out = store.begin(stage.digest)
-    produced = run(stage, out, no_progress)
-    manifest = Manifest(
-        kind=stage.kind.name,
-        digest=stage.digest,
-        inputs=tuple(each.digest for each in stage.inputs.values()),
-        config=stage.identity,
-        code=stage.kind.code,
-        files=tuple(describe(out, name) for name in produced.files),
-        stats=produced.stats,
-        created=datetime.now(UTC).isoformat(),
-    )
-    return store.commit(store.reference(stage.digest), manifest)
 
 
 def write_vectors(stage: Stage, out: Path, progress) -> Produced:
@@ -112,7 +82,3 @@ def one_thread():
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def no_progress(done: int, total: int, ok: int | None = None) -> None:
-    """For runs nobody watches."""

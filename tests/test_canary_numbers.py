@@ -12,19 +12,18 @@ import pytest
 import torch
 
 from tests.kit.home import RECIPE as TINY_RECIPE
-from tests.kit.home import make_home, one_thread
+from tests.kit.home import data_sets, make_home, one_thread, training_data
 from tests.kit.stages import commit
-from xclr.graph import stages as graph_stages
-from xclr.training import stages as training_stages
-from xclr.evaluation import stages as evaluation_stages
-from xclr import stages
 from xclr.evaluation import benchmark, comparison, export, features, finetune, probe, reference, suite
+from xclr.evaluation import stages as evaluation_stages
 from xclr.evaluation.heads import load_head
-from xclr.graph import run_embeddings
+from xclr.graph import stages as graph_stages
+from xclr.graph.embed import run as run_embeddings
+from xclr.pipeline import KINDS
 from xclr.recipe import Reference, XCLRConfig, parse_recipe
 from xclr.spool import SPOOL, read_spool
-from xclr.pipeline import KINDS
 from xclr.training import pretrain
+from xclr.training import stages as training_stages
 
 PINNED = {  # of each kind and code version
     ("embeddings", 2): [0.2311, 0.1766, 0.2062, 0.2415],
@@ -54,17 +53,30 @@ def made(tmp_path_factory):
         home = make_home(tmp_path_factory.mktemp("canary"))
         store, found = home.store, dict(home.artifacts)
         objective = training_stages.objectives(RECIPE.model_copy(update={"objectives": (XCLRConfig(),)}))[1]
-        found["checkpoint"] = commit(store, training_stages.pretrain(RECIPE, objective, 0, found), pretrain.run)
-        found["features"] = commit(store, evaluation_stages.features(RECIPE, "xclr", found["checkpoint"], found), features.run)
-        found["export"] = commit(store, evaluation_stages.export(RECIPE, found["captions"], found["images"]), export.run)
-        data = evaluation_stages.benchmark(RECIPE, "imagenet", found["export"])
-        found["benchmark"] = found["benchmark:imagenet"] = commit(store, data, benchmark.run)
-        for what, run in (("features:imagenet", features.run), ("probe", probe.run), ("finetune", finetune.run)):
-            found[what] = commit(store, stages.made_of(RECIPE, what, "xclr", found), run)
-        found["suite"] = commit(store, evaluation_stages.suite(RECIPE, "imagenet", "xclr", found, store), suite.run)
+        found["checkpoint"] = commit(
+            store, training_stages.pretrain(RECIPE, objective, 0, training_data(found)), pretrain.run
+        )
+        found["features"] = commit(
+            store, evaluation_stages.features(RECIPE, "xclr", found["checkpoint"], data_sets(found)), features.run
+        )
+        found["export"] = commit(
+            store, evaluation_stages.export(RECIPE, found["captions"], found["images"]), export.run
+        )
+        found["benchmark"] = commit(
+            store, evaluation_stages.benchmark(RECIPE, "imagenet", found["export"]), benchmark.run
+        )
+        checkpoint, data = found["checkpoint"], data_sets(found)
+        shown = evaluation_stages.benchmark_features(RECIPE, "xclr", checkpoint, "imagenet", data)
+        found["features:imagenet"] = commit(store, shown, features.run)
+        head = evaluation_stages.probe(RECIPE, "xclr", checkpoint, found["features:imagenet"], data)
+        found["probe"] = commit(store, head, probe.run)
+        found["finetune"] = commit(store, evaluation_stages.finetune(RECIPE, "xclr", checkpoint, data), finetune.run)
+        made = evaluation_stages.Made(checkpoint, {"imagenet": found["features:imagenet"]}, found["probe"], None)
+        inputs = evaluation_stages.read("imagenet", made, data)
+        found["suite"] = commit(store, evaluation_stages.suite(RECIPE, "imagenet", "xclr", inputs, store), suite.run)
         found["comparison"] = commit(store, evaluation_stages.comparison(RECIPE, [found["suite"]]), comparison.run)
         found["embeddings"] = commit(store, graph_stages.embeddings(RECIPE, store, found["captions"]), run_embeddings)
-        found["reference"] = commit(store, evaluation_stages.reference(RESNET, store), reference.run)
+        found["reference"] = commit(store, evaluation_stages.reference(RESNET, RESNET.label, store), reference.run)
     return {role: artifact.path for role, artifact in found.items()}
 
 
@@ -73,7 +85,7 @@ def check(kind, numbers, tolerance):
     code, numbers = KINDS[kind].code, [float(each) for each in numbers]
     assert numbers == pytest.approx(PINNED.get((kind, code), []), abs=tolerance), (
         f"stage {kind!r} of code version {code} gives other values than those pinned. If that is on purpose, add 1 to "
-        f"its code version in its Kind and pin the new values; if not, outputs of the same name now differ."
+        f"the code version in its Kind and pin the new values; if not, outputs of the same name now differ."
     )
 
 

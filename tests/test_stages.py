@@ -9,19 +9,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
 from infra.plan import plan
+from infra.resources import Resources
 from tests.kit import trees
-from xclr.training import stages as training_stages
-from xclr.images import stages as images_stages
-from xclr.captions import stages as captions_stages
-from xclr.evaluation import stages as evaluation_stages
 from xclr.artifact import Digest, Manifest
+from xclr.captions import stages as captions_stages
 from xclr.errors import DataError, RecipeError, TextModelError
-from xclr.recipe import SUITES, RandomConfig, load_recipe, parse_recipe
+from xclr.evaluation import stages as evaluation_stages
+from xclr.evaluation.stages import REFERENCE, SUITE
+from xclr.images import stages as images_stages
 from xclr.pipeline import KINDS, pipeline
+from xclr.recipe import SUITES, RandomConfig, load_recipe, parse_recipe
 from xclr.stage import Stage
 from xclr.store import Store
+from xclr.training import stages as training_stages
 
 ROOT = Path(__file__).parents[1]
 FOUR = ["simclr", "supcon", "clip", "xclr"]
@@ -58,7 +60,7 @@ def renamed(before, after):
 
 
 def test_the_stages_stand_in_the_order_in_which_they_can_run(store):
-    planned = pipeline(load_recipe("emoji"), store)
+    planned = [*pipeline(load_recipe("emoji"), store)]
     made = set()
     for stage in planned:
         assert {str(each.digest) for each in stage.inputs.values()} <= made, stage.name
@@ -92,6 +94,23 @@ def test_stages_that_differ_have_different_names(store):
     graphs = [{"name": "xclr", "graph": {"source": "random_class", "seed": seed}} for seed in (0, 1)]
     planned = pipeline(recipe(objectives=graphs), store)
     assert len({stage.name for stage in planned}) == len({stage.digest for stage in planned})
+
+
+def test_references_that_differ_in_seed_or_weights_alone_are_networks_of_their_own(store):
+    chosen = [{"library": "torchvision", "model": "resnet18", "weights": "random", "seed": seed} for seed in (0, 1)]
+    chosen.append(chosen[0] | {"weights": "IMAGENET1K_V1"})
+    chosen.append(chosen[0] | {"model": "resnet34"})
+    planned = pipeline(recipe(evaluate={"suites": ["linear"], "references": chosen}), store)
+    networks = {stage.name: stage.digest for stage in planned.of(REFERENCE)}
+    assert list(networks) == [
+        "reference torchvision resnet18 random seed 0",
+        "reference torchvision resnet18 random seed 1",
+        "reference torchvision resnet18 IMAGENET1K_V1 seed 0",
+        "reference torchvision resnet34",
+    ]
+    judged = [stage.network for stage in planned.of(SUITE) if stage.network in networks.values()]
+    assert judged == list(networks.values())
+    assert len({stage.name for stage in planned}) == len(planned)
 
 
 def test_planning_touches_nothing(tmp_path):
@@ -243,16 +262,16 @@ def test_xclr_takes_the_recipes_graph_unless_it_names_its_own(store):
 
 def test_every_stage_survives_json(store):
     for stage in pipeline(load_recipe("emoji"), store):
-        back = Stage.from_json(stage.to_json())
+        back = Stage.from_json(stage.to_json(), KINDS)
         assert back == stage
         assert back.digest == stage.digest
         assert list(back.inputs) == list(stage.inputs)
-        assert back.digest.kind == stage.kind
+        assert back.digest.kind == stage.kind.name
 
 
 def test_a_stage_of_a_table_survives_json(store, table):
     for stage in pipeline(recipe(data={"source": "table", "path": str(table), "label_column": "kind"}), store):
-        assert Stage.from_json(stage.to_json()) == stage
+        assert Stage.from_json(stage.to_json(), KINDS) == stage
 
 
 def test_a_stages_identity_is_what_json_can_hold(store):
@@ -297,8 +316,9 @@ def test_a_fraction_renames_every_training_but_the_untrained_row_and_no_data(sto
 def test_finetuning_sees_all_pictures_whatever_the_pretraining_saw(store):
     def finetuned(**train):
         mine = recipe(train=train, evaluate={"suites": ["finetune"]})
-        made = {name: store.reference(Digest(name, "ab" * 16)) for name in ("checkpoint", "export")}
-        return evaluation_stages.finetune(mine, "xclr", made | {"benchmark:imagenet": store.reference(Digest("b", "ab" * 16))})
+        other = store.reference(Digest("other", "ab" * 16))
+        data = evaluation_stages.DataSets(other, other, other, {"imagenet": other})
+        return evaluation_stages.finetune(mine, "xclr", other, data)
 
     assert finetuned(fraction=0.1).digest == finetuned().digest
 
@@ -325,7 +345,7 @@ def modules_after(program):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("module", ["xclr.stages", "infra.plan", "flows.cli", "flows"])
+@pytest.mark.parametrize("module", ["xclr.pipeline", "infra.plan", "flows.cli", "flows"])
 def test_planning_loads_neither_torch_prefect_nor_mlflow(module):
     loaded = modules_after(f"import {module}")
     assert module.partition(".")[0] in loaded
@@ -437,13 +457,13 @@ def test_the_papers_recipes_serve_all_they_ask_for(name, store, tmp_path):
     assert sum(stage.kind.name == "probe" for stage in planned) == len(methods)
     assert sum(stage.kind.name == "benchmark" for stage in planned) == 5
     for stage in planned:
-        assert Stage.from_json(stage.to_json()) == stage
+        assert Stage.from_json(stage.to_json(), KINDS) == stage
 
 
 def test_what_of_a_source_became_no_caption_is_said():
     def said(**stats):
         made = Manifest(kind="captions", digest="", inputs=(), config={}, code=1, files=(), stats=stats, created="")
-        return captions_stages.tell_left_out(made)
+        return list(captions_stages.tell_left_out(made))
 
     assert said(rows=3) == said(rows=3, malformed=0, repeated_urls=0) == []
     assert said(malformed=2, malformed_lines="3, 70", repeated_urls=1000) == [

@@ -17,20 +17,19 @@ from PIL import Image
 
 from tests.kit.home import Home, make_home, one_thread
 from tests.kit.stages import commit, no_progress
-from xclr.evaluation.stages import EXPORT
-from xclr.images import stages as images_stages
-from xclr.captions import stages as captions_stages
 from xclr import captions, images, schema
 from xclr.benchmarks import READERS, Tree
+from xclr.captions import stages as captions_stages
 from xclr.captions.emoji import taxonomy
 from xclr.datafiles import EMOJI_FILES
 from xclr.errors import DataError
 from xclr.evaluation import export
 from xclr.evaluation.export_drawings import SIDE, Scenery, bordered, bounding_box, plain, trained, variants
 from xclr.evaluation.export_layouts import Emoji, data_sets, imagenet, imagenet9, mit_states, read_emoji, real, spelled
+from xclr.evaluation.stages import EXPORT, ExportConfig
 from xclr.images import read_pictures
+from xclr.images import stages as images_stages
 from xclr.recipe import DataConfig, Recipe
-from xclr.evaluation.stages import ExportConfig
 from xclr.stage import Stage
 from xclr.store import Store
 from xclr.training.views import GROUPS, TEXTURE_SIDE, TEXTURES, premultiplied, texture_bank
@@ -63,7 +62,9 @@ def small_home(folder, limit):
     """The artifacts that an export reads."""
     store, recipe = Store(folder), Recipe(name="part", data=DataConfig(limit=limit))
     found = commit(store, captions_stages.captions(recipe, store), captions.run)
-    return Home(store, {"captions": found, "images": commit(store, images_stages.images(recipe, store, found)[-1], images.run)})
+    return Home(
+        store, {"captions": found, "images": commit(store, images_stages.images(recipe, store, found)[-1], images.run)}
+    )
 
 
 def write(home, out, progress=no_progress, **config):

@@ -8,21 +8,20 @@ import torch
 
 from tests.kit import trees
 from tests.kit.features import Passed
-from tests.kit.home import RECIPE, make_home, one_thread
+from tests.kit.home import RECIPE, data_sets, make_home, one_thread, training_data
 from tests.kit.stages import commit, no_progress
-from xclr.evaluation.stages import FEATURES
-from xclr.training import stages as training_stages
-from xclr.evaluation import stages as evaluation_stages
-from xclr import shards
 from xclr.errors import DataError
 from xclr.evaluation import benchmark, features, load_features
+from xclr.evaluation import stages as evaluation_stages
 from xclr.evaluation.network import open_network
 from xclr.evaluation.pictures import normalised, prepare
+from xclr.evaluation.stages import FEATURES, FeaturesConfig
 from xclr.images import PictureFiles
 from xclr.recipe import RandomConfig, parse_recipe
-from xclr.evaluation.stages import FeaturesConfig
 from xclr.stage import Stage
+from xclr.store import Store
 from xclr.training import pretrain
+from xclr.training import stages as training_stages
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,7 +38,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def inputs(home):
     """What the stage reads; the checkpoint is of an untrained backbone of 32 features."""
-    chosen = training_stages.pretrain(RECIPE, RandomConfig(), 0, home.artifacts)
+    chosen = training_stages.pretrain(RECIPE, RandomConfig(), 0, training_data(home.artifacts))
     checkpoint = commit(home.store, chosen, pretrain.run)
     return {"checkpoint": checkpoint} | {role: home.artifacts[role] for role in ("captions", "images")}
 
@@ -86,7 +85,7 @@ def test_pictures_by_themselves_give_what_large_batches_gave(inputs, done):
 
 def test_the_cut_of_the_work_changes_nothing(inputs, done, tmp_path):
     stage = stage_of(inputs, shard=90)
-    number = stage.pieces(run.store).shards
+    number = stage.pieces(Store.of(inputs["checkpoint"].path)).shards
     assert number == 5
     with Passed() as passed:
         features.run_shard(stage, tmp_path, 3, no_progress)
@@ -116,8 +115,8 @@ def of_tree(home, inputs, root):
         RECIPE.model_dump(mode="json") | {"evaluate": {"suites": ["knn"], "roots": {"imagenet": str(root)}}}, "tiny"
     )
     made = commit(home.store, evaluation_stages.benchmark(recipe, "imagenet", None), benchmark.run)
-    roles = {"checkpoint": inputs["checkpoint"], "benchmark:imagenet": made}
-    return evaluation_stages.benchmark_features(recipe, "random seed 0", "imagenet", roles)
+    data = data_sets(inputs | {"benchmark": made})
+    return evaluation_stages.benchmark_features(recipe, "random seed 0", inputs["checkpoint"], "imagenet", data)
 
 
 def test_a_data_set_s_pictures_are_read_where_they_lie(home, inputs, tree, tmp_path):

@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from tests.kit.home import RECIPE, TRAIN, build, make_home, one_thread
+from tests.kit.home import RECIPE, TRAIN, build, make_home, one_thread, training_data
 from tests.kit.stages import commit
-from xclr.graph import stages as graph_stages
-from xclr.training import stages as training_stages
 from xclr.errors import DataError, StoreError
 from xclr.evaluation import towers as module
 from xclr.evaluation.towers import load_towers
-from xclr.graph import SentenceEncoder, run_embeddings
+from xclr.graph import SentenceEncoder
+from xclr.graph import stages as graph_stages
+from xclr.graph.embed import run as run_embeddings
 from xclr.recipe import CLIPConfig, CLOOBConfig, SimCLRConfig
-from xclr.training.stages import PretrainConfig
 from xclr.textmodel import locate
 from xclr.training import CHECKPOINT, checkpoint, pretrain
+from xclr.training import stages as training_stages
+from xclr.training.stages import PretrainConfig
 from xclr.training.words import WORDS
 
 EXACT = {"rtol": 1e-5, "atol": 1e-6}
@@ -49,7 +50,7 @@ def trained(home, tmp_path_factory):
     recipe = RECIPE.model_copy(update={"train": TRAIN.model_copy(update={"epochs": 1})})
     found = {}
     for name, objective in OBJECTIVES.items():
-        stage = training_stages.pretrain(recipe, objective, 0, home.artifacts)
+        stage = training_stages.pretrain(recipe, objective, 0, training_data(home.artifacts))
         out = tmp_path_factory.mktemp("pretrain")
         pretrain.run(stage, out, lambda *_: None)
         found[name] = stage.config, out

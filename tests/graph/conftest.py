@@ -4,7 +4,7 @@ import pytest
 
 from tests.kit.captions import MINILM, ROWS, artifact, captions_artifact, make_stage
 from xclr.artifact import Artifact
-from xclr.graph import run_embeddings
+from xclr.graph.embed import run as run_embeddings
 from xclr.graph.stages import EmbeddingsConfig
 
 

@@ -16,16 +16,16 @@ from PIL import Image
 from tests.kit.captions import artifact, captions_artifact, make_stage
 from tests.kit.pictures import encode
 from tests.kit.stages import commit, no_progress
-from xclr.images import stages as images_stages
-from xclr.captions import stages as captions_stages
-from xclr.graph import stages as graph_stages
 from xclr import schema
+from xclr.captions import stages as captions_stages
 from xclr.graph import report
+from xclr.graph import stages as graph_stages
 from xclr.graph.report import BATCHES, TEMPERATURES, Pairs, components, largest, read, target_entropies
-from xclr.pipeline import KINDS
-from xclr.objective import soft_targets
-from xclr.recipe import Recipe
 from xclr.graph.stages import ReportConfig
+from xclr.images import stages as images_stages
+from xclr.objective import soft_targets
+from xclr.pipeline import KINDS
+from xclr.recipe import Recipe
 from xclr.store import Store
 
 
@@ -140,7 +140,7 @@ def inputs(tmp_path_factory):
     made["images"] = commit(store, images_stages.images(recipe, store, made["captions"])[-1], runner("images"))
     made["embeddings"] = commit(store, graph_stages.embeddings(recipe, store, made["captions"]), runner("embeddings"))
     made["graph"] = commit(store, graph_stages.graph(recipe, made["captions"], made["embeddings"]), runner("graph"))
-    return graph_stages.graph_report(recipe, made)
+    return graph_stages.graph_report(recipe, **made)
 
 
 def runner(kind):

@@ -27,7 +27,6 @@ from tests.kit.databases import give_databases
 from tests.kit.pictures import PNG, SERVED, check_rows, encode, located, prepare, turned
 from tests.kit.stages import no_progress
 from tests.kit.web import certificate, server_context, serving
-from xclr.images.stages import IMAGES
 from xclr import schema
 from xclr.artifact import Artifact, Digest
 from xclr.errors import JobError
@@ -35,6 +34,7 @@ from xclr.images import run as run_images
 from xclr.images import workers
 from xclr.images.fetch import Outcome
 from xclr.images.pack import run_shard
+from xclr.images.stages import IMAGES
 from xclr.picture import judge
 from xclr.recipe import DataConfig
 from xclr.stage import Stage

@@ -10,10 +10,10 @@ from tests.kit.pictures import write_table
 from tests.kit.recipes import TINY
 from tests.kit.runs import open_run
 from tests.kit.web import serving
-from xclr.images import stages as images_stages
-from xclr.captions import stages as captions_stages
 from xclr import heads
+from xclr.captions import stages as captions_stages
 from xclr.errors import RecipeError, StoreError
+from xclr.images import stages as images_stages
 from xclr.recipe import Recipe
 
 
@@ -68,7 +68,9 @@ def test_lost_pictures_are_counted_and_tried_again(server, home, tmp_path):
     assert sum(server.asked.values()) == 10
     seen = accounts(home, again.record)
     assert (seen.generation, seen.statuses, seen.tries) == (1, {"ok": 20, "http_4xx": 10}, {1: 20, 3: 10})
-    current = images_stages.images(run.recipe, run.store, run.store.reference(captions_stages.captions(run.recipe, run.store).digest))[-1]
+    current = images_stages.images(
+        run.recipe, run.store, run.store.reference(captions_stages.captions(run.recipe, run.store).digest)
+    )[-1]
     assert str(current.digest) == seen.digest
     assert current.inputs["before"].digest == first.digest
 

@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 from infra import tracking
 from infra.stage import ensure
 from infra.tracking import SweepSummary, sqlite_uri
+from tests.kit.home import data_sets
 from tests.kit.runs import data, open_run, training_of
 from tests.kit.sweeps import TAU, open_sweep, small
-from tests.training.home import data_sets
 from xclr.evaluation import stages as evaluation_stages
 from xclr.spool import SPOOL, Spool, read_spool
 from xclr.sweep import spelled

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from xclr import schema
 from xclr.artifact import Artifact, Digest
+from xclr.pipeline import KINDS
 from xclr.recipe import Config
 from xclr.stage import Stage
 from xclr.textmodel import locate
@@ -53,4 +54,4 @@ def captions_artifact(path: Path, rows: list[tuple[str, int | None]]) -> Artifac
 
 def make_stage(kind: str, config: Config, *inputs: Artifact) -> Stage:
     """A stage over the given inputs."""
-    return Stage(kind, kind, config, {each.kind: each for each in inputs})
+    return Stage(KINDS[kind], kind, config, {each.kind: each for each in inputs})

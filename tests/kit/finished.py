@@ -16,9 +16,8 @@ from tests.kit.home import one_thread, write_vectors
 from tests.kit.pictures import encode
 from tests.kit.recipes import TINY
 from tests.kit.stages import commit
-from xclr.pipeline import pipeline
 from xclr.job import FAILURE, Failure
-from xclr.pipeline import KINDS
+from xclr.pipeline import KINDS, pipeline
 from xclr.recipe import Recipe
 from xclr.store import Store, write_atomically
 from xclr.sweep import Ref, Sweep, layout

@@ -9,16 +9,17 @@ import pyarrow.parquet as pq
 import torch
 
 from tests.kit.stages import commit
-from xclr.graph.stages import EMBEDDINGS
-from xclr.images import stages as images_stages
-from xclr.captions import stages as captions_stages
 from xclr import captions, images
 from xclr.artifact import Artifact
+from xclr.captions import stages as captions_stages
+from xclr.evaluation.stages import DataSets
+from xclr.graph.stages import EMBEDDINGS, EmbeddingsConfig
+from xclr.images import stages as images_stages
 from xclr.recipe import DataConfig, Recipe, TrainConfig
-from xclr.graph.stages import EmbeddingsConfig
 from xclr.stage import Produced, Stage
 from xclr.store import Store
 from xclr.training import Materials, Pretrainer, build_backbone, build_objective
+from xclr.training.stages import Data
 
 LIMIT, DIM = 400, 24
 TRAIN = TrainConfig(width=4, image_size=16, projector_hidden=32, projector_out=16, epochs=2, batch_size=32, log_every=1)
@@ -42,6 +43,18 @@ class Home:
 
     def column(self, name):
         return pq.read_table(self.paths["captions"] / "captions.parquet", columns=[name]).column(name).to_pylist()
+
+
+def training_data(made: dict[str, Artifact]) -> Data:
+    """What trainings read of a run's artifacts by role; no test trains on what is absent."""
+    other = made["captions"]
+    return Data(other, made["images"], made.get("embeddings", other), made.get("graph", other), {})
+
+
+def data_sets(made: dict[str, Artifact]) -> DataSets:
+    """What networks are judged on, of a run's artifacts by role; ImageNet's is `benchmark`."""
+    benchmarks = {"imagenet": made["benchmark"]} if "benchmark" in made else {}
+    return DataSets(made["captions"], made["images"], made.get("export"), benchmarks)
 
 
 def make_home(folder: Path) -> Home:

@@ -14,11 +14,11 @@ def commit(store: Store, stage: Stage, run) -> Artifact:
     out = store.begin(stage.digest)
     produced = run(stage, out, no_progress)
     manifest = Manifest(
-        kind=stage.kind,
+        kind=stage.kind.name,
         digest=stage.digest,
         inputs=tuple(each.digest for each in stage.inputs.values()),
         config=stage.identity,
-        code=stage.code,
+        code=stage.kind.code,
         files=tuple(describe(out, name) for name in produced.files),
         stats=produced.stats,
         created=datetime.now(UTC).isoformat(),

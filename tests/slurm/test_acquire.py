@@ -17,9 +17,9 @@ from tests.kit.recipes import TINY
 from tests.kit.runs import open_run
 from tests.kit.slurm import element, elements_named
 from tests.kit.web import serving
-from xclr.images import stages as images_stages
-from xclr.captions import stages as captions_stages
 from xclr import shards
+from xclr.captions import stages as captions_stages
+from xclr.images import stages as images_stages
 from xclr.recipe import DownloadConfig, Recipe
 
 ROWS, SHARD, HELD = 80, 20, 50  # the held row is in the third of four shards

@@ -15,10 +15,10 @@ from tests.kit.recipes import TINY
 from tests.kit.runs import open_run
 from tests.kit.slurm import element, elements_named
 from tests.kit.stages import commit
-from xclr.graph import stages as graph_stages
-from xclr.captions import stages as captions_stages
 from xclr import schema, shards
-from xclr.graph import run_graph
+from xclr.captions import stages as captions_stages
+from xclr.graph import stages as graph_stages
+from xclr.graph.neighbours import run as run_graph
 from xclr.recipe import Recipe
 
 PIECES = 6  # pairs of three parts

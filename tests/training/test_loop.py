@@ -8,13 +8,13 @@ import signal
 import pytest
 import torch
 
-from tests.kit.home import RECIPE, TRAIN, build
+from tests.kit.home import RECIPE, TRAIN, build, training_data
 from tests.kit.stages import no_progress
-from xclr.training import stages as training_stages
 from xclr.errors import JobError, RecipeError, Stopped
 from xclr.recipe import CLIPConfig, RandomConfig, SimCLRConfig, XCLRConfig
 from xclr.spool import SPOOL, read_spool
 from xclr.training import CHECKPOINT, Checkpoint, Pretrainer, build_backbone, checkpoint, pretrain, train
+from xclr.training import stages as training_stages
 from xclr.training.loop import EXPLODED, SETTLED, Learner, precision_of
 from xclr.training.ranks import Place
 from xclr.training.stop import StopFlag
@@ -274,7 +274,7 @@ class CutError(Exception):
 
 def stage_of(home, objective=None, **changes):
     recipe = RECIPE.model_copy(update={"train": TRAIN.model_copy(update=changes)})
-    return training_stages.pretrain(recipe, objective or SimCLRConfig(), 0, home.artifacts)
+    return training_stages.pretrain(recipe, objective or SimCLRConfig(), 0, training_data(home.artifacts))
 
 
 def at(step, action):

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from tests.kit.home import RECIPE, TRAIN
+from tests.kit.home import RECIPE, TRAIN, training_data
 from tests.kit.stages import no_progress
-from xclr.training import stages as training_stages
 from xclr.errors import StoreError
 from xclr.recipe import CLIPConfig, CLOOBConfig, CWCLConfig, SoftCLIPConfig, TargetGraph, XCLRConfig
 from xclr.spool import SPOOL
 from xclr.training import CHECKPOINT, checkpoint, pretrain
+from xclr.training import stages as training_stages
 from xclr.training.objectives import scratch_text
 from xclr.training.words import FIRST, WORDS, Vocabulary, vocabulary
 
@@ -34,7 +34,7 @@ def trained(home, tmp_path_factory):
         if key not in done:
             recipe = RECIPE.model_copy(update={"train": TRAIN.model_copy(update={"epochs": 1})})
             out = tmp_path_factory.mktemp("pretrain")
-            stage = training_stages.pretrain(recipe, objective, 0, home.artifacts)
+            stage = training_stages.pretrain(recipe, objective, 0, training_data(home.artifacts))
             done[key] = pretrain.run(stage, out, no_progress), out
         return done[key]
 

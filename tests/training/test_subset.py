@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.kit.home import RECIPE, TRAIN
+from tests.kit.home import RECIPE, TRAIN, training_data
 from tests.kit.stages import no_progress
-from xclr.training import stages as training_stages
 from xclr.errors import DataError
 from xclr.images import usable_rows
 from xclr.recipe import RandomConfig, SimCLRConfig, TrainConfig
 from xclr.training import Place, open_batches, pretrain
+from xclr.training import stages as training_stages
 from xclr.training.batches import training_rows
 from xclr.training.subset import nested, told
 
@@ -37,7 +37,7 @@ def trained(home, out, objective=None, **changes):
     """The stats of a pretraining of one epoch."""
     out.mkdir()
     recipe = RECIPE.model_copy(update={"train": TRAIN.model_copy(update={"epochs": 1} | changes)})
-    stage = training_stages.pretrain(recipe, objective or SimCLRConfig(), 0, home.artifacts)
+    stage = training_stages.pretrain(recipe, objective or SimCLRConfig(), 0, training_data(home.artifacts))
     return pretrain.run(stage, out, no_progress).stats
 
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.kit.home import RECIPE, TRAIN
+from tests.kit.home import RECIPE, TRAIN, training_data
 from tests.kit.ranks import Pause, Ranks, after_step
-from xclr.training import stages as training_stages
 from xclr.job import FAILURE, RESULT, Failure
 from xclr.recipe import TargetGraph, XCLRConfig
 from xclr.spool import SPOOL, read_spool
 from xclr.training import checkpoint
+from xclr.training import stages as training_stages
 from xclr.training.loop import Learner
 from xclr.training.ranks import Boundary
 
@@ -23,7 +23,7 @@ CONFIG = TRAIN.model_copy(update={"epochs": 3, "checkpoint_every": 4})
 @pytest.fixture(scope="module")
 def stage(home):
     return training_stages.pretrain(
-        RECIPE.model_copy(update={"train": CONFIG}), XCLRConfig(graph=TargetGraph()), 0, home.artifacts
+        RECIPE.model_copy(update={"train": CONFIG}), XCLRConfig(graph=TargetGraph()), 0, training_data(home.artifacts)
     )
 
 

@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 FREE_GB := 12
 WORKERS ?= 2
-PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder   # in tests/conftest.py's groups
+PYTEST := $(BIN)/pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check coverage soak lint format bench serve cluster cluster-down screenshots clean

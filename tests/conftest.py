@@ -13,39 +13,27 @@ import pytest
 
 from tests.kit.command import run_xclr, start_xclr, succeeds
 from tests.kit.databases import FOLDER, give_databases
+from tests.kit.groups import Groups, rank_of
 from tests.kit.servers import Served, serving
 
 # one thread for whoever computes here: two processes of tests share the cores; nothing is reported to anybody
 os.environ |= {"OMP_NUM_THREADS": "1", "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-# tests of one group run in one process, since they share what is dear: by marker, fixture, or import of their module
-GROUPS = {
-    "slurm": "cluster",
-    "smoke_home": "served", "served": "served", "browser": "served",
-    "run_on_ranks": "ranks", "Ranks": "ranks",
-}  # fmt: skip
-FIRST = list(dict.fromkeys(GROUPS.values()))  # the longest, before what has a process for each file
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
+    """Whatever --dist says; groups in the order of the tests."""
+    config.option.loadscopereorder = False
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Long groups first, folders together; hypothesis draws from the seed that is printed."""
     folders = list(dict.fromkeys(item.path.parent for item in items))
-    groups = {item: _group(item) for item in items}
-    items.sort(key=lambda item: (_rank(groups[item]), folders.index(item.path.parent)))
+    items.sort(key=lambda item: (rank_of(item.nodeid), folders.index(item.path.parent)))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
         if hypothesis.is_hypothesis_test(item.obj):
             hypothesis.seed(config.getoption("randomly_seed"))(item.obj)
-
-
-def _group(item: pytest.Item) -> str:
-    needs = {*item.fixturenames, *(mark.name for mark in item.iter_markers())}
-    needs |= vars(item.module).keys() & {"run_on_ranks", "Ranks"}
-    return next((group for need, group in GROUPS.items() if need in needs), item.nodeid.partition("::")[0])
-
-
-def _rank(group: str) -> int:
-    return FIRST.index(group) if group in FIRST else len(FIRST)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.images.server import serving
+from tests.kit.web import serving
 from xclr import address
 from xclr.address import BlockedError, CheckedBackend, LookupFailedError, is_allowed, is_public, resolve
 

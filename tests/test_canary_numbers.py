@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.training.home import RECIPE as TINY_RECIPE
-from tests.training.home import commit, data_sets, make_home, one_thread, training_data
+from tests.kit.home import RECIPE as TINY_RECIPE
+from tests.kit.home import data_sets, make_home, one_thread, training_data
+from tests.kit.stages import commit
 from xclr.evaluation import benchmark, comparison, features, finetune, probe, reference, suite
 from xclr.evaluation import stages as evaluation_stages
 from xclr.evaluation.export import write

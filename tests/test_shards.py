@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.graph.conftest import MINILM, ROWS, captions_artifact, no_progress
+from tests.kit.captions import MINILM, ROWS, captions_artifact
+from tests.kit.stages import no_progress
 from xclr import shards
 from xclr.graph import embed
 from xclr.graph.stages import EMBEDDINGS, EmbeddingsConfig

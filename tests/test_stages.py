@@ -12,7 +12,7 @@ import pytest
 from infra.cluster import Cluster
 from infra.plan import plan
 from infra.resources import Resources
-from tests.evaluation.datasets import trees
+from tests.kit import trees
 from xclr.artifact import Digest, Manifest
 from xclr.captions import stages as captions_stages
 from xclr.errors import DataError, RecipeError, TextModelError

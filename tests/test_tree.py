@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from tests.kit.groups import GROUPS
+
 TESTS = Path(__file__).parent
 
 
@@ -30,3 +32,7 @@ def test_every_module_of_the_kit_is_used():
     used = set().union(*map(imported, files))
     kit = {f"tests.kit.{path.stem}" for path in (TESTS / "kit").glob("*.py")} - {"tests.kit.__init__"}
     assert kit <= used
+
+
+def test_groups_are_of_files_that_there_are():
+    assert [path for path in GROUPS if not (TESTS.parent / path).exists()] == []

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.bench.measure import Figure, compare
-from tests.evaluation.artifacts import drawn_emoji
+from tests.kit.features import drawn_emoji
 from xclr.evaluation.heads import HeadConfig, Solver, fit_linear
 
 RATES = tuple(np.geomspace(1e-3, 1e-1, 13).tolist())

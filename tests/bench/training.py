@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from tests.bench.measure import Figure, compare
-from tests.training.home import make_home
+from tests.kit.home import make_home
 from xclr.recipe import ObjectiveConfig, SimCLRConfig, TargetGraph, TrainConfig, XCLRConfig
 from xclr.training import Batch, Learner, Materials, PictureBatches, Pretrainer, Rank, build_backbone, build_objective
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from tests.kit.tars import added
 from xclr.captions import SOURCES
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
@@ -59,12 +60,6 @@ def test_a_line_without_a_name_is_named(data):
     (data.path / "LOC_synset_mapping.txt").write_text("n01440764 tench\nn02012849\n")
     with pytest.raises(DataError, match="line 2 has no name"):
         list(SOURCES["imagenet"].captions(data))
-
-
-def added(tar, name, content):
-    entry = tarfile.TarInfo(name)
-    entry.size = len(content)
-    tar.addfile(entry, io.BytesIO(content))
 
 
 def tarred(files):

@@ -1,11 +1,10 @@
 """WebDataset tars as the public mirrors lay them out."""
 
 import json
-import tarfile
 
 import pytest
 
-from tests.captions.test_imagenet import added
+from tests.kit.tars import write_samples
 from xclr import schema
 from xclr.captions import SOURCES, run
 from xclr.captions.sources import captions_listing, source_files
@@ -15,25 +14,17 @@ from xclr.recipe import DataConfig
 from xclr.stage import Stage
 
 
-def write(path, samples):
-    """A tar with the files of each key."""
-    with tarfile.open(path, "w") as tar:
-        for key, files in samples.items():
-            for ending, content in files.items():
-                added(tar, f"{key}.{ending}", content)
-
-
 def about(**fields):
     return json.dumps(fields).encode()
 
 
 @pytest.fixture
 def data(tmp_path):
-    write(tmp_path / "set-train-0000.tar", {
+    write_samples(tmp_path / "set-train-0000.tar", {
         "0001": {"jpg": b"first", "json": about(url="http://h/1", caption="unused"), "txt": b"a  dog\n"},
         "0002": {"json": about(caption="a cat", url=None), "png": b"second one"},
     })  # fmt: skip
-    write(tmp_path / "set-train-0001.tar", {
+    write_samples(tmp_path / "set-train-0001.tar", {
         "0001": {"txt": b"a dog", "jpg": b"third"},
         "0002": {"txt": b"no picture"},
         "0003": {"jpg": b"no caption", "json": b"{"},
@@ -70,7 +61,7 @@ def test_one_tar_may_be_named_and_a_limit_set(data):
 def test_the_tars_name_the_captions_by_size_and_time(data):
     assert source_files(data) == ()
     before = captions_listing(data)
-    write(data.path / "set-train-0002.tar", {"1": {"jpg": b"x", "txt": b"y"}})
+    write_samples(data.path / "set-train-0002.tar", {"1": {"jpg": b"x", "txt": b"y"}})
     assert captions_listing(data) != before
 
 

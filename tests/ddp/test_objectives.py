@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.kit.home import TRAIN, make_home, one_thread
 from tests.kit.ranks import run_on_ranks, shard
-from tests.training.home import TRAIN, make_home, one_thread
 from xclr import schema
 from xclr.recipe import (
     CLIPConfig,

@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import torch
 
+from tests.kit.home import TRAIN, build, make_home, one_thread
 from tests.kit.ranks import run_on_ranks
-from tests.training.home import TRAIN, build, make_home, one_thread
 from xclr.errors import RecipeError, Stopped
 from xclr.recipe import CLIPConfig, XCLRConfig
 from xclr.training import PictureBatches, checkpoint, train

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.evaluation.test_features import Passed
+from tests.kit.features import Passed
 from tests.kit.finished import finish
-from tests.training.home import RECIPE
+from tests.kit.home import RECIPE
 from xclr import schema
 from xclr.pipeline import pipeline
 from xclr.recipe import SUITES, parse_recipe
@@ -19,10 +19,10 @@ TRAINED = [name for name in SUITES if name != "finetune"]  # those that do not t
 def judged(tmp_path_factory):
     """(store, planned stages, pictures that went through a backbone in the evaluation) of the emoji's own data sets."""
     raw = RECIPE.model_dump(mode="json") | {
-        "data": {"limit": 3000},  # of the first 400 no two-word caption is left for MIT-States
+        "data": {"limit": 1200},  # of the first 400 no two-word caption is left for MIT-States
         "train": RECIPE.train.model_dump(mode="json") | {"epochs": 1, "batch_size": 128},
         "objectives": ["random", "clip"],
-        "evaluate": {"suites": TRAINED, "bootstrap": 100, "probe": {"epochs": 2}},
+        "evaluate": {"suites": TRAINED, "bootstrap": 100, "probe": {"epochs": 2, "learning_rates": [0.03]}},
     }
     recipe = parse_recipe(raw, "tiny")
     home = tmp_path_factory.mktemp("home")

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.evaluation.artifacts import ABOUT, artifact, write_checkpoint
+from tests.kit.features import ABOUT, artifact, write_checkpoint
 from xclr import schema
 from xclr.errors import DataError
 from xclr.evaluation import Score

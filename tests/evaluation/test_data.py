@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.evaluation.artifacts import emoji_like, write_captions, write_features
+from tests.kit.features import emoji_like, write_captions, write_features
 from xclr import schema
 from xclr.errors import DataError
 from xclr.evaluation import FeatureSet, Labels, Ragged, load_features, load_labels

@@ -5,11 +5,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn.modules.module import register_module_forward_hook
 
-from tests.evaluation.datasets import trees
-from tests.training.home import RECIPE, commit, data_sets, make_home, no_progress, one_thread, training_data
+from tests.kit import trees
+from tests.kit.features import Passed
+from tests.kit.home import RECIPE, data_sets, make_home, one_thread, training_data
+from tests.kit.stages import commit, no_progress
 from xclr.errors import DataError
 from xclr.evaluation import benchmark, features, load_features
 from xclr.evaluation import stages as evaluation_stages
@@ -22,24 +22,6 @@ from xclr.stage import Stage
 from xclr.store import Store
 from xclr.training import pretrain
 from xclr.training import stages as training_stages
-
-
-class Passed:
-    """While active, counts the pictures that went through the pooling layer of any backbone."""
-
-    def __init__(self):
-        self.pictures = 0
-
-    def __call__(self, module, arguments, output):
-        if isinstance(module, nn.AdaptiveAvgPool2d):
-            self.pictures += len(output)
-
-    def __enter__(self):
-        self.handle = register_module_forward_hook(self)
-        return self
-
-    def __exit__(self, *_):
-        self.handle.remove()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.kit.home import one_thread
 from tests.kit.ranks import Ranks, after_step, run_on_ranks
-from tests.training.home import no_progress, one_thread
+from tests.kit.stages import no_progress
 from xclr.artifact import Artifact, Digest, Manifest, identity
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, load_features, load_labels

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from tests.evaluation.artifacts import drawn_emoji
+from tests.kit.features import drawn_emoji
 from xclr.errors import DataError
 from xclr.evaluation.heads import HeadConfig, fit_linear, fit_ridge, held_out, load_head, save_head
 
@@ -182,7 +182,7 @@ import torch
 from xclr.evaluation.heads import HeadConfig, fit_linear
 torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
-x = torch.empty(60_000, 512, dtype=torch.float16)
+x = torch.empty(60_000, 256, dtype=torch.float16)
 for part in x.split(8192):
     part.copy_(torch.randn(part.shape, generator=generator))
 y = torch.randint(0, 10, (len(x),), generator=generator)
@@ -201,7 +201,7 @@ for solver in ("sgd", "lbfgs", "ridge"):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is read from /proc")
 def test_big_features_are_never_copied_twice():
-    """The memory that a fit takes beside 61 MB of float16 features, in copies of them in float32."""
+    """The memory that a fit takes beside 31 MB of float16 features, in copies of them in float32."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}  # what is freed leaves the process
     command = [sys.executable, "-c", MEASURE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

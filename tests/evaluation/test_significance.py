@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tests.evaluation.artifacts import ABOUT
+from tests.kit.features import ABOUT
 from xclr import schema
 from xclr.evaluation.score import bootstrap_half_width
 from xclr.evaluation.significance import Distance, Judged, distances_of, mcnemar, paired, paired_bootstrap

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests.evaluation.artifacts import emoji_like, write_captions, write_checkpoint, write_features
+from tests.kit.features import emoji_like, write_captions, write_checkpoint, write_features
 from xclr import schema
 from xclr.errors import DataError
 from xclr.evaluation import Labels, Ragged

@@ -10,7 +10,7 @@ import torch
 from torchvision.models import resnet18
 
 from infra.home.runs import new_record, write_record
-from tests.evaluation.datasets import trees
+from tests.kit import trees
 from tests.kit.command import Said, call_xclr, fails, run_xclr
 from tests.kit.databases import give_databases
 from tests.kit.finished import own_recipe

@@ -16,7 +16,7 @@ import pytest
 
 from infra.cluster import load_cluster
 from infra.plan import plan
-from tests.evaluation.datasets import trees
+from tests.kit import trees
 from xclr.recipe import Recipe, load_recipe, parse_recipe, recipe_names
 from xclr.store import Store
 

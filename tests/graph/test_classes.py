@@ -6,7 +6,8 @@ import polars
 import pyarrow as pa
 import pytest
 
-from tests.graph.conftest import captions_artifact, captions_table, make_stage, no_progress
+from tests.kit.captions import captions_artifact, captions_table, make_stage
+from tests.kit.stages import no_progress
 from xclr import schema
 from xclr.errors import DataError, RecipeError
 from xclr.graph.classes import class_names_of, class_vectors, cosine, random_class

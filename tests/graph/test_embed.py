@@ -10,7 +10,8 @@ import polars
 import pyarrow.parquet as pq
 import pytest
 
-from tests.graph.conftest import MINILM, ROWS, captions_artifact, captions_table, make_stage, no_progress
+from tests.kit.captions import MINILM, ROWS, captions_artifact, captions_table, make_stage
+from tests.kit.stages import no_progress
 from xclr import schema
 from xclr.artifact import Manifest
 from xclr.errors import DataError

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.graph.conftest import MINILM, ROWS
+from tests.kit.captions import MINILM, ROWS
 from xclr.graph import Encoder, SentenceEncoder
 from xclr.graph.encoder import EVEN, LEAST, batches
 

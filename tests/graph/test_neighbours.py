@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.graph.conftest import ROWS, captions_artifact, make_stage, no_progress
+from tests.kit.captions import ROWS, captions_artifact, make_stage
+from tests.kit.stages import no_progress
 from xclr import schema, shards
 from xclr.errors import DataError
 from xclr.graph import TopK, neighbours

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.graph.conftest import MINILM, ROWS
+from tests.kit.captions import MINILM, ROWS
 from xclr.graph import SentenceEncoder, query
 
 

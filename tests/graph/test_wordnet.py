@@ -8,7 +8,7 @@ import pytest
 from nltk.corpus.reader import WordNetCorpusReader
 from nltk.corpus.util import LazyCorpusLoader
 
-from tests.graph import corpus
+from tests.kit import wordnet as corpus
 from xclr import schema
 from xclr.errors import DataError
 from xclr.graph import wordnet

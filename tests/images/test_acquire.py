@@ -21,24 +21,24 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.images.pictures import PNG, SERVED, encode, no_progress, prepare, turned
-from tests.images.server import LIMIT, certificate, server_context, serving
-from tests.images.test_pack import check_rows, located
+from tests.kit.addresses import EDGE, PATIENT, conceptual, table
 from tests.kit.command import call_xclr, run_xclr, succeeds
+from tests.kit.databases import give_databases
+from tests.kit.pictures import PNG, SERVED, check_rows, encode, located, prepare, turned
+from tests.kit.stages import no_progress
+from tests.kit.web import certificate, server_context, serving
 from xclr import schema
 from xclr.artifact import Artifact, Digest
 from xclr.errors import JobError
 from xclr.images import run as run_images
 from xclr.images import workers
-from xclr.images.outcome import Outcome
+from xclr.images.fetch import Outcome
 from xclr.images.pack import run_shard
 from xclr.images.picture import judge
 from xclr.images.stages import IMAGES
-from xclr.recipe import DataConfig, DownloadConfig
+from xclr.recipe import DataConfig
 from xclr.stage import Stage
 
-EDGE = 32
-PATIENT = DownloadConfig(tries=2, workers=2, most_bytes=LIMIT * 3)
 QUICK = PATIENT.model_copy(update={"total_s": 4, "read_s": 3, "connect_s": 3})  # for servers that say nothing
 ANSWERS = {f"/picture/{name}": status for name, (_, status) in SERVED.items()} | {
     "/ok": "ok", "/packed/gzip": "ok", "/busy/429/0": "ok", "/busy/503/0": "ok", "/hops/3": "ok",
@@ -65,20 +65,6 @@ def others(tmp_path_factory):
     with serving(server_context(certificate(folder))) as secure:
         yield {secure.url("/ok"): "tls", dead: "connection", "http://nobody.invalid/a.jpg": "dns",
                "http://[::ffff:127.0.0.1]:1/": "blocked", "http://0x7f000001:1/": "blocked"}  # fmt: skip
-
-
-def table(rows, folder):
-    """A published table of addresses and captions."""
-    path = folder / "cc12m.tsv"
-    path.write_text("".join(f"{url}\t{text}\n" for url, text in rows))
-    return path
-
-
-def conceptual(urls, folder, **changes):
-    """Data with a distinct caption for each address."""
-    path = table([(url, f"picture {row}") for row, url in enumerate(urls)], folder)
-    fields = {"shard": 20, "shortest_edge": EDGE, "download": PATIENT, "allow_hosts": ("127.0.0.1",)} | changes
-    return DataConfig(source="cc12m", path=path, **fields)
 
 
 def rows_of(images):
@@ -349,13 +335,13 @@ def test_a_proxy_is_used_when_it_is_configured_and_refuses_this_machine(server, 
 
 
 def test_pictures_of_tars_are_packed_like_any_others(tmp_path):
-    from tests.captions.test_wds import write
+    from tests.kit.tars import write_samples
 
     pictures = [PNG, encode(Image.new("RGB", (300, 200)), "JPEG"), b"broken", PNG]
     (tmp_path / "in").mkdir()
     for tar in range(2):
         samples = {f"{row:04d}": {"jpg": pictures[2 * tar + row], "txt": f"{tar} {row}".encode()} for row in range(2)}
-        write(tmp_path / "in" / f"{tar}.tar", samples)
+        write_samples(tmp_path / "in" / f"{tar}.tar", samples)
     stage, images = prepare(DataConfig(source="wds", path=tmp_path / "in", shard=3), tmp_path)
     run_images(stage, images.path, no_progress)
     check_rows(images, pictures)
@@ -373,8 +359,10 @@ def test_two_thousand_rows_of_a_published_table(tmp_path):
         data = {"source": "cc12m", "path": str(path), "shortest_edge": 64, "shard": 500, "allow_hosts": ["127.0.0.1"]}
         (tmp_path / "mine.yaml").write_text(json.dumps({"name": "mine", "data": data}))
 
+        home = give_databases(tmp_path / "home")
+
         def typed(xclr, *arguments):
-            return succeeds(xclr(*arguments, "--home", str(tmp_path / "home"), cwd=tmp_path)).stdout
+            return succeeds(xclr(*arguments, "--home", str(home), cwd=tmp_path)).stdout
 
         typed(run_xclr, "run", "mine.yaml", "--until", "images")
         found = json.loads(typed(call_xclr, "accounts", "mine", "--json"))

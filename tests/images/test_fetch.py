@@ -8,15 +8,12 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.images.pictures import PNG
-from tests.images.server import LIMIT, certificate, server_context, serving
-from xclr import __version__
-from xclr.images import generations
-from xclr.images.fetch import downloading, forbids
-from xclr.images.outcome import Limits
+from tests.kit.pictures import PNG
+from tests.kit.web import LIMIT, QUICK, certificate, server_context, serving
+from xclr import __version__, schema
+from xclr.images.fetch import Limits, downloading, forbids
 
 LOCAL = ("127.0.0.1",)
-QUICK = {"allow_hosts": LOCAL, "connect_s": 5.0, "read_s": 5.0, "total_s": 5.0, "most_bytes": LIMIT, "backoff_s": 0.0}
 OUTCOMES = {  # path: status, HTTP, a part of the error, tries
     "/ok": ("ok", 200, None, 1),
     "/packed/gzip": ("ok", 200, None, 1),
@@ -74,7 +71,7 @@ def test_every_answer_has_the_outcome_it_deserves(server):
     for (path, (status, code, error, attempt)), found in zip(OUTCOMES.items(), outcomes, strict=True):
         assert (found.status, found.http, found.attempt) == (status, code, attempt), path
         assert found.error is None if error is None else error in found.error, path
-        assert found.status in generations.STATUSES
+        assert found.status in schema.STATUSES
         assert found.host == "127.0.0.1"
         assert found.reached == (found.status != "dns")
     packed = [each for path, each in zip(OUTCOMES, outcomes, strict=True) if path.startswith("/packed")]

@@ -5,9 +5,8 @@ from contextlib import closing
 
 import pytest
 
-from tests.images.pictures import PNG, WEBP
-from tests.images.server import LIMIT, serving
-from tests.images.test_fetch import QUICK
+from tests.kit.pictures import PNG, WEBP
+from tests.kit.web import LIMIT, QUICK, serving
 from xclr.errors import DataError
 from xclr.images.obtain import AHEAD, Breaker, read
 from xclr.images.obtain import obtain as obtain_with

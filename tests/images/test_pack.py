@@ -15,11 +15,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from tests.images.pictures import HUGE, JPEG, PNG, RED, WEBP, claiming, encode, pack, pack_table, prepare, write_table
-from tests.images.server import serving
+from tests.kit.pictures import (
+    HUGE,
+    JPEG,
+    PNG,
+    RED,
+    WEBP,
+    check_rows,
+    claiming,
+    encode,
+    located,
+    pack,
+    pack_table,
+    prepare,
+    write_table,
+)
+from tests.kit.stages import no_progress
+from tests.kit.web import serving
 from xclr import schema
 from xclr.errors import DataError
-from xclr.images import decode, generations, read_pictures, usable_rows
+from xclr.images import decode, read_pictures, usable_rows
 from xclr.images import run as run_images
 from xclr.images.picture import judge
 from xclr.recipe import MIN_SIDE, DataConfig
@@ -55,30 +70,6 @@ ANY_BYTES = (
     | st.binary(max_size=60)
     | st.builds(lambda picture, at: picture[:at], st.sampled_from([PNG, WEBP, JPEG]), st.integers(0, 400))
 )
-
-
-def check_rows(images, pictures):
-    """The invariant of the images table: one row a picture, and its place in the tar holds its bytes."""
-    rows = schema.read(images.path / "images.parquet", schema.IMAGES).to_pylist()
-    assert [row["row_id"] for row in rows] == list(range(len(pictures)))
-    for row, picture in zip(rows, pictures, strict=True):
-        assert row["status"] in generations.STATUSES
-        assert row["bytes"] == len(picture or b"")
-        assert row["sha256"] == hashlib.sha256(picture or b"").hexdigest()
-        if row["status"] == "ok":
-            assert row["error"] is None
-            assert located(images, row) == picture
-        else:
-            assert row["error"]
-            assert (row["shard"], row["offset"], row["size"]) == (None, None, None)
-    return rows
-
-
-def located(images, row):
-    """The bytes at a row's shard, offset and size."""
-    with (images.path / f"shard-{row['shard']:05d}.tar").open("rb") as tar:
-        tar.seek(row["offset"])
-        return tar.read(row["size"])
 
 
 def members(images):
@@ -231,10 +222,6 @@ run(stage, Path(sys.argv[2]), lambda done, total, ok: print(done, flush=True))
 def server():
     with serving() as running:
         yield running
-
-
-def no_progress(done, total, ok=None):
-    """For runs nobody watches."""
 
 
 def test_pictures_by_path_and_url_are_accounted_for_like_the_others(server, tmp_path):

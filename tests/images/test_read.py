@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.images.pictures import JPEG, PNG, RED, WEBP, encode, pack, pack_table, write_table
+from tests.kit.pictures import JPEG, PNG, RED, WEBP, encode, pack, pack_table, write_table
 from xclr.errors import DataError
 from xclr.images import decode, read_pictures, usable_rows
 from xclr.recipe import DataConfig

@@ -13,9 +13,10 @@ from PIL import Image, ImageDraw
 from infra.home.runs import RunRecord, new_record, write_record
 from infra.ledger import Book, Entry, JobState
 from infra.processes import now, this_process
-from tests.images.pictures import encode
+from tests.kit.home import one_thread, write_vectors
+from tests.kit.pictures import encode
 from tests.kit.recipes import TINY
-from tests.training.home import commit, one_thread, write_vectors
+from tests.kit.stages import commit
 from xclr.job import FAILURE, Failure
 from xclr.pipeline import KINDS, pipeline
 from xclr.recipe import Recipe

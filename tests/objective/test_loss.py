@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.objective.batches import Largest, captions, classes, unit_rows, value_and_gradient, views
+from tests.kit.batches import Largest, captions, classes, unit_rows, value_and_gradient, views
 from xclr.objective import (
     class_targets,
     contrast,

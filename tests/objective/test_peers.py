@@ -7,7 +7,7 @@ from lightly.loss import DCLLoss, DCLWLoss, NTXentLoss
 from open_clip.loss import ClipLoss
 from pytorch_metric_learning.losses import SupConLoss
 
-from tests.objective.batches import classes, unit_rows, value_and_gradient, views
+from tests.kit.batches import classes, unit_rows, value_and_gradient, views
 from xclr.objective import (
     class_targets,
     contrastive,

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.objective.batches import captions, classes, unit_rows
+from tests.kit.batches import captions, classes, unit_rows
 from xclr.objective import (
     class_targets,
     contrastive,

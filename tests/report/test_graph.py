@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.graph.conftest import artifact, captions_artifact, make_stage, no_progress
-from tests.images.pictures import encode
-from tests.training.home import commit
+from tests.kit.captions import artifact, captions_artifact, make_stage
+from tests.kit.pictures import encode
+from tests.kit.stages import commit, no_progress
 from xclr import schema
 from xclr.captions import stages as captions_stages
 from xclr.graph import stages as graph_stages

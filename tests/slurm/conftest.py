@@ -19,10 +19,10 @@ EVERY_S = 0.5
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """All that is here starts a cluster, or talks to one; clusters of two workers would double the daemons."""
+    """All that is here starts a cluster, or talks to one."""
     for item in items:
         if Path(item.fspath).parent == Path(__file__).parent and "pure" not in item.keywords:
-            for mark in (pytest.mark.slurm, pytest.mark.slow, pytest.mark.xdist_group("cluster")):
+            for mark in (pytest.mark.slurm, pytest.mark.slow):
                 item.add_marker(mark)
 
 

@@ -11,12 +11,12 @@ from infra.home.status import status, view
 from infra.ledger import JobState
 from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
-from tests.images.server import serving
-from tests.images.test_acquire import conceptual
+from tests.kit.addresses import conceptual
 from tests.kit.polling import until
 from tests.kit.recipes import TINY
 from tests.kit.runs import open_run
 from tests.kit.slurm import element, elements_named
+from tests.kit.web import serving
 from xclr import shards
 from xclr.captions import stages as captions_stages
 from xclr.images import stages as images_stages

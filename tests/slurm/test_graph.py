@@ -9,11 +9,12 @@ from infra.home.status import status, view
 from infra.ledger import JobState
 from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
+from tests.kit.home import write_vectors
 from tests.kit.polling import until
 from tests.kit.recipes import TINY
 from tests.kit.runs import open_run
 from tests.kit.slurm import element, elements_named
-from tests.training.home import commit, write_vectors
+from tests.kit.stages import commit
 from xclr import schema, shards
 from xclr.captions import stages as captions_stages
 from xclr.graph import stages as graph_stages

@@ -22,7 +22,7 @@ from PIL import Image
 from infra.cluster import load_cluster
 from infra.home.runs import read_runs
 from infra.ledger import Book, JobState
-from tests.evaluation.datasets import trees
+from tests.kit import trees
 from tests.kit.databases import give_databases
 from tests.kit.polling import until
 from tests.kit.prefect import ask

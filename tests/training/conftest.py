@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.training.home import TRAIN, make_home, one_thread
+from tests.kit.home import TRAIN, make_home, one_thread
 from xclr.training import PictureBatches
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from tests.training.home import TRAIN
+from tests.kit.home import TRAIN
 from xclr import schema
 from xclr.errors import DataError
 from xclr.images import read_pictures

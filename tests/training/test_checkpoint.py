@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from tests.training.home import TRAIN, build
+from tests.kit.home import TRAIN, build
 from xclr.recipe import SimCLRConfig
 from xclr.training import checkpoint
 from xclr.training.checkpoint import Checkpoint

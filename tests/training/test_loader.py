@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from tests.training.home import TRAIN, build
+from tests.kit.home import TRAIN, build
 from xclr.errors import DataError
 from xclr.images import PictureFiles
 from xclr.recipe import SimCLRConfig

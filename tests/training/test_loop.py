@@ -8,7 +8,8 @@ import signal
 import pytest
 import torch
 
-from tests.training.home import RECIPE, TRAIN, build, no_progress, training_data
+from tests.kit.home import RECIPE, TRAIN, build, training_data
+from tests.kit.stages import no_progress
 from xclr.errors import JobError, RecipeError, Stopped
 from xclr.recipe import CLIPConfig, RandomConfig, SimCLRConfig, XCLRConfig
 from xclr.training import CHECKPOINT, Checkpoint, Pretrainer, build_backbone, checkpoint, pretrain, train
@@ -236,10 +237,11 @@ def test_half_precision_trains_and_resumes_bit_for_bit(home, batches, steps, tmp
     assert losses(expected)[1] != losses(full)[1] == pytest.approx(losses(expected)[1], rel=0.01)
 
 
-@pytest.mark.slow
-def test_a_compiled_backbone_trains_to_the_same_losses_and_saves_under_the_same_names(home, batches, tmp_path):
+@pytest.mark.parametrize("stance", ["force_eager", pytest.param("default", marks=pytest.mark.soak)])  # a minute
+def test_a_compiled_backbone_trains_to_the_same_losses_and_saves_under_the_same_names(home, batches, tmp_path, stance):
     config = TRAIN.model_copy(update={"compile": True, "epochs": 1})
-    done, said = attempt(config, batches, build(SimCLRConfig(), home.paths, config), tmp_path / "compiled")
+    with torch.compiler.set_stance(stance):
+        done, said = attempt(config, batches, build(SimCLRConfig(), home.paths, config), tmp_path / "compiled")
     plain, expected = attempt(
         TRAIN.model_copy(update={"epochs": 1}), batches, build(SimCLRConfig(), home.paths), tmp_path / "plain"
     )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
-from tests.training.home import TRAIN
+from tests.kit.home import TRAIN
 from xclr import schema
 from xclr.errors import DataError
 from xclr.recipe import (

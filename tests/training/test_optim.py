@@ -7,7 +7,7 @@ import torch
 from lightly.utils import lars as peer
 from torch import nn
 
-from tests.training.home import build
+from tests.kit.home import build
 from xclr.recipe import CLIPConfig, TrainConfig
 from xclr.training.optim import LARS, build_optimizer, learning_rate, peak_rate
 

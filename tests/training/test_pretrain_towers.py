@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from tests.training.home import RECIPE, TRAIN, no_progress, training_data
+from tests.kit.home import RECIPE, TRAIN, training_data
+from tests.kit.stages import no_progress
 from xclr.errors import StoreError
 from xclr.recipe import CLIPConfig, CLOOBConfig, CWCLConfig, SoftCLIPConfig, TargetGraph, XCLRConfig
 from xclr.training import CHECKPOINT, checkpoint, pretrain

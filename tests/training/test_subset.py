@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.home import RECIPE, TRAIN, no_progress, training_data
+from tests.kit.home import RECIPE, TRAIN, training_data
+from tests.kit.stages import no_progress
 from xclr.errors import DataError
 from xclr.images import usable_rows
 from xclr.recipe import RandomConfig, SimCLRConfig, TrainConfig

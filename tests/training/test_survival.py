@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from tests.kit.home import RECIPE, TRAIN, training_data
 from tests.kit.ranks import Pause, Ranks, after_step
-from tests.training.home import RECIPE, TRAIN, training_data
 from xclr.job import FAILURE, RESULT, Failure
 from xclr.recipe import TargetGraph, XCLRConfig
 from xclr.training import checkpoint

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.home import TRAIN, one_thread
+from tests.kit.home import TRAIN, one_thread
 from xclr.training.keyed import keyed_uniform
 from xclr.training.views import (
     GREY_CHANCE,

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from tests.evaluation.datasets.trees import NAMES, WNIDS, imagenet, tarred
+from tests.kit.trees import NAMES, WNIDS, imagenet, tarred
 from xclr.captions.imagenet import classes as caption_classes
 from xclr.errors import DataError
 from xclr.evaluation.datasets import READERS, Tree

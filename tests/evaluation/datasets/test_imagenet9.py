@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from tests.evaluation.datasets.trees import imagenet9
+from tests.kit.trees import imagenet9
 from xclr.errors import DataError
 from xclr.evaluation.datasets import READERS, Tree
 from xclr.evaluation.datasets.imagenet9 import VARIANTS

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.evaluation.datasets.trees import mit_states
+from tests.kit.trees import mit_states
 from xclr.errors import DataError
 from xclr.evaluation.datasets import READERS, Tree
 

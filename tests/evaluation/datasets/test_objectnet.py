@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.evaluation.datasets.trees import objectnet
+from tests.kit.trees import objectnet
 from xclr.errors import DataError
 from xclr.evaluation.datasets import BORDER, READERS, Tree
 

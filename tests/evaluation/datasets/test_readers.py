@@ -9,7 +9,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from tests.evaluation.datasets import trees
+from tests.kit import trees
 from xclr import schema
 from xclr.errors import DataError
 from xclr.evaluation.datasets import LAYOUTS, MAPPING, READERS, Tree, listing, write

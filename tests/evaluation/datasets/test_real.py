@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.evaluation.datasets.trees import WNIDS, imagenet, packed, real
+from tests.kit.trees import WNIDS, imagenet, packed, real
 from xclr.errors import DataError
 from xclr.evaluation.datasets import READERS, Tree
 

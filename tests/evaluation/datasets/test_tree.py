@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.evaluation.datasets.trees import packed, tarred
+from tests.kit.trees import packed, tarred
 from xclr.errors import DataError
 from xclr.evaluation.datasets import Tree
 

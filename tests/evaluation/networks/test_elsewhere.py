@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from tests.evaluation.networks.test_pictures import photo
-from tests.training.home import one_thread
+from tests.kit.home import one_thread
+from tests.kit.pictures import photo
 from xclr.errors import RecipeError
 from xclr.evaluation.networks.elsewhere import load_reference, read_state, rebuild
 from xclr.evaluation.networks.pictures import batches, normalised, prepare

@@ -3,7 +3,6 @@
 import io
 import threading
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +11,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode, v2
 
-from tests.images.pictures import SERVED, encode, see_through, turned
+from tests.kit.pictures import SERVED, encode, photo, see_through, turned
 from xclr.errors import DataError
 from xclr.evaluation.networks.pictures import Preparation, batches, normalised, preparation_of, prepare
 from xclr.recipe import TrainConfig
@@ -24,14 +23,6 @@ edges, methods = st.integers(9, 260), st.sampled_from(sorted(MODES))
 
 def how(size, resize=None, interpolation="bilinear", **more):
     return Preparation(size, resize or size, interpolation=interpolation, **IMAGENET, **more)
-
-
-def photo(width, height, seed=0):
-    """A JPEG with coarse and fine structure."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((width, height), 3)
-    noise = rng.normal(0, 25, (height, width, 3))
-    return encode(Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8)), "JPEG")
 
 
 def pixels(data, *steps):

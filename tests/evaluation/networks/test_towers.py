@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.home import RECIPE, TRAIN, build, commit, make_home, one_thread, training_data
+from tests.kit.home import RECIPE, TRAIN, build, make_home, one_thread, training_data
+from tests.kit.stages import commit
 from xclr.errors import DataError, StoreError
 from xclr.evaluation.networks import towers as module
 from xclr.evaluation.networks.towers import load_towers

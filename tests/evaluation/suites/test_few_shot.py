@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.evaluation.artifacts import imagenet_like
+from tests.kit.features import imagenet_like
 from xclr.errors import DataError
 from xclr.evaluation.data import Ragged, of_split
 from xclr.evaluation.score import t_half_width

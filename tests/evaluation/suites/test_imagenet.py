@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.evaluation.artifacts import coordinate_head, imagenet_like, votes
+from tests.kit.features import coordinate_head, imagenet_like, votes
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged, of_split
 from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.suites.imagenet import imagenet_suite

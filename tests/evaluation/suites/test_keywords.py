@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score
 
-from tests.evaluation.artifacts import emoji_like
+from tests.kit.features import emoji_like
 from xclr import schema
 from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.suites.keywords import (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from tests.evaluation.artifacts import imagenet_like
+from tests.kit.features import imagenet_like
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, Ragged, of_split
 from xclr.evaluation.stages import SuiteConfig

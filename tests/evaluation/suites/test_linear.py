@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.evaluation.artifacts import emoji_like
+from tests.kit.features import emoji_like
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, Ragged, of_split
 from xclr.evaluation.heads import load_head, save_head

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.evaluation.artifacts import imagenet_like
+from tests.kit.features import imagenet_like
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
 from xclr.evaluation.stages import SuiteConfig

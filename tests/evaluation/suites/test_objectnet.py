@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.evaluation.artifacts import coordinate_head, votes
+from tests.kit.features import coordinate_head, votes
 from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged
 from xclr.evaluation.stages import SuiteConfig

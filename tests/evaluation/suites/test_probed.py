@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.evaluation.artifacts import coordinate_head, imagenet_like
+from tests.kit.features import coordinate_head, imagenet_like
 from xclr.errors import DataError
 from xclr.evaluation.data import Ragged
 from xclr.evaluation.stages import SuiteConfig

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from infra.doctor.datasets import check_dataset, check_datasets
-from tests.evaluation.datasets import trees
+from tests.kit import trees
 from xclr.evaluation.datasets import LAYOUTS, READERS
 
 

@@ -6,10 +6,10 @@ from infra.home.pictures import accounts, try_again
 from infra.home.verify import found, verify
 from infra.plan import plan
 from infra.stage import ensure
-from tests.images.pictures import write_table
-from tests.images.server import serving
+from tests.kit.pictures import write_table
 from tests.kit.recipes import TINY
 from tests.kit.runs import open_run
+from tests.kit.web import serving
 from xclr.captions import stages as captions_stages
 from xclr.errors import RecipeError, StoreError
 from xclr.images import generations

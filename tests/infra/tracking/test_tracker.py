@@ -12,9 +12,9 @@ from infra.stage import ensure
 from infra.tracking import tracker as tracking
 from infra.tracking.links import sqlite_uri
 from infra.tracking.tracker import SWEPT, SweepSummary
+from tests.kit.home import data_sets
 from tests.kit.runs import data, open_run, training_of
 from tests.kit.sweeps import TAU, open_sweep, small
-from tests.training.home import data_sets
 from xclr.evaluation import stages as evaluation_stages
 from xclr.sweep.spec import spelled
 from xclr.training.spool import SPOOL, Spool, read_spool

@@ -2,22 +2,22 @@
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from tests.kit.stages import commit
 from xclr import captions, images
-from xclr.artifact import Artifact, Manifest
+from xclr.artifact import Artifact
 from xclr.captions import stages as captions_stages
 from xclr.evaluation.stages import DataSets
 from xclr.graph.stages import EMBEDDINGS, EmbeddingsConfig
 from xclr.images import stages as images_stages
 from xclr.recipe import DataConfig, Recipe, TrainConfig
 from xclr.stage import Produced, Stage
-from xclr.store import Store, describe
+from xclr.store import Store
 from xclr.training import Materials, Pretrainer, build_backbone, build_objective
 from xclr.training.stages import Data
 
@@ -68,23 +68,6 @@ def make_home(folder: Path) -> Home:
     return Home(store, made)
 
 
-def commit(store: Store, stage: Stage, run) -> Artifact:
-    """Run a stage in this process and make its output visible, as the orchestrator does."""
-    out = store.begin(stage.digest)
-    produced = run(stage, out, no_progress)
-    manifest = Manifest(
-        kind=stage.kind.name,
-        digest=stage.digest,
-        inputs=tuple(each.digest for each in stage.inputs.values()),
-        config=stage.identity,
-        code=stage.kind.code,
-        files=tuple(describe(out, name) for name in produced.files),
-        stats=produced.stats,
-        created=datetime.now(UTC).isoformat(),
-    )
-    return store.commit(store.reference(stage.digest), manifest)
-
-
 def write_vectors(stage: Stage, out: Path, progress) -> Produced:
     """vectors.npy: float16 unit rows, the same for equal captions, cosines of different ones spread around 0.4."""
     keys = pq.read_table(stage.inputs["captions"].path / "captions.parquet", columns=["caption"]).column("caption")
@@ -112,7 +95,3 @@ def one_thread():
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def no_progress(done: int, total: int, ok: int | None = None) -> None:
-    """For runs nobody watches."""

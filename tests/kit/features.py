@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from xclr import schema
 from xclr.artifact import Artifact, Digest, Manifest, identity
@@ -142,3 +143,21 @@ def write_checkpoint(home: Path, objective: ObjectiveConfig | None = None, *, se
     )  # fmt: skip
     (made.path / "manifest.json").write_text(manifest.model_dump_json())
     return made
+
+
+class Passed:
+    """While active, counts the pictures that went through the pooling layer of any backbone."""
+
+    def __init__(self):
+        self.pictures = 0
+
+    def __call__(self, module, arguments, output):
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            self.pictures += len(output)
+
+    def __enter__(self):
+        self.handle = register_module_forward_hook(self)
+        return self
+
+    def __exit__(self, *_):
+        self.handle.remove()

@@ -16,9 +16,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.images.pictures import PNG, SERVED
+from tests.kit.pictures import PNG, SERVED
 
 LIMIT = 100_000  # bytes, of the tests' downloads
+QUICK = {
+    "allow_hosts": ("127.0.0.1",),
+    "connect_s": 5.0,
+    "read_s": 5.0,
+    "total_s": 5.0,
+    "most_bytes": LIMIT,
+    "backoff_s": 0.0,
+}
 PATIENCE_S = 60  # until a server gives up on a condition that a failing test never brings about
 
 

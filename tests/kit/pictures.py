@@ -1,5 +1,6 @@
 """Encoded pictures, good and broken, made with Pillow."""
 
+import hashlib
 import io
 import struct
 import zlib
@@ -9,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from tests.kit.stages import no_progress
+from xclr import schema
 from xclr.artifact import Artifact, Digest
 from xclr.captions import run as run_captions
 from xclr.captions.stages import CAPTIONS, CaptionsConfig
@@ -29,10 +32,6 @@ def claiming(png, width, height):
     """A PNG whose header claims another size, with a matching checksum."""
     header = b"IHDR" + struct.pack(">II", width, height) + png[24:29]
     return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
-
-
-def no_progress(done, total, ok=None):
-    """For runs nobody watches."""
 
 
 def prepare(data, folder):
@@ -62,6 +61,38 @@ def write_table(pictures, folder):
 def pack_table(pictures, folder, **options):
     """Packs a table with these pictures."""
     return pack(DataConfig(source="table", path=write_table(pictures, folder), **options), folder)
+
+
+def check_rows(images, pictures):
+    """The invariant of the images table: one row a picture, and its place in the tar holds its bytes."""
+    rows = schema.read(images.path / "images.parquet", schema.IMAGES).to_pylist()
+    assert [row["row_id"] for row in rows] == list(range(len(pictures)))
+    for row, picture in zip(rows, pictures, strict=True):
+        assert row["status"] in schema.STATUSES
+        assert row["bytes"] == len(picture or b"")
+        assert row["sha256"] == hashlib.sha256(picture or b"").hexdigest()
+        if row["status"] == "ok":
+            assert row["error"] is None
+            assert located(images, row) == picture
+        else:
+            assert row["error"]
+            assert (row["shard"], row["offset"], row["size"]) == (None, None, None)
+    return rows
+
+
+def located(images, row):
+    """The bytes at a row's shard, offset and size."""
+    with (images.path / f"shard-{row['shard']:05d}.tar").open("rb") as tar:
+        tar.seek(row["offset"])
+        return tar.read(row["size"])
+
+
+def photo(width, height, seed=0):
+    """A JPEG with coarse and fine structure."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((width, height), 3)
+    noise = rng.normal(0, 25, (height, width, 3))
+    return encode(Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8)), "JPEG")
 
 
 RED = Image.new("RGB", (24, 16), (200, 30, 60))

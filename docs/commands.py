@@ -8,7 +8,7 @@ from pathlib import Path
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from flows.cli import app
+from flows.cli.app import app
 
 PAGE = Path(__file__).with_name("commands.md")
 WIDTH = 110  # of the help, whatever the terminal's

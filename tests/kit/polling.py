@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-EVERY_S = 0.05
+EVERY_S = 0.1
 
 
 def until(condition: Callable[[], T], timeout_s: float = 200) -> T:

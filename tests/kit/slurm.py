@@ -81,13 +81,18 @@ def everything_taken() -> Iterator[str]:
 
 def processes(**variables: str) -> Iterator[psutil.Process]:
     """The processes of this cluster in whose environment are these variables."""
-    wanted = {"SLURM_CONF": os.environ["SLURM_CONF"], **variables}.items()
-    for process in psutil.process_iter():
-        try:
-            if wanted <= process.environ().items():
-                yield process
-        except psutil.Error:
-            continue
+    wanted = {
+        f"{name}={value}".encode() for name, value in (variables | {"SLURM_CONF": os.environ["SLURM_CONF"]}).items()
+    }
+    return (each for each in psutil.process_iter() if wanted <= _environment(each))
+
+
+def _environment(process: psutil.Process) -> set[bytes]:
+    """As it began; psutil's ends where slurmstepd has written its title over it."""
+    try:
+        return set(Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"))
+    except OSError:
+        return set()
 
 
 def element(out: Path, first: str) -> psutil.Process | None:
@@ -103,8 +108,12 @@ def lose(cluster: private.Private, node: str) -> None:
     """What a power cut does: the daemon of a node and all that runs there are gone, and nobody says so."""
     private.stop_daemon(cluster, f"slurmd.{node}", kill=True)
     here = slurm("squeue", "--noheader", "--array", f"--nodelist={node}", "--states=running", "--format=%A").split()
-    for process in sorted(processes(), key=lambda each: each.name() != "slurmstepd"):  # first who would tell
+    titles, variables = {f"[{job}." for job in here}, {f"SLURM_JOB_ID={job}".encode() for job in here}
+    for process in list(processes()):  # those first who would tell
         with suppress(psutil.Error):
-            step = process.name() == "slurmstepd" and any(f"[{job}." in "".join(process.cmdline()) for job in here)
-            if step or process.environ().get("SLURM_JOB_ID") in here:
+            if process.name() == "slurmstepd" and any(each in "".join(process.cmdline()) for each in titles):
+                process.kill()
+    for process in list(processes()):
+        with suppress(psutil.Error):
+            if _environment(process) & variables:
                 process.kill()

@@ -42,11 +42,11 @@ from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, load_recipe
 from xclr.store import MANIFEST, Store
 
-SHORT = tiny(epochs=1)
+SHORT, ALONE = tiny(epochs=1), on_slurm(ranks=1, gpus=1)
 
 
 def test_the_end_of_the_orchestrator_ends_no_job_and_the_next_run_finds_it(cluster, home):
-    with Training(home, SHORT, on_slurm(), held_at=2) as training:
+    with Training(home, SHORT, ALONE, held_at=2) as training:
         for place, number in enumerate((signal.SIGTERM, signal.SIGKILL), start=1):
             process, job = training.start(), training.job()
             until(lambda: home.with_suffix(".log").read_text().count(f"Slurm job {job}") == place)  # noqa: B023
@@ -62,8 +62,8 @@ def test_the_end_of_the_orchestrator_ends_no_job_and_the_next_run_finds_it(clust
 
 
 def test_a_job_whose_number_was_never_written_down_is_found_by_its_name(cluster, home):
-    training = Training(home, SHORT, on_slurm())
-    stage, out, run = training.stage, training.out, open_run(home, recipe=SHORT, cluster=on_slurm())
+    training = Training(home, SHORT, ALONE)
+    stage, out, run = training.stage, training.out, open_run(home, recipe=SHORT, cluster=ALONE)
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     slurm_jobs = executor_named("slurm")
     entry = Entry(
@@ -72,7 +72,7 @@ def test_a_job_whose_number_was_never_written_down_is_found_by_its_name(cluster,
     )  # fmt: skip
     run.book.claim(entry)
     (out / STAGE).write_text(stage.to_json())
-    work, resources = (Attempt(entry, stage, out),), on_slurm().resources("pretrain")
+    work, resources = (Attempt(entry, stage, out),), ALONE.resources("pretrain")
     (submitted,) = slurm_jobs.submit(Submission(work, resources, lambda: freeze(home), f"xclr run={run.id} ", 3))
     ended.kill()
     ended.wait()
@@ -84,8 +84,8 @@ def test_a_job_whose_number_was_never_written_down_is_found_by_its_name(cluster,
 
 def test_a_number_that_slurm_gave_away_again_is_not_taken_for_ours(cluster, home):
     foreign = sbatch(wrap="sleep 600")
-    training = Training(home, SHORT, on_slurm())
-    stage, run = training.stage, open_run(home, recipe=SHORT, cluster=on_slurm())
+    training = Training(home, SHORT, ALONE)
+    stage, run = training.stage, open_run(home, recipe=SHORT, cluster=ALONE)
     mine = {"digest": stage.digest, "kind": stage.kind, "stage": stage.name, "run": run.id, "owner": "host/1/1"}
     entry = Entry(**mine, attempt=1, claimed=now(), name="xclr-pretrain-lost", job=f"slurm/{foreign}")
     run.book.claim(entry)
@@ -98,7 +98,7 @@ def test_a_number_that_slurm_gave_away_again_is_not_taken_for_ours(cluster, home
 
 
 def test_a_controller_that_is_killed_and_started_again_loses_nothing(cluster, home):
-    with Training(home, RECIPE, on_slurm(), held_at=HELD_AT) as training:
+    with Training(home, RECIPE, ALONE, held_at=HELD_AT) as training:
         followed = training.follow()
         training.reach(HELD_AT)
         written_down(cluster, training.job())
@@ -119,7 +119,7 @@ def written_down(cluster, job):
 
 
 def test_two_runs_share_the_job_and_a_cancelled_one_leaves_it_to_the_other(cluster, home):
-    with Training(home, SHORT, on_slurm(), held_at=1) as training:
+    with Training(home, SHORT, ALONE, held_at=1) as training:
         followed = [training.follow() for _ in range(2)]
         job, submitter = training.job(), next(each for each in training.runs if each.id == training.entry().run)
         cancelled, other = followed if training.runs[0] is submitter else reversed(followed)
@@ -140,7 +140,7 @@ def fault_of(followed: Future[None]) -> str:
 
 def test_cancelling_ends_the_runs_jobs_and_no_other(cluster, home):
     foreign = sbatch(wrap="sleep 600")
-    with Training(home, SHORT, on_slurm(), held_at=2) as training:
+    with Training(home, SHORT, ALONE, held_at=2) as training:
         followed, job = training.follow(), training.job()
         training.reach(2)
         done = cancel_run(home, find_run(home, "tiny"))  # raises what takes longer than 30 s
@@ -152,7 +152,7 @@ def test_cancelling_ends_the_runs_jobs_and_no_other(cluster, home):
 
 
 def test_a_waiting_job_of_a_dead_run_is_cancelled_by_its_prefect_id(cluster, home):
-    with everything_taken(), Training(home, SHORT, on_slurm()) as training:
+    with everything_taken(), Training(home, SHORT, ALONE) as training:
         process, job = training.start(), training.job()
         process.kill()
         process.wait()
@@ -162,7 +162,7 @@ def test_a_waiting_job_of_a_dead_run_is_cancelled_by_its_prefect_id(cluster, hom
 
 
 def test_a_job_that_somebody_cancels_fails_the_run_with_its_reason(cluster, home):
-    with Training(home, SHORT, on_slurm(), held_at=2) as training:
+    with Training(home, SHORT, ALONE, held_at=2) as training:
         followed, job = training.follow(), training.job()
         training.reach(2)
         slurm("scancel", job)

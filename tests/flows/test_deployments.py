@@ -69,7 +69,7 @@ def test_a_run_after_the_command_line_finds_everything(prefect, served):
 
 def test_the_command_line_uses_the_servers_that_are_up(served, tmp_path):
     before = {each.run for each in read_runs(served.home)}
-    done = succeeds(run_xclr("run", "smoke", "--home", str(served.home), cwd=tmp_path))
+    done = succeeds(run_xclr("run", "smoke", "--until", "captions", "--home", str(served.home), cwd=tmp_path))
     assert f"mlflow      {served.mlflow}/#/experiments/" in done.stderr
     assert f"prefect     {served.prefect}/" in done.stderr
     (run,) = [each for each in read_runs(served.home) if each.run not in before]

@@ -14,12 +14,11 @@ from tests.kit import trees
 from tests.kit.command import Said, call_xclr, fails, run_xclr
 from tests.kit.databases import give_databases
 from tests.kit.finished import own_recipe
-from tests.kit.jobs import attempts
+from tests.kit.jobs import attempts, few_jobs
 from xclr.evaluation.datasets import READERS, Tree
 from xclr.recipe import Recipe
 
 pytestmark = pytest.mark.slow
-HERE = "{name: here, default: {executor: inline}, stages: {pretrain: {executor: local, threads: 1}}}"
 
 
 @pytest.fixture
@@ -44,9 +43,8 @@ def written(recipe: Recipe, folder: Path) -> str:
 @pytest.fixture
 def xclr(tmp_path, served):
     """The command line over a HOME of which only trainings are jobs, with the servers that are up."""
-    (tmp_path / "here.yaml").write_text(HERE)
     home = give_databases(tmp_path / "home")
-    there = {"XCLR_CLUSTER": str(tmp_path / "here.yaml"), "PREFECT_API_URL": f"{served.prefect}/api"}
+    there = {"XCLR_CLUSTER": few_jobs(tmp_path), "PREFECT_API_URL": f"{served.prefect}/api"}
 
     def run(*arguments: str) -> Said:
         return run_xclr(*arguments, "--home", str(home), cwd=tmp_path, **there)

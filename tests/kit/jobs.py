@@ -1,4 +1,4 @@
-"""Jobs of a HOME: every attempt at one, and a training that takes long."""
+"""Jobs of a HOME: few, one that takes long, every attempt at one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from infra.ledger import Book, Entry
 from infra.processes import find_process
 from tests.kit.polling import until
 from tests.kit.recipes import TINY
+
+
+def few_jobs(folder: Path) -> str:
+    """A cluster file by which only trainings are jobs, all else is done in the run's process."""
+    path = folder / "few.yaml"
+    path.write_text("{name: few, default: {executor: inline}, stages: {pretrain: {executor: local, threads: 1}}}")
+    return str(path)
 
 
 def long_recipe(folder: Path) -> str:

@@ -35,12 +35,17 @@ def home(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "home")
 
 
+@pytest.fixture(scope="module")
+def html(finished):
+    """Its page."""
+    return page_of(finished)
+
+
 def page_of(home, *wanted, against=None):
     return write_page(home, find_runs(home, wanted), wanted, read_scores(home, wanted), against, None).read_text()
 
 
-def test_the_page_holds_what_was_compared_scores_curves_and_neighbours(home):
-    html = page_of(home)
+def test_the_page_holds_what_was_compared_scores_curves_and_neighbours(html, home):
     assert (home / "pages" / "compare-own.html").read_text() == html
     for word in ("own-1", "table own.parquet", "0, 1", "resnet-mini, width 4", "pictures top-1", "Distance to clip"):
         assert word in html
@@ -57,8 +62,7 @@ def test_distances_are_to_the_method_asked_for(home):
     assert "Distance to xclr" in page_of(home, against="xclr")
 
 
-def test_neighbours_of_the_same_class_are_told_from_others(home):
-    html = page_of(home)
+def test_neighbours_of_the_same_class_are_told_from_others(html):
     for alt, title in re.findall(r'alt="([^"]+)" title="([^"]+) · cosine -?[01]\.\d\d"', html):
         assert alt == title
     asked = re.findall(r'<figcaption><img [^>]+ alt="">a drawing of (\w+)', html)

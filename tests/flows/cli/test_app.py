@@ -15,6 +15,7 @@ import yaml
 from tests.kit.command import call_xclr, fails, run_xclr, succeeds
 from tests.kit.databases import give_databases
 from tests.kit.finished import own_recipe
+from tests.kit.jobs import few_jobs
 from tests.kit.recipes import TINY
 
 
@@ -96,7 +97,7 @@ def test_a_run_that_no_suite_judges_has_features_and_a_page_and_fails_with_its_t
     give_databases(tmp_path / ".xclr")
     small = TINY["train"] | {"batch_size": 16}
     recipe = recipe_for(pq.read_table(tmp_path / "own.parquet"), tmp_path, graph={"k": 4}, train=small)
-    there = {"cwd": tmp_path, "PREFECT_API_URL": f"{served.prefect}/api"}
+    there = {"cwd": tmp_path, "XCLR_CLUSTER": few_jobs(tmp_path), "PREFECT_API_URL": f"{served.prefect}/api"}
     assert "No suite judged this run" in succeeds(run_xclr("run", recipe, **there)).stderr
     page = (tmp_path / ".xclr" / "pages" / "compare-own.html").read_text()
     assert page.count("data:image/webp") > 10, "the features were not waited for"

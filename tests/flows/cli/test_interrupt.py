@@ -11,7 +11,7 @@ from infra.ledger import Book
 from infra.processes import find_process
 from tests.kit.command import start_xclr
 from tests.kit.databases import give_databases
-from tests.kit.jobs import long_recipe, training_job
+from tests.kit.jobs import few_jobs, long_recipe, training_job
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,8 @@ def read_until(stream, words: str) -> None:
 
 
 def test_the_first_ctrl_c_leaves_the_job_and_the_second_ends_it(tmp_path, served):
-    home, there = give_databases(tmp_path / "home"), {"PREFECT_API_URL": f"{served.prefect}/api"}
+    home = give_databases(tmp_path / "home")
+    there = {"PREFECT_API_URL": f"{served.prefect}/api", "XCLR_CLUSTER": few_jobs(tmp_path)}
     arguments = ("run", long_recipe(tmp_path), "--until", "pretrain")
     process = start_xclr(home, *arguments, environment=there)
     entry = training_job(home)

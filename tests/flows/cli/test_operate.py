@@ -13,7 +13,7 @@ from infra.ledger import Book
 from infra.processes import find_process
 from tests.kit.command import call_xclr, command, fails, start_xclr, succeeds
 from tests.kit.databases import give_databases
-from tests.kit.jobs import long_recipe, training_job
+from tests.kit.jobs import few_jobs, long_recipe, training_job
 
 
 def test_an_empty_home(tmp_path):
@@ -37,7 +37,8 @@ def test_status_imports_nothing_heavy(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path, served):
-    home, there = give_databases(tmp_path / "home"), {"PREFECT_API_URL": f"{served.prefect}/api"}
+    home = give_databases(tmp_path / "home")
+    there = {"PREFECT_API_URL": f"{served.prefect}/api", "XCLR_CLUSTER": few_jobs(tmp_path)}
     process = start_xclr(home, "run", long_recipe(tmp_path), "--until", "pretrain", environment=there)
     entry = training_job(home)
 

@@ -202,7 +202,7 @@ def test_a_reader_never_sees_a_part_of_what_is_written(tmp_path):
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert begun.wait(timeout=30)
+    assert begun.wait(timeout=120)
     for turn in range(100):
         write_atomically(path, texts[turn % 2])
     done.set()
@@ -249,11 +249,11 @@ def test_a_directory_has_one_writer_among_processes(tmp_path):
         with only_writer(tmp_path / "other", wait=False) as mine:
             assert mine
     finally:
-        process.communicate("", timeout=30)
+        process.communicate("", timeout=120)
     with only_writer(tmp_path / "out", wait=False) as mine:
         assert mine
         second, holds = hold(tmp_path / "out")
-        second.communicate("", timeout=30)
+        second.communicate("", timeout=120)
         assert holds == "False"
 
 
@@ -262,7 +262,7 @@ def test_asking_whether_a_directory_is_written_leaves_no_trace(tmp_path):
     assert not (tmp_path / "out").exists()
     process, _ = hold(tmp_path / "out")
     assert is_locked(tmp_path / "out")
-    process.communicate("", timeout=30)
+    process.communicate("", timeout=120)
     assert not is_locked(tmp_path / "out")
 
 
@@ -270,7 +270,7 @@ def test_a_killed_writer_gives_the_directory_free(tmp_path):
     process, holds = hold(tmp_path / "out")
     assert holds == "True"
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     with only_writer(tmp_path / "out", wait=False) as mine:
         assert mine
 
@@ -288,8 +288,8 @@ def test_a_writer_that_waits_gets_the_directory_when_the_other_ends(tmp_path):
     waiting.start()
     assert got == []
     process.kill()
-    process.wait(timeout=30)
-    waiting.join(timeout=30)
+    process.wait(timeout=120)
+    waiting.join(timeout=120)
     assert got == [True]
     process.communicate()
 

@@ -92,7 +92,9 @@ def frozen(x):
 TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < WORLD, reason="torch's SyncBatchNorm needs two GPUs")
 
 
-@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=TWO_GPUS)])
+@pytest.fixture(
+    scope="module", params=[pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=TWO_GPUS)]
+)
 def ranks(request, tmp_path_factory):
     return run_on_ranks(partial(on_a_rank, request.param), WORLD, tmp_path_factory.mktemp("norm"))
 

@@ -27,6 +27,7 @@ from xclr.recipe import (
 from xclr.training import Materials, Pretrainer, build_objective
 from xclr.training.norm import SyncBatchNorm, convert_sync_batchnorm
 
+pytestmark = pytest.mark.slow
 SAMPLES, FEATURES = 16, 8
 GRAPHS = ("captions", "random_class", "class", "augmentation", "random_pair")
 CONFIGS = {

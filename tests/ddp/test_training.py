@@ -12,6 +12,7 @@ from xclr.recipe import CLIPConfig, XCLRConfig
 from xclr.training import PictureBatches, checkpoint, train
 from xclr.training.norm import SyncBatchNorm
 
+pytestmark = pytest.mark.slow
 WORLD, STEPS = 2, 5
 CONFIG = TRAIN.model_copy(update={"learning_rate": 1e-3, "epochs": 1})
 TWICE = CONFIG.model_copy(update={"activation_checkpointing": True})

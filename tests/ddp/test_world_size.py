@@ -151,7 +151,10 @@ def single():
     return {name: on_one_process(name) for name in OBJECTIVES}
 
 
-@pytest.fixture(scope="module", params=[2, 4], ids=["two", "four"])
+WORLDS = [pytest.param(2, id="two", marks=pytest.mark.slow), pytest.param(4, id="four", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=WORLDS)
 def ranks(request, tmp_path_factory):
     return run_on_ranks(on_a_rank, request.param, tmp_path_factory.mktemp("ranks"))
 

@@ -208,7 +208,7 @@ def test_a_killed_downloader_leaves_no_decoder_and_repeats_at_most_a_shard(tmp_p
             list(takewhile(lambda line: int(line) < 50, process.stdout))
             children = decoders(process)
             os.kill(process.pid, signal.SIGKILL)
-        _, alive = psutil.wait_procs(children, timeout=10)
+        _, alive = psutil.wait_procs(children, timeout=60)
         assert children and not alive
         before = Counter(server.asked)
         server.released.set()
@@ -239,7 +239,7 @@ def interpreter(folder, code, monkeypatch):
 def test_a_picture_that_kills_its_decoders_loses_its_row_only(tmp_path, monkeypatch):
     interpreter(tmp_path, DIES, monkeypatch)
     with workers.Workers(1, EDGE) as made:
-        found = made.read(lambda: Outcome("ok", data=PNG)).result(timeout=30)
+        found = made.read(lambda: Outcome("ok", data=PNG)).result(timeout=120)
     assert found.judged.columns["status"] == "decode"
     assert "killed its decoder 2 times" in found.judged.columns["error"]
 

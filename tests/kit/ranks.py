@@ -19,7 +19,7 @@ from xclr.stage import Stage
 
 FORKS = mp.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["torch.testing", "torch._dynamo", "xclr.training.pretrain", "xclr.evaluation.finetune", "tests.kit.home"]
+    ["pandas", "torch.testing", "torch._dynamo", "xclr.training.pretrain", "xclr.evaluation.finetune", "tests.kit.home"]
 )
 PATIENCE_S = 120
 

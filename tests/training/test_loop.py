@@ -240,8 +240,10 @@ def test_half_precision_trains_and_resumes_bit_for_bit(home, batches, steps, tmp
 @pytest.mark.parametrize("stance", ["force_eager", pytest.param("default", marks=pytest.mark.soak)])  # a minute
 def test_a_compiled_backbone_trains_to_the_same_losses_and_saves_under_the_same_names(home, batches, tmp_path, stance):
     config = TRAIN.model_copy(update={"compile": True, "epochs": 1})
+    model = build(SimCLRConfig(), home.paths, config)
     with torch.compiler.set_stance(stance):
-        done, said = attempt(config, batches, build(SimCLRConfig(), home.paths, config), tmp_path / "compiled")
+        done, said = attempt(config, batches, model, tmp_path / "compiled")
+    assert model.backbone._compiled_call_impl is not None
     plain, expected = attempt(
         TRAIN.model_copy(update={"epochs": 1}), batches, build(SimCLRConfig(), home.paths), tmp_path / "plain"
     )

@@ -86,7 +86,7 @@ def test_of_a_sweep_only_what_is_not_there_counts(home):
     make_levels(run, swept, "images")
     training = swept.cells[1].training
     entry = Entry(
-        digest=training.digest, kind=training.kind, stage=training.name, run=run.id, attempt=1, owner=this_process(),
+        digest=training.digest, kind=training.kind.name, stage=training.name, run=run.id, attempt=1, owner=this_process(),
         claimed=now(), job=this_process(),
     )  # fmt: skip
     assert run.book.claim(entry)
@@ -112,7 +112,7 @@ def test_suites_are_submitted_as_cells_come_in_and_in_one_array_where_all_are_th
 def mark_made(store: Store, stage: Stage) -> None:
     """Let a stage have been made, as far as a plan sees."""
     store.begin(stage.digest)
-    about = {"kind": stage.kind, "digest": stage.digest, "config": stage.identity, "code": stage.code}
+    about = {"kind": stage.kind.name, "digest": stage.digest, "config": stage.identity, "code": stage.kind.code}
     store.commit(
         store.reference(stage.digest), Manifest(**about, inputs=(), files=(), stats={}, created=now().isoformat())
     )

@@ -86,7 +86,7 @@ def test_a_number_that_slurm_gave_away_again_is_not_taken_for_ours(cluster, home
     foreign = sbatch(wrap="sleep 600")
     training = Training(home, SHORT, ALONE)
     stage, run = training.stage, open_run(home, recipe=SHORT, cluster=ALONE)
-    mine = {"digest": stage.digest, "kind": stage.kind, "stage": stage.name, "run": run.id, "owner": "host/1/1"}
+    mine = {"digest": stage.digest, "kind": stage.kind.name, "stage": stage.name, "run": run.id, "owner": "host/1/1"}
     entry = Entry(**mine, attempt=1, claimed=now(), name="xclr-pretrain-lost", job=f"slurm/{foreign}")
     run.book.claim(entry)
     assert observe(entry, training.out) == {entry.job: JobState.UNSEEN}

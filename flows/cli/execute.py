@@ -37,7 +37,7 @@ def execute(recipe: Recipe, choices: Choices) -> None:
     place = home_folder(choices.home)
     _check_place(place, choices.cluster)
     planned = placed(recipe, place)
-    if planned.data.path is not None or planned.data.source == "emoji":
+    if planned.data.is_located:
         pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
     failure = _attempt(recipe, choices._replace(home=str(place)))
     scored = choices.until == "compare" and (failure is None or read_runs(place)[-1].scores is not None)
@@ -126,7 +126,7 @@ def execute_sweep(sweep: Sweep, choices: Choices) -> None:
     place = home_folder(choices.home)
     _check_place(place, choices.cluster)
     planned = placed(sweep.recipe, place)
-    if planned.data.path is not None or planned.data.source == "emoji":
+    if planned.data.is_located:
         swept = layout(sweep.model_copy(update={"recipe": planned}), Store(place))
         check_budget(swept, plan_sweep(swept, Store(place), load_cluster(choices.cluster)))
     failure = _attempt(sweep, choices._replace(home=str(place)))

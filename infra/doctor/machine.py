@@ -21,7 +21,7 @@ from packaging.version import Version
 from infra import servers
 from infra.disks import NETWORK, MountedDisk, existing, fs_type_of
 from infra.finding import Finding
-from xclr.captions.sources import source_files
+from xclr.captions.source import reader_of
 from xclr.errors import XclrError
 from xclr.graph.textmodel import locate
 from xclr.recipe import RECIPES, EmbedConfig, load_recipe
@@ -219,7 +219,7 @@ def check_recipe(name: str) -> Finding:
     check = f"data of {name}"
     try:
         recipe = load_recipe(name, ())
-        files = source_files(recipe.data)
+        files = reader_of(recipe.data.source).files(recipe.data)
     except XclrError as error:
         state: Literal["optional", "wrong"] = "wrong" if name == "emoji" else "optional"
         return Finding(check=check, state=state, found=error.message, remedy=error.remedy)

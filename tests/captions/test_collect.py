@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xclr import schema
-from xclr.captions import SOURCES, normalise, run
+from xclr.captions import normalise, reader_of, run
 from xclr.captions.collect import BATCH, Keys, by_name
 from xclr.captions.collect import first_rows as firsts_of
 from xclr.captions.stages import CAPTIONS, CaptionsConfig
@@ -92,7 +92,7 @@ def test_the_number_of_training_rows_is_told_even_when_it_is_0(tmp_path):
         pq.write_table(pa.table(columns), path)
         return DataConfig(source="table", path=path)
 
-    splits = [each["split"] for each in SOURCES["table"].captions(named(list(range(100))))]
+    splits = [each["split"] for each in reader_of("table").captions(named(list(range(100))))]
     held_out = [row for row, split in enumerate(splits) if split == "pictures"][:2]
     _, produced, _ = collect(named(held_out), tmp_path)
     assert produced.stats == {"rows": 2, "distinct": 1, "pictures": 2, "train": 0}
@@ -115,7 +115,7 @@ def test_a_table_has_no_annotations(tmp_path):
 
 def test_a_source_gives_as_many_pictures_as_captions(tmp_path):
     for data in (DataConfig(limit=50), of_table(["a dog", "a cat"], tmp_path)):
-        source = SOURCES[data.source]
+        source = reader_of(data.source)
         assert sum(1 for _ in source.captions(data)) == sum(1 for _ in source.pictures(data))
 
 
@@ -171,7 +171,7 @@ import json, re, sys
 from pathlib import Path
 from xclr.captions import run
 from xclr.recipe import DataConfig
-from xclr.captions.stages import CaptionsConfig
+from xclr.captions.stages import CAPTIONS, CaptionsConfig
 from xclr.stage import Stage
 source, label = sys.argv[1], "kind" if sys.argv[1] == "table" else None
 for folder in map(Path, sys.argv[2:]):

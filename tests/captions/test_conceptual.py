@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from xclr import schema
-from xclr.captions import SOURCES, run
+from xclr.captions import reader_of, run
 from xclr.captions.stages import CAPTIONS, CaptionsConfig
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
@@ -23,7 +23,7 @@ def read(data):
     records, stats = [], {}
 
     def following():
-        stats.update((yield from SOURCES[data.source].captions(data)))
+        stats.update((yield from reader_of(data.source).captions(data)))
 
     records.extend(following())
     return records, stats
@@ -41,7 +41,7 @@ def test_captions_and_addresses_are_read_in_the_sets_own_order(source, name, tmp
     assert {each["split"] for each in records} == {"train"}
     assert len({each["key"] for each in records}) == 3
     assert stats == {"malformed": 0}
-    assert SOURCES[source].size(data) >= 3
+    assert reader_of(source).size(data) >= 3
 
 
 @pytest.mark.parametrize("source", ["cc3m", "cc12m"])
@@ -64,7 +64,7 @@ def test_malformed_lines_are_counted_named_and_left_out(source, tmp_path):
 def test_a_file_without_a_usable_line_is_refused(tmp_path):
     (tmp_path / "all.tsv").write_text("nothing here\n")
     with pytest.raises(DataError, match="no line of cc3m"):
-        list(SOURCES["cc3m"].captions(DataConfig(source="cc3m", path=tmp_path / "all.tsv")))
+        list(reader_of("cc3m").captions(DataConfig(source="cc3m", path=tmp_path / "all.tsv")))
 
 
 @pytest.mark.parametrize("source", ["cc3m", "cc12m"])

@@ -8,7 +8,7 @@ import pytest
 from scipy.io import savemat
 
 from tests.kit.tars import added
-from xclr.captions import SOURCES
+from xclr.captions import reader_of
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
 
@@ -34,7 +34,7 @@ def data(tmp_path):
 
 
 def test_captions_are_first_names_and_no_two_synsets_share_one(data):
-    records = list(SOURCES["imagenet"].captions(data))
+    records = list(reader_of("imagenet").captions(data))
     captions = {each["label"]: each["caption"] for each in records}
     assert captions["n01440764"] == "a photo of a tench"
     assert len(set(captions.values())) == len(captions) == 5
@@ -44,22 +44,22 @@ def test_captions_are_first_names_and_no_two_synsets_share_one(data):
 
 
 def test_pictures_follow_the_captions(data):
-    paths = list(SOURCES["imagenet"].pictures(data))
-    assert [path.parent.name for path in paths] == [each["label"] for each in SOURCES["imagenet"].captions(data)]
-    assert SOURCES["imagenet"].size(data) == 10
+    paths = list(reader_of("imagenet").pictures(data))
+    assert [path.parent.name for path in paths] == [each["label"] for each in reader_of("imagenet").captions(data)]
+    assert reader_of("imagenet").size(data) == 10
 
 
 def test_a_folder_that_is_no_synset_is_named(data):
     (data.path / "val" / "dogs").mkdir()
     (data.path / "val" / "dogs" / "a.JPEG").write_bytes(b"1")
     with pytest.raises(DataError, match="val/dogs"):
-        list(SOURCES["imagenet"].captions(data))
+        list(reader_of("imagenet").captions(data))
 
 
 def test_a_line_without_a_name_is_named(data):
     (data.path / "LOC_synset_mapping.txt").write_text("n01440764 tench\nn02012849\n")
     with pytest.raises(DataError, match="line 2 has no name"):
-        list(SOURCES["imagenet"].captions(data))
+        list(reader_of("imagenet").captions(data))
 
 
 def tarred(files):
@@ -113,14 +113,14 @@ def test_the_official_tars_give_what_the_folders_give(order, limit, tmp_path):
     (tmp_path / "tars").mkdir()
     tars = official(tmp_path / "tars", order=order).model_copy(update={"limit": limit})
     folders = unpacked(tmp_path / "folders").model_copy(update={"limit": limit})
-    packed = list(SOURCES["imagenet"].captions(tars))
+    packed = list(reader_of("imagenet").captions(tars))
     assert len(packed) == (limit or 15)
-    for record, path in zip(packed, SOURCES["imagenet"].pictures(folders), strict=True):
+    for record, path in zip(packed, reader_of("imagenet").pictures(folders), strict=True):
         file, offset, size = record["place"]
         assert (tars.path / file).read_bytes()[offset : offset + size] == path.read_bytes()
     plain = [{name: value for name, value in record.items() if name != "place"} for record in packed]
-    assert plain == list(SOURCES["imagenet"].captions(folders))
-    assert next(each.name for each in SOURCES["imagenet"].classes(tars, sorted(NAMES))) == "tench"
+    assert plain == list(reader_of("imagenet").captions(folders))
+    assert next(each.name for each in reader_of("imagenet").classes(tars, sorted(NAMES))) == "tench"
 
 
 def test_tars_without_their_devkit_or_cut_short_are_refused(tmp_path):
@@ -128,7 +128,7 @@ def test_tars_without_their_devkit_or_cut_short_are_refused(tmp_path):
     path = tmp_path / "ILSVRC2012_img_train.tar"
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(DataError, match="cannot be read as a tar"):
-        list(SOURCES["imagenet"].captions(data))
+        list(reader_of("imagenet").captions(data))
     (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"devkit_t12\.tar\.gz cannot be read"):
-        list(SOURCES["imagenet"].captions(data))
+        list(reader_of("imagenet").captions(data))

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from xclr.captions import sources
+from xclr.captions import imagenet, reader_of
 from xclr.captions.folder import listing, split_folders
-from xclr.captions.table import picture_paths, table_of
+from xclr.captions.table import picture_paths, pictures_listing, table_of
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
 
@@ -44,7 +44,7 @@ def test_values_of_a_table_are_paths_addresses_or_nothing(tmp_path):
 def test_missing_picture_files_are_counted_and_the_first_are_named(tmp_path):
     touch(tmp_path, "here.png")
     lines = ["a,here.png", *(f"b,gone{number}.png" for number in range(5)), "c,http://host/c.png"]
-    error = fault(sources.pictures_listing, table(tmp_path, "caption,image\n" + "\n".join(lines)))
+    error = fault(pictures_listing, table(tmp_path, "caption,image\n" + "\n".join(lines)))
     assert "5 of 6 picture files are not there" in error.message
     assert f"line 3: {tmp_path}/gone0.png" in error.message
     assert "gone2.png" in error.message
@@ -54,28 +54,28 @@ def test_missing_picture_files_are_counted_and_the_first_are_named(tmp_path):
 
 def test_a_folder_is_no_picture_file(tmp_path):
     (tmp_path / "sub").mkdir()
-    assert "1 of 1" in fault(sources.pictures_listing, table(tmp_path, "caption,image\na,sub\n")).message
+    assert "1 of 1" in fault(pictures_listing, table(tmp_path, "caption,image\na,sub\n")).message
 
 
 def test_the_listing_of_a_table_follows_size_and_time_of_its_pictures(tmp_path):
     touch(tmp_path, "a.png", "b.png")
     data = table(tmp_path, "caption,image\na,a.png\nb,b.png\n")
-    first = sources.pictures_listing(data)
-    assert sources.pictures_listing(data) == first
+    first = pictures_listing(data)
+    assert pictures_listing(data) == first
     seen = (tmp_path / "b.png").stat()
     os.utime(tmp_path / "b.png", ns=(seen.st_atime_ns, seen.st_mtime_ns + 1000))
-    touched = sources.pictures_listing(data)
+    touched = pictures_listing(data)
     touch(tmp_path, "b.png", content=b"22")
     os.utime(tmp_path / "b.png", ns=(seen.st_atime_ns, seen.st_mtime_ns + 1000))
-    assert len({first, touched, sources.pictures_listing(data)}) == 3
+    assert len({first, touched, pictures_listing(data)}) == 3
 
 
 def test_a_table_of_addresses_has_no_listing(tmp_path):
-    assert sources.pictures_listing(table(tmp_path, "caption,image\na,http://host/a.png\n")) is None
+    assert pictures_listing(table(tmp_path, "caption,image\na,http://host/a.png\n")) is None
 
 
 def test_a_missing_column_is_told_before_any_work(tmp_path):
-    error = fault(sources.check, table(tmp_path, ",text,image\n0,a,b\n"))
+    error = fault(table_of, table(tmp_path, ",text,image\n0,a,b\n"))
     assert "no column 'caption'" in error.message
     assert error.remedy == "set data.caption_column to one of: text, image"
 
@@ -129,13 +129,14 @@ def test_faults_of_a_folder(tmp_path):
 def test_a_touched_picture_changes_the_pictures_listing_but_not_that_of_the_captions(tmp_path):
     touch(tmp_path, "dogs/a.png", "cats/b.png")
     data = folder(tmp_path)
-    before = sources.captions_listing(data), sources.pictures_listing(data)
+    reader = reader_of("folder")
+    before = reader.captions_listing(data), reader.pictures_listing(data)
     touch(tmp_path, "cats/b.png", content=b"22")
-    after = sources.captions_listing(data), sources.pictures_listing(data)
+    after = reader.captions_listing(data), reader.pictures_listing(data)
     assert before[0] == after[0]
     assert before[1] != after[1]
     touch(tmp_path, "cats/c.png")
-    assert sources.captions_listing(data) != before[0]
+    assert reader.captions_listing(data) != before[0]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_a_touched_picture_changes_the_pictures_listing_but_not_that_of_the_capt
     ],
 )
 def test_absent_benchmark_data_are_told_where_to_get_them(source, parts, tmp_path):
-    error = fault(sources.source_files, DataConfig(source=source, path=tmp_path / "absent"))
+    error = fault(reader_of(source).files, DataConfig(source=source, path=tmp_path / "absent"))
     for part in (*parts, str(tmp_path / "absent"), "--set data.path="):
         assert part in str(error)
 
@@ -156,10 +157,10 @@ def test_absent_benchmark_data_are_told_where_to_get_them(source, parts, tmp_pat
 def test_columns_in_the_order_of_the_other_set_are_noticed_at_once(source, other, tmp_path):
     lines = {"cc3m": "a dog\thttp://host/a.jpg\n", "cc12m": "http://host/a.jpg\ta dog\n"}
     (tmp_path / "x.tsv").write_text(lines[other])
-    error = fault(sources.check, DataConfig(source=source, path=tmp_path / "x.tsv"))
+    error = fault(reader_of(source).check, DataConfig(source=source, path=tmp_path / "x.tsv"))
     assert f"in the order of {other}" in error.message
     (tmp_path / "x.tsv").write_text(lines[source])
-    sources.check(DataConfig(source=source, path=tmp_path / "x.tsv"))
+    reader_of(source).check(DataConfig(source=source, path=tmp_path / "x.tsv"))
 
 
 @pytest.mark.parametrize("missing", ["train", "val", "LOC_synset_mapping.txt"])
@@ -170,7 +171,7 @@ def test_a_part_of_imagenet_that_is_missing_is_named(missing, tmp_path):
     data = DataConfig(source="imagenet", path=tmp_path)
 
     def both(data):
-        sources.source_files(data)
-        listing(data)
+        imagenet.files(data)
+        imagenet.listing(data)
 
     assert f"{tmp_path / missing} is missing" in fault(both, data).message

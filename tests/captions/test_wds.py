@@ -6,9 +6,9 @@ import pytest
 
 from tests.kit.tars import write_samples
 from xclr import schema
-from xclr.captions import SOURCES, run
-from xclr.captions.sources import captions_listing, source_files
+from xclr.captions import reader_of, run
 from xclr.captions.stages import CAPTIONS, CaptionsConfig
+from xclr.captions.wds import READER, listing
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
 from xclr.stage import Stage
@@ -54,23 +54,23 @@ def test_samples_become_rows_whose_pictures_stay_in_the_tars(data, tmp_path):
 
 def test_one_tar_may_be_named_and_a_limit_set(data):
     one = data.model_copy(update={"path": data.path / "set-train-0000.tar", "limit": 1})
-    assert [each["caption"] for each in SOURCES["wds"].captions(one)] == ["a dog"]
-    assert SOURCES["wds"].size(data) >= 4
+    assert [each["caption"] for each in reader_of("wds").captions(one)] == ["a dog"]
+    assert reader_of("wds").size(data) >= 4
 
 
 def test_the_tars_name_the_captions_by_size_and_time(data):
-    assert source_files(data) == ()
-    before = captions_listing(data)
+    assert READER.files(data) == ()
+    before = listing(data)
     write_samples(data.path / "set-train-0002.tar", {"1": {"jpg": b"x", "txt": b"y"}})
-    assert captions_listing(data) != before
+    assert listing(data) != before
 
 
 def test_what_is_no_plain_tar_is_refused(tmp_path):
     data = DataConfig(source="wds", path=tmp_path)
     with pytest.raises(DataError, match="has no tars"):
-        list(SOURCES["wds"].captions(data))
+        list(reader_of("wds").captions(data))
     (tmp_path / "a.tar").write_bytes(b"\x1f\x8b" + bytes(600))
     with pytest.raises(DataError, match=r"a\.tar cannot be read as a tar"):
-        list(SOURCES["wds"].captions(data))
-    with pytest.raises(DataError, match="is missing"):
-        source_files(DataConfig(source="wds", path=tmp_path / "gone"))
+        list(reader_of("wds").captions(data))
+    with pytest.raises(DataError, match="no tars at"):
+        READER.files(DataConfig(source="wds", path=tmp_path / "gone"))

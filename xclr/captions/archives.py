@@ -10,12 +10,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from xclr.captions.source import ARCHIVES, located, require
+from xclr.captions.source import located, require
 from xclr.errors import DataError
 from xclr.files import HELD_OUT, TRAIN
 from xclr.recipe import DataConfig
 from xclr.synsets import SYNSET
 
+ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
 CLASSES = 1000  # of the challenge; the devkit's later ids are inner nodes of WordNet
 META, TRUTH = "data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt"  # in the devkit
 NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")

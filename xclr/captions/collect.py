@@ -16,23 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xclr import schema
-from xclr.captions import conceptual, emoji, folder, imagenet, table, wds
-from xclr.captions.source import Record, Records, Source
+from xclr.captions.source import Record, Records, reader_of
 from xclr.captions.stages import CaptionsConfig
 from xclr.captions.text import key
-from xclr.recipe import DataConfig
+from xclr.recipe import SOURCES, DataConfig
 from xclr.stage import Produced, Progress, Stage
 
-CONCEPTUAL = Source(conceptual.captions, conceptual.size, unique_urls=True)
-SOURCES: Mapping[str, Source] = {
-    "emoji": Source(emoji.captions, emoji.size, emoji.pictures),
-    "table": Source(table.captions, table.size, table.pictures),
-    "folder": Source(folder.captions, folder.size, folder.pictures),
-    "cc3m": CONCEPTUAL,
-    "cc12m": CONCEPTUAL,
-    "wds": Source(wds.captions, wds.size),
-    "imagenet": Source(imagenet.captions, imagenet.size, folder.pictures, imagenet.classes),
-}
 DRAFT = "draft"  # folder of the first pass
 BATCH = 1 << 14  # rows in memory at once
 LATER = ("row_id", "dup_of", "label")  # columns that need all rows
@@ -110,7 +99,7 @@ def run(stage: Stage[CaptionsConfig], out: Path, progress: Progress) -> Produced
     """
     data, about = stage.config.data, {"digest": stage.digest, "config": stage.identity}
     (out / DRAFT).mkdir(exist_ok=True)
-    seen = Seen(out / DRAFT, addresses=SOURCES[data.source].unique_urls)
+    seen = Seen(out / DRAFT, addresses=reader_of(data.source).unique_urls)
     placed = _first_pass(data, out / DRAFT, seen, progress)
     rows = Rows.of(seen)
     splits = _second_pass(out, rows, by_name(seen.labels, seen.names), about)
@@ -121,7 +110,7 @@ def run(stage: Stage[CaptionsConfig], out: Path, progress: Progress) -> Produced
     if seen.names:
         _write_classes(data, sorted(seen.names), out / "classes.parquet", about)
         files.append("classes.parquet")
-    if data.source == "emoji":
+    if SOURCES[data.source].annotated:
         _annotate(data, out / "annotations.parquet", about)
         files.append("annotations.parquet")
     total = int(rows.stays.sum())
@@ -170,7 +159,7 @@ def by_name(labels: Sequence[int], names: Mapping[str, int]) -> npt.NDArray[np.i
 def _first_pass(data: DataConfig, draft: Path, seen: Seen, progress: Progress) -> bool:
     """Write what each row says by itself; True when rows say where in files their pictures lie."""
     columns = pa.schema([field for field in schema.CAPTIONS if field.name not in LATER])
-    source = SOURCES[data.source]
+    source = reader_of(data.source)
     size = source.size(data)
     size = min(size, data.limit or size)
     places = False
@@ -232,13 +221,13 @@ def _write_places(out: Path, about: Mapping[str, Any]) -> None:
 
 
 def _write_classes(data: DataConfig, labels: Sequence[str], path: Path, about: Mapping[str, Any]) -> None:
-    names, synsets = zip(*SOURCES[data.source].classes(data, labels), strict=True)
+    names, synsets = zip(*reader_of(data.source).classes(data, labels), strict=True)
     columns = {"label": range(len(labels)), "name": names, "synset": synsets}
     schema.write(pa.table(columns, schema=schema.CLASSES), path, schema.CLASSES, about)
 
 
 def _annotate(data: DataConfig, path: Path, about: Mapping[str, Any]) -> None:
-    records = [{"row_id": row, **record} for row, record in enumerate(SOURCES[data.source].captions(data))]
+    records = [{"row_id": row, **record} for row, record in enumerate(reader_of(data.source).captions(data))]
     schema.write(pa.Table.from_pylist(records, schema.ANNOTATIONS), path, schema.ANNOTATIONS, about)
 
 

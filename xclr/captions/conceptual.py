@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xclr.captions import tablefile
-from xclr.captions.source import GET, Records, located
+from xclr.captions.source import Reader, Records, located
 from xclr.captions.tablefile import count_lines, raw_lines
 from xclr.captions.text import key, normalise
 from xclr.errors import DataError
 from xclr.files import is_url
-from xclr.recipe import DataConfig
+from xclr.recipe import SOURCES, DataConfig
 
 PROBE_LINES = 100  # of a TSV, looked at before any work
 ORDER: Mapping[str, tuple[int, int]] = {"cc3m": (0, 1), "cc12m": (1, 0)}  # columns of caption and address
@@ -41,7 +41,7 @@ def captions(data: DataConfig) -> Records:
         if kept == data.limit:
             break
     if not kept:
-        raise DataError(f"{located(data)} has no line of {data.source}", GET[data.source])
+        raise DataError(f"{located(data)} has no line of {data.source}", str(SOURCES[data.source].get))
     lines = ", ".join(shown) + (", ..." if malformed > SHOWN else "")
     return {"malformed": malformed} | ({"malformed_lines": lines} if malformed else {})
 
@@ -73,5 +73,8 @@ def check_order(data: DataConfig) -> None:
         raise DataError(
             f"{path}: none of the first {len(lines)} lines is one of {data.source}"
             + (f"; they are in the order of {other}" if turned else ""),
-            f"set data.source to {other}" if turned else GET[data.source],
+            f"set data.source to {other}" if turned else str(SOURCES[data.source].get),
         )
+
+
+READER = Reader(captions, size, unique_urls=True, check=check_order)

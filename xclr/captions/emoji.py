@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from xclr.captions.source import Records
+from xclr.captions.source import Reader, Records, require
 from xclr.captions.text import key, normalise, share
 from xclr.files import Picture
 from xclr.recipe import RECIPES, DataConfig
@@ -62,6 +63,11 @@ def size(data: DataConfig) -> int:
     return sum(int(pq.read_metadata(path).num_rows) for path in EMOJI_FILES)
 
 
+def files(data: DataConfig) -> tuple[Path, ...]:
+    """The embedded tables; raises DataError when one is missing."""
+    return tuple(require(path, data.source) for path in EMOJI_FILES)
+
+
 def _ordered(data: DataConfig, columns: list[str]) -> list[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -102,3 +108,6 @@ def _split(record: dict[str, Any], toned: set[tuple[str, str]]) -> str:
     if record["vendor"] == HELD_OUT_VENDOR:
         return "vendor"
     return "pictures" if _picture(record) else "train"
+
+
+READER = Reader(captions, size, pictures, files=files)

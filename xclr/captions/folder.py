@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from xclr.captions.source import Records, located, remedy_of, require
+from xclr.captions.source import Reader, Records, located, no_tables, remedy_of, require
 from xclr.captions.table import HELD_OUT_PICTURES
 from xclr.captions.text import key, normalise, share
 from xclr.errors import DataError
-from xclr.files import HELD_OUT, SUFFIXES, TRAIN, Picture, is_text
+from xclr.files import HELD_OUT, SUFFIXES, TRAIN, Picture, hash_listing, is_text
 from xclr.recipe import DataConfig
 
 
@@ -48,18 +48,15 @@ def _split(part: str | None, name: str) -> str:
     return "pictures" if share("picture", name) < HELD_OUT_PICTURES else "train"
 
 
-def listing(data: DataConfig) -> list[str]:
+def listing(data: DataConfig, parts: Sequence[str] = ()) -> list[str]:
     """The pictures of a folder source as sorted relative names; with a limit those whose share comes first.
 
-    Raises DataError when the folder has no class folders or no pictures.
+    `parts` are the folders of the splits where the source has these. Raises DataError when the folder has no class
+    folders or no pictures.
     """
     root = located(data)
-    if data.source == "imagenet":
-        names = [f"{part}/{name}" for part in (TRAIN, HELD_OUT[0]) for name in _of_classes(root / part, "imagenet")]
-    elif parts := split_folders(root):
-        names = [f"{part}/{name}" for part in parts for name in _of_classes(root / part, "folder")]
-    else:
-        names = _of_classes(root, "folder")
+    above = [f"{part}/" for part in parts or split_folders(root)] or [""]
+    names = [part + name for part in above for name in _of_classes(root / part, data.source)]
     if broken := [name for name in names if not is_text(name)]:
         raise DataError(f"{root}: {len(broken)} file names are not UTF-8, first {broken[0]!r}", "rename these files")
     return sorted(drawn(names, data.limit))
@@ -105,3 +102,24 @@ def _pictures(folder: Path) -> Iterator[str]:
 def _folders(root: Path) -> list[str]:
     with os.scandir(root) as entries:
         return sorted(each.name for each in entries if each.is_dir() and not each.name.startswith("."))
+
+
+def hash_names(names: Iterable[str]) -> str:
+    """SHA-256 of names."""
+    return hashlib.sha256(b"".join(os.fsencode(name) + b"\0" for name in names)).hexdigest()
+
+
+def hash_pictures(data: DataConfig, names: Iterable[str]) -> str:
+    """SHA-256 of the names, sizes and times of pictures below the folder."""
+    root = located(data)
+    return hash_listing((name, root / name) for name in names)
+
+
+READER = Reader(
+    captions,
+    size,
+    pictures,
+    files=no_tables,
+    captions_listing=lambda data: hash_names(listing(data)),
+    pictures_listing=lambda data: hash_pictures(data, listing(data)),
+)

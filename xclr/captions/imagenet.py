@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from xclr.captions import archives
+from xclr.captions import archives, folder
+from xclr.captions.archives import ARCHIVES
 from xclr.captions.archives import archives as archived
-from xclr.captions.folder import drawn, listing
-from xclr.captions.source import Class, Records, located
+from xclr.captions.source import Class, Reader, Records, located, require
 from xclr.captions.text import key, normalise
 from xclr.errors import DataError
-from xclr.files import TRAIN
+from xclr.files import HELD_OUT, TRAIN, Picture, hash_listing
 from xclr.recipe import DataConfig
 from xclr.synsets import SYNSETS, first_name, synset_names
 
@@ -56,7 +57,7 @@ def _listed(data: DataConfig) -> Iterator[tuple[str, tuple[str, int, int] | None
         yield from ((name, None) for name in listing(data))
         return
     packed = {each.name: (each.file, each.offset, each.size) for each in archives.pictures(data)}
-    yield from ((name, packed[name]) for name in sorted(drawn(list(packed), data.limit)))
+    yield from ((name, packed[name]) for name in sorted(folder.drawn(list(packed), data.limit)))
 
 
 def _names(data: DataConfig) -> dict[str, str]:
@@ -64,3 +65,45 @@ def _names(data: DataConfig) -> dict[str, str]:
     path = located(data) / SYNSETS
     given = archives.names(data) if archived(data) else synset_names(path.read_text(encoding="utf-8-sig"), path)
     return {synset: first_name(synset, names) for synset, names in given.items()}
+
+
+def listing(data: DataConfig) -> list[str]:
+    """The pictures as sorted names below the folder; with a limit those whose share comes first."""
+    return folder.listing(data, (TRAIN, HELD_OUT[0]))
+
+
+def pictures(data: DataConfig) -> Iterator[Picture]:
+    """The files in the order of `captions`."""
+    root = located(data).absolute()
+    return (root / name for name in listing(data))
+
+
+def files(data: DataConfig) -> tuple[Path, ...]:
+    """The list of the synsets' names: Kaggle's, or that in the devkit."""
+    return (require(located(data) / (ARCHIVES[-1] if archived(data) else SYNSETS), data.source),)
+
+
+def captions_listing(data: DataConfig) -> str:
+    """SHA-256 of the names below the folder, or of the tars' names, sizes and times."""
+    return _hash_archives(data) or folder.hash_names(listing(data))
+
+
+def pictures_listing(data: DataConfig) -> str:
+    """SHA-256 of the names, sizes and times of the pictures, or of the tars."""
+    return _hash_archives(data) or folder.hash_pictures(data, listing(data))
+
+
+def _hash_archives(data: DataConfig) -> str:
+    packed = archived(data)
+    return hash_listing((path.name, path) for path in packed) if packed else ""
+
+
+READER = Reader(
+    captions,
+    size,
+    pictures,
+    classes,
+    files=files,
+    captions_listing=captions_listing,
+    pictures_listing=pictures_listing,
+)

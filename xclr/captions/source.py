@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from xclr.errors import DataError
 from xclr.files import Picture
-from xclr.recipe import DataConfig, Recipe
-from xclr.synsets import SYNSET, SYNSETS
-
-ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
+from xclr.recipe import SOURCES, DataConfig, Recipe
+from xclr.synsets import SYNSET
 
 Record = dict[str, Any]  # key, caption (normalised), label (name of the class or None), split; url; place: file below
 # data.path, offset and size of the picture; emoji annotations
@@ -31,26 +31,6 @@ class Class(NamedTuple):
 def plain_classes(data: DataConfig, labels: Sequence[str]) -> list[Class]:
     """Labels whose words are joined by underscores; one that is a synset is one."""
     return [Class(label.replace("_", " ").strip(), label if SYNSET.fullmatch(label) else None) for label in labels]
-
-
-class Source(NamedTuple):
-    """Where captioned pictures come from; captions and pictures use one order of rows."""
-
-    captions: Callable[[DataConfig], Records]
-    size: Callable[[DataConfig], int]  # rows there can be at most, for the progress bar
-    pictures: Callable[[DataConfig], Iterator[Picture]] | None = None  # where records have neither url nor place
-    classes: Callable[[DataConfig, Sequence[str]], list[Class]] = plain_classes  # of labels, in their order
-    unique_urls: bool = False  # a row whose address stood before is left out: its picture would be its own negative
-
-
-GET = {
-    "emoji": "install xclr again: the emoji come with it",
-    "cc3m": "get Train_GCC-training.tsv (caption TAB url, no header) by the form on Google's Conceptual Captions page",
-    "cc12m": "get cc12m.tsv (url TAB caption, no header) from the page of Google's conceptual-12m",
-    "imagenet": f"get ILSVRC 2012 as Kaggle packs it: train/<wnid>/*.JPEG, val/<wnid>/*.JPEG and {SYNSETS}, or as its "
-    f"page does: {', '.join(ARCHIVES)}",
-    "wds": "put the mirror's *.tar there, such as pixparse/cc12m-wds",
-}
 
 
 def fetched(url: str, home: Path) -> Path:
@@ -77,16 +57,9 @@ def located(data: DataConfig) -> Path:
     """The table or folder that data.path names; raises DataError when it is not there, or the other of the two."""
     if data.path is None:
         raise DataError(f"the table of {data.source} has not been fetched yet", "xclr run RECIPE --until captions")
-    if data.source in {"folder", "imagenet"}:
-        if not data.path.is_dir():
-            raise DataError(
-                f"no folder at {data.path}", remedy_of(data.source, "set data.path to a folder of class folders")
-            )
-    elif data.source == "wds":
-        require(data.path, "wds")
-    elif not data.path.is_file():
-        what = "no table" if data.source == "table" else f"no {data.source} file"
-        raise DataError(f"{what} at {data.path}", remedy_of(data.source, "set data.path to a table that exists"))
+    source = SOURCES[data.source]
+    if not source.is_there(data.path):
+        raise DataError(f"no {source.noun} at {data.path}", remedy_of(data.source, f"set data.path to {source.path}"))
     return data.path
 
 
@@ -99,5 +72,37 @@ def require(path: Path, source: str) -> Path:
 
 def remedy_of(source: str, otherwise: str) -> str:
     """What to do about an absent input."""
-    where = "" if source == "emoji" else ", and say where it is: --set data.path=..."
-    return GET[source] + where if source in GET else otherwise
+    get, path = SOURCES[source].get, SOURCES[source].path
+    return otherwise if get is None else get + ", and say where it is: --set data.path=..." * (path is not None)
+
+
+def located_file(data: DataConfig) -> tuple[Path, ...]:
+    """The one table that data.path names."""
+    return (located(data),)
+
+
+def no_tables(data: DataConfig) -> tuple[Path, ...]:
+    """No table names the captions; raises DataError where nothing is at data.path."""
+    located(data)
+    return ()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What the module of a source does: captions and pictures in one order of rows, and what they depend on."""
+
+    captions: Callable[[DataConfig], Records]
+    size: Callable[[DataConfig], int]  # rows there can be at most, for the progress bar
+    pictures: Callable[[DataConfig], Iterator[Picture]] | None = None  # where records have neither url nor place
+    classes: Callable[[DataConfig, Sequence[str]], list[Class]] = plain_classes  # of labels, in their order
+    unique_urls: bool = False  # a row whose address stood before is left out: its picture would be its own negative
+    files: Callable[[DataConfig], tuple[Path, ...]] = located_file  # whose content names the captions
+    check: Callable[[DataConfig], object] = lambda data: None  # raises DataError for what is seen in a moment
+    captions_listing: Callable[[DataConfig], str | None] = lambda data: None  # hash of what else names the captions
+    pictures_listing: Callable[[DataConfig], str | None] = lambda data: None  # hash of the files with pictures
+
+
+def reader_of(source: str) -> Reader:
+    """The reader of a source, of the module that its declaration names."""
+    reader: Reader = import_module(f"xclr.captions.{SOURCES[source].module}").READER
+    return reader

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xclr.artifact import Manifest
-from xclr.captions import sources
+from xclr.captions.source import reader_of
 from xclr.errors import DataError
 from xclr.recipe import Config, DataConfig, Recipe
 from xclr.stage import Kind, Stage
 from xclr.store import Store
-
-LABELLED = frozenset({"emoji", "folder", "imagenet"})  # sources that always have classes
 
 
 class CaptionsConfig(Config):
@@ -63,19 +61,13 @@ KINDS = (CAPTIONS,)
 
 def captions(recipe: Recipe, store: Store) -> Stage[CaptionsConfig]:
     """Read, normalise and deduplicate the captions; raises DataError when the data cannot be what the recipe says."""
-    sources.check(recipe.data)
+    reader_of(recipe.data.source).check(recipe.data)
     data = recipe.data.for_captions
-    names = sources.captions_listing(data)
+    names = reader_of(data.source).captions_listing(data)
     return Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=hash_files(data, store, names)))
 
 
 def hash_files(data: DataConfig, store: Store, listing: str | None) -> tuple[str, ...]:
     """Contents of the source's tables, and the hash of its listing of other files where it has one."""
-    hashes = tuple(store.content_hash(path) for path in sources.source_files(data))
+    hashes = tuple(store.content_hash(path) for path in reader_of(data.source).files(data))
     return hashes if listing is None else (*hashes, listing)
-
-
-def has_labels(recipe: Recipe) -> bool:
-    """True when the samples have classes."""
-    data = recipe.data
-    return data.source in LABELLED or (data.source == "table" and data.label_column is not None)

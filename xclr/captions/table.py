@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from xclr.captions import tablefile
-from xclr.captions.source import Records, located
+from xclr.captions.source import Reader, Records, located
 from xclr.captions.tablefile import Table
 from xclr.captions.text import CaptionCheck, described, key, share
 from xclr.errors import DataError
@@ -159,8 +159,11 @@ def picture_path(value: object, folder: Path, where: Callable[[], str]) -> Pictu
     return text if is_url(text) else folder / text
 
 
-def hash_pictures(data: DataConfig, table: Table) -> str | None:
-    """Hash the files that a table names, or say which are not there."""
+def pictures_listing(data: DataConfig) -> str | None:
+    """SHA-256 of the names, sizes and times of the files that a table names; raises DataError with those not there."""
+    table = table_of(data)
+    if table.types[data.image_column] != "text":
+        return None
     missing: list[tuple[int, Path]] = []
     found, files, names = hashlib.sha256(), 0, table.path.absolute().parent
     for place, picture in picture_paths(data, table):
@@ -179,3 +182,6 @@ def hash_pictures(data: DataConfig, table: Table) -> str | None:
             f"paths in column {data.image_column!r} start at {names}; addresses start with http:// or https://",
         )
     return found.hexdigest() if files else None
+
+
+READER = Reader(captions, size, pictures, check=table_of, pictures_listing=pictures_listing)

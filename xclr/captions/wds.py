@@ -9,13 +9,13 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from xclr.captions.archives import archives
-from xclr.captions.source import GET, Records, located
+from xclr.captions.source import Reader, Records, located, no_tables
 from xclr.captions.text import key, normalise
 from xclr.errors import DataError
-from xclr.files import SUFFIXES
-from xclr.recipe import DataConfig
+from xclr.files import SUFFIXES, hash_listing
+from xclr.recipe import SOURCES, DataConfig
 
+GET = str(SOURCES["wds"].get)
 SHOWN = 5  # samples of no use named in the stats
 MEMBER_BYTES = 3 * 1536  # of a sample: three headers, padding and what stands beside the picture
 
@@ -68,7 +68,7 @@ def captions(data: DataConfig) -> Records:
         if kept == data.limit:
             break
     if not kept:
-        raise DataError(f"{located(data)} has no sample with a picture and a caption", GET["wds"])
+        raise DataError(f"{located(data)} has no sample with a picture and a caption", GET)
     names = ", ".join(shown) + (", ..." if malformed > SHOWN else "")
     return {"malformed": malformed} | ({"malformed_samples": names} if malformed else {})
 
@@ -118,16 +118,17 @@ def _picture(files: dict[str, Member]) -> Member | None:
 
 
 def tars(data: DataConfig) -> tuple[Path, ...]:
-    """The tars that a source's pictures lie in, sorted: of wds all, of imagenet those of train and val if it has them.
-
-    Raises DataError for a folder without tars.
-    """
-    if data.source == "imagenet":
-        return archives(data)
-    if data.source != "wds":
-        return ()
+    """The tars that the pictures lie in, sorted; raises DataError for a folder without any."""
     root = located(data)
     found = sorted(root.rglob("*.tar")) if root.is_dir() else [root]
     if not found:
-        raise DataError(f"{root} has no tars", GET["wds"])
+        raise DataError(f"{root} has no tars", GET)
     return tuple(found)
+
+
+def listing(data: DataConfig) -> str:
+    """SHA-256 of the tars' names, sizes and times."""
+    return hash_listing((path.name, path) for path in tars(data))
+
+
+READER = Reader(captions, size, files=no_tables, captions_listing=listing, pictures_listing=listing)

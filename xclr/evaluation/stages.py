@@ -11,12 +11,12 @@ from pydantic import Field
 
 from xclr import files
 from xclr.artifact import Artifact
-from xclr.captions.stages import has_labels
 from xclr.errors import RecipeError
 from xclr.evaluation.datasets import listing
 from xclr.graph.textmodel import locate
 from xclr.recipe import (
     RUNTIME,
+    SOURCES,
     SUITES,
     Config,
     Dataset,
@@ -213,15 +213,15 @@ def roots(recipe: Recipe) -> dict[Dataset, Path]:
 def lacks(recipe: Recipe) -> dict[SuiteName, str]:
     """Why some of the recipe's suites are left out: what each of them lacks."""
     found: dict[SuiteName, str] = {}
-    emoji, there = recipe.data.source == "emoji", roots(recipe)
+    annotated, there = SOURCES[recipe.data.source].annotated, roots(recipe)
     with_captions = any(isinstance(each, PairsConfig) for each in recipe.objectives)
     for each in recipe.evaluate.suites:
         missing = [name for name in SUITES[each].datasets if name not in there]
-        if each == "linear" and not has_labels(recipe):
+        if each == "linear" and not recipe.data.has_labels:
             found[each] = f"it needs classes ({_no_labels(recipe)})"
-        elif missing and not emoji:
+        elif missing and not annotated:
             found[each] = f"evaluate.roots.{missing[0]} is not set"
-        elif each == "keywords" and not emoji:
+        elif each == "keywords" and not annotated:
             found[each] = "only the emoji have its annotations"
         elif SUITES[each].towers and not with_captions:
             found[each] = "no objective is between pictures and captions"
@@ -230,13 +230,13 @@ def lacks(recipe: Recipe) -> dict[SuiteName, str]:
 
 def tell_skipped(recipe: Recipe) -> list[str]:
     """Lines that say which objectives and suites the data cannot serve."""
-    supcon = any(isinstance(each, SupConConfig) for each in recipe.objectives) and not has_labels(recipe)
+    supcon = any(isinstance(each, SupConConfig) for each in recipe.objectives) and not recipe.data.has_labels
     lines = [f"supcon is left out: it needs classes ({_no_labels(recipe)})"] if supcon else []
     return lines + [f"suite {name} is left out: {why}" for name, why in lacks(recipe).items()]
 
 
 def _no_labels(recipe: Recipe) -> str:
-    return "data.label_column" if recipe.data.source == "table" else f"{recipe.data.source} has none"
+    return "data.label_column" if SOURCES[recipe.data.source].labels == "column" else f"{recipe.data.source} has none"
 
 
 def suites(recipe: Recipe) -> list[SuiteName]:
@@ -278,7 +278,7 @@ def reference(reference: Reference, title: str, store: Store) -> Stage[Reference
 def data_sets(plan: Plan, captions: Artifact, images: Artifact) -> DataSets:
     """Add the stages that read the data sets of the suites."""
     recipe, wanted, exported = plan.recipe, datasets(plan.recipe), None
-    if recipe.data.source == "emoji" and any(each not in roots(recipe) for each in wanted):
+    if SOURCES[recipe.data.source].annotated and any(each not in roots(recipe) for each in wanted):
         exported = plan.add(export(recipe, captions, images))
     return DataSets(captions, images, exported, {each: plan.add(benchmark(recipe, each, exported)) for each in wanted})
 

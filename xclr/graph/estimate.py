@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xclr.graph.textmodel import locate
-from xclr.recipe import DataConfig, Recipe
+from xclr.recipe import SOURCES, DataConfig, Recipe
 from xclr.shards import pairs, parts
 from xclr.stage import Estimate, Stage
 from xclr.store import Store
@@ -19,7 +19,6 @@ from xclr.store import Store
 if TYPE_CHECKING:  # whose kinds name these functions
     from xclr.graph.stages import EmbeddingsConfig, GraphKnnConfig
 
-PUBLISHED = {"cc3m": 3_318_333, "cc12m": 12_423_374}  # captions, before duplicates are left out
 TOKENS = 20  # of a caption; Conceptual Captions' have about ten words and the special tokens
 GFLOPS = {"float32": 65.0, "bfloat16": 165.0, "float16": 20.0, "int8": 190.0}  # of a core, while it embeds
 PAIR_NS, PAIR_DIM_NS = 1.05, 0.0046  # exact: of a pair of captions, and of each number of their vectors
@@ -60,7 +59,7 @@ def expected_captions(stage: Stage, store: Store, data: DataConfig) -> int | Non
     captions = stage.inputs["captions"]
     if store.find(captions.digest) is not None:
         return int(store.manifest(captions).stats["distinct"])
-    known = PUBLISHED.get(data.source)
+    known = SOURCES[data.source].published
     return min(known, data.limit or known) if known else None
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from xclr.captions import SOURCES
+from xclr.captions.source import reader_of
 from xclr.errors import DataError
 from xclr.files import Inside, Picture
 from xclr.images.stages import ImagesConfig
@@ -58,7 +58,7 @@ def tars(images: Path) -> list[str]:
 def pictures(stage: Stage[ImagesConfig], rows: RowIds) -> Iterator[Picture]:
     """The pictures of some rows, ascending; raises DataError when the source has changed since the captions."""
     data, captions = stage.config.data, stage.inputs["captions"].path
-    own = SOURCES[data.source].pictures
+    own = reader_of(data.source).pictures
     if (captions / "places.parquet").exists():
         assert data.path is not None
         root = (data.path if data.path.is_dir() else data.path.parent).absolute()

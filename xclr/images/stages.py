@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xclr.artifact import Artifact, Manifest
-from xclr.captions import sources
+from xclr.captions.source import reader_of
 from xclr.captions.stages import hash_files
 from xclr.errors import DataError
 from xclr.images import generations
@@ -90,7 +90,7 @@ def images(recipe: Recipe, store: Store, captions: Artifact) -> list[Stage[Image
     The last generation is the current one, which others read. Raises DataError when picture files are not there.
     """
     data = recipe.data.model_copy(update={"allow_hosts": recipe.data.reachable, "url": None})
-    config = ImagesConfig(data=data, sha256=hash_files(data, store, sources.pictures_listing(data)))
+    config = ImagesConfig(data=data, sha256=hash_files(data, store, reader_of(data.source).pictures_listing(data)))
     found = [Stage(IMAGES, "images", config, {"captions": captions})]
     for generation, statuses in enumerate(generations.read(store, found[0].digest), start=1):
         later = config.model_copy(update={"generation": generation, "retry": statuses})

@@ -1,8 +1,8 @@
 from .config import MIN_SIDE as MIN_SIDE
 from .config import RUNTIME as RUNTIME
 from .config import Config as Config
+from .config import OneOf as OneOf
 from .config import host_of as host_of
-from .data import PATHS as PATHS
 from .data import DataConfig as DataConfig
 from .data import DownloadConfig as DownloadConfig
 from .evaluate import DATASETS as DATASETS
@@ -50,5 +50,6 @@ from .objective import method_name as method_name
 from .objective import with_graph as with_graph
 from .recipe import Recipe as Recipe
 from .recipe import RetriesConfig as RetriesConfig
+from .sources import SOURCES as SOURCES
 from .train import PATCH as PATCH
 from .train import TrainConfig as TrainConfig

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from xclr.recipe.config import MIN_SIDE, RUNTIME, Config, host_of
+from xclr.recipe.config import MIN_SIDE, RUNTIME, Config, OneOf, host_of
+from xclr.recipe.sources import SOURCES
 
 
 class DownloadConfig(Config):
@@ -43,11 +44,8 @@ class DownloadConfig(Config):
 class DataConfig(Config):
     """Which captioned pictures."""
 
-    source: Literal["emoji", "table", "folder", "cc3m", "cc12m", "wds", "imagenet"] = Field(
-        "emoji",
-        description="emoji: the embedded set; table: a Parquet, CSV, TSV or JSONL file; folder: a folder of class "
-        "folders; cc3m, cc12m: the published TSV of captions and addresses; wds: WebDataset tars; imagenet: folders, "
-        "or its official tars",
+    source: Annotated[str, OneOf(SOURCES)] = Field(
+        "emoji", description="; ".join(f"{name}: {source.about}" for name, source in SOURCES.items())
     )
     path: Path | None = Field(
         None, description="the table or folder (every source but emoji)", json_schema_extra=RUNTIME
@@ -83,13 +81,24 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _source_has_a_path(self) -> DataConfig:
-        if self.url is not None and (self.source not in {"cc3m", "cc12m"} or not host_of(self.url)):
+        if self.url is not None and not (SOURCES[self.source].by_url and host_of(self.url)):
             raise ValueError(f"`url` is an http(s) address of a table of cc3m or cc12m, not of {self.source}")
         if self.url is not None and "@" in urlsplit(self.url).netloc:  # it would stand in records and parameters
             raise ValueError("`url` must not hold a name and password: fetch the table yourself and set `path`")
-        if self.source != "emoji" and self.path is None and self.url is None:
-            raise ValueError(f"source {self.source} needs `path`, {PATHS[self.source]}")
+        if not self.is_located and self.url is None:
+            raise ValueError(f"source {self.source} needs `path`, {SOURCES[self.source].path}")
         return self
+
+    @property
+    def is_located(self) -> bool:
+        """False while nobody has said, or fetched, where the table or folder is."""
+        return self.path is not None or SOURCES[self.source].path is None
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the pictures have classes."""
+        labels = SOURCES[self.source].labels
+        return labels == "always" or (labels == "column" and self.label_column is not None)
 
     @property
     def reachable(self) -> tuple[str, ...]:
@@ -108,13 +117,3 @@ class DataConfig(Config):
         if value.count("{}") != 1:
             raise ValueError("it must hold {} once, where the name of the class goes")
         return value
-
-
-PATHS = {
-    "table": "a Parquet, CSV, TSV or JSONL file",
-    "folder": "a folder with a folder of pictures for every class",
-    "cc3m": "the file Train_GCC-training.tsv",
-    "cc12m": "the file cc12m.tsv",
-    "wds": "a folder of tars, or one",
-    "imagenet": "the folder that holds train, val and LOC_synset_mapping.txt, or the official tars",
-}

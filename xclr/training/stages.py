@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from xclr.artifact import Artifact
-from xclr.captions.stages import has_labels
 from xclr.errors import RecipeError
 from xclr.graph.stages import CLASS_GRAPHS
 from xclr.recipe import (
@@ -73,10 +72,10 @@ KINDS = (PRETRAIN,)
 def objectives(recipe: Recipe) -> list[ObjectiveConfig]:
     """The recipe's objectives that its data can serve, their graphs filled in, after the untrained row."""
     filled = with_graph(recipe.objectives, recipe.graph)
-    left_out = (RandomConfig,) if has_labels(recipe) else (RandomConfig, SupConConfig)
+    left_out = (RandomConfig,) if recipe.data.has_labels else (RandomConfig, SupConConfig)
     chosen: list[ObjectiveConfig] = [RandomConfig(), *(each for each in filled if not isinstance(each, left_out))]
     needy = [each.source for each in _graphs(chosen) if each.source in NEEDS_CLASSES]
-    if needy and not has_labels(recipe):
+    if needy and not recipe.data.has_labels:
         raise RecipeError(f"graph {needy[0]} needs classes", "set data.label_column, or graph.source: captions")
     return chosen
 

@@ -1,0 +1,84 @@
+"""The sources of captioned pictures: what recipes and plans know of each, and the module that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+
+class Source(NamedTuple):
+    """A source; `module` of xclr.captions holds its READER."""
+
+    module: str
+    about: str
+    path: str | None = None  # what data.path names; None for one that comes with xclr
+    noun: str = "file"  # what is missed where nothing is at data.path
+    is_there: Callable[[Path], bool] = Path.is_file
+    get: str | None = None  # where people find it
+    labels: Literal["always", "column", "never"] = "never"  # its classes; column: those of data.label_column
+    by_url: bool = False  # data.url may say where its table is fetched from
+    published: int | None = None  # captions, before duplicates are left out
+    annotated: bool = False  # it has keywords and groups, so that its pictures can fill the suites' data sets
+
+
+SOURCES: Mapping[str, Source] = {
+    "emoji": Source(
+        "emoji",
+        "the embedded set",
+        get="install xclr again: the emoji come with it",
+        labels="always",
+        annotated=True,
+    ),
+    "table": Source(
+        "table",
+        "a Parquet, CSV, TSV or JSONL file",
+        path="a Parquet, CSV, TSV or JSONL file",
+        noun="table",
+        labels="column",
+    ),
+    "folder": Source(
+        "folder",
+        "a folder of class folders",
+        path="a folder with a folder of pictures for every class",
+        noun="folder",
+        is_there=Path.is_dir,
+        labels="always",
+    ),
+    "cc3m": Source(
+        "conceptual",
+        "the published TSV of captions and addresses",
+        path="the file Train_GCC-training.tsv",
+        noun="cc3m file",
+        get="get Train_GCC-training.tsv (caption TAB url, no header) by the form on Google's Conceptual Captions page",
+        by_url=True,
+        published=3_318_333,
+    ),
+    "cc12m": Source(
+        "conceptual",
+        "the published TSV of addresses and captions",
+        path="the file cc12m.tsv",
+        noun="cc12m file",
+        get="get cc12m.tsv (url TAB caption, no header) from the page of Google's conceptual-12m",
+        by_url=True,
+        published=12_423_374,
+    ),
+    "wds": Source(
+        "wds",
+        "WebDataset tars",
+        path="a folder of tars, or one",
+        noun="tars",
+        is_there=Path.exists,
+        get="put the mirror's *.tar there, such as pixparse/cc12m-wds",
+    ),
+    "imagenet": Source(
+        "imagenet",
+        "folders, or its official tars",
+        path="the folder that holds train, val and LOC_synset_mapping.txt, or the official tars",
+        noun="folder",
+        is_there=Path.is_dir,
+        get="get ILSVRC 2012 as Kaggle packs it: train/<wnid>/*.JPEG, val/<wnid>/*.JPEG and LOC_synset_mapping.txt, or "
+        "as its page does: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz",
+        labels="always",
+    ),
+}

@@ -416,14 +416,14 @@ def test_another_template_renames_the_captions_of_a_folder(store, tmp_path):
 
 def test_class_folders_have_classes(store, tmp_path):
     mine = recipe(data=own(tmp_path, "folder"), evaluate={"suites": ["linear", "keywords"]})
-    assert captions_stages.has_labels(mine)
+    assert mine.data.has_labels
     assert evaluation_stages.suites(mine) == ["linear"]
     assert "pretrain supcon seed 0" in {stage.name for stage in pipeline(mine, store)}
 
 
 def test_conceptual_captions_have_no_classes_and_the_lines_do_not_ask_for_a_column(tmp_path):
     mine = recipe(data={"source": "cc12m", "path": "x.tsv", "label_column": "kind"})
-    assert not captions_stages.has_labels(mine)
+    assert not mine.data.has_labels
     assert evaluation_stages.tell_skipped(mine) == [
         "supcon is left out: it needs classes (cc12m has none)",
         "suite linear is left out: it needs classes (cc12m has none)",

@@ -34,8 +34,6 @@ from xclr.stage import Kind, Origin, Pieces, Plan, Stage
 from xclr.store import Store
 from xclr.training.stages import Network
 
-OWN_TRAINING: frozenset[SuiteName] = frozenset({"finetune"})  # not for networks from elsewhere
-OWN_HEAD: frozenset[SuiteName] = frozenset({"linear", "mit-states", "few-shot"})  # fitted by the suite itself
 SEEN = 10_000  # of a recipe's own pictures whose features are wanted for looking at alone
 
 
@@ -217,11 +215,11 @@ def lacks(recipe: Recipe) -> dict[SuiteName, str]:
     with_captions = any(isinstance(each, PairsConfig) for each in recipe.objectives)
     for each in recipe.evaluate.suites:
         missing = [name for name in SUITES[each].datasets if name not in there]
-        if each == "linear" and not recipe.data.has_labels:
+        if SUITES[each].classes and not recipe.data.has_labels:
             found[each] = f"it needs classes ({_no_labels(recipe)})"
         elif missing and not annotated:
             found[each] = f"evaluate.roots.{missing[0]} is not set"
-        elif each == "keywords" and not annotated:
+        elif SUITES[each].annotated and not annotated:
             found[each] = "only the emoji have its annotations"
         elif SUITES[each].towers and not with_captions:
             found[each] = "no objective is between pictures and captions"
@@ -247,7 +245,7 @@ def suites(recipe: Recipe) -> list[SuiteName]:
 def suites_of(recipe: Recipe, objective: ObjectiveConfig | None) -> list[SuiteName]:
     """The suites that can judge an objective's checkpoint; None stands for a network from elsewhere."""
     chosen = [name for name in suites(recipe) if isinstance(objective, PairsConfig) or not SUITES[name].towers]
-    return [name for name in chosen if objective is not None or name not in OWN_TRAINING]
+    return [name for name in chosen if objective is not None or not SUITES[name].trains]
 
 
 def datasets(recipe: Recipe) -> list[Dataset]:
@@ -307,7 +305,7 @@ def judge(plan: Plan, network: Network, data: DataSets) -> list[Artifact]:
     """
     recipe, checkpoint = plan.recipe, plan.add(network.stage)
     chosen = suites_of(recipe, network.objective)
-    shown = {SUITES[name].pictures for name in chosen if name not in OWN_TRAINING}
+    shown = {SUITES[name].pictures for name in chosen if not SUITES[name].trains}
     frozen: dict[Dataset | None, Artifact] = {}  # features by data set; None: of the recipe's own pictures
     if None in shown or network.objective is not None:  # the page of nearest neighbours shows its own
         frozen[None] = plan.add(features(recipe, network.title, checkpoint, data))
@@ -317,7 +315,7 @@ def judge(plan: Plan, network: Network, data: DataSets) -> list[Artifact]:
     head = tuned = None
     if any(SUITES[name].probe for name in chosen):
         head = plan.add(probe(recipe, network.title, checkpoint, frozen["imagenet"], data))
-    if OWN_TRAINING & set(chosen):
+    if any(SUITES[name].trains for name in chosen):
         tuned = plan.add(finetune(recipe, network.title, checkpoint, data))
     made = Made(checkpoint, frozen, head, tuned)
     return [plan.add(suite(recipe, name, network.title, read(name, made, data), plan.store)) for name in chosen]
@@ -326,7 +324,7 @@ def judge(plan: Plan, network: Network, data: DataSets) -> list[Artifact]:
 def read(name: SuiteName, made: Made, data: DataSets) -> dict[str, Artifact]:
     """The inputs of a suite, by role."""
     needs, inputs = SUITES[name], {}
-    if name in OWN_TRAINING and made.tuned is not None:
+    if needs.trains and made.tuned is not None:
         inputs["features"] = made.tuned
     else:
         inputs["features"] = made.features[needs.pictures]
@@ -394,7 +392,7 @@ def suite(
     """One suite on one network's features; `inputs` as `read` gives them."""
     evaluate = recipe.evaluate
     config = SuiteConfig(suite=name, bootstrap=evaluate.bootstrap, seed=evaluate.seed)
-    if name in OWN_HEAD:
+    if SUITES[name].fits:
         config = config.model_copy(update={"probe": evaluate.probe})
     if SUITES[name].towers:
         folder = locate(recipe.embed.model)

@@ -65,7 +65,7 @@ def read(stage: Stage[SuiteConfig]) -> tuple[Features, Labels]:
         return features, labels
     from xclr.evaluation.projected import class_projections, pair_projections  # brings the text model
 
-    if config.suite == "zero-shot":
+    if SUITES[config.suite].pictures is not None:
         return class_projections(features.pictures, labels, inputs["checkpoint"], config), labels
     return pair_projections(features.pictures, inputs["labels"].path, inputs["checkpoint"], config)
 

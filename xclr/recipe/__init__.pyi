@@ -5,13 +5,9 @@ from .config import OneOf as OneOf
 from .config import host_of as host_of
 from .data import DataConfig as DataConfig
 from .data import DownloadConfig as DownloadConfig
-from .evaluate import DATASETS as DATASETS
-from .evaluate import SUITES as SUITES
 from .evaluate import WEIGHTS as WEIGHTS
-from .evaluate import Dataset as Dataset
 from .evaluate import EvalConfig as EvalConfig
 from .evaluate import FinetuneConfig as FinetuneConfig
-from .evaluate import Needs as Needs
 from .evaluate import ProbeConfig as ProbeConfig
 from .evaluate import Reference as Reference
 from .evaluate import SuiteName as SuiteName
@@ -51,5 +47,8 @@ from .objective import with_graph as with_graph
 from .recipe import Recipe as Recipe
 from .recipe import RetriesConfig as RetriesConfig
 from .sources import SOURCES as SOURCES
+from .suites import DATASETS as DATASETS
+from .suites import SUITES as SUITES
+from .suites import Dataset as Dataset
 from .train import PATCH as PATCH
 from .train import TrainConfig as TrainConfig

@@ -4,49 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from xclr.recipe.config import RUNTIME, Config
+from xclr.recipe.config import RUNTIME, Config, OneOf
+from xclr.recipe.suites import SUITES, Dataset
 
-Dataset = Literal["imagenet", "real", "imagenet9", "objectnet", "mit-states"]
-DATASETS: tuple[Dataset, ...] = get_args(Dataset)
-SuiteName = Literal[
-    "linear", "keywords", "imagenet", "real", "imagenet9", "objectnet", "mit-states", "knn", "few-shot", "zero-shot",
-    "retrieval", "finetune",
-]  # fmt: skip
-
-
-class Needs(NamedTuple):
-    """What a suite reads: features of which data set (None: of the recipe's own pictures), and labels of which."""
-
-    pictures: Dataset | None = None
-    labels: Dataset | None = None
-    probe: bool = False  # the head that was fitted to ImageNet's training pictures
-    towers: bool = False  # the heads of an objective between pictures and captions
-
-    @property
-    def datasets(self) -> tuple[Dataset, ...]:
-        """The data sets that must be there."""
-        wanted = (self.pictures, self.labels, "imagenet" if self.probe else None)
-        return tuple(each for each in DATASETS if each in wanted)
-
-
-SUITES: Mapping[SuiteName, Needs] = {
-    "linear": Needs(),
-    "keywords": Needs(),
-    "imagenet": Needs("imagenet", "imagenet", probe=True),
-    "real": Needs("imagenet", "real", probe=True),
-    "imagenet9": Needs("imagenet9", "imagenet9", probe=True),
-    "objectnet": Needs("objectnet", "objectnet", probe=True),
-    "mit-states": Needs("mit-states", "mit-states"),
-    "knn": Needs("imagenet", "imagenet"),
-    "few-shot": Needs("imagenet", "imagenet"),
-    "zero-shot": Needs("imagenet", "imagenet", towers=True),
-    "retrieval": Needs(towers=True),
-    "finetune": Needs("imagenet", "imagenet"),
-}
+SuiteName = Annotated[str, OneOf(SUITES)]
 
 
 class ProbeConfig(Config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,9 @@ def _explain(fault: dict[str, Any]) -> str:
         given = fault["input"].get("name") if isinstance(fault["input"], dict) else fault["input"]
         return f"{key}: no objective {given!r} ({_nearest(str(given), OBJECTIVE_NAMES)})"
     if fault["type"] == "literal_error":
-        return f"{key}: {fault['input']!r} is not one of {fault['ctx']['expected']}"
+        near = difflib.get_close_matches(str(fault["input"]), re.findall("'([^']+)'", fault["ctx"]["expected"]), n=1)
+        nearest = f" (did you mean {near[0]}?)" if near else ""
+        return f"{key}: {fault['input']!r} is not one of {fault['ctx']['expected']}{nearest}"
     given = "" if not key or isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
     return f"{key or 'recipe'}: {fault['msg']}{given}"
 

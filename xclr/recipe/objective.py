@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ TEMPERATURE = "tau, of the similarities between pictures"
 class ViewsConfig(Config):
     """Base of the objectives between views of pictures."""
 
+    targets: ClassVar[str] = "augmentation"  # where they come from, as tables name it
     temperature: float = Field(0.1, gt=0, description=TEMPERATURE)
 
 
@@ -28,6 +29,7 @@ class SimCLRConfig(ViewsConfig):
 class SupConConfig(ViewsConfig):
     """Uniform target on the views of the same class (L_out)."""
 
+    targets: ClassVar[str] = "class"
     name: Literal["supcon"] = "supcon"
 
 
@@ -60,6 +62,7 @@ class XCLRConfig(ViewsConfig, GraphedConfig):
 class PairsConfig(Config):
     """Base of the objectives between pictures and their captions."""
 
+    targets: ClassVar[str] = "pairs"
     text: Literal["scratch", "frozen"] = Field(
         "scratch", description="scratch: a small transformer; frozen: an MLP on the caption embeddings"
     )
@@ -102,6 +105,7 @@ class CLOOBConfig(PairsConfig):
 class RandomConfig(Config):
     """No training: the features of the initial weights, the row every table starts with."""
 
+    targets: ClassVar[str] = "none"
     name: Literal["random"] = "random"
 
 
@@ -134,9 +138,7 @@ def graph_name(objective: ObjectiveConfig) -> str:
     """Where an objective's targets come from."""
     if isinstance(objective, GraphedConfig):
         return objective.graph.label if objective.graph is not None else "captions"
-    if isinstance(objective, PairsConfig):
-        return "pairs"
-    return {"supcon": "class", "random": "none"}.get(objective.name, "augmentation")
+    return objective.targets
 
 
 def with_graph(objectives: Sequence[ObjectiveConfig], default: TargetGraph) -> list[ObjectiveConfig]:

@@ -19,7 +19,7 @@ from xclr.artifact import Artifact, Digest
 from xclr.errors import StoreError
 from xclr.evaluation.score import Summary, summarise
 from xclr.evaluation.significance import Answers, Distance, Key, Method, distances_of
-from xclr.recipe import SUITES
+from xclr.recipe import SOURCES, SUITES
 from xclr.report.run import RunFacts
 from xclr.store import Store
 
@@ -33,30 +33,14 @@ class Column(NamedTuple):
 
 
 PAPERS = "the paper's suites"
+COLUMNS = [
+    (each.papers, Column(each.heading, (name, each.split, each.metric), each.about))
+    for name, suite in SUITES.items()
+    for each in suite.columns
+]
 GROUPS: Mapping[str, Sequence[Column]] = {  # a table each, so that they fit a terminal
-    PAPERS: (
-        Column("ImageNet", ("imagenet", "val", "top1"), "linear probe on ImageNet's validation pictures"),
-        Column("ReaL", ("real", "val", "top1"), "the same head, by the labels of ImageNet-ReaL"),
-        Column("IN9 same", ("imagenet9", "mixed_same", "top1"), "the same head on backgrounds of the object's class"),
-        Column("IN9 mixed", ("imagenet9", "mixed_rand", "top1"), "the same head on backgrounds of a random class"),
-        Column("bg gap", ("imagenet9", "gap", "gap"), "IN9 same minus IN9 mixed: how far it leans on the background"),
-        Column("ObjectNet", ("objectnet", "all", "top1"), "the same head on all of ObjectNet"),
-        Column("MIT objects", ("mit-states", "objects", "top1"), "linear probe for the nouns of MIT-States"),
-        Column("MIT attributes", ("mit-states", "attributes", "top1"), "linear probe for its adjectives"),
-    ),
-    "more": (
-        Column("ObjectNet overlap", ("objectnet", "overlap", "top1"), "ObjectNet's classes that ImageNet has too"),
-        Column("k-NN", ("knn", "val", "top1"), "vote of the nearest training pictures, nothing fitted"),
-        Column("1% labels", ("few-shot", "1-percent", "top1"), "probe fitted to 1% of the training pictures"),
-        Column("10% labels", ("few-shot", "10-percent", "top1"), "probe fitted to 10% of the training pictures"),
-        Column("fine-tuned", ("finetune", "val", "top1"), "the backbone trained on, with labels"),
-        Column("zero-shot", ("zero-shot", "val", "top1"), "the class whose text is nearest, without labels"),
-        Column("image to text R@1", ("retrieval", "image-to-text", "recall1"), "the nearest caption is the picture's"),
-        Column("pictures top-1", ("linear", "pictures", "top1"), "linear probe on held-out pictures"),
-        Column("concepts top-1", ("linear", "concepts", "top1"), "linear probe on concepts never trained on"),
-        Column("vendor top-1", ("linear", "vendor", "top1"), "linear probe on drawings of a vendor never trained on"),
-        Column("keywords mAP", ("keywords", "concepts", "map"), "mean average precision of keywords, same concepts"),
-    ),
+    PAPERS: [column for papers, column in COLUMNS if papers],
+    "more": [column for papers, column in COLUMNS if not papers],
 }
 NO_SCORES = "No suite judged this run: its data have no labels for one, or the recipe names none."
 ALPHA = 0.05
@@ -213,8 +197,9 @@ def distance_grids(scores: pa.Table, found: Sequence[Distance], against: str, su
 
 def stand_in(scores: pa.Table) -> frozenset[str]:
     """The suites whose data set may be emoji in its layout."""
-    emoji = scores.filter(pc.equal(scores["dataset"], "emoji"))
-    return frozenset(emoji["suite"].to_pylist()) & {name for name, needs in SUITES.items() if needs.datasets}
+    annotated = pa.array(name for name, source in SOURCES.items() if source.annotated)
+    ours = scores.filter(pc.is_in(scores["dataset"], annotated))
+    return frozenset(ours["suite"].to_pylist()) & {name for name, needs in SUITES.items() if needs.datasets}
 
 
 def _key(found: Summary | Distance) -> Key:

@@ -69,14 +69,14 @@ def neighbours(
     """Show the captions of a run that are nearest to a text, by the model that embedded them."""
     from flows.context import home_folder
     from xclr.captions.stages import CAPTIONS
-    from xclr.graph import SentenceEncoder
+    from xclr.graph import open_encoder
     from xclr.graph.query import nearest_captions
     from xclr.graph.stages import EMBEDDINGS
 
     plan = _plan_data(home_folder(home), run)
     captions, embeddings = _made(plan, CAPTIONS), _made(plan, EMBEDDINGS)
     config = plan.of(EMBEDDINGS)[-1].config
-    encoder = SentenceEncoder(Path(config.model), config.precision)
+    encoder = open_encoder(config.model, config.precision)
     found = nearest_captions(text, captions.path, embeddings.path, encoder, k)
     if as_json:
         print(json.dumps([each._asdict() for each in found], indent=1, ensure_ascii=False))

@@ -13,7 +13,7 @@ from xclr.evaluation.networks.towers import PairTowers, load_towers
 from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.suites.retrieval import SAMPLE
 from xclr.evaluation.suites.zero_shot import class_vectors, curated, prompts_of
-from xclr.graph import SentenceEncoder
+from xclr.graph import open_encoder
 from xclr.graph.embed import representatives
 from xclr.recipe import PairsConfig
 from xclr.store import Store
@@ -28,7 +28,7 @@ def open_towers(checkpoint: Artifact, config: SuiteConfig) -> PairTowers:
     pretrain = PretrainConfig.model_validate(manifest.config)
     frozen = isinstance(pretrain.objective, PairsConfig) and pretrain.objective.text == "frozen"
     towers = load_towers(
-        checkpoint.path, pretrain, SentenceEncoder(Path(str(config.model)), config.precision) if frozen else None
+        checkpoint.path, pretrain, open_encoder(str(config.model), config.precision) if frozen else None
     )
     assert towers is not None  # suites_of asks for these suites only where there are captions
     return towers

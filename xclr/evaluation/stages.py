@@ -13,7 +13,7 @@ from xclr import files
 from xclr.artifact import Artifact
 from xclr.errors import RecipeError
 from xclr.evaluation.datasets import listing
-from xclr.graph.textmodel import locate
+from xclr.graph.textmodel import text_model
 from xclr.recipe import (
     RUNTIME,
     SOURCES,
@@ -27,7 +27,6 @@ from xclr.recipe import (
     Recipe,
     Reference,
     SuiteName,
-    SupConConfig,
     TrainConfig,
 )
 from xclr.stage import Kind, Origin, Pieces, Plan, Stage
@@ -228,9 +227,9 @@ def lacks(recipe: Recipe) -> dict[SuiteName, str]:
 
 def tell_skipped(recipe: Recipe) -> list[str]:
     """Lines that say which objectives and suites the data cannot serve."""
-    supcon = any(isinstance(each, SupConConfig) for each in recipe.objectives) and not recipe.data.has_labels
-    lines = [f"supcon is left out: it needs classes ({_no_labels(recipe)})"] if supcon else []
-    return lines + [f"suite {name} is left out: {why}" for name, why in lacks(recipe).items()]
+    needy = () if recipe.data.has_labels else (each for each in recipe.objectives if each.targets == "class")
+    lines = dict.fromkeys(f"{each.name} is left out: it needs classes ({_no_labels(recipe)})" for each in needy)
+    return [*lines] + [f"suite {name} is left out: {why}" for name, why in lacks(recipe).items()]
 
 
 def _no_labels(recipe: Recipe) -> str:
@@ -395,8 +394,7 @@ def suite(
     if SUITES[name].fits:
         config = config.model_copy(update={"probe": evaluate.probe})
     if SUITES[name].towers:
-        folder = locate(recipe.embed.model)
-        text = {"weights": store.content_hash(folder), "model": str(folder), "precision": recipe.embed.precision}
+        text = {**text_model(recipe.embed.model, store), "precision": recipe.embed.precision}
         config = config.model_copy(update={"prompts": evaluate.prompts} | text)
     return Stage(SUITE, f"{name} {title}", config, inputs)
 

@@ -1,6 +1,7 @@
 from .embed import embed_captions as embed_captions
 from .encoder import Encoder as Encoder
 from .encoder import SentenceEncoder as SentenceEncoder
+from .encoder import open_encoder as open_encoder
 from .knn import Joined as Joined
 from .knn import TopK as TopK
 from .knn import cross_join as cross_join

@@ -12,7 +12,7 @@ import pyarrow as pa
 from xclr import schema
 from xclr.errors import DataError, RecipeError
 from xclr.graph.embed import RowIds, read_captions, representatives
-from xclr.graph.encoder import SentenceEncoder
+from xclr.graph.encoder import open_encoder
 from xclr.graph.stages import ClassGraphConfig
 from xclr.graph.wordnet import located, wu_palmer
 from xclr.stage import Produced, Progress, Stage
@@ -60,7 +60,7 @@ def class_captions(stage: Stage[ClassGraphConfig], config: ClassGraphConfig) -> 
     assert config.model is not None and config.template is not None
     names = [name for name, _ in read_classes(stage)]
     check_apart(names)
-    encoder = SentenceEncoder(Path(config.model))
+    encoder = open_encoder(config.model)
     vectors = encoder.encode([config.template.replace("{}", name) for name in names]).astype(np.float64)
     return cosine(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 

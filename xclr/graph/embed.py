@@ -13,7 +13,7 @@ from numpy.lib.format import open_memmap
 
 from xclr import schema, shards
 from xclr.errors import DataError
-from xclr.graph.encoder import Encoder, SentenceEncoder
+from xclr.graph.encoder import Encoder, open_encoder
 from xclr.graph.stages import EmbeddingsConfig
 from xclr.stage import Produced, Progress, Stage
 
@@ -52,7 +52,7 @@ def run(stage: Stage[EmbeddingsConfig], out: Path, progress: Progress) -> Produc
             part(table(vectors[start : start + ROWS_AT_ONCE], start))
     stats = {"rows": len(vectors), "distinct": len(firsts), **encoder.about}
     if stage.config.precision != "float32":
-        stats |= precision_loss(vectors, captions, firsts, Path(stage.config.model))
+        stats |= precision_loss(vectors, captions, firsts, stage.config.model)
     return Produced(("embeddings.parquet", "vectors.npy"), stats, (shards.SHARDS,))
 
 
@@ -63,17 +63,17 @@ def run_shard(stage: Stage[EmbeddingsConfig], out: Path, shard: int, progress: P
     _encode_shard(captions, distinct(captions), _encoder(stage.config), place, progress)
 
 
-def _encoder(config: EmbeddingsConfig) -> SentenceEncoder:
-    return SentenceEncoder(Path(config.model), config.precision, config.batch_tokens)
+def _encoder(config: EmbeddingsConfig) -> Encoder:
+    return open_encoder(config.model, config.precision, config.batch_tokens)
 
 
-def precision_loss(vectors: Vectors, captions: pa.Table, firsts: RowIds, model: Path) -> dict[str, float]:
+def precision_loss(vectors: Vectors, captions: pa.Table, firsts: RowIds, model: str) -> dict[str, float]:
     """What stored vectors lost against float32, on captions at even distances.
 
     1 - cos of each with itself, and by how much the similarities between them moved.
     """
     rows = firsts[np.unique(np.linspace(0, len(firsts) - 1, SAMPLE).astype(np.int64))]
-    exact = SentenceEncoder(model).encode(captions["caption"].take(rows).to_pylist()).astype(np.float64)
+    exact = open_encoder(model).encode(captions["caption"].take(rows).to_pylist()).astype(np.float64)
     stored = vectors[rows].astype(np.float64)
     lost = np.maximum(0, 1 - (exact * stored).sum(1) / np.linalg.norm(stored, axis=1))
     moved = np.abs(exact @ exact.T - stored @ stored.T)

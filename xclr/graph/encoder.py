@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from xclr.graph.textmodel import ENCODERS, encoder_of
 from xclr.recipe import Precision
 
 if TYPE_CHECKING:
@@ -33,6 +35,19 @@ class Encoder(Protocol):
     def encode(self, captions: Sequence[str]) -> npt.NDArray[np.float32]:
         """Unit vectors [n, dim] of n captions, in their order."""
         ...
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the vectors come from: `dim` and `precision` at least."""
+        ...
+
+
+def open_encoder(model: str, precision: Precision = "float32", batch_tokens: int | None = None) -> Encoder:
+    """The encoder of a text model that `text_model` found."""
+    name, folder = encoder_of(model)
+    module, _, attribute = ENCODERS[name].partition(":")
+    encoder: Encoder = getattr(import_module(module), attribute)(Path(folder), precision, batch_tokens)
+    return encoder
 
 
 class SentenceEncoder:

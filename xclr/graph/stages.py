@@ -9,7 +9,7 @@ from pydantic import Field
 
 from xclr.artifact import Artifact, Manifest
 from xclr.graph import estimate
-from xclr.graph.textmodel import locate
+from xclr.graph.textmodel import text_model
 from xclr.recipe import RUNTIME, Config, Precision, Recipe, TargetGraph
 from xclr.shards import pairs, parts
 from xclr.stage import Kind, Pieces, Stage
@@ -117,14 +117,13 @@ KINDS = (EMBEDDINGS, GRAPH, GRAPH_REPORT, CLASS_GRAPH)
 
 def embeddings(recipe: Recipe, store: Store, captions: Artifact) -> Stage[EmbeddingsConfig]:
     """Encode each distinct caption once."""
-    embed, folder = recipe.embed, locate(recipe.embed.model)
+    embed = recipe.embed
     config = EmbeddingsConfig(
-        weights=store.content_hash(folder),
         precision=embed.precision,
         pieces=(embed.batch_tokens, embed.shard) if embed.precision == "int8" else None,
-        model=str(folder),
         batch_tokens=embed.batch_tokens,
         shard=embed.shard,
+        **text_model(embed.model, store),
     )
     return Stage(EMBEDDINGS, "embeddings", config, {"captions": captions})
 
@@ -155,9 +154,6 @@ def class_graph(
     if target.source == "random_class":
         inputs["embeddings"] = embeddings
     if target.source == "class_captions":
-        folder = locate(recipe.embed.model)
-        template = recipe.data.caption_template
-        config = ClassGraphConfig(
-            source=target.source, weights=store.content_hash(folder), template=template, model=str(folder)
-        )
+        named = text_model(recipe.embed.model, store)
+        config = ClassGraphConfig(source=target.source, template=recipe.data.caption_template, **named)
     return Stage(CLASS_GRAPH, f"class graph {target.label}", config, inputs)

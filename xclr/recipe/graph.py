@@ -15,7 +15,8 @@ class EmbedConfig(Config):
     """How captions become unit vectors."""
 
     model: str = Field(
-        "sentence-transformers/all-MiniLM-L6-v2", description="a sentence-transformers name or a folder with a model"
+        "sentence-transformers/all-MiniLM-L6-v2",
+        description="a sentence-transformers name or a folder with a model; ENCODER:MODEL for another encoder",
     )
     precision: Precision = Field(
         "float32",

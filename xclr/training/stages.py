@@ -16,7 +16,6 @@ from xclr.recipe import (
     PairsConfig,
     RandomConfig,
     Recipe,
-    SupConConfig,
     TargetGraph,
     TrainConfig,
     graph_name,
@@ -72,8 +71,8 @@ KINDS = (PRETRAIN,)
 def objectives(recipe: Recipe) -> list[ObjectiveConfig]:
     """The recipe's objectives that its data can serve, their graphs filled in, after the untrained row."""
     filled = with_graph(recipe.objectives, recipe.graph)
-    left_out = (RandomConfig,) if recipe.data.has_labels else (RandomConfig, SupConConfig)
-    chosen: list[ObjectiveConfig] = [RandomConfig(), *(each for each in filled if not isinstance(each, left_out))]
+    left_out = {"none"} if recipe.data.has_labels else {"none", "class"}
+    chosen: list[ObjectiveConfig] = [RandomConfig(), *(each for each in filled if each.targets not in left_out)]
     needy = [each.source for each in _graphs(chosen) if each.source in NEEDS_CLASSES]
     if needy and not recipe.data.has_labels:
         raise RecipeError(f"graph {needy[0]} needs classes", "set data.label_column, or graph.source: captions")

@@ -86,7 +86,7 @@ def test_of_a_sweep_only_what_is_not_there_counts(home):
     make_levels(run, swept, "images")
     training = swept.cells[1].training
     entry = Entry(
-        digest=training.digest, kind=training.kind.name, stage=training.name, run=run.id, attempt=1, owner=this_process(),
+        digest=training.digest, kind=training.kind, stage=training.name, run=run.id, attempt=1, owner=this_process(),
         claimed=now(), job=this_process(),
     )  # fmt: skip
     assert run.book.claim(entry)

@@ -1,4 +1,4 @@
-"""A HOME of an older version goes on: older.tar.gz holds what 9305fdf (2026-11-28) wrote of a smoke run but for data."""
+"""A HOME of an older version goes on: older.tar.gz holds what 9305fdf wrote of a smoke run, but for the data."""
 
 from __future__ import annotations
 

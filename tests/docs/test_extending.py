@@ -1,4 +1,4 @@
-"""docs/extending.md does what it says: its files are written into a copy of the packages, and its recipe is run there."""
+"""docs/extending.md does what it says: its files go into a copy of the packages, and its recipe is run there."""
 
 from __future__ import annotations
 

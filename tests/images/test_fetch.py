@@ -10,8 +10,9 @@ import pytest
 
 from tests.kit.pictures import PNG
 from tests.kit.web import LIMIT, QUICK, certificate, server_context, serving
-from xclr import __version__, schema
+from xclr import __version__
 from xclr.images.fetch import Limits, downloading, forbids
+from xclr.images.generations import STATUSES
 
 LOCAL = ("127.0.0.1",)
 OUTCOMES = {  # path: status, HTTP, a part of the error, tries
@@ -71,7 +72,7 @@ def test_every_answer_has_the_outcome_it_deserves(server):
     for (path, (status, code, error, attempt)), found in zip(OUTCOMES.items(), outcomes, strict=True):
         assert (found.status, found.http, found.attempt) == (status, code, attempt), path
         assert found.error is None if error is None else error in found.error, path
-        assert found.status in schema.STATUSES
+        assert found.status in STATUSES
         assert found.host == "127.0.0.1"
         assert found.reached == (found.status != "dns")
     packed = [each for path, each in zip(OUTCOMES, outcomes, strict=True) if path.startswith("/packed")]

@@ -9,10 +9,11 @@ from infra.plan import plan
 from infra.resources import Resources
 from tests.kit.recipes import CLUSTER, TINY
 from tests.kit.runs import data, open_run
-from xclr.graph.estimate import PUBLISHED, compare_methods, comparison, embedding, expected_captions
+from xclr.graph.estimate import compare_methods, comparison, embedding, expected_captions
 from xclr.graph.stages import GRAPH, EmbeddingsConfig, GraphKnnConfig
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, load_recipe
+from xclr.recipe.sources import SOURCES
 from xclr.store import Store
 
 MINILM, MPNET = (6, 384), (12, 768)
@@ -70,7 +71,7 @@ def test_published_data_are_planned_before_they_are_there(cc12m, tmp_path):
     assert there.core_hours is None and there.gpu_hours > 0
     (stage,) = pipeline(cc12m(), store).of(GRAPH)
     line = compare_methods(stage, store, cc12m())
-    assert f"{PUBLISHED['cc12m']:,} captions" in line and "approximate" in line and "78 elements" in line
+    assert f"{SOURCES['cc12m'].published:,} captions" in line and "approximate" in line and "78 elements" in line
     few = {each.stage: each for each in plan(cc12m("data.limit=1000"), store, CLUSTER)}
     assert few["graph"].core_hours < planned["graph"].core_hours / 1000
 

@@ -16,6 +16,7 @@ from xclr.artifact import Artifact, Digest
 from xclr.captions import run as run_captions
 from xclr.captions.stages import CAPTIONS, CaptionsConfig
 from xclr.images import run as run_images
+from xclr.images.generations import STATUSES
 from xclr.images.stages import IMAGES, ImagesConfig
 from xclr.recipe import DataConfig
 from xclr.stage import Stage
@@ -68,7 +69,7 @@ def check_rows(images, pictures):
     rows = schema.read(images.path / "images.parquet", schema.IMAGES).to_pylist()
     assert [row["row_id"] for row in rows] == list(range(len(pictures)))
     for row, picture in zip(rows, pictures, strict=True):
-        assert row["status"] in schema.STATUSES
+        assert row["status"] in STATUSES
         assert row["bytes"] == len(picture or b"")
         assert row["sha256"] == hashlib.sha256(picture or b"").hexdigest()
         if row["status"] == "ok":

@@ -143,7 +143,7 @@ def test_the_taxonomy_names_what_the_records_number(limit):
     names = taxonomy(DataConfig(limit=limit))
     every = [sorted(set(rows[column].to_pylist())) for column in ("subgroup", "group")]
     assert [list(each) for each in names] == every if limit is None else set(names.groups) < set(every[1])
-    for record in captions.SOURCES["emoji"].captions(DataConfig(limit=limit)):
+    for record in captions.reader_of("emoji").captions(DataConfig(limit=limit)):
         assert names.subgroups[record["subgroup"]] in every[0]
         if record["caption"] in {"red heart", "guitar"}:
             subgroup, group = names.subgroups[record["subgroup"]], names.groups[record["group"]]

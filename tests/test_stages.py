@@ -19,7 +19,7 @@ from xclr.errors import DataError, RecipeError, TextModelError
 from xclr.evaluation import stages as evaluation_stages
 from xclr.evaluation.stages import REFERENCE, SUITE
 from xclr.images import stages as images_stages
-from xclr.pipeline import KINDS, pipeline
+from xclr.pipeline import KINDS, pipeline, planned_once
 from xclr.recipe import SUITES, RandomConfig, load_recipe, parse_recipe
 from xclr.stage import Stage
 from xclr.store import Store
@@ -111,6 +111,16 @@ def test_references_that_differ_in_seed_or_weights_alone_are_networks_of_their_o
     judged = [stage.network for stage in planned.of(SUITE) if stage.network in networks.values()]
     assert judged == list(networks.values())
     assert len({stage.name for stage in planned}) == len(planned)
+
+
+def test_within_a_run_a_recipe_is_planned_once(store, table):
+    mine = recipe(data={"source": "table", "path": str(table)})
+    with planned_once():
+        before = pipeline(mine, store)
+        pq.write_table(pa.table({"caption": ["a cow"], "image": [b"3"]}), table)
+        assert pipeline(mine, store) is before
+        assert pipeline(recipe(data={"source": "table", "path": str(table)}, seeds=[1]), store) is not before
+    assert next(iter(pipeline(mine, store))).digest != next(iter(before)).digest
 
 
 def test_planning_touches_nothing(tmp_path):

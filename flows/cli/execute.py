@@ -25,7 +25,14 @@ class Choices(NamedTuple):
 
 
 def execute(recipe: Recipe, choices: Choices) -> None:
-    """Check what can be checked at once, run the flow, and show what came of it."""
+    """Check what can be checked at once, run the flow, and show what came of it; the recipe is planned once."""
+    from xclr.pipeline import planned_once
+
+    with planned_once():
+        _execute(recipe, choices)
+
+
+def _execute(recipe: Recipe, choices: Choices) -> None:
     from flows.context import check_choices, home_folder
     from infra.home.runs import read_runs
     from infra.home.scores import read_scores
@@ -114,7 +121,14 @@ def _say_where(home: Path, recipe: str) -> None:
 
 
 def execute_sweep(sweep: Sweep, choices: Choices) -> None:
-    """Refuse what cannot be or costs too much, run the flow, and show what came of the cells."""
+    """Refuse what cannot be or costs too much, run the flow, and show what came of the cells; all is planned once."""
+    from xclr.pipeline import planned_once
+
+    with planned_once():
+        _execute_sweep(sweep, choices)
+
+
+def _execute_sweep(sweep: Sweep, choices: Choices) -> None:
     from flows.context import home_folder
     from infra.cluster import load_cluster
     from infra.home.sweeps import find_sweep

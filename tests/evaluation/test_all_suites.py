@@ -12,6 +12,7 @@ from xclr.pipeline import pipeline
 from xclr.recipe import SUITES, parse_recipe
 from xclr.store import Store
 
+pytestmark = pytest.mark.slow
 TRAINED = [name for name in SUITES if name != "finetune"]  # those that do not train the backbone
 
 
@@ -22,7 +23,11 @@ def judged(tmp_path_factory):
         "data": {"limit": 1200},  # of the first 400 no two-word caption is left for MIT-States
         "train": RECIPE.train.model_dump(mode="json") | {"epochs": 1, "batch_size": 128},
         "objectives": ["random", "clip"],
-        "evaluate": {"suites": TRAINED, "bootstrap": 100, "probe": {"epochs": 2, "learning_rates": [0.03]}},
+        "evaluate": {
+            "suites": TRAINED,
+            "bootstrap": 100,
+            "probe": {"epochs": 2, "learning_rates": [0.03], "weight_decays": [1e-4]},
+        },
     }
     recipe = parse_recipe(raw, "tiny")
     home = tmp_path_factory.mktemp("home")

@@ -67,6 +67,7 @@ def peer_of(head, x, y, **options):
     return peer.fit(head.standardise(x).numpy(), y.numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["sgd", "lbfgs"])
 def test_linear_head_is_within_two_tenths_of_a_point_of_sklearn_on_real_pictures(solver):
     x, y, test_x, test_y = emoji_groups()
@@ -182,7 +183,7 @@ import torch
 from xclr.evaluation.heads import HeadConfig, fit_linear
 torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
-x = torch.empty(60_000, 256, dtype=torch.float16)
+x = torch.empty(60_000, 128, dtype=torch.float16)
 for part in x.split(8192):
     part.copy_(torch.randn(part.shape, generator=generator))
 y = torch.randint(0, 10, (len(x),), generator=generator)
@@ -199,9 +200,10 @@ for solver in ("sgd", "lbfgs", "ridge"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is read from /proc")
 def test_big_features_are_never_copied_twice():
-    """The memory that a fit takes beside 31 MB of float16 features, in copies of them in float32."""
+    """The memory that a fit takes beside 15 MB of float16 features, in copies of them in float32."""
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}  # what is freed leaves the process
     command = [sys.executable, "-c", MEASURE]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

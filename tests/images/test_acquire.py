@@ -181,6 +181,7 @@ def decoders(process):
     return [each for each in psutil.Process(process.pid).children() if "xclr.images.picture" in each.cmdline()]
 
 
+@pytest.mark.slow
 def test_killed_decoders_cost_no_picture(tmp_path):
     with serving() as server:
         urls = [server.url(f"/picture/wide.jpg?{row}") for row in range(120)]
@@ -197,6 +198,7 @@ def test_killed_decoders_cost_no_picture(tmp_path):
         assert set(server.asked.values()) == {1}, "nothing was fetched twice"
 
 
+@pytest.mark.slow
 def test_a_killed_downloader_leaves_no_decoder_and_repeats_at_most_a_shard(tmp_path):
     with serving() as server:
         urls = [server.url(f"/ok?{row}") for row in range(100)]

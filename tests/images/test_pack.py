@@ -270,6 +270,7 @@ def test_progress_is_told_after_every_picture(tmp_path):
     assert told == [(row, 5, row) for row in range(1, 6)]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_first_unfinished_shard(server, tmp_path):
     """Row 33 is held back: the first run is killed in the fourth shard, when three are on disk."""
     urls = [server.url(f"/ok?{row}") for row in range(ROWS)]

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from infra.batch import ensure_all
-from infra.cluster import Resources
 from infra.home.sweeps import cell_lines, find_sweep
 from infra.ledger import JobState
+from infra.resources import Resources
 from infra.run import Cores
 from tests.kit.holds import hold, holdable, release
 from tests.kit.polling import until

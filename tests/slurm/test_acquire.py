@@ -6,9 +6,10 @@ from collections import Counter
 
 import pyarrow.parquet as pq
 
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
 from infra.home.status import status, view
 from infra.ledger import JobState
+from infra.resources import Resources
 from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
 from tests.kit.addresses import conceptual

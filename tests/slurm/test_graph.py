@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
 from infra.home.status import status, view
 from infra.ledger import JobState
+from infra.resources import Resources
 from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
 from tests.kit.home import write_vectors

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra import snapshot
-from infra.cluster import Cluster, Resources
+from infra.cluster import Cluster
+from infra.executors import snapshot
+from infra.executors.executor import executor_named
 from infra.ledger import JobState
-from infra.slurm import submit
+from infra.resources import Resources
 from infra.slurm.queue import slurm_ids
 from infra.stage import ensure
 from tests.kit.polling import until
@@ -80,7 +81,7 @@ def test_a_queued_job_runs_the_code_as_it_was_submitted(cluster, home, tmp_path,
 
 
 def test_an_array_comes_in_pieces_and_only_missing_elements_run_again(cluster, home, monkeypatch):
-    monkeypatch.setattr(submit, "max_array_size", lambda: 3)
+    monkeypatch.setattr(executor_named("slurm").queue, "array_size", 3)
     small = Recipe.model_validate(TINY | {"embed": {"shard": 64}, "retries": {"lost_after_s": 5}})
     where = Cluster(name="test", stages={"embeddings": Resources.model_validate(JOB | {"parallel": 2})})
     run = open_run(home, recipe=small, cluster=where)

@@ -19,7 +19,7 @@ from infra.home.runs import RunRecord, cancel_mark, read_runs, scan_runs, shown_
 from infra.ledger import Attach, Book, Entry, JobState, Ledger, reconcile
 from infra.processes import now
 from xclr.errors import JobError, StoreError
-from xclr.store import write_atomically
+from xclr.store import Store, write_atomically
 
 WITHIN_S = 30
 POLL_S = 0.2
@@ -115,7 +115,7 @@ def _with_job(home: Path, entry: Entry | None) -> Entry | None:
     if entry is None:
         return None
     with suppress(OSError):
-        return find_again(entry, _out(home, entry))
+        return find_again(entry, Store(home).folder(entry.kind, entry.digest))
     return entry
 
 
@@ -125,21 +125,17 @@ def _is_live(home: Path, entry: Entry) -> bool:
     latest = Book(home).latest(entry.digest)
     if latest is not None and (latest.attempt != entry.attempt or latest.state is not None):
         return False
-    (action,) = reconcile(Ledger((entry,)), observe(entry, _out(home, entry)), now())
+    (action,) = reconcile(Ledger((entry,)), observe(entry, Store(home).folder(entry.kind, entry.digest)), now())
     return isinstance(action, Attach)
 
 
 def _goes_on(home: Path, entry: Entry) -> bool:
     """True while a job that was ended is still there, whatever the ledger says."""
-    return _executor(entry).goes_on(entry, _out(home, entry))
+    return _executor(entry).goes_on(entry, Store(home).folder(entry.kind, entry.digest))
 
 
 def _executor(entry: Entry) -> Executor:
     return executor_of(str(entry.job))
-
-
-def _out(home: Path, entry: Entry) -> Path:
-    return home / "artifacts" / entry.kind / entry.digest
 
 
 def _close_for_the_dead(home: Path, run: str) -> None:

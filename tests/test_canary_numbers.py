@@ -70,7 +70,9 @@ def made(tmp_path_factory):
         head = evaluation_stages.probe(RECIPE, "xclr", checkpoint, found["features:imagenet"], data)
         found["probe"] = commit(store, head, probe.run)
         found["finetune"] = commit(store, evaluation_stages.finetune(RECIPE, "xclr", checkpoint, data), finetune.run)
-        made = evaluation_stages.Made(checkpoint, {"imagenet": found["features:imagenet"]}, found["probe"], None)
+        made = evaluation_stages.NetworkOutputs(
+            checkpoint, {"imagenet": found["features:imagenet"]}, found["probe"], None
+        )
         inputs = evaluation_stages.read("imagenet", made, data)
         found["suite"] = commit(store, evaluation_stages.suite(RECIPE, "imagenet", "xclr", inputs, store), suite.run)
         found["comparison"] = commit(store, evaluation_stages.comparison(RECIPE, [found["suite"]]), comparison.run)

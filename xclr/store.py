@@ -66,7 +66,11 @@ class Store:
 
     def reference(self, digest: Digest) -> Artifact:
         """Where an artifact is or will be."""
-        return Artifact(digest.kind, digest, self.root / digest.kind / digest)
+        return Artifact(digest.kind, digest, self.folder(digest.kind, digest))
+
+    def folder(self, kind: str, digest: str) -> Path:
+        """The directory of an artifact that is or will be."""
+        return self.root / kind / digest
 
     def manifest(self, artifact: Artifact) -> Manifest:
         """Read an artifact's manifest; raises StoreError when there is none."""

@@ -90,8 +90,9 @@ def _again(job: Job) -> Job:
     """The same job as it stands now."""
     from infra.home.status import job_of
     from infra.ledger import Book
+    from xclr.store import Store
 
-    attempts = Book(job.out.parents[2]).attempts(job.entry.digest)
+    attempts = Book(Store.of(job.out).home).attempts(job.entry.digest)
     return next((job_of(each, job.out) for each in attempts if each.attempt == job.entry.attempt), job)
 
 

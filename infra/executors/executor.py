@@ -25,6 +25,7 @@ from xclr.artifact import Usage
 from xclr.errors import RecipeError
 from xclr.job import FAILURE, RESULT, STOPPED
 from xclr.stage import Stage
+from xclr.store import Store
 
 EXECUTORS: dict[str, str] = {  # loaded when first asked for
     "inline": "infra.executors.inline:Inline",
@@ -184,7 +185,7 @@ def _others() -> dict[str, str]:
 
 def folder_of(out: Path, name: str, element: int | None) -> Path:
     """Where the script and logs of a job are: beside the output, or HOME/arrays for several outputs."""
-    return out / "jobs" / name if element is None else out.parents[2] / ARRAYS / name
+    return out / "jobs" / name if element is None else Store.of(out).home / ARRAYS / name
 
 
 def outcome_of(out: Path) -> JobState | None:

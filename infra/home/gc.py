@@ -149,7 +149,7 @@ def _artifact(path: Path) -> Artifact:
 
 
 def _is_busy(home: Path, entry: Entry) -> bool:
-    out = home / "artifacts" / entry.kind / entry.digest
+    out = Store(home).folder(entry.kind, entry.digest)
     (action,) = reconcile(Ledger((entry,)), observe(entry, out), now())
     return isinstance(action, Attach)
 
@@ -204,7 +204,7 @@ def _wanted_by_new(home: Path, seen: frozenset[str]) -> set[str]:
 
 def _remove(home: Path, item: Item) -> bool:
     """Remove an artifact and its ledger; False when someone has taken it up."""
-    path, notes = home / "artifacts" / item.kind / item.digest, Book(home).root / item.digest
+    path, notes = Store(home).folder(item.kind, item.digest), Book(home).root / item.digest
     try:
         if item.kind != "ledger" and not _remove_tree(home, path):
             return False

@@ -21,7 +21,7 @@ from infra.processes import now
 from infra.progress import Advance, read_progress
 from xclr.errors import StoreError
 from xclr.job import FAILURE, PROGRESS, RESULT, Failure
-from xclr.store import MANIFEST
+from xclr.store import MANIFEST, Store
 from xclr.sweep.cells import CellLine, CellState, counts
 
 LATEST = 5  # ended runs that are shown beside the running ones
@@ -206,7 +206,7 @@ def _level_lines(lines: Sequence[CellLine]) -> Iterator[LevelLine]:
 def jobs(home: Path) -> list[Job]:
     """The newest attempt at every digest that has a job."""
     entries = [entry for entry in Book(home).read().entries if entry.job is not None]
-    outs = [home / "artifacts" / entry.kind / entry.digest for entry in entries]
+    outs = [Store(home).folder(entry.kind, entry.digest) for entry in entries]
     return [job_of(entry, out) for entry, out in zip(entries, outs, strict=True)]
 
 

@@ -12,7 +12,7 @@ from infra.ledger import WHY, Attach, Book, GiveUp, JobState, Ledger, reconcile
 from infra.processes import now
 from xclr.errors import StoreError
 from xclr.job import FAILURE, Failure
-from xclr.store import MANIFEST
+from xclr.store import MANIFEST, Store
 from xclr.sweep.cells import ORDER, CellLine, Standing
 from xclr.sweep.layout import Cell, Ref
 
@@ -46,7 +46,7 @@ def _line(home: Path, record: RunRecord, cell: Cell) -> CellLine:
 
 def standing(home: Path, record: RunRecord, ref: Ref) -> Standing:
     """How a stage stands."""
-    out = home / "artifacts" / ref.kind / ref.digest
+    out = Store(home).folder(ref.kind, ref.digest)
     if (out / MANIFEST).exists():
         return Standing("done")
     entry = Book(home).latest(ref.digest)

@@ -21,7 +21,7 @@ class Verdict(NamedTuple):
 
 def found(home: Path, digests: Collection[str] | None = None) -> list[Artifact]:
     """The finished artifacts of a HOME, of these digests or all."""
-    paths = sorted((home / "artifacts").glob(f"*/*/{MANIFEST}"))
+    paths = sorted(Store(home).root.glob(f"*/*/{MANIFEST}"))
     named = [Artifact(path.parts[-3], Digest(path.parts[-3], path.parts[-2]), path.parent) for path in paths]
     return [each for each in named if digests is None or str(each.digest) in digests]
 

@@ -10,7 +10,7 @@ from tests.kit.captions import captions_artifact, captions_table, make_stage
 from tests.kit.stages import no_progress
 from xclr import schema
 from xclr.errors import DataError, RecipeError
-from xclr.graph.classes import class_names_of, class_vectors, cosine, random_class
+from xclr.graph.classes import class_ids_of, class_vectors, cosine, random_class
 from xclr.graph.classes import run as run_class_graph
 from xclr.graph.embed import representatives
 from xclr.graph.encoder import SentenceEncoder
@@ -41,7 +41,7 @@ def matrix(path):
 def test_class_vector_is_the_mean_of_its_distinct_captions():
     captions = captions_table([("a", 1), ("b", 1), ("a", 1), ("a", 3), ("c", None), ("b", 3), ("a", 1)])
     vectors = np.eye(3, dtype=np.float16)[[0, 1, 0, 0, 2, 1, 0]]
-    found = class_vectors(vectors, class_names_of(captions), representatives(captions))
+    found = class_vectors(vectors, class_ids_of(captions), representatives(captions))
     half = np.sqrt(0.5)
     np.testing.assert_allclose(found, [[0, 0, 0], [half, half, 0], [0, 0, 0], [half, half, 0]])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xclr.captions import tablefile
-from xclr.captions.source import Reader, Records, located
+from xclr.captions.source import Records, SourceReader, located
 from xclr.captions.tablefile import count_lines, raw_lines
 from xclr.captions.text import key, normalise
 from xclr.errors import DataError
@@ -77,4 +77,4 @@ def check_order(data: DataConfig) -> None:
         )
 
 
-READER = Reader(captions, size, unique_urls=True, check=check_order)
+READER = SourceReader(captions, size, unique_urls=True, check=check_order)

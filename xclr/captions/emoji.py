@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xclr.captions.source import Reader, Records, require
+from xclr.captions.source import Records, SourceReader, require
 from xclr.captions.text import key, normalise, share
 from xclr.files import Picture
 from xclr.recipe import RECIPES, DataConfig
@@ -110,4 +110,4 @@ def _split(record: dict[str, Any], toned: set[tuple[str, str]]) -> str:
     return "pictures" if _picture(record) else "train"
 
 
-READER = Reader(captions, size, pictures, files=files)
+READER = SourceReader(captions, size, pictures, files=files)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from xclr.captions.source import Reader, Records, located, no_tables, remedy_of, require
+from xclr.captions.source import Records, SourceReader, located, no_tables, remedy_of, require
 from xclr.captions.table import HELD_OUT_PICTURES
 from xclr.captions.text import key, normalise, share
 from xclr.errors import DataError
@@ -115,7 +115,7 @@ def hash_pictures(data: DataConfig, names: Iterable[str]) -> str:
     return hash_listing((name, root / name) for name in names)
 
 
-READER = Reader(
+READER = SourceReader(
     captions,
     size,
     pictures,

@@ -8,7 +8,7 @@ from pathlib import Path
 from xclr.captions import archives, folder
 from xclr.captions.archives import ARCHIVES
 from xclr.captions.archives import archives as archived
-from xclr.captions.source import Class, Reader, Records, located, require
+from xclr.captions.source import Class, Records, SourceReader, located, require
 from xclr.captions.text import key, normalise
 from xclr.errors import DataError
 from xclr.files import HELD_OUT, TRAIN, Picture, hash_listing
@@ -98,7 +98,7 @@ def _hash_archives(data: DataConfig) -> str:
     return hash_listing((path.name, path) for path in packed) if packed else ""
 
 
-READER = Reader(
+READER = SourceReader(
     captions,
     size,
     pictures,

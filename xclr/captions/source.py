@@ -88,7 +88,7 @@ def no_tables(data: DataConfig) -> tuple[Path, ...]:
 
 
 @dataclass(frozen=True)
-class Reader:
+class SourceReader:
     """What the module of a source does: captions and pictures in one order of rows, and what they depend on."""
 
     captions: Callable[[DataConfig], Records]
@@ -102,7 +102,7 @@ class Reader:
     pictures_listing: Callable[[DataConfig], str | None] = lambda data: None  # hash of the files with pictures
 
 
-def reader_of(source: str) -> Reader:
+def reader_of(source: str) -> SourceReader:
     """The reader of a source, of the module that its declaration names."""
-    reader: Reader = import_module(f"xclr.captions.{SOURCES[source].module}").READER
+    reader: SourceReader = import_module(f"xclr.captions.{SOURCES[source].module}").READER
     return reader

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from xclr.captions import tablefile
-from xclr.captions.source import Reader, Records, located
+from xclr.captions.source import Records, SourceReader, located
 from xclr.captions.tablefile import Table
 from xclr.captions.text import CaptionCheck, described, key, share
 from xclr.errors import DataError
@@ -184,4 +184,4 @@ def pictures_listing(data: DataConfig) -> str | None:
     return found.hexdigest() if files else None
 
 
-READER = Reader(captions, size, pictures, check=table_of, pictures_listing=pictures_listing)
+READER = SourceReader(captions, size, pictures, check=table_of, pictures_listing=pictures_listing)

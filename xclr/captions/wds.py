@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from xclr.captions.source import Reader, Records, located, no_tables
+from xclr.captions.source import Records, SourceReader, located, no_tables
 from xclr.captions.text import key, normalise
 from xclr.errors import DataError
 from xclr.files import SUFFIXES, hash_listing
@@ -131,4 +131,4 @@ def listing(data: DataConfig) -> str:
     return hash_listing((path.name, path) for path in tars(data))
 
 
-READER = Reader(captions, size, files=no_tables, captions_listing=listing, pictures_listing=listing)
+READER = SourceReader(captions, size, files=no_tables, captions_listing=listing, pictures_listing=listing)

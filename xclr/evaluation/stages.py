@@ -189,7 +189,7 @@ class DataSets(NamedTuple):
     benchmarks: Mapping[Dataset, Artifact]
 
 
-class Made(NamedTuple):
+class NetworkOutputs(NamedTuple):
     """What suites read of a network."""
 
     checkpoint: Artifact
@@ -316,11 +316,11 @@ def judge(plan: Plan, network: Network, data: DataSets) -> list[Artifact]:
         head = plan.add(probe(recipe, network.title, checkpoint, frozen["imagenet"], data))
     if any(SUITES[name].trains for name in chosen):
         tuned = plan.add(finetune(recipe, network.title, checkpoint, data))
-    made = Made(checkpoint, frozen, head, tuned)
+    made = NetworkOutputs(checkpoint, frozen, head, tuned)
     return [plan.add(suite(recipe, name, network.title, read(name, made, data), plan.store)) for name in chosen]
 
 
-def read(name: SuiteName, made: Made, data: DataSets) -> dict[str, Artifact]:
+def read(name: SuiteName, made: NetworkOutputs, data: DataSets) -> dict[str, Artifact]:
     """The inputs of a suite, by role."""
     needs, inputs = SUITES[name], {}
     if needs.trains and made.tuned is not None:

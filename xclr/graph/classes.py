@@ -52,7 +52,7 @@ def shuffled_captions(stage: Stage[ClassGraphConfig], config: ClassGraphConfig) 
     """The similarities of classes by their captions, shuffled over pairs of classes."""
     captions = read_captions(stage.inputs["captions"].path / "captions.parquet")
     stored = np.load(stage.inputs["embeddings"].path / "vectors.npy", mmap_mode="r")
-    return random_class(class_vectors(stored, class_names_of(captions), representatives(captions)), config.seed)
+    return random_class(class_vectors(stored, class_ids_of(captions), representatives(captions)), config.seed)
 
 
 def class_captions(stage: Stage[ClassGraphConfig], config: ClassGraphConfig) -> Matrix:
@@ -80,7 +80,7 @@ def wordnet_classes(stage: Stage[ClassGraphConfig], config: ClassGraphConfig) ->
 def read_classes(stage: Stage[ClassGraphConfig]) -> list[tuple[str, str | None]]:
     """Name and synset of each class, by label; raises DataError without classes, or with too many."""
     captions = stage.inputs["captions"].path
-    class_names_of(read_captions(captions / "captions.parquet"))
+    class_ids_of(read_captions(captions / "captions.parquet"))
     rows = schema.read(captions / "classes.parquet", schema.CLASSES).to_pylist()
     return [(each["name"], each["synset"]) for each in rows]
 
@@ -98,7 +98,7 @@ def check_apart(names: Sequence[str]) -> None:
         seen[key] = label
 
 
-def class_names_of(captions: pa.Table) -> Labels:
+def class_ids_of(captions: pa.Table) -> Labels:
     """The class of each row [n], -1 where it has none; raises DataError unless all lie in 0..32766 and one is there."""
     labels = captions["label"].combine_chunks()
     if labels.null_count == len(labels):

@@ -9,14 +9,14 @@ Dataset = Literal["imagenet", "real", "imagenet9", "objectnet", "mit-states"]
 DATASETS: tuple[Dataset, ...] = get_args(Dataset)
 
 
-class Shown(NamedTuple):
+class ScoreColumn(NamedTuple):
     """A score that is a column of the tables: its split and metric, the heading, and what it is, in words."""
 
     split: str
     metric: str
     heading: str
     about: str
-    papers: bool = False  # among the paper's
+    paper: bool = False  # among the paper's
 
 
 class Suite(NamedTuple):
@@ -33,7 +33,7 @@ class Suite(NamedTuple):
     trains: bool = False  # it trains the backbone on, which networks from elsewhere do not bear
     classes: bool = False  # the recipe's own pictures must have classes
     annotated: bool = False  # and keywords
-    columns: tuple[Shown, ...] = ()
+    columns: tuple[ScoreColumn, ...] = ()
 
     @property
     def datasets(self) -> tuple[Dataset, ...]:
@@ -43,87 +43,47 @@ class Suite(NamedTuple):
 
 
 SUITES: Mapping[str, Suite] = {  # in the order of the columns
-    "imagenet": Suite(
-        "imagenet",
-        "imagenet",
-        probe=True,
-        columns=(Shown("val", "top1", "ImageNet", "linear probe on ImageNet's validation pictures", papers=True),),
-    ),
-    "real": Suite(
-        "imagenet",
-        "real",
-        probe=True,
-        columns=(Shown("val", "top1", "ReaL", "the same head, by the labels of ImageNet-ReaL", papers=True),),
-    ),
-    "imagenet9": Suite(
-        "imagenet9",
-        "imagenet9",
-        probe=True,
-        columns=(
-            Shown("mixed_same", "top1", "IN9 same", "the same head on backgrounds of the object's class", papers=True),
-            Shown("mixed_rand", "top1", "IN9 mixed", "the same head on backgrounds of a random class", papers=True),
-            Shown("gap", "gap", "bg gap", "IN9 same minus IN9 mixed: how far it leans on the background", papers=True),
-        ),
-    ),
-    "objectnet": Suite(
-        "objectnet",
-        "objectnet",
-        probe=True,
-        columns=(
-            Shown("all", "top1", "ObjectNet", "the same head on all of ObjectNet", papers=True),
-            Shown("overlap", "top1", "ObjectNet overlap", "ObjectNet's classes that ImageNet has too"),
-        ),
-    ),
-    "mit-states": Suite(
-        "mit-states",
-        "mit-states",
-        fits=True,
-        columns=(
-            Shown("objects", "top1", "MIT objects", "linear probe for the nouns of MIT-States", papers=True),
-            Shown("attributes", "top1", "MIT attributes", "linear probe for its adjectives", papers=True),
-        ),
-    ),
-    "knn": Suite(
-        "imagenet",
-        "imagenet",
-        columns=(Shown("val", "top1", "k-NN", "vote of the nearest training pictures, nothing fitted"),),
-    ),
-    "few-shot": Suite(
-        "imagenet",
-        "imagenet",
-        fits=True,
-        columns=(
-            Shown("1-percent", "top1", "1% labels", "probe fitted to 1% of the training pictures"),
-            Shown("10-percent", "top1", "10% labels", "probe fitted to 10% of the training pictures"),
-        ),
-    ),
-    "finetune": Suite(
-        "imagenet",
-        "imagenet",
-        trains=True,
-        columns=(Shown("val", "top1", "fine-tuned", "the backbone trained on, with labels"),),
-    ),
-    "zero-shot": Suite(
-        "imagenet",
-        "imagenet",
-        towers=True,
-        columns=(Shown("val", "top1", "zero-shot", "the class whose text is nearest, without labels"),),
-    ),
-    "retrieval": Suite(
-        towers=True,
-        columns=(Shown("image-to-text", "recall1", "image to text R@1", "the nearest caption is the picture's"),),
-    ),
-    "linear": Suite(
-        fits=True,
-        classes=True,
-        columns=(
-            Shown("pictures", "top1", "pictures top-1", "linear probe on held-out pictures"),
-            Shown("concepts", "top1", "concepts top-1", "linear probe on concepts never trained on"),
-            Shown("vendor", "top1", "vendor top-1", "linear probe on drawings of a vendor never trained on"),
-        ),
-    ),
-    "keywords": Suite(
-        annotated=True,
-        columns=(Shown("concepts", "map", "keywords mAP", "mean average precision of keywords, same concepts"),),
-    ),
-}
+    "imagenet": Suite("imagenet", "imagenet", probe=True, columns=(
+        ScoreColumn("val", "top1", "ImageNet", "linear probe on ImageNet's validation pictures", paper=True),
+    )),
+    "real": Suite("imagenet", "real", probe=True, columns=(
+        ScoreColumn("val", "top1", "ReaL", "the same head, by the labels of ImageNet-ReaL", paper=True),
+    )),
+    "imagenet9": Suite("imagenet9", "imagenet9", probe=True, columns=(
+        ScoreColumn("mixed_same", "top1", "IN9 same", "the same head on backgrounds of the object's class", paper=True),
+        ScoreColumn("mixed_rand", "top1", "IN9 mixed", "the same head on backgrounds of a random class", paper=True),
+        ScoreColumn("gap", "gap", "bg gap", "IN9 same minus IN9 mixed: how far it leans on the background", paper=True),
+    )),
+    "objectnet": Suite("objectnet", "objectnet", probe=True, columns=(
+        ScoreColumn("all", "top1", "ObjectNet", "the same head on all of ObjectNet", paper=True),
+        ScoreColumn("overlap", "top1", "ObjectNet overlap", "ObjectNet's classes that ImageNet has too"),
+    )),
+    "mit-states": Suite("mit-states", "mit-states", fits=True, columns=(
+        ScoreColumn("objects", "top1", "MIT objects", "linear probe for the nouns of MIT-States", paper=True),
+        ScoreColumn("attributes", "top1", "MIT attributes", "linear probe for its adjectives", paper=True),
+    )),
+    "knn": Suite("imagenet", "imagenet", columns=(
+        ScoreColumn("val", "top1", "k-NN", "vote of the nearest training pictures, nothing fitted"),
+    )),
+    "few-shot": Suite("imagenet", "imagenet", fits=True, columns=(
+        ScoreColumn("1-percent", "top1", "1% labels", "probe fitted to 1% of the training pictures"),
+        ScoreColumn("10-percent", "top1", "10% labels", "probe fitted to 10% of the training pictures"),
+    )),
+    "finetune": Suite("imagenet", "imagenet", trains=True, columns=(
+        ScoreColumn("val", "top1", "fine-tuned", "the backbone trained on, with labels"),
+    )),
+    "zero-shot": Suite("imagenet", "imagenet", towers=True, columns=(
+        ScoreColumn("val", "top1", "zero-shot", "the class whose text is nearest, without labels"),
+    )),
+    "retrieval": Suite(towers=True, columns=(
+        ScoreColumn("image-to-text", "recall1", "image to text R@1", "the nearest caption is the picture's"),
+    )),
+    "linear": Suite(fits=True, classes=True, columns=(
+        ScoreColumn("pictures", "top1", "pictures top-1", "linear probe on held-out pictures"),
+        ScoreColumn("concepts", "top1", "concepts top-1", "linear probe on concepts never trained on"),
+        ScoreColumn("vendor", "top1", "vendor top-1", "linear probe on drawings of a vendor never trained on"),
+    )),
+    "keywords": Suite(annotated=True, columns=(
+        ScoreColumn("concepts", "map", "keywords mAP", "mean average precision of keywords, same concepts"),
+    )),
+}  # fmt: skip

@@ -34,7 +34,7 @@ class Column(NamedTuple):
 
 PAPERS = "the paper's suites"
 COLUMNS = [
-    (each.papers, Column(each.heading, (name, each.split, each.metric), each.about))
+    (each.paper, Column(each.heading, (name, each.split, each.metric), each.about))
     for name, suite in SUITES.items()
     for each in suite.columns
 ]

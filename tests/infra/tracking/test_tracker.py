@@ -26,7 +26,7 @@ def evaluated(home):
     made["checkpoint"] = ensure(run, training_of(run.recipe, run.store))
     shared, title = data_sets(made), "simclr seed 0"
     made["features"] = ensure(run, evaluation_stages.features(run.recipe, title, made["checkpoint"], shared))
-    shown = evaluation_stages.Made(made["checkpoint"], {None: made["features"]}, None, None)
+    shown = evaluation_stages.NetworkOutputs(made["checkpoint"], {None: made["features"]}, None, None)
     inputs = evaluation_stages.read("linear", shown, shared)
     made["suite"] = ensure(run, evaluation_stages.suite(run.recipe, "linear", title, inputs, run.store))
     return run, made

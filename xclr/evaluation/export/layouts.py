@@ -98,7 +98,7 @@ class DataSet(NamedTuple):
 
 def read_emoji(captions: Artifact, images: Artifact) -> Emoji:
     """Read the captions' and images' artifacts; raises DataError for another source, or too few."""
-    raw = Store(captions.path.parents[2]).manifest(captions).config["data"]
+    raw = Store.of(captions.path).manifest(captions).config["data"]
     if raw["source"] != "emoji":
         raise DataError(f"the pictures of {raw['source']} cannot be exported", "use data.source: emoji")
     table = schema.read(captions.path / "captions.parquet", schema.CAPTIONS, ["caption", "split"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
+import submitit  # noqa: F401 - sets logging up as it is imported: in a run's thread, it and Prefect wait for each other
 from prefect import get_client, task
 from prefect.artifacts import (
     create_link_artifact,

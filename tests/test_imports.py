@@ -51,7 +51,10 @@ ENTRIES: dict[str, tuple[str, set[str]]] = {
     "xclr status": (COMMAND.format(["status"]), SHELL),
     "xclr compare": ("import xclr.report.tables", {"pyarrow", "rich"}),
     "a page": ("import xclr.report.page, xclr.report.sweep_page", {"PIL", "pyarrow", "rich", "torch"}),
-    **{f"flow {name}": (f"import flows.{name}", {"httpx", "prefect", "pyarrow", "rich"}) for name in ("full", "sweep")},
+    **{
+        f"flow {name}": (f"import flows.{name}", {"httpx", "prefect", "pyarrow", "rich", "submitit"})
+        for name in ("full", "sweep")
+    },
 }
 PROGRAM = """
 import builtins, importlib, json, os, sys, traceback

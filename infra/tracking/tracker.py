@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from itertools import chain
 from math import inf
 from pathlib import Path
@@ -73,6 +74,7 @@ class Tracker:
     def __init__(self, uri: str, recipe: Recipe, artifacts: Path, tags: Mapping[str, str]) -> None:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
+        import_module("mlflow")  # sets logging up: in a thread of the run, it and Prefect might wait for each other
         self.uri, self.recipe, self.artifacts, self.tags = uri, recipe, artifacts, dict(tags)
         artifacts.parent.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(artifacts.parent / LOCK)

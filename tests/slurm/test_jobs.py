@@ -82,7 +82,7 @@ def test_a_queued_job_runs_the_code_as_it_was_submitted(cluster, home, tmp_path,
 
 def test_an_array_comes_in_pieces_and_only_missing_elements_run_again(cluster, home, monkeypatch):
     monkeypatch.setattr(executor_named("slurm").queue, "array_size", 3)
-    small = Recipe.model_validate(TINY | {"embed": {"shard": 64}, "retries": {"lost_after_s": 5}})
+    small = Recipe.model_validate(TINY | {"embed": {"shard": 16}, "retries": {"lost_after_s": 5}})
     where = Cluster(name="test", stages={"embeddings": Resources.model_validate(JOB | {"parallel": 2})})
     run = open_run(home, recipe=small, cluster=where)
     stages = planned(small, run.store)

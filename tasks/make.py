@@ -46,10 +46,13 @@ def make(run: Run, stage: Stage) -> Artifact:
     for line in stage.kind.tell(manifest):
         run.board.say(line)
     if rows := stage.kind.table(manifest):
-        create_table_artifact(list(map(dict, rows)), key=artifact_key(stage.name), description=stage.name)
+        create_table_artifact(
+            list(map(dict, rows)), key=artifact_key(stage.name), description=f"{stage.name} by what became of them"
+        )
     stage.kind.refuse(run.recipe, manifest)
     if stage.kind.network and (link := run.tracker.run_url(str(artifact.digest))):
-        create_link_artifact(link, key=artifact_key(f"mlflow {stage.name}"), link_text=f"{stage.name} in MLflow")
+        title = stage.name.removeprefix(f"{stage.kind.name} ")
+        create_link_artifact(link, key=artifact_key(f"mlflow {title}"), link_text=f"{title} in MLflow")
     return artifact
 
 

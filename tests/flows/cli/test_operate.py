@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from infra.processes import find_process
 from tests.kit.command import call_xclr, command, fails, start_xclr, succeeds
 from tests.kit.databases import give_databases
 from tests.kit.jobs import few_jobs, long_recipe, training_job
+from tests.kit.polling import until
 
 
 def test_an_empty_home(tmp_path):
@@ -61,6 +63,7 @@ def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path, served):
     inline = operate("logs", "captions")
     assert (inline.stdout, "in the run's own process" in inline.stderr) == ("", True)
 
+    until(lambda: "submitit" in Path(entry.log).read_text())
     cancelled = json.loads(operate("cancel", "long", "--json").stdout)
     assert cancelled["run"] == facts["runs"][0]["run"]
     assert entry.job in [each["job_id"] for each in cancelled["ended"]]

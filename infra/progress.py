@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 import threading
 import time
@@ -177,3 +178,17 @@ def _read(path: Path) -> tuple[Advance, int | None] | None:
         return Advance(int(raw["done"]), int(raw["total"]), ok, per_s), raw.get("whole")
     except (OSError, ValueError, KeyError):
         return None
+
+
+@contextmanager
+def beside(show: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Let `show` run in a thread until what it is given is set, when the block ends."""
+    over = threading.Event()
+    within = contextvars.copy_context().run  # the thread acts for the task run of its caller
+    thread = threading.Thread(target=within, args=(show, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from infra.executors.observe import find_again, observe
 from infra.home.costs import settle
 from infra.ledger import ABSENT, Action, Adopt, Attach, Entry, GiveUp, JobState, Ledger, Submit, reconcile
 from infra.processes import JobId, this_process
+from infra.progress import beside
 from infra.resources import Resources
 from infra.run import Run
 from infra.tracking.metrics import Made
@@ -161,7 +162,7 @@ def _submit(run: Run, stage: Stage, out: Path, order: Submit) -> None:
         if entry is None:
             return
         attempt = Attempt(entry, stage, out, _pieces(run, stage, out) if executor.has_arrays else ())
-        with run.board.stage(stage.name, out), _followed(run, stage, out):
+        with run.board.stage(stage.name, out), beside(lambda over: _follow(run, stage, out, over)):
             job = submit(run, resources, (attempt,), f"stage={stage.name} digest={stage.digest}")
         if job and entry.name:
             array = f"an array of {len(attempt.pieces)} in " if attempt.pieces else ""
@@ -211,22 +212,10 @@ def submit(run: Run, resources: Resources, attempts: Sequence[Attempt], what: st
     return entry.job
 
 
-@contextmanager
-def _followed(run: Run, stage: Stage, out: Path) -> Iterator[None]:
+def _follow(run: Run, stage: Stage, out: Path, over: threading.Event) -> None:
     """Let the tracker see how far a stage in this process is."""
-    over = threading.Event()
-
-    def follow() -> None:
-        while not over.wait(POLL_S):
-            run.tracker.follow(stage, out)
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    while not over.wait(POLL_S):
+        run.tracker.follow(stage, out)
 
 
 def _wait(run: Run, stage: Stage, out: Path) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextvars
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from uuid import UUID
 
@@ -25,7 +24,7 @@ from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
 from infra.executors.executor import executor_of
-from infra.progress import Advance, read_progress
+from infra.progress import Advance, beside, read_progress
 from infra.run import Run
 from infra.stage import ensure
 from xclr.artifact import Artifact
@@ -40,7 +39,7 @@ def make(run: Run, stage: Stage) -> Artifact:
 
     Raises XclrError when it cannot be made, or when the recipe is too large for what came of it.
     """
-    with _beside(lambda over: _follow(run, stage, over)):
+    with beside(lambda over: _follow(run, stage, over)):
         artifact = ensure(run, stage)
     manifest = run.store.manifest(artifact)
     for line in stage.kind.tell(manifest):
@@ -58,7 +57,7 @@ def make(run: Run, stage: Stage) -> Artifact:
 
 def counted(run: Run, what: str, stages: Sequence[Stage]) -> AbstractContextManager[None]:
     """Shows at the task run how many of some stages have come to an end, where that takes long."""
-    return _beside(lambda over: _count(run, what, stages, over))
+    return beside(lambda over: _count(run, what, stages, over))
 
 
 def _count(run: Run, what: str, stages: Sequence[Stage], over: threading.Event) -> None:
@@ -79,20 +78,6 @@ def _ended(run: Run, stages: Sequence[Stage]) -> Advance:
 def artifact_key(name: str) -> str:
     """A name as Prefect's artifact keys allow it: lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-@contextmanager
-def _beside(show: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Let `show` run until what it is given is set, when the block ends."""
-    over = threading.Event()
-    within = contextvars.copy_context().run  # the thread acts for the task run of its caller
-    thread = threading.Thread(target=within, args=(show, over), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _follow(run: Run, stage: Stage, over: threading.Event) -> None:

@@ -6,11 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.recipes import CLUSTER, TINY
-from tests.kit.runs import open_run
-
-__all__ = ["CLUSTER", "TINY", "open_run"]
-
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.infra.conftest import TINY
+from tests.kit.recipes import TINY
 from xclr.errors import RecipeError
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, load_recipe

@@ -6,7 +6,6 @@ ended here is submitted again.
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Container
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 from infra.executors.executor import Executor, executor_of
 from infra.executors.observe import find_again, observe
-from infra.home.runs import RunRecord, cancel_mark, read_runs, scan_runs, shown_state, wanted, write_record
+from infra.home.runs import RunRecord, cancel_mark, read_runs, runs_named, scan_runs, shown_state, wanted, write_record
 from infra.ledger import Attach, Book, Entry, JobState, Ledger, reconcile
 from infra.processes import now
 from xclr.errors import JobError, StoreError
@@ -76,14 +75,7 @@ def end_jobs(home: Path, record: RunRecord, digests: Container[str]) -> int:
 
 def find_run(home: Path, name: str) -> RunRecord:
     """The run of that id, or the newest of that recipe or sweep which runs or has jobs; else raises StoreError."""
-    records = read_runs(home)
-    exact = [each for each in records if each.run == name]
-    named = [each for each in exact or records if name in each.names]
-    if not named:
-        known = sorted({known for each in records for known in each.names})
-        near = difflib.get_close_matches(name, known, n=3) or known[-3:]
-        remedy = "there are: " + ", ".join(near) if near else "nothing has run in this HOME; see --home and XCLR_HOME"
-        raise StoreError(f"no run {name!r} in {home}", remedy)
+    named = runs_named(home, read_runs(home), name)
     live = [each for each in named if _can_be_cancelled(home, each)]
     if not live:
         newest = named[-1]

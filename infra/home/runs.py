@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,6 +20,7 @@ from xclr.sweep.layout import Cell
 from xclr.sweep.spec import Sweep, points
 
 State = Literal["running", "completed", "failed", "cancelled"]
+NOTHING_RAN = "nothing has run in this HOME; see --home and XCLR_HOME"
 Shown = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 
 
@@ -122,8 +124,22 @@ def wanted(home: Path, records: Iterable[RunRecord]) -> frozenset[str]:
 
 
 def last_run(home: Path, name: str | None) -> RunRecord:
-    """The newest run, or the newest of that id or recipe; raises StoreError when there is none."""
-    records = [each for each in read_runs(home) if name is None or name in each.names]
-    if not records:
-        raise StoreError(f"no run {name or ''} in {home}".replace("  ", " "), "xclr status --all lists the runs")
-    return records[-1]
+    """The newest run, or the newest of that id, recipe or sweep; raises StoreError when there is none."""
+    return runs_named(home, read_runs(home), name)[-1]
+
+
+def runs_named(
+    home: Path, records: Sequence[RunRecord], name: str | None, what: str = "run", remedy: str = NOTHING_RAN
+) -> list[RunRecord]:
+    """The record of that id, else those of that recipe or sweep, oldest first; without a name all.
+
+    Raises StoreError with the nearest names, or with `remedy` where there are no records.
+    """
+    exact = [each for each in records if each.run == name]
+    found = exact or [each for each in records if name is None or name in each.names]
+    if not found:
+        known = sorted({known for each in records for known in each.names})
+        near = difflib.get_close_matches(name or "", known, n=3) or known[-3:]
+        called = what if name is None else f"{what} {name!r}"
+        raise StoreError(f"no {called} in {home}", "there are: " + ", ".join(near) if near else remedy)
+    return found

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from infra.home.runs import RunRecord, read_runs
+from infra.home.runs import RunRecord, read_runs, runs_named
 from xclr import schema
 from xclr.errors import StoreError
 from xclr.report.tables import comparisons
@@ -30,17 +29,8 @@ def find_runs(home: Path, wanted: Sequence[str]) -> list[RunRecord]:
         swept = [each.called for each in runs if each.sweep is not None]
         remedy = f"xclr compare --sweep {swept[-1]}" if swept else f"xclr run {runs[-1].called if runs else 'emoji'}"
         raise StoreError(f"no finished run in {home}{last}", remedy)
-    chosen = [_find(finished, name) for name in wanted] or finished[-1:]
+    chosen = [runs_named(home, finished, name, "finished run")[-1] for name in wanted] or finished[-1:]
     return list({each.run: each for each in chosen}.values())
-
-
-def _find(runs: Sequence[RunRecord], name: str) -> RunRecord:
-    matching = [each for each in runs if name in {each.run, each.recipe.name}]
-    if not matching:
-        known = sorted({each.run for each in runs} | {each.recipe.name for each in runs})
-        near = difflib.get_close_matches(name, known, n=3) or known[-5:]
-        raise StoreError(f"no finished run {name!r}", "there are: " + ", ".join(near))
-    return matching[-1]
 
 
 def read_scores(home: Path, wanted: Sequence[str]) -> pa.Table:

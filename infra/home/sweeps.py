@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from infra.executors.executor import executor_of
 from infra.executors.observe import observe
-from infra.home.runs import RunRecord, read_runs
+from infra.home.runs import RunRecord, read_runs, runs_named
 from infra.ledger import WHY, Attach, Book, GiveUp, JobState, Ledger, reconcile
 from infra.processes import now
-from xclr.errors import StoreError
 from xclr.job import FAILURE, Failure
 from xclr.store import MANIFEST, Store
 from xclr.sweep.cells import ORDER, CellLine, Standing
@@ -19,14 +17,8 @@ from xclr.sweep.layout import Cell, Ref
 
 def find_sweep(home: Path, name: str | None) -> RunRecord:
     """The newest run of a sweep, by the sweep's name or the run's id; raises StoreError when there is none."""
-    runs = [each for each in read_runs(home) if each.sweep is not None]
-    found = [each for each in runs if name in {None, each.run, each.sweep.name if each.sweep else None}]
-    if not found:
-        known = list(dict.fromkeys(each.sweep.name for each in runs if each.sweep))
-        near = difflib.get_close_matches(name or "", known, n=3) or known[-3:]
-        remedy = "there are: " + ", ".join(near) if near else "xclr sweep temperature --plan shows what one would do"
-        raise StoreError(f"no sweep {name or ''} in {home}".replace("  ", " "), remedy)
-    return found[-1]
+    sweeps = [each for each in read_runs(home) if each.sweep is not None]
+    return runs_named(home, sweeps, name, "sweep", "xclr sweep temperature --plan shows what one would do")[-1]
 
 
 def cell_lines(home: Path, record: RunRecord) -> tuple[CellLine, ...]:

@@ -77,5 +77,5 @@ def test_compare_of_a_sweep_says_how_to_show_its_cells(beside, tmp_path):
         call_xclr("compare", "warm", "--home", str(home), cwd=tmp_path), "warm is a sweep", "xclr compare --sweep warm"
     )
     fails(
-        call_xclr("compare", "--sweep", "wram", "--home", str(home), cwd=tmp_path), "no sweep wram", "there are: warm"
+        call_xclr("compare", "--sweep", "wram", "--home", str(home), cwd=tmp_path), "no sweep 'wram'", "there are: warm"
     )

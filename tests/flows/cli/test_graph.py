@@ -31,7 +31,7 @@ def test_the_page_is_copied_where_it_is_asked_for(smoke_home, tmp_path):
     facts = json.loads(xclr(smoke_home, "graph", "show", "smoke", "--out", str(tmp_path), "--json").stdout)
     assert facts["nodes"] > 100 and facts["method"] == "exact" and facts["page"].startswith(str(tmp_path))
     missing = xclr(smoke_home, "graph", "show", "nothing", code=1)
-    assert "no run nothing" in missing.stderr
+    assert "no run 'nothing'" in missing.stderr
 
 
 def test_a_free_text_finds_captions(smoke_home):

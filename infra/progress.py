@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
+from pydantic import computed_field
+from pydantic.dataclasses import dataclass
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -122,7 +123,8 @@ class Board:
                     self.bars.update(bar, completed=seen.done, total=seen.total, ok=ok)
 
 
-class Advance(NamedTuple):
+@dataclass(frozen=True)
+class Advance:
     """How far a stage is: items done and in all, how many of the first came to something, items a second."""
 
     done: int
@@ -130,6 +132,7 @@ class Advance(NamedTuple):
     ok: int | None = None
     per_s: float | None = None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def eta_s(self) -> float | None:
         """Seconds that are left at this rate."""

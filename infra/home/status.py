@@ -37,17 +37,6 @@ class RunLine(BaseModel):
     started: datetime
 
 
-class Progress(BaseModel):
-    """Items done and in all, how many of the first came to something, items a second, seconds left."""
-
-    model_config = ConfigDict(frozen=True)
-    done: int
-    total: int
-    ok: int | None
-    per_s: float | None
-    eta_s: float | None
-
-
 class JobLine(BaseModel):
     """One job, as printed; `run` is the one that submitted it, `log` None where the stage has no process of its own.
 
@@ -65,7 +54,7 @@ class JobLine(BaseModel):
     log: str | None
     remaining_s: float | None
     array: str | None
-    progress: Progress | None
+    progress: Advance | None
 
 
 class LevelLine(BaseModel):
@@ -261,14 +250,10 @@ def _line(job: Job) -> JobLine:
         elapsed_s=_elapsed_s(job) if seen.elapsed_s is None else seen.elapsed_s,
         remaining_s=seen.remaining_s,
         array=seen.array,
-        progress=_progress(job.progress),
+        progress=job.progress,
         reason=_reason(job),
         log=entry.log,
     )
-
-
-def _progress(seen: Advance | None) -> Progress | None:
-    return None if seen is None else Progress(**seen._asdict(), eta_s=seen.eta_s)
 
 
 def _elapsed_s(job: Job) -> float:

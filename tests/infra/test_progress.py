@@ -19,7 +19,7 @@ def test_a_stage_tells_how_far_it_is_what_came_of_it_and_how_fast(tmp_path, monk
     clock[0] += 10
     told(100, 200, 75)
     seen = read_progress(tmp_path)
-    assert seen == (100, 200, 75, 6.0)
+    assert seen == Advance(100, 200, 75, 6.0)
     assert seen.eta_s == pytest.approx(100 / 6, abs=0.1)
     assert str(seen) == "100 of 200, 75% ok, 6 a second, 17 s left"
 
@@ -33,7 +33,7 @@ def test_elements_of_an_array_are_added_up(tmp_path):
         (folder / f"{shard:05d}.{PROGRESS}").write_text(json.dumps(seen))
     silent = time.time() - SILENT_S - 1
     os.utime(folder / f"00002.{PROGRESS}", (silent, silent))
-    assert read_progress(tmp_path) == (32, 100, 26, 2.0), "what ended or is silent adds nothing to the rate"
+    assert read_progress(tmp_path) == Advance(32, 100, 26, 2.0), "what ended or is silent adds nothing to the rate"
 
 
 def test_a_stage_that_says_little_is_shown_as_it_says():

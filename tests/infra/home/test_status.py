@@ -16,6 +16,7 @@ from infra.home.runs import new_record, record_path, write_record
 from infra.home.status import LATEST, find_job, status, view
 from infra.ledger import Book, Entry, JobState
 from infra.processes import now, process_id, this_process
+from infra.progress import Advance
 from tests.kit.finished import fail, finish_sweep
 from tests.kit.recipes import TINY
 from tests.kit.sweeps import TAU, small
@@ -71,7 +72,7 @@ def test_a_running_job_tells_its_place_time_and_progress(home, job):
     assert line.node == job.split("/")[0]
     assert line.elapsed_s >= 600
     assert (line.reason, line.log) == ("", "/logs/a")
-    assert seen.jobs[0].progress == (3, 8, None, None)
+    assert seen.jobs[0].progress == Advance(3, 8)
 
 
 def test_a_failed_job_says_why_and_time_stands_still(home):

@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from xclr.captions.stages import CAPTIONS
 from xclr.errors import StoreError, XclrError
 from xclr.evaluation.significance import Answers, distances_of
 from xclr.evaluation.stages import tell_skipped
-from xclr.pipeline import add_pictures
+from xclr.images.stages import IMAGES
+from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, load_recipe, recipe_names
 from xclr.report.curves import LOSS, METRICS, Plot, Trace, draw, read_metrics
 from xclr.report.html import environment
@@ -24,7 +26,6 @@ from xclr.report.run import RunFacts
 from xclr.report.sheet import NEIGHBOURS, SIDE, sheet_of
 from xclr.report.tables import GROUPS, NO_SCORES, Grid, answers_of, base_of, distance_grids, grids_of, methods_of
 from xclr.report.trainings import Method, Training, labels_of, trainings_of
-from xclr.stage import Plan
 from xclr.store import Store, write_atomically
 
 Made = TypeVar("Made")
@@ -159,9 +160,10 @@ def facts_of(recipe: Recipe) -> dict[str, str]:
 def _training_pictures(recipe: Recipe, store: Store) -> str:
     """How many pictures could be decoded and are in split "train"."""
     try:
-        captions, images = add_pictures(Plan(recipe, store))
+        plan = pipeline(recipe, store)
     except XclrError:
         return "unknown: the data are gone"
+    captions, images = store.reference(plan.of(CAPTIONS)[-1].digest), store.reference(plan.of(IMAGES)[-1].digest)
     if store.find(captions.digest) is None or store.find(images.digest) is None:
         return "unknown: the artifacts are gone"
     split = pq.read_table(captions.path / "captions.parquet", columns=["row_id", "split"]).sort_by("row_id")["split"]

@@ -19,6 +19,7 @@ from xclr.evaluation.finetune import TreePictures, as_pretrained, logits_of, run
 from xclr.evaluation.networks.pictures import normalised, preparation_of, prepare
 from xclr.evaluation.stages import FINETUNE, FinetuneStageConfig, SuiteConfig
 from xclr.evaluation.suites.finetune import finetune_suite
+from xclr.pipeline import KINDS
 from xclr.recipe import RandomConfig, TrainConfig
 from xclr.stage import Stage
 from xclr.training import CHECKPOINT, Rank, build_backbone
@@ -190,8 +191,8 @@ def test_progress_runs_to_its_end(stage, tmp_path):
     assert seen == [(done, 6) for done in range(1, 7)]
 
 
-def on_a_rank(stage, folder, rank, world):
-    run(stage, folder / str(world), no_progress)
+def on_a_rank(stage_json, folder, rank, world):
+    run(Stage.from_json(stage_json, KINDS), folder / str(world), no_progress)
     return torch.tensor(rank)
 
 
@@ -201,7 +202,7 @@ def test_two_ranks_give_what_one_gives(stage, tmp_path):
     for world in (1, 2):
         (tmp_path / str(world)).mkdir()
     run(short, tmp_path / "1", no_progress)
-    run_on_ranks(partial(on_a_rank, short, tmp_path), 2, tmp_path)
+    run_on_ranks(partial(on_a_rank, short.to_json(), tmp_path), 2, tmp_path)
     one, two = (np.load(tmp_path / world / "vectors.npy").astype(np.float32) for world in "12")
     np.testing.assert_allclose(two, one, rtol=2e-3, atol=1e-3)
     assert np.abs(one).max() > 0.1

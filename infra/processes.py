@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import psutil
@@ -44,7 +45,15 @@ def processes_of(job: JobId) -> Iterator[psutil.Process]:
     """A job's process and all below it."""
     process = find_process(job)
     if process is not None:
-        yield from (*process.children(recursive=True), process)
+        with suppress(psutil.NoSuchProcess):
+            yield from process.children(recursive=True)
+        yield process
+
+
+def send(process: psutil.Process, number: int) -> None:
+    """Send a process a signal, unless it has ended meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
 
 
 def now() -> datetime:

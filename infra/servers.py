@@ -11,6 +11,7 @@ import fcntl
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict
 
-from infra.processes import JobId, find_process, process_id, this_process
+from infra.processes import JobId, find_process, process_id, processes_of, send, this_process
 from infra.tracking.links import runs_page
 from infra.tracking.tracker import QUIET
 from xclr.errors import JobError, RecipeError
@@ -278,18 +279,14 @@ def _start(server: Server, state: Path, port: int) -> Running:
 
 
 def _stop(running: Running) -> None:
-    process = find_process(running.process)
-    if process is None:
-        return
-    family = [*process.children(recursive=True), process]
+    family = list(processes_of(running.process))
     for each in family:
-        each.terminate()
+        send(each, signal.SIGTERM)
     deadline = time.monotonic() + STOP_WITHIN_S
     while find_process(running.process) and time.monotonic() < deadline:
         time.sleep(0.05)
     for each in family:
-        if each.is_running():
-            each.kill()
+        send(each, signal.SIGKILL)
 
 
 def _answers(url: str) -> bool:

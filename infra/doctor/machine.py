@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from packaging.version import Version
 from infra import servers
 from infra.disks import NETWORK, MountedDisk, existing, fs_type_of
 from infra.finding import Finding
+from infra.processes import send
 from xclr.captions.source import reader_of
 from xclr.errors import XclrError
 from xclr.graph.textmodel import locate
@@ -296,7 +298,7 @@ def _output(command: Sequence[str], within_s: float) -> str:
             out, said = process.communicate(timeout=within_s)
         except subprocess.TimeoutExpired:
             for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
+                send(child, signal.SIGKILL)
             process.kill()
             raise
     if process.returncode:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from infra.executors.executor import Executor, Sight, Submission, outcome_of, rank_log
 from infra.ledger import UNSEEN_GRACE, Entry, JobState
-from infra.processes import JobId, find_process, is_of_this_machine, now, process_id, processes_of
+from infra.processes import JobId, find_process, is_of_this_machine, now, process_id, processes_of, send
 from xclr.store import is_locked
 
 END_WITHIN_S = 10  # what is killed ends at once, unless the kernel is waiting for a disk
@@ -48,8 +48,7 @@ class Local(Executor):
         """End processes of this machine and everything they started, and see them gone."""
         processes = [each for entry in entries for each in processes_of(str(entry.job))]
         for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+            send(process, signal.SIGKILL)
         psutil.wait_procs(processes, timeout=END_WITHIN_S)
         return bool(processes)
 

@@ -15,7 +15,7 @@ from xclr.artifact import Digest
 from xclr.captions.source import is_fetched
 from xclr.evaluation.stages import comparison
 from xclr.recipe import Recipe
-from xclr.stage import Plan, Stage
+from xclr.stage import STEPS, Plan, Stage
 
 Futures = Mapping[Digest, Any]  # PrefectFuture[Artifact] by the digest of its stage
 
@@ -31,10 +31,15 @@ def submit(run: Run, stages: Iterable[Stage]) -> Futures:
     So one that fails stops what reads it and no other.
     """
     futures: dict[Digest, Any] = {}
-    for stage in stages:
+    for stage in by_step(stages):
         before = [futures[each.digest] for each in stage.inputs.values() if each.digest in futures]
         futures[stage.digest] = tasks.make.submit(run, stage, wait_for=before, return_state=False)
     return futures
+
+
+def by_step(stages: Iterable[Stage]) -> list[Stage]:
+    """All trainings before what judges any: a task that waits takes a thread of the runner, and trainings need some."""
+    return sorted(stages, key=lambda stage: STEPS.index(stage.kind.step))
 
 
 def compare(run: Run, plan: Plan, futures: Futures) -> None:

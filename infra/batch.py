@@ -74,7 +74,7 @@ def _ensure(run: Run, what: str, stages: Sequence[Stage], parallel: int | None) 
     resources = run.cluster.resources_of(stages[0])
     # others have arrays of shards of their own
     if executor_named(resources.executor).has_arrays and stages[0].network:
-        return Batch(run, what, resources, parallel or resources.parallel).ensure(stages)
+        return Level(run, what, resources, parallel or resources.parallel).ensure(stages)
     futures: dict[str, Future[Any]] = {}
     with ThreadPoolExecutor(parallel or AT_ONCE) as pool:
         blocked = list(stages)
@@ -144,7 +144,7 @@ class End(NamedTuple):
     after: Callable[[Run, Stage, Artifact], object] | XclrError
 
 
-class Batch:
+class Level:
     """Stages as elements of job arrays, from the first look at them to the last commit."""
 
     def __init__(self, run: Run, what: str, resources: Resources, cap: int) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pyarrow import Table as Scores
 
     from infra.home.runs import RunRecord
-    from xclr.report.tables import View
+    from xclr.report.tables import ScoreTables
 
 
 def show_sweep(home: Path, record: RunRecord, suite: str | None = None, out: Path | None = None) -> None:
@@ -35,7 +35,7 @@ def show_sweep(home: Path, record: RunRecord, suite: str | None = None, out: Pat
     print(f"page        {write_sweep_page(home, swept, out)}", file=sys.stderr)
 
 
-def print_scores(scores: Scores, view: View | None = None) -> None:
+def print_scores(scores: Scores, view: ScoreTables | None = None) -> None:
     """Print tables of scores, or why there are none."""
     from xclr.report.tables import NO_SCORES, view_of
 

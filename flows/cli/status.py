@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from infra.home.status import Job, JobLine, Status, SweepLine, View
+    from infra.home.status import Job, JobLine, Overview, Status, SweepLine
     from xclr.sweep.layout import Cell, Ref
 
 REDRAW_S = 2.0
@@ -68,7 +68,7 @@ def _watch(home: Path, everything: bool, as_json: bool) -> None:
             time.sleep(REDRAW_S)
 
 
-def _show_status(home: Path, seen: View, as_json: bool, everything: bool) -> None:
+def _show_status(home: Path, seen: Overview, as_json: bool, everything: bool) -> None:
     from infra.home.status import status as facts
 
     if as_json:
@@ -77,13 +77,13 @@ def _show_status(home: Path, seen: View, as_json: bool, everything: bool) -> Non
         print_table(_status_text(home, seen, everything))
 
 
-def _show_paths(seen: View) -> None:
+def _show_paths(seen: Overview) -> None:
     for job in seen.jobs:
         if job.entry.log is not None:
             print(f"{job.entry.stage} ({job.number})\n  {job.entry.log}")
 
 
-def _status_text(home: Path, seen: View, everything: bool = False) -> RenderableType:
+def _status_text(home: Path, seen: Overview, everything: bool = False) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
@@ -99,7 +99,7 @@ def _status_text(home: Path, seen: View, everything: bool = False) -> Renderable
     return Group(*tables, *_jobs_text(lines, seen, everything))
 
 
-def _jobs_text(lines: Status, seen: View, everything: bool) -> Iterator[RenderableType]:
+def _jobs_text(lines: Status, seen: Overview, everything: bool) -> Iterator[RenderableType]:
     """The jobs; of a sweep's many only those that no count of its cells tells enough of, unless all are asked for."""
     from rich.text import Text
 

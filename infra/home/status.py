@@ -127,7 +127,7 @@ class Job(NamedTuple):
         return read_progress(self.out) if self.state in LIVE else None
 
 
-class View(NamedTuple):
+class Overview(NamedTuple):
     """Runs and their jobs, oldest first; sweeps by the newest run of each."""
 
     runs: tuple[RunRecord, ...]
@@ -135,7 +135,7 @@ class View(NamedTuple):
     sweeps: tuple[SweepLine, ...] = ()
 
 
-def view(home: Path, *, everything: bool = False) -> View:
+def view(home: Path, *, everything: bool = False) -> Overview:
     """The running runs and the last ended ones, or all, with the jobs that they submitted or wait for.
 
     Stages in a run's own process are among the jobs while they run, and when they failed.
@@ -154,7 +154,7 @@ def view(home: Path, *, everything: bool = False) -> View:
     worth = [job for job in found if not job.entry.is_inline or job.state in {JobState.RUNNING, JobState.FAILED}]
     newest = {each.sweep.name: each for each in shown if each.sweep is not None}
     sweeps = tuple(_sweep_line(home, each) for each in newest.values())
-    return View(shown, tuple(sorted(worth, key=lambda job: job.entry.claimed)), sweeps)
+    return Overview(shown, tuple(sorted(worth, key=lambda job: job.entry.claimed)), sweeps)
 
 
 def _sweep_line(home: Path, record: RunRecord) -> SweepLine:
@@ -204,7 +204,7 @@ def job_of(entry: Entry, out: Path) -> Job:
     return Job(entry, out, _state(entry, out), executor_of(str(entry.job)).look(entry))
 
 
-def status(seen: View) -> Status:
+def status(seen: Overview) -> Status:
     """The facts of a view."""
     runs = (
         RunLine(run=each.run, recipe=each.recipe.name, state=shown_state(each), started=each.started)

@@ -85,7 +85,7 @@ REASONS: Mapping[str, str] = {  # why a job waits, for people; man squeue, JOB R
 }
 
 
-class Seen(NamedTuple):
+class SlurmJob(NamedTuple):
     """One job, or one element of an array, as Slurm shows it."""
 
     job: str  # 4711, or 4711_3
@@ -108,10 +108,10 @@ class Whole(NamedTuple):
     """All elements of a job together."""
 
     state: JobState
-    elements: tuple[Seen, ...]
+    elements: tuple[SlurmJob, ...]
 
     @property
-    def live(self) -> tuple[Seen, ...]:
+    def live(self) -> tuple[SlurmJob, ...]:
         """The elements that wait or run."""
         return tuple(each for each in self.elements if each.state in {JobState.PENDING, JobState.RUNNING})
 
@@ -121,7 +121,7 @@ class Whole(NamedTuple):
         return all(each.raw == "COMPLETING" for each in self.live)
 
 
-def parse_squeue(text: str) -> list[Seen]:
+def parse_squeue(text: str) -> list[SlurmJob]:
     """The lines of `squeue --noheader --array --format SQUEUE` with times in seconds since 1970."""
     found = []
     for line in text.splitlines():
@@ -130,12 +130,14 @@ def parse_squeue(text: str) -> list[Seen]:
             job, raw, submitted, elapsed, left, node, reason, name = parts
             remaining = _seconds(left)
             found.append(
-                Seen(job, state_of(raw), raw, name, _time(submitted), _seconds(elapsed) or 0.0, remaining, node, reason)
+                SlurmJob(
+                    job, state_of(raw), raw, name, _time(submitted), _seconds(elapsed) or 0.0, remaining, node, reason
+                )
             )
     return found
 
 
-def parse_sacct(text: str) -> list[Seen]:
+def parse_sacct(text: str) -> list[SlurmJob]:
     """The lines of `sacct -X --parsable2 --noheader --format SACCT` with times in seconds since 1970."""
     found = []
     for line in text.splitlines():
@@ -143,7 +145,7 @@ def parse_sacct(text: str) -> list[Seen]:
         if len(parts) == 6 and parts[0]:
             job, raw, submitted, elapsed, node, name = parts
             elapsed_s = float(elapsed) if re.fullmatch("[0-9]+", elapsed) else 0.0
-            found.append(Seen(job, state_of(raw), raw, name, _time(submitted), elapsed_s, node=_node(node)))
+            found.append(SlurmJob(job, state_of(raw), raw, name, _time(submitted), elapsed_s, node=_node(node)))
     return found
 
 
@@ -153,14 +155,14 @@ def state_of(raw: str) -> JobState:
     return STATES.get(words[0].rstrip("+"), JobState.UNKNOWN) if words else JobState.UNKNOWN
 
 
-def whole(elements: Iterable[Seen]) -> Whole:
+def whole(elements: Iterable[SlurmJob]) -> Whole:
     """The state of a job from its elements: running when one runs, waiting when one waits, else how the worst ended."""
     elements = tuple(elements)
     states = {each.state for each in elements}
     return Whole(next((state for state in ORDER if state in states), JobState.UNKNOWN), elements)
 
 
-def plain_reason(seen: Seen) -> str:
+def plain_reason(seen: SlurmJob) -> str:
     """Why a job waits, in plain words, with Slurm's own where there are none."""
     if seen.state is not JobState.PENDING:
         return ""
@@ -180,10 +182,10 @@ class Queue:
         self.every_s = float(os.environ.get("XCLR_SLURM_EVERY_S", "5"))  # between two looks
         self.lock = threading.Lock()
         self.looked = -self.every_s
-        self.seen: list[Seen] = []
+        self.seen: list[SlurmJob] = []
         self.answers = True  # the controller did, the last time
         self.accounts = True  # sacct does
-        self.ended: dict[str, tuple[float, list[Seen]]] = {}  # by id: what sacct said, and when
+        self.ended: dict[str, tuple[float, list[SlurmJob]]] = {}  # by id: what sacct said, and when
 
     def find(self, job: str) -> Whole | None:
         """The elements of a job; None when it is not to be seen; state UNKNOWN when Slurm does not answer."""
@@ -237,7 +239,7 @@ class Queue:
             self.answers = False
         self.looked = time.monotonic()
 
-    def _of(self, job: str) -> list[Seen]:
+    def _of(self, job: str) -> list[SlurmJob]:
         """A job's elements, or the one that the id names, such as 4711_3."""
         found = [seen for seen in self.seen if job in {seen.base, seen.job}]
         if found or not self.accounts:
@@ -286,7 +288,7 @@ def _node(text: str) -> str:
     return "" if text.startswith("None") else text
 
 
-def shown(elements: Sequence[Seen]) -> tuple[int, int, int]:
+def shown(elements: Sequence[SlurmJob]) -> tuple[int, int, int]:
     """(ended, running, waiting) elements of an array."""
     running = sum(each.state is JobState.RUNNING for each in elements)
     waiting = sum(each.state is JobState.PENDING for each in elements)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from infra.executors.executor import executor_of
 from xclr.artifact import Artifact, Manifest, Usage
 from xclr.stage import Stage
-from xclr.training.spool import Entry
+from xclr.training.spool import Point
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -87,10 +87,10 @@ def made_ms(manifest: Manifest) -> int:
     return int(datetime.fromisoformat(manifest.created).timestamp() * 1000)
 
 
-def points_of(entry: Entry) -> Iterator[tuple[str, float, int, int]]:
+def points_of(point: Point) -> Iterator[tuple[str, float, int, int]]:
     """The metrics of a spool's line: name, value, time, step."""
-    for name, value in entry.metrics.items():
-        yield name, value, entry.time_ms, entry.step
+    for name, value in point.metrics.items():
+        yield name, value, point.time_ms, point.step
 
 
 def batches_of(metrics: Iterator[Metric]) -> Iterator[list[Metric]]:

@@ -13,7 +13,7 @@ from scipy import stats
 from tests.kit.features import ABOUT
 from xclr import schema
 from xclr.evaluation.score import bootstrap_half_width
-from xclr.evaluation.significance import Distance, Judged, distances_of, mcnemar, paired, paired_bootstrap
+from xclr.evaluation.significance import Distance, JudgedItems, distances_of, mcnemar, paired, paired_bootstrap
 
 ANSWERS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
@@ -139,7 +139,9 @@ def test_unequal_lengths_and_nothing_at_all_are_refused():
 
 
 def judged(rows, right, targets):
-    return Judged(np.array(rows, dtype=np.int64), pa.array(targets, pa.list_(pa.int64())), np.array(right, dtype=bool))
+    return JudgedItems(
+        np.array(rows, dtype=np.int64), pa.array(targets, pa.list_(pa.int64())), np.array(right, dtype=bool)
+    )
 
 
 def test_the_join_is_by_row_and_leaves_out_what_only_one_side_has_or_judged_otherwise():

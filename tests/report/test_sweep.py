@@ -31,7 +31,7 @@ from xclr.report.sweep import (
     total_core_hours,
     total_gpu_hours,
 )
-from xclr.report.tables import Cell as Shown
+from xclr.report.tables import TableCell
 from xclr.report.trainings import trainings_of
 from xclr.store import Store
 from xclr.sweep.layout import layout
@@ -128,10 +128,10 @@ def test_every_setting_stands_in_the_table_judged_or_not():
         ("simclr", "-"), ("xclr", "0.1"), ("xclr", "0.2"), ("xclr", "0.5"),
     ]  # fmt: skip
     assert [each.cells for each in first.lines] == [
-        (Shown("30.0 ± 0.0"), Shown("3 of 3")),
-        (Shown("60.0 ± 0.0", best=True), Shown("3 of 3")),
-        (Shown("50.0 ± 0.0"), Shown("2 of 3, 1 failed")),
-        (Shown("-"), Shown("0 of 3, 2 to come, 1 running")),
+        (TableCell("30.0 ± 0.0"), TableCell("3 of 3")),
+        (TableCell("60.0 ± 0.0", best=True), TableCell("3 of 3")),
+        (TableCell("50.0 ± 0.0"), TableCell("2 of 3, 1 failed")),
+        (TableCell("-"), TableCell("0 of 3, 2 to come, 1 running")),
     ]
     assert "percent, mean of 3 seeds ± 95% half width (t-seeds)" in first.caption
     assert second.headings == ("k-NN",)

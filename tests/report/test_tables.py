@@ -30,7 +30,7 @@ from xclr.evaluation.significance import distances_of, mcnemar
 from xclr.report.page import GLOSSARY
 from xclr.report.tables import (
     GROUPS,
-    Cell,
+    TableCell,
     answers_of,
     base_of,
     distance_grids,
@@ -52,9 +52,9 @@ def test_cells_are_percent_with_intervals_and_the_best_mean_is_marked():
     assert grid.headings == ("pictures top-1", "keywords mAP")
     assert [line.method for line in grid.lines] == ["random", "clip", "xclr"]
     random, clip, xclr = (line.cells for line in grid.lines)
-    assert random == (Cell("10.0 ± 2.0"), Cell("-"))
-    assert clip == (Cell("40.0 ± 2.0"), Cell("20.0 ± 2.0"))
-    assert xclr == (Cell("50.0 ± 2.0", best=True), Cell("30.0 ± 2.0", best=True))
+    assert random == (TableCell("10.0 ± 2.0"), TableCell("-"))
+    assert clip == (TableCell("40.0 ± 2.0"), TableCell("20.0 ± 2.0"))
+    assert xclr == (TableCell("50.0 ± 2.0", best=True), TableCell("30.0 ± 2.0", best=True))
 
 
 def test_the_papers_suites_and_the_others_are_tables_of_their_own():
@@ -62,8 +62,10 @@ def test_the_papers_suites_and_the_others_are_tables_of_their_own():
     assert (papers.title, more.title) == ("the paper's suites", "more")
     assert (papers.headings, more.headings) == (("ImageNet", "bg gap"), ("pictures top-1", "keywords mAP"))
     assert [line.method for line in papers.lines] == ["clip", "xclr"], "random has no score of these"
-    assert papers.lines[0].cells == (Cell("60.0 ± 2.0"), Cell("5.0 ± 2.0", best=True)), "a smaller gap is better"
-    assert papers.lines[1].cells == (Cell("70.0 ± 2.0", best=True), Cell("8.0 ± 2.0"))
+    assert papers.lines[0].cells == (TableCell("60.0 ± 2.0"), TableCell("5.0 ± 2.0", best=True)), (
+        "a smaller gap is better"
+    )
+    assert papers.lines[1].cells == (TableCell("70.0 ± 2.0", best=True), TableCell("8.0 ± 2.0"))
     assert "a smaller bg gap is better" in papers.caption
     assert "gap" not in more.caption
     assert more.lines == grids_of(SCORES)[0].lines
@@ -84,7 +86,7 @@ def test_every_suite_of_the_paper_has_a_column_and_every_column_is_explained():
 
 def test_suites_without_a_column_are_shown_whole():
     (grid,) = grids_of(table(score("clip", "pairs", 0.5, where=("mine", "night", "f1"))))
-    assert (grid.headings, grid.lines[0].cells) == (("night f1",), (Cell("50.0 ± 2.0"),))
+    assert (grid.headings, grid.lines[0].cells) == (("night f1",), (TableCell("50.0 ± 2.0"),))
 
 
 def test_one_suite_with_all_its_splits_and_metrics_in_an_order_for_people():
@@ -113,14 +115,14 @@ def test_emoji_that_may_stand_in_for_a_data_set_are_told():
 
 def test_a_method_alone_is_not_the_best():
     ((line,),) = (grid.lines for grid in grids_of(table(score("clip", "pairs", 0.4))))
-    assert line.cells == (Cell("40.0 ± 2.0"),)
+    assert line.cells == (TableCell("40.0 ± 2.0"),)
 
 
 def test_distances_carry_signs_and_mark_nothing():
     (grid,) = distances_to(SCORES, "clip")
     assert [(line.method, *line.cells) for line in grid.lines] == [
-        ("random", Cell("-30.0"), Cell("-")),
-        ("xclr", Cell("+10.0"), Cell("+10.0")),
+        ("random", TableCell("-30.0"), TableCell("-")),
+        ("xclr", TableCell("+10.0"), TableCell("+10.0")),
     ]
     assert "distance to clip of the same seed, mean of 1 seed no interval" in grid.caption
     assert "no interval where the answers of xclr are not in the store" in grid.caption
@@ -140,7 +142,7 @@ def test_distances_have_the_columns_that_they_can_have():
 
 def test_a_distance_that_rounds_to_zero_has_no_minus():
     (grid,) = distances_to(table(score("clip", "pairs", 0.4), score("xclr", "captions", 0.3999)), "clip")
-    assert grid.lines[0].cells == (Cell("+0.0"),)
+    assert grid.lines[0].cells == (TableCell("+0.0"),)
 
 
 def test_the_terminal_and_markdown_show_the_same_cells():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from infra.executors.executor import executor_of
 from infra.executors.slurm import sight
-from infra.home.status import Job, View, status
+from infra.home.status import Job, Overview, status
 from infra.ledger import Entry, JobState
 from infra.slurm.accounting import cpu_seconds, parse_usage
 from infra.slurm.queue import (
@@ -109,7 +109,7 @@ def test_an_array_is_as_its_elements():
         digest="d", kind="embeddings", stage="embeddings", run="r", attempt=1, owner="h/1/1",
         claimed=seen.elements[0].submitted, job="slurm/7", name="x",
     )  # fmt: skip
-    line = status(View((), (Job(entry, Path("/nowhere"), seen.state, sight(seen)),))).jobs[0]
+    line = status(Overview((), (Job(entry, Path("/nowhere"), seen.state, sight(seen)),))).jobs[0]
     assert (line.job_id, line.array) == ("7", "2 of 3 ended, 1 running, 0 waiting")
     assert (line.node, line.elapsed_s, line.remaining_s) == ("n1", 1, 60)
     assert slurm_ids("slurm/7+8") == ("7", "8") and executor_of("slurm/7+8").call("slurm/7+8") == "Slurm job 7 + 8"

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from xclr.training.spool import SPOOL, Entry, Spool, read_spool
+from xclr.training.spool import SPOOL, Point, Spool, read_spool
 
 
 def steps(path):
-    return [entry.step for entry in read_spool(path)]
+    return [point.step for point in read_spool(path)]
 
 
 @pytest.fixture
@@ -22,20 +22,20 @@ def path(tmp_path):
 
 
 def test_metrics_come_back_as_they_were_said(path):
-    entries = list(read_spool(path))
-    assert [entry.metrics for entry in entries] == [{"train/loss": step / 10} for step in range(1, 6)]
-    assert [entry.step for entry in entries] == [1, 2, 3, 4, 5]
+    points = list(read_spool(path))
+    assert [point.metrics for point in points] == [{"train/loss": step / 10} for step in range(1, 6)]
+    assert [point.step for point in points] == [1, 2, 3, 4, 5]
 
 
 def test_times_are_milliseconds_since_the_epoch_and_never_fall(path):
-    times = [entry.time_ms for entry in read_spool(path)]
+    times = [point.time_ms for point in read_spool(path)]
     assert times == sorted(times)
     assert abs(times[-1] - time.time() * 1000) < 600_000
 
 
 def test_there_is_one_json_object_a_line(path):
     lines = path.read_text().splitlines()
-    assert [Entry(**json.loads(line)) for line in lines] == list(read_spool(path))
+    assert [Point(**json.loads(line)) for line in lines] == list(read_spool(path))
 
 
 def test_a_new_spool_exists_and_is_empty(tmp_path):
@@ -57,9 +57,9 @@ def test_a_cut_last_line_is_left_out(path, left):
 def test_a_cut_line_is_gone_after_resuming(path):
     path.write_text(path.read_text()[:-10])
     Spool(path, after=4)(5, {"train/loss": 0.7})
-    entries = list(read_spool(path))
-    assert [entry.step for entry in entries] == [1, 2, 3, 4, 5]
-    assert entries[-1].metrics == {"train/loss": 0.7}
+    points = list(read_spool(path))
+    assert [point.step for point in points] == [1, 2, 3, 4, 5]
+    assert points[-1].metrics == {"train/loss": 0.7}
 
 
 @pytest.mark.parametrize("after", [0, 1, 3, 5, 9])

@@ -19,7 +19,7 @@ HELD_OUT_PICTURES = 0.10  # share of a vendor's drawings of the other concepts
 TONED_IN_TRAINING = 1500  # skin tones would be half of the pictures otherwise
 
 
-class Taxonomy(NamedTuple):
+class Groups(NamedTuple):
     """The names that the numbers of subgroups and groups stand for."""
 
     subgroups: tuple[str, ...]
@@ -50,10 +50,10 @@ def pictures(data: DataConfig) -> Iterator[Picture]:
         yield each["image"]
 
 
-def taxonomy(data: DataConfig) -> Taxonomy:
+def taxonomy(data: DataConfig) -> Groups:
     """The names of the subgroups and groups that the records of `captions` number, in that order."""
     records = _ordered(data, columns=["vendor", "hex", "concept", "group", "subgroup"])
-    return Taxonomy(*(tuple(_classes(records, column)) for column in ("subgroup", "group")))
+    return Groups(*(tuple(_classes(records, column)) for column in ("subgroup", "group")))
 
 
 def size(data: DataConfig) -> int:

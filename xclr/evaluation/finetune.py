@@ -26,7 +26,7 @@ from xclr.objective import gather_rows
 from xclr.recipe import TrainConfig
 from xclr.stage import Produced, Progress, Stage
 from xclr.store import Store
-from xclr.training import CHECKPOINT, Outcome, Pretrainer, Rank, StreamedBatches, build_backbone, fit, precision_of
+from xclr.training import CHECKPOINT, Pretrainer, Rank, StepLoss, StreamedBatches, build_backbone, fit, precision_of
 from xclr.training.model import memory_format
 from xclr.training.spool import SPOOL
 from xclr.training.stages import PretrainConfig
@@ -74,10 +74,10 @@ class Classifier(nn.Module):
         self.linear = nn.Linear(features, classes)
         self.register_buffer("labels", labels, persistent=False)
 
-    def forward(self, features: Tensor, rows: Tensor) -> Outcome:
+    def forward(self, features: Tensor, rows: Tensor) -> StepLoss:
         """The mean cross-entropy of features [b, d] of rows [b], and how many of them are right."""
         logits, labels = self.linear(features).float(), self.labels[rows]
-        return Outcome(F.cross_entropy(logits, labels), partial(_report, logits.detach(), labels))
+        return StepLoss(F.cross_entropy(logits, labels), partial(_report, logits.detach(), labels))
 
 
 def _report(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ Answers = Mapping[tuple[str, str], Path]  # (checkpoint, suite) -> its table of 
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class JudgedItems:
     """Answers that are right or wrong: rows int64 [n], each once; targets, a list a row, [n]; right bool [n]."""
 
     rows: NDArray[np.int64]
@@ -81,7 +81,7 @@ class Distance:
         return {name: value for name, value in asdict(self).items() if name != "note"}
 
 
-def paired(a: Judged, b: Judged) -> PairedItems:
+def paired(a: JudgedItems, b: JudgedItems) -> PairedItems:
     """Join two sides by row, sorted by it; the order of a row's targets does not matter."""
     _, at, bt = np.intersect1d(a.rows, b.rows, return_indices=True)
     same = _equal(a.targets.take(pa.array(at)), b.targets.take(pa.array(bt)))
@@ -192,10 +192,10 @@ def _with_pairs(
     return _of_pairs(found, paired(*judged))
 
 
-def _of_split(table: pa.Table, split: str) -> Judged:
+def _of_split(table: pa.Table, split: str) -> JudgedItems:
     table = table.filter(pc.and_(pc.equal(table["split"], split), pc.is_valid(table["right"])))
     right = table["right"].to_numpy().astype(np.bool_)
-    return Judged(table["row_id"].to_numpy(), table["target"].combine_chunks(), right)
+    return JudgedItems(table["row_id"].to_numpy(), table["target"].combine_chunks(), right)
 
 
 def _of_pairs(found: Distance, pairs: PairedItems) -> Distance:

@@ -31,7 +31,7 @@ from xclr.recipe import (
 )
 from xclr.stage import Kind, Origin, Pieces, Plan, Stage
 from xclr.store import Store
-from xclr.training.stages import Network
+from xclr.training.stages import JudgedNetwork
 
 SEEN = 10_000  # of a recipe's own pictures whose features are wanted for looking at alone
 
@@ -252,7 +252,7 @@ def datasets(recipe: Recipe) -> list[Dataset]:
     return list(dict.fromkeys(each for name in suites(recipe) for each in SUITES[name].datasets))
 
 
-def references(recipe: Recipe, store: Store) -> list[Network]:
+def references(recipe: Recipe, store: Store) -> list[JudgedNetwork]:
     """The networks from elsewhere; those of one name are called by their weights and seed too."""
     times = Counter(each.label for each in recipe.evaluate.references)
     titles = [
@@ -260,7 +260,7 @@ def references(recipe: Recipe, store: Store) -> list[Network]:
         for each in recipe.evaluate.references
     ]
     made = (reference(each, title, store) for each, title in zip(recipe.evaluate.references, titles, strict=True))
-    return [Network(title, None, stage) for title, stage in zip(titles, made, strict=True)]
+    return [JudgedNetwork(title, None, stage) for title, stage in zip(titles, made, strict=True)]
 
 
 def reference(reference: Reference, title: str, store: Store) -> Stage[ReferenceConfig]:
@@ -297,7 +297,7 @@ def benchmark(recipe: Recipe, dataset: Dataset, export: Artifact | None) -> Stag
     return Stage(BENCHMARK, f"benchmark {dataset}", config)
 
 
-def judge(plan: Plan, network: Network, data: DataSets) -> list[Artifact]:
+def judge(plan: Plan, network: JudgedNetwork, data: DataSets) -> list[Artifact]:
     """Add a network, what its suites read of it, and the suites; returns where their scores are.
 
     Each picture passes the frozen backbone once, however many suites read its features.

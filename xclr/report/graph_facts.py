@@ -173,14 +173,14 @@ def largest(graph: Graph, examples: int = 4) -> list[Group]:
     return groups
 
 
-class Question(NamedTuple):
+class Neighbourhood(NamedTuple):
     """A picture of the sheet and its neighbours: rows [1 + m], the picture's own first, and similarities [m]."""
 
     rows: Ints
     sims: Floats
 
 
-def sheet(paths: dict[str, Path], nodes: Ints, seed: int) -> list[Question]:
+def sheet(paths: dict[str, Path], nodes: Ints, seed: int) -> list[Neighbourhood]:
     """Up to SHOWN pictures with neighbours that have pictures too, drawn over all nodes."""
     usable = usable_rows(paths["images"])
     with_picture = nodes[np.isin(nodes, usable)]
@@ -193,7 +193,7 @@ def sheet(paths: dict[str, Path], nodes: Ints, seed: int) -> list[Question]:
         rows, sims = np.array(row["dst"]), np.array(row["sim"], np.float32)
         shown = np.flatnonzero(np.isin(rows, usable, assume_unique=True))[:NEIGHBOURS]  # pads are in no table
         if len(shown):
-            questions.append(Question(np.array([row["src"], *rows[shown]]), sims[shown]))
+            questions.append(Neighbourhood(np.array([row["src"], *rows[shown]]), sims[shown]))
     return questions[:: max(1, len(questions) // SHOWN)][:SHOWN]
 
 
@@ -204,7 +204,7 @@ def captions_of(captions: Path, rows: Ints) -> dict[int, str]:
     return dict(zip(found["row_id"].to_pylist(), found["caption"].to_pylist(), strict=True))
 
 
-def thumbnails(images: Path, questions: Sequence[Question]) -> dict[int, str]:
+def thumbnails(images: Path, questions: Sequence[Neighbourhood]) -> dict[int, str]:
     """Data URIs of every picture that the sheet shows."""
     if not questions:
         return {}

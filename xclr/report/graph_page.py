@@ -14,7 +14,16 @@ from markupsafe import Markup
 
 from xclr.graph.neighbours import NEAR_DUPLICATE
 from xclr.report import graph_facts, html
-from xclr.report.graph_facts import BINS, DEFAULT_TEMPERATURE, TEMPERATURES, Graph, Group, Ints, Question, SampledPairs
+from xclr.report.graph_facts import (
+    BINS,
+    DEFAULT_TEMPERATURE,
+    TEMPERATURES,
+    Graph,
+    Group,
+    Ints,
+    Neighbourhood,
+    SampledPairs,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +40,7 @@ class Shown:
     entropies: Mapping[int, npt.NDArray[np.float64]]
     random: Ints  # histogram of random pairs
     groups: Sequence[Group]
-    questions: Sequence[Question]
+    questions: Sequence[Neighbourhood]
     captions: Mapping[int, str]
 
 
@@ -64,7 +73,7 @@ def _listed(pairs: SampledPairs, named: Mapping[int, str]) -> list[tuple[float, 
     return [(sim, named[left], named[right]) for sim, (left, right) in ends]
 
 
-def _tiles(question: Question, named: Mapping[int, str]) -> list[tuple[int, str, float | None]]:
+def _tiles(question: Neighbourhood, named: Mapping[int, str]) -> list[tuple[int, str, float | None]]:
     """Row, caption and similarity: the picture asked for, then its neighbours."""
     rows = question.rows.tolist()
     return [(row, named[row], sim) for row, sim in zip(rows, [None, *question.sims.tolist()], strict=True)]

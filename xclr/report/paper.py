@@ -23,10 +23,10 @@ from xclr.report.tables import (
     PAPERS,
     STAND_IN,
     STAR,
-    Cell,
     Grid,
     Line,
-    View,
+    ScoreTables,
+    TableCell,
     distance_text,
     methods_of,
     notes_of,
@@ -165,7 +165,7 @@ def same_order(ours: Sequence[float], theirs: Sequence[float]) -> tuple[int, int
     return same, len(pairs)
 
 
-def paper_view(scores: pa.Table, answers: Answers, paper: Paper) -> View:
+def paper_view(scores: pa.Table, answers: Answers, paper: Paper) -> ScoreTables:
     """Our scores beside the paper's: a table for each data set that we trained on, and below it what the paper says.
 
     The rows, in fractions: what "reported" (mark R) for each method and column, "order" for each column, "claim" (mark
@@ -173,7 +173,7 @@ def paper_view(scores: pa.Table, answers: Answers, paper: Paper) -> View:
     has a score, DataError as score.summarise does.
     """
     if not scores.num_rows:
-        return View((), ())
+        return ScoreTables((), ())
     views = []
     for dataset in sorted(set(scores["dataset"].to_pylist())):
         own = scores.filter(pc.equal(scores["dataset"], dataset))
@@ -187,7 +187,7 @@ def paper_view(scores: pa.Table, answers: Answers, paper: Paper) -> View:
         )
     grids = tuple(grid for view in views for grid in view.grids)
     notes = dict.fromkeys(note for view in views for note in view.notes)
-    return View(grids, tuple(row for view in views for row in view.rows), tuple(notes))
+    return ScoreTables(grids, tuple(row for view in views for row in view.rows), tuple(notes))
 
 
 def _block(dataset: str, scores: pa.Table, paper: Paper) -> Block:
@@ -222,7 +222,7 @@ def _measured(block: Block, scores: pa.Table, answers: Answers, paper: Paper) ->
     ]
 
 
-def _beside(block: Block, measured: Sequence[Measured], paper: Paper) -> View:
+def _beside(block: Block, measured: Sequence[Measured], paper: Paper) -> ScoreTables:
     """The table of one data set, the lines below it, and the same as rows."""
     numbers = [[_number(line, column, block, paper) for column in block.columns] for line in block.lines]
     orders = {heading: _order(heading, numbers) for _, heading in block.columns}
@@ -231,7 +231,7 @@ def _beside(block: Block, measured: Sequence[Measured], paper: Paper) -> View:
     grid = Grid(
         headings=tuple(orders),
         lines=tuple(
-            Line(line.method, " ".join(paper.methods[line.method]), tuple(Cell(each.text) for each in row))
+            Line(line.method, " ".join(paper.methods[line.method]), tuple(TableCell(each.text) for each in row))
             for line, row in zip(block.lines, numbers, strict=True)
         ),
         caption="ours / reported, unverified [R] / difference, in percent; judge order and sign, not digits; "
@@ -244,7 +244,7 @@ def _beside(block: Block, measured: Sequence[Measured], paper: Paper) -> View:
     rows += [{"what": "order", **_where(name), "same": same, "pairs": n} for name, (same, n) in orders.items()]
     rows += [_claim_row(each, paper) for each in measured]
     place = {"dataset": block.dataset, "data": block.data}
-    return View((grid,), tuple(place | row for row in rows), notes)
+    return ScoreTables((grid,), tuple(place | row for row in rows), notes)
 
 
 def _number(line: Reported, column: tuple[int, str], block: Block, paper: Paper) -> Number:

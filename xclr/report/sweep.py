@@ -19,10 +19,10 @@ from xclr.report.run import RunFacts
 from xclr.report.tables import (
     GROUPS,
     STAND_IN,
-    Cell,
     Column,
     Grid,
     Line,
+    TableCell,
     best_mean,
     caption_of,
     columns_of,
@@ -260,9 +260,9 @@ def _grid(swept: Swept, settings: Sequence[Setting], columns: Sequence[Column], 
     """One table; how the cells stand is in the first alone."""
     parts = [(column.heading, _cells(settings, column.key)) for column in columns]
     if first:
-        parts.append(("cells", [Cell(each.state) for each in settings]))
+        parts.append(("cells", [TableCell(each.state) for each in settings]))
     if first and any(each.gpu_hours for each in settings):
-        parts.append(("GPU-hours", [Cell(hours(each.gpu_hours)) for each in settings]))
+        parts.append(("GPU-hours", [TableCell(hours(each.gpu_hours)) for each in settings]))
     lines = [
         Line(setting.label, value_text(swept.sweep, setting.values), tuple(cells[place] for _, cells in parts))
         for place, setting in enumerate(settings)
@@ -272,10 +272,13 @@ def _grid(swept: Swept, settings: Sequence[Setting], columns: Sequence[Column], 
     return Grid(tuple(heading for heading, _ in parts), tuple(lines), _caption(swept, settings, columns), title, lead)
 
 
-def _cells(settings: Sequence[Setting], key: Key) -> list[Cell]:
+def _cells(settings: Sequence[Setting], key: Key) -> list[TableCell]:
     there = [each.summaries.get(key) for each in settings]
     best = best_mean([each.mean for each in there if each is not None], key)
-    return [Cell("-") if each is None else Cell(percent(each.mean, each.ci95), each.mean == best) for each in there]
+    return [
+        TableCell("-") if each is None else TableCell(percent(each.mean, each.ci95), each.mean == best)
+        for each in there
+    ]
 
 
 def _caption(swept: Swept, settings: Sequence[Setting], columns: Sequence[Column]) -> str:

@@ -49,7 +49,7 @@ STAR = f"* McNemar p < {ALPHA}, not corrected for the number of columns"
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One number as it is printed; `best` marks the best mean of its column."""
 
     text: str
@@ -62,7 +62,7 @@ class Line:
 
     method: str
     graph: str
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class View:
+class ScoreTables:
     """What `xclr compare` shows: tables for people; for other programs rows, and notes beside them."""
 
     grids: tuple[Grid, ...]
@@ -185,13 +185,13 @@ def grids_of(scores: pa.Table, suite: str | None = None) -> list[Grid]:
     for each in found:
         means.setdefault(_key(each), []).append(each.mean)
     best = {key: best_mean(values, key) for key, values in means.items()}
-    shown = [(each, Cell(percent(each.mean, each.ci95), each.mean == best[_key(each)])) for each in found]
+    shown = [(each, TableCell(percent(each.mean, each.ci95), each.mean == best[_key(each)])) for each in found]
     return _grids("mean", shown, suite, stand_in(scores))
 
 
 def distance_grids(scores: pa.Table, found: Sequence[Distance], against: str, suite: str | None = None) -> list[Grid]:
     """The distances of these scores, as grids_of shows those; a star marks what McNemar's test tells from 0."""
-    shown = [(each, Cell(distance_text(each))) for each in found]
+    shown = [(each, TableCell(distance_text(each))) for each in found]
     return _grids(f"distance to {against} of the same seed, mean", shown, suite, stand_in(scores))
 
 
@@ -207,9 +207,9 @@ def _key(found: Summary | Distance) -> Key:
 
 
 def _grids(
-    what: str, shown: Sequence[tuple[Summary | Distance, Cell]], suite: str | None, emoji: Collection[str]
+    what: str, shown: Sequence[tuple[Summary | Distance, TableCell]], suite: str | None, emoji: Collection[str]
 ) -> list[Grid]:
-    cells: dict[Method, dict[Key, Cell]] = {}
+    cells: dict[Method, dict[Key, TableCell]] = {}
     for each, cell in shown:
         cells.setdefault((each.method, each.graph), {})[_key(each)] = cell
     grids, groups = [], columns_of({_key(each) for each, _ in shown}, suite)
@@ -222,11 +222,11 @@ def _grids(
     return grids
 
 
-def _lines(keys: Sequence[Key], cells: Mapping[Method, Mapping[Key, Cell]]) -> tuple[Line, ...]:
+def _lines(keys: Sequence[Key], cells: Mapping[Method, Mapping[Key, TableCell]]) -> tuple[Line, ...]:
     """A line for each method that has one of the scores."""
     there = [method for method in cells if any(key in cells[method] for key in keys)]
     there.sort(key=lambda method: rank(*method))
-    return tuple(Line(*method, tuple(cells[method].get(key, Cell("-")) for key in keys)) for method in there)
+    return tuple(Line(*method, tuple(cells[method].get(key, TableCell("-")) for key in keys)) for method in there)
 
 
 def best_mean(means: Sequence[float], key: Key) -> float | None:
@@ -312,17 +312,17 @@ def plain(text: str) -> str:
     return "".join(f"\\{each}" if each in "\\|*_`<[" else each for each in text)
 
 
-def view_of(scores: pa.Table, answers: Answers, against: str | None = None, suite: str | None = None) -> View:
+def view_of(scores: pa.Table, answers: Answers, against: str | None = None, suite: str | None = None) -> ScoreTables:
     """What is shown of scores, or of their distances to a method, and of one suite where it is named.
 
     `answers` serve the distances. Raises StoreError for a method or suite that these scores do not have.
     """
     if not scores.num_rows:
-        return View((), ())
+        return ScoreTables((), ())
     kept = scores if suite is None else scores.filter(pc.equal(scores["suite"], suite))
     grids = grids_of(scores, suite)  # a suite that is not there fails here
     if against is None:
-        return View(tuple(grids), tuple(kept.to_pylist()))
+        return ScoreTables(tuple(grids), tuple(kept.to_pylist()))
     found = distances_of(kept, base_of(kept, against), answers)
     if not found:
         raise StoreError(
@@ -330,4 +330,4 @@ def view_of(scores: pa.Table, answers: Answers, against: str | None = None, suit
             "name more runs: xclr compare RUN RUN",
         )
     rows = tuple(each.row() for each in found)
-    return View(tuple(distance_grids(kept, found, against, suite)), rows, notes=notes_of(found))
+    return ScoreTables(tuple(distance_grids(kept, found, against, suite)), rows, notes=notes_of(found))

@@ -11,8 +11,8 @@ from .loop import precision_of as precision_of
 from .loop import train as train
 from .model import build_backbone as build_backbone
 from .objectives.build import build_objective as build_objective
-from .objectives.outcome import Materials as Materials
-from .objectives.outcome import Outcome as Outcome
+from .objectives.materials import Materials as Materials
+from .objectives.materials import StepLoss as StepLoss
 from .pretrain import fit as fit
 from .pretrain import run as run
 from .ranks import Rank as Rank

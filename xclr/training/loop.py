@@ -20,7 +20,7 @@ from xclr.training.batches import Batch, Batches
 from xclr.training.checkpoint import Checkpoint
 from xclr.training.meter import Meter
 from xclr.training.norm import convert_sync_batchnorm
-from xclr.training.objectives.outcome import Outcome
+from xclr.training.objectives.materials import StepLoss
 from xclr.training.optim import build_optimizer, learning_rate
 from xclr.training.ranks import LATE, Boundary, Rank
 
@@ -35,10 +35,10 @@ class Pretrainer(nn.Module):
         super().__init__()
         self.backbone, self.objective, self.precision = backbone, objective, precision
 
-    def forward(self, views: Tensor, rows: Tensor) -> Outcome:
+    def forward(self, views: Tensor, rows: Tensor) -> StepLoss:
         """Loss of this rank's views [2b, 3, s, s]; products of the networks are in `precision`, the loss is not."""
         with torch.autocast(views.device.type, self.precision, enabled=self.precision != torch.float32):
-            outcome: Outcome = self.objective(self.backbone(views), rows)
+            outcome: StepLoss = self.objective(self.backbone(views), rows)
         return outcome
 
 
@@ -121,11 +121,11 @@ class Learner:
         scaler = torch.amp.GradScaler(place.device.type, enabled=config.precision == "float16")
         return cls(config, place, model, trained, build_optimizer(model, config), scaler)
 
-    def step(self, batch: Batch, rate: float, step: int, saved: Checkpoint | None) -> tuple[Outcome, Tensor]:
+    def step(self, batch: Batch, rate: float, step: int, saved: Checkpoint | None) -> tuple[StepLoss, Tensor]:
         """One step of the optimiser; the outcome and the norm of the gradient over all ranks' batches."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        outcome: Outcome = self.trained(batch.views, batch.rows)
+        outcome: StepLoss = self.trained(batch.views, batch.rows)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(outcome.loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)

@@ -21,7 +21,7 @@ from xclr.training.loader import open_batches
 from xclr.training.loop import Pretrainer, precision_of, train
 from xclr.training.model import build_backbone
 from xclr.training.objectives.build import build_objective
-from xclr.training.objectives.outcome import Materials
+from xclr.training.objectives.materials import Materials
 from xclr.training.objectives.pairs import towers_of
 from xclr.training.objectives.towers import Towers
 from xclr.training.spool import SPOOL, Spool

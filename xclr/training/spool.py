@@ -13,7 +13,7 @@ from xclr.store import write_atomically
 SPOOL = "spool.jsonl"
 
 
-class Entry(NamedTuple):
+class Point(NamedTuple):
     """The metrics of one step; `time_ms` since the epoch."""
 
     step: int
@@ -27,23 +27,23 @@ class Spool:
     def __init__(self, path: Path, after: int) -> None:
         """Keep what was logged up to step `after`, so that a resumed run says nothing twice."""
         self.path = path
-        kept = [entry for entry in read_spool(path) if entry.step <= after]
-        write_atomically(path, "".join(_line(entry) for entry in kept))
+        kept = [point for point in read_spool(path) if point.step <= after]
+        write_atomically(path, "".join(_line(point) for point in kept))
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(_line(Entry(step, time.time_ns() // 1_000_000, dict(metrics))))
+            stream.write(_line(Point(step, time.time_ns() // 1_000_000, dict(metrics))))
 
 
-def read_spool(path: Path) -> Iterator[Entry]:
+def read_spool(path: Path) -> Iterator[Point]:
     """The whole lines of a spool; a line cut by a crash is left out."""
     if not path.exists():
         return
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             raw = json.loads(line)
-            yield Entry(raw["step"], raw["time_ms"], raw["metrics"])
+            yield Point(raw["step"], raw["time_ms"], raw["metrics"])
 
 
-def _line(entry: Entry) -> str:
-    return json.dumps(entry._asdict()) + "\n"
+def _line(point: Point) -> str:
+    return json.dumps(point._asdict()) + "\n"

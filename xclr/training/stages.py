@@ -44,7 +44,7 @@ class Data(NamedTuple):
     class_graphs: Mapping[TargetGraph, Artifact]
 
 
-class Network(NamedTuple):
+class JudgedNetwork(NamedTuple):
     """A network that is judged, and the stage that makes it; the objective is None for one from elsewhere."""
 
     title: str
@@ -88,10 +88,10 @@ def _graphs(chosen: list[ObjectiveConfig]) -> list[TargetGraph]:
     return [each.graph for each in chosen if isinstance(each, GraphedConfig) and each.graph]
 
 
-def trainings(recipe: Recipe, data: Data) -> list[Network]:
+def trainings(recipe: Recipe, data: Data) -> list[JudgedNetwork]:
     """Every pretraining of a recipe."""
     return [
-        Network(title_of(each, seed), each, pretrain(recipe, each, seed, data))
+        JudgedNetwork(title_of(each, seed), each, pretrain(recipe, each, seed, data))
         for seed in recipe.seeds
         for each in objectives(recipe)
     ]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from xclr import schema
 from xclr.artifact import Artifact
-from xclr.captions.emoji import Taxonomy, taxonomy
+from xclr.captions.emoji import Groups, taxonomy
 from xclr.errors import DataError
 from xclr.evaluation.export.drawings import Draw, Scenery, bordered, plain, trained, variants
 from xclr.evaluation.stages import ExportConfig
@@ -43,7 +43,7 @@ class Emoji:
     tags: list[list[str]]
     subgroup: Ints
     group: Ints
-    names: Taxonomy
+    names: Groups
 
     def of(self, *splits: str) -> Ints:
         """The usable rows of some splits, sorted."""

@@ -30,7 +30,7 @@ from xclr.recipe import (
     TargetGraph,
     XCLRConfig,
 )
-from xclr.training.objectives.outcome import Materials
+from xclr.training.objectives.materials import Materials
 from xclr.training.objectives.pairs import CLOOBObjective, PairObjective, own_captions
 from xclr.training.objectives.towers import TextPairs, build_towers, rows_of
 from xclr.training.objectives.views import Views, other_views, view_objective

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from xclr.objective import TargetRows, contrast, gather_rows, identity_targets, retrieve
 from xclr.recipe import CLOOBConfig, LearnedScaleConfig
-from xclr.training.objectives.outcome import Outcome
+from xclr.training.objectives.materials import StepLoss
 from xclr.training.objectives.report import spread_report, target_report
 from xclr.training.objectives.towers import TextPairs, Towers
 
@@ -29,7 +29,7 @@ class PairObjective(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
         self.max_scale = config.max_scale
 
-    def forward(self, features: Tensor, rows: Tensor) -> Outcome:
+    def forward(self, features: Tensor, rows: Tensor) -> StepLoss:
         """Mean over views and directions of the contrastive loss between pictures and captions."""
         with torch.no_grad():  # the parameter itself, so that its gradient can bring it down again
             self.log_scale.clamp_(max=math.log(self.max_scale))
@@ -37,7 +37,7 @@ class PairObjective(nn.Module):
         views = self.towers(features, rows, temperature)
         targets = [self.targets(pairs) for pairs in views]
         losses = [self._loss(*each) for each in zip(views, targets, strict=True)]
-        return Outcome(torch.stack(losses).mean(), partial(pair_report, views[0], targets[0]))
+        return StepLoss(torch.stack(losses).mean(), partial(pair_report, views[0], targets[0]))
 
     def _loss(self, pairs: TextPairs, targets: tuple[TargetRows, TargetRows]) -> Tensor:
         block = self.towers.block(len(pairs.all_rows))
@@ -56,14 +56,14 @@ class CLOOBObjective(nn.Module):
         super().__init__()
         self.towers, self.temperature, self.hopfield_scale = towers, 1 / config.scale, config.hopfield_scale
 
-    def forward(self, features: Tensor, rows: Tensor) -> Outcome:
+    def forward(self, features: Tensor, rows: Tensor) -> StepLoss:
         """tau (InfoLOOB(U_x, U_y) + InfoLOOB(V_y, V_x)), mean over views; U from stored pictures x, V from captions y.
 
         Source: arXiv 2110.11316, equations 5 to 7.
         """
         views = self.towers(features, rows, self.temperature)
         losses = [self._loss(pairs) for pairs in views]
-        return Outcome(torch.stack(losses).mean(), partial(pair_report, views[0], own_captions(views[0])))
+        return StepLoss(torch.stack(losses).mean(), partial(pair_report, views[0], own_captions(views[0])))
 
     def _loss(self, pairs: TextPairs) -> Tensor:
         from_pictures = [self._retrieve(each, pairs.all_pictures) for each in (pairs.pictures, pairs.captions)]

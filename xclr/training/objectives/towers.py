@@ -15,7 +15,7 @@ from xclr.graph import EmbeddingLookup
 from xclr.objective import anchor_index, at_least_float32, default_block, gather_rows, gather_views
 from xclr.recipe import PairsConfig, TrainConfig
 from xclr.training.model import TextTower, projector
-from xclr.training.objectives.outcome import Materials
+from xclr.training.objectives.materials import Materials
 from xclr.training.words import FIRST, Vocabulary, tokenize, vocabulary
 
 

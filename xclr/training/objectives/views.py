@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xclr.objective import TargetRows, anchor_index, contrast, gather_rows, gather_views, itself, pair_targets
 from xclr.recipe import ViewsConfig
 from xclr.training.model import projector
-from xclr.training.objectives.outcome import Materials, Outcome
+from xclr.training.objectives.materials import Materials, StepLoss
 from xclr.training.objectives.report import spread_report, target_report
 from xclr.training.objectives.towers import block_of, unit
 
@@ -48,7 +48,7 @@ class ViewObjective(nn.Module):
         self.targets, self.excluded = targets, excluded
         self.blockwise_from = blockwise_from
 
-    def forward(self, features: Tensor, rows: Tensor) -> Outcome:
+    def forward(self, features: Tensor, rows: Tensor) -> StepLoss:
         """The contrastive loss of this rank's views among those of all ranks."""
         z = unit(self.head(features))
         with torch.autocast(z.device.type, enabled=False):
@@ -63,7 +63,7 @@ class ViewObjective(nn.Module):
                 excluded=self.excluded(anchors, count),
                 block=block_of(count, count, self.blockwise_from),
             )
-        return Outcome(loss, partial(self._report, views, targets))
+        return StepLoss(loss, partial(self._report, views, targets))
 
     @torch.no_grad()
     def _report(self, views: Views, targets: TargetRows) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from xclr.recipe import TrainConfig
 
 
-class Outcome(NamedTuple):
+class StepLoss(NamedTuple):
     """A loss to descend, and what computes the numbers to watch on the steps that are logged; all scalars."""
 
     loss: Tensor

@@ -1,16 +1,22 @@
 """Downloads from a real server that does everything that servers do."""
 
+import os
+import resource
 import ssl
 import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from unittest.mock import Mock
 from urllib.parse import quote
 
+import httpcore
 import pytest
 
 from tests.kit.pictures import PNG
 from tests.kit.web import LIMIT, QUICK, certificate, server_context, serving
 from xclr import __version__
+from xclr.errors import JobError
+from xclr.images import fetch as fetch_module
 from xclr.images.fetch import Limits, downloading, forbids
 from xclr.images.generations import STATUSES
 
@@ -149,6 +155,36 @@ def test_the_environments_proxies_are_ignored(server, monkeypatch, name):
         monkeypatch.setenv(name, proxy.url(""))
         assert fetch(server.url("/ok"))[0].status == "ok"
         assert proxy.asked.total() == 0
+
+
+def test_a_proxy_that_refuses_costs_its_row(server):
+    """It answers CONNECT with 501, as others do with 403 for a private address and with 502 for a dead host."""
+    (found,) = fetch("https://internal.example/x.jpg", proxy=server.url(""), allow_hosts=())
+    assert (found.status, found.attempt, found.reached) == ("connection", 2, True)
+    assert "ProxyError: 501" in found.error
+
+
+@pytest.mark.parametrize("kind", [RecursionError, KeyError, RuntimeError, AttributeError, httpcore.UnsupportedProtocol])
+def test_whatever_an_answer_makes_a_library_raise_costs_its_row(server, monkeypatch, kind):
+    monkeypatch.setattr(fetch_module, "_refused", Mock(side_effect=kind("odd")))
+    (found,) = fetch(server.url("/ok"))
+    assert (found.status, found.attempt) == ("connection", 2)
+    assert kind.__name__ in found.error
+
+
+def test_a_machine_without_descriptors_stops_and_marks_no_row(server):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with downloading(Limits(**QUICK)) as start:
+        assert start(server.url("/ok")).result().status == "ok"
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            with pytest.raises(JobError, match="this machine has no more") as raised:
+                start(server.url("/ok", host="localhost")).result()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "ulimit -n" in raised.value.remedy
 
 
 def test_names_are_sent_as_they_are_written_in_the_address(server):

@@ -1,13 +1,16 @@
 """Pictures however they are given, in order and within memory; and what tells a dead network from a dead host."""
 
 import os
+from concurrent.futures import Future
 from contextlib import closing
+from unittest.mock import Mock
 
 import pytest
 
 from tests.kit.pictures import PNG, WEBP
 from tests.kit.web import LIMIT, QUICK, serving
-from xclr.errors import DataError
+from xclr.errors import DataError, JobError
+from xclr.images import workers as workers_module
 from xclr.images.obtain import AHEAD, Breaker, read
 from xclr.images.obtain import obtain as obtain_with
 from xclr.images.outcome import Limits, Outcome
@@ -38,6 +41,28 @@ def test_all_kinds_of_pictures_come_in_the_order_of_the_rows(server, tmp_path):
     assert [each.data for each in found] == [PNG, PNG, WEBP, b"", PNG, b"", b"", b""]
     assert [each.status for each in found] == ["ok"] * 5 + ["http_4xx", "ok", "decode"]
     assert found[-1].error == f"no file {tmp_path / 'b'}"
+
+
+def test_a_decoder_that_cannot_be_started_ends_the_wait(server, tmp_path, monkeypatch):
+    """For pictures of this machine and for downloads, which another thread hands over."""
+    monkeypatch.setattr(workers_module.sys, "executable", str(tmp_path / "gone"))
+    for picture in (PNG, server.url("/ok")):
+        with Workers(1, 64) as workers, pytest.raises(JobError, match="does not start"):
+            next(obtain_with([picture], LIMITS, workers))
+
+
+@pytest.mark.parametrize("kind", [MemoryError, KeyboardInterrupt, RuntimeError])
+def test_whatever_ends_a_download_or_its_decoding_ends_the_wait(kind, monkeypatch):
+    broken: Future[Outcome] = Future()
+    broken.set_exception(kind())
+    fine: Future[Outcome] = Future()
+    fine.set_result(Outcome("ok", data=PNG))
+    with Workers(1, None) as workers:
+        assert isinstance(workers.follow(broken).exception(timeout=10), kind)
+        monkeypatch.setattr(workers, "_judge", Mock(side_effect=kind))
+        assert isinstance(workers.follow(fine).exception(timeout=10), kind)
+        monkeypatch.setattr(workers.threads, "submit", Mock(side_effect=RuntimeError("can't start new thread")))
+        assert "new thread" in str(workers.follow(fine).exception(timeout=10))
 
 
 def test_pictures_that_are_given_are_taken_one_by_one():

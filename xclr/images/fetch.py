@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 import time
 import zlib
@@ -21,6 +22,7 @@ import httpx
 
 from xclr import __version__
 from xclr.address import BlockedError, CheckedBackend, LookupFailedError, check, is_allowed, spelled_out
+from xclr.errors import JobError
 from xclr.images.outcome import Limits, Outcome, Start
 from xclr.recipe import host_of
 
@@ -54,17 +56,16 @@ FAILURES: tuple[tuple[type[Exception], str], ...] = (  # the first that fits
     (ssl.SSLError, "tls"),
     (httpcore.TimeoutException, "timeout"),
     (TimeoutError, "timeout"),
-    (httpcore.NetworkError, "connection"),
-    (httpcore.ProtocolError, "connection"),
-    (OSError, "connection"),
-    (ValueError, "connection"),
-)
+)  # whatever else a server, a proxy or a library raises is "connection"
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})  # this machine's fault, no picture's
 UNREACHED = (LookupFailedError, httpcore.ConnectError, httpcore.ConnectTimeout)
 
 
 @contextmanager
 def downloading(limits: Limits, context: ssl.SSLContext | None = None) -> Iterator[Start]:
-    """Downloads beside the caller's work: yields `start(url)`, whose future holds the outcome and never an error.
+    """Downloads beside the caller's work: yields `start(url)`, whose future holds the outcome.
+
+    Its only error is JobError, when this machine has no more descriptors or memory.
 
     Neither cookies nor credentials are kept or sent; the environment's proxies are ignored, limits.proxy is not.
     `context` is what certificates are checked with, the usual authorities when None.
@@ -152,7 +153,8 @@ class Downloads:
         try:
             with anyio.fail_after(max(left_s, 0.0)):
                 return await self._ask(target)
-        except tuple(kind for kind, _ in FAILURES) as error:
+        except Exception as error:  # noqa: BLE001 - a list would forget one, and no picture is worth the others
+            _check_machine(error)
             return _failed(error, self.limits)
 
     async def _ask(self, target: httpx.URL) -> Outcome | str:
@@ -267,9 +269,21 @@ def _retry_after_s(value: str | None, now: datetime) -> float | None:
     return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - now).total_seconds())
 
 
+def _check_machine(error: BaseException | None) -> None:
+    """Raise JobError when what lies behind a failure is that this machine has no more descriptors or memory."""
+    while error is not None:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in EXHAUSTED):
+            raise JobError(
+                f"this machine has no more to download with: {error}",
+                "raise its limit (ulimit -n, memory_gb) or lower data.download.connections, and run again: finished "
+                "shards stay",
+            ) from error
+        error = error.__cause__ or error.__context__
+
+
 def _failed(error: Exception, limits: Limits) -> Outcome:
     cause = next((each for each in error.args if isinstance(each, ssl.SSLError)), error)  # httpcore wraps it
-    status = next(status for kind, status in FAILURES if isinstance(cause, kind))
+    status = next((status for kind, status in FAILURES if isinstance(cause, kind)), "connection")
     if isinstance(error, TooLargeError):
         return Outcome(status, error=f"larger than {limits.most_bytes:,} bytes")
     if isinstance(error, TimeoutError):

@@ -61,22 +61,18 @@ class Workers:
         def arrived(download: Future[Outcome]) -> None:
             if download.cancelled():
                 found.cancel()
+            elif (error := download.exception()) is not None:
+                found.set_exception(error)
             elif download.result().status != "ok":
                 found.set_result(download.result())
             else:
                 try:
-                    self.threads.submit(self._into, found, download.result())
-                except RuntimeError:  # nobody waits for it any more
-                    found.cancel()
+                    self.threads.submit(_settle, found, lambda: self._finish(download.result()))
+                except RuntimeError as error:  # nobody waits for it any more, or no thread is to be had
+                    found.set_exception(error)
 
         download.add_done_callback(arrived)
         return found
-
-    def _into(self, found: Future[Outcome], outcome: Outcome) -> None:
-        try:
-            found.set_result(self._finish(outcome))
-        except JobError as error:
-            found.set_exception(error)
 
     def _finish(self, outcome: Outcome) -> Outcome:
         if outcome.status != "ok":
@@ -107,16 +103,29 @@ class Workers:
         return process
 
 
+def _settle(found: Future[Outcome], work: Callable[[], Outcome]) -> None:
+    """Set a future to what comes of work, whatever that is: who waits for it has no other way to learn of an end."""
+    try:
+        found.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - raised again for whoever waits
+        found.set_exception(error)
+
+
 def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """A decoder that has answered once, so that what keeps all from starting is not blamed on pictures."""
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=1 << 17, env=environment)
+    process: subprocess.Popen[bytes] | None = None
     try:
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=1 << 17, env=environment)
         _ask(process, b"")
     except (OSError, struct.error, ValueError) as error:
-        process.kill()
-        process.communicate()
-        remedy = f"see what {' '.join(command)} says, and how much memory there is"
+        if process:
+            process.kill()
+            process.communicate()
+        remedy = (
+            f"see what {' '.join(command)} says, and how much memory and how many processes (ulimit -u) and open files "
+            "(ulimit -n) there may be; then run again: finished shards stay"
+        )
         raise JobError(f"the process that decodes pictures does not start ({error})", remedy) from error
     return process
 

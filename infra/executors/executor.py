@@ -19,7 +19,7 @@ from typing import ClassVar, NamedTuple
 
 from infra.finding import Finding
 from infra.ledger import LIVE, Entry, JobState
-from infra.processes import JobId
+from infra.processes import JobId, is_process
 from infra.resources import Resources, cores
 from xclr.artifact import Usage
 from xclr.errors import RecipeError
@@ -35,7 +35,6 @@ EXECUTORS: dict[str, str] = {  # loaded when first asked for
 GROUP = "xclr.executors"
 STAGE = "stage.json"
 ARRAYS = "arrays"  # in HOME: folders of arrays whose elements make an output each
-PROCESS = re.compile(r"[^/]+/[0-9]+/[0-9]+")
 
 
 class Attempt(NamedTuple):
@@ -173,7 +172,7 @@ def executor_names() -> list[str]:
 
 def executor_of(job: str) -> Executor:
     """The backend of a job's id, or of the name that was drawn for it."""
-    if not job or PROCESS.fullmatch(job):
+    if not job or is_process(job):
         return executor_named("local")
     prefix, slash, _ = job.partition("/")
     return executor_named(prefix if slash else "slurm")  # its names have no prefix

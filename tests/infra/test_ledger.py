@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.ledger import UNSEEN_GRACE, Adopt, Attach, Book, Entry, GiveUp, JobState, Ledger, Submit, reconcile
-from infra.processes import find_process, process_id, this_process
 from xclr.recipe import RetriesConfig
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -140,19 +139,3 @@ def test_attempts_follow_each_other_and_the_newest_counts(tmp_path: Path):
     book.update(BASE.model_copy(update={"attempt": 2, "state": JobState.COMPLETED}))
     assert book.latest(BASE.digest).attempt == 2
     assert book.read().entries == (book.latest(BASE.digest),)
-
-
-def test_a_process_is_known_by_its_start_as_well_as_its_number():
-    me = this_process()
-    host, pid, created = me.rsplit("/", 2)
-    assert find_process(me) is not None
-    assert find_process(f"{host}/{pid}/{int(created) - 60_000}") is None
-
-
-def test_an_ended_process_is_not_found_even_before_it_is_reaped():
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    name = process_id(process.pid)
-    assert find_process(name) is not None
-    process.kill()
-    process.wait()
-    assert find_process(name) is None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from infra import servers
 from infra.cluster import load_cluster
 from infra.home.runs import RunRecord, new_record
+from infra.loopback import spare_loopback
 from infra.tracking.links import sqlite_uri
 from infra.tracking.tracker import Tracker
 from xclr.errors import RecipeError
@@ -133,6 +134,7 @@ def prefect_server(state: Path) -> Iterator[None]:
     Must come before the first import of Prefect, which reads its settings once.
     """
     os.environ.update(servers.prefect_environment(state))
+    spare_loopback(os.environ)
     if "PREFECT_API_URL" in os.environ:
         servers.check_prefect(os.environ["PREFECT_API_URL"])
         yield

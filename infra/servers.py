@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict
 
+from infra.loopback import open_url
 from infra.processes import JobId, find_process, process_id, processes_of, send, this_process
 from infra.tracking.links import runs_page
 from infra.tracking.tracker import QUIET
@@ -98,6 +99,9 @@ MLFLOW = Server(
 )  # fmt: skip
 
 
+SERVERS = (PREFECT, MLFLOW)
+
+
 def artifacts_of(state: Path) -> Path:
     """Where MLflow keeps files."""
     return state.absolute() / "mlflow-artifacts"
@@ -105,11 +109,22 @@ def artifacts_of(state: Path) -> Path:
 
 def find(server: Server, state: Path) -> Running | None:
     """The server of this STATE, when it is up."""
-    try:
-        running = Running.model_validate_json(_note(server, state).read_text())
-    except (OSError, ValueError):
-        return None
-    return running if find_process(running.process) and _answers(running.url + server.health) else None
+    running = _noted(server, state)
+    return running if running and _answers(running.url + server.health) else None
+
+
+def left_behind(state: Path) -> dict[str, Running]:
+    """The servers of this STATE that are up, or coming up, though all who used them were killed."""
+    return {each.name: found for each in SERVERS if (found := _unused(each, state))}
+
+
+def end_left_behind(state: Path) -> None:
+    """End these, but for those that somebody is starting now."""
+    for server in SERVERS:
+        if _unused(server, state):
+            with suppress(BlockingIOError), _locked(server, state, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                if running := _unused(server, state):  # still, now that nobody else may change it
+                    _end(server, state, running)
 
 
 @contextmanager
@@ -117,7 +132,7 @@ def using(server: Server, state: Path, port: int = 0) -> Iterator[str]:
     """The address of the server of this STATE, started first when it is not up, stopped after its last user."""
     me = this_process()
     with _locked(server, state):
-        running = find(server, state) or _start(server, state, port)
+        running = _adopt(server, state) or _start(server, state, port)
         users = tuple(each for each in running.users if each != me and find_process(each))
         _write(server, state, running.model_copy(update={"users": (*users, me)}))
     try:
@@ -133,7 +148,7 @@ def experiments(mlflow: str) -> dict[str, str]:
     request = urllib.request.Request(  # noqa: S310 - our own loopback address
         f"{mlflow}/api/2.0/mlflow/experiments/search", body, {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+    with open_url(request, timeout=30) as answer:
         found = json.load(answer).get("experiments", [])
     return {each["name"]: runs_page(mlflow, each["experiment_id"]) for each in found if each["name"] != "Default"}
 
@@ -239,6 +254,33 @@ def _mismatch(name: str, url: str, server: Version, client: Version, remedy: str
     return RecipeError(message, f"{remedy}, or install {name.lower()} {server} here")
 
 
+def _noted(server: Server, state: Path) -> Running | None:
+    """The server that was started last and has not ended, whether or not it answers yet."""
+    try:
+        running = Running.model_validate_json(_note(server, state).read_text())
+    except (OSError, ValueError):
+        return None
+    return running if find_process(running.process) else None
+
+
+def _adopt(server: Server, state: Path) -> Running | None:
+    """The server of this STATE, once it answers: its starter may have been killed; one that never does is ended."""
+    running = _noted(server, state)
+    if running is None:
+        return None
+    try:
+        _wait(server, state, running)
+    except JobError:
+        _end(server, state, running)
+        return None
+    return running
+
+
+def _unused(server: Server, state: Path) -> Running | None:
+    running = _noted(server, state)
+    return running if running and not any(map(find_process, running.users)) else None
+
+
 def _leave(server: Server, state: Path, me: JobId) -> None:
     running = find(server, state)
     if running is None:
@@ -247,8 +289,7 @@ def _leave(server: Server, state: Path, me: JobId) -> None:
     if users:
         _write(server, state, running.model_copy(update={"users": users}))
     else:
-        _stop(running)
-        _note(server, state).unlink(missing_ok=True)
+        _end(server, state, running)
 
 
 def _start(server: Server, state: Path, port: int) -> Running:
@@ -258,7 +299,7 @@ def _start(server: Server, state: Path, port: int) -> Running:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-    log = _note(server, state).with_suffix(".log")
+    log = _log(server, state)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:
         process = subprocess.Popen(
@@ -270,15 +311,26 @@ def _start(server: Server, state: Path, port: int) -> Running:
             start_new_session=True,
         )
     running = Running(url=f"http://127.0.0.1:{port}", process=process_id(process.pid), users=())
-    deadline = time.monotonic() + READY_WITHIN_S
-    while not _answers(running.url + server.health):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise JobError(f"the {server.name} server did not start", f"see {log}")
-        time.sleep(0.1)
+    _write(server, state, running)  # before it is waited for: whoever comes after a killed starter finds it
+    try:
+        _wait(server, state, running)
+    except BaseException:
+        _end(server, state, running)
+        raise
     return running
 
 
-def _stop(running: Running) -> None:
+def _wait(server: Server, state: Path, running: Running) -> None:
+    """Until a server answers; raises JobError when it ends before, or takes too long."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not _answers(running.url + server.health):
+        if not find_process(running.process) or time.monotonic() > deadline:
+            raise JobError(f"the {server.name} server did not start", f"see {_log(server, state)}")
+        time.sleep(0.1)
+
+
+def _end(server: Server, state: Path, running: Running) -> None:
+    """Stop a server and all that it started, and forget it."""
     family = list(processes_of(running.process))
     for each in family:
         send(each, signal.SIGTERM)
@@ -287,11 +339,12 @@ def _stop(running: Running) -> None:
         time.sleep(0.05)
     for each in family:
         send(each, signal.SIGKILL)
+    _note(server, state).unlink(missing_ok=True)
 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own loopback address
+        with open_url(url, timeout=5) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -301,14 +354,18 @@ def _note(server: Server, state: Path) -> Path:
     return state / "servers" / f"{server.name}.json"
 
 
+def _log(server: Server, state: Path) -> Path:
+    return _note(server, state).with_suffix(".log")
+
+
 def _write(server: Server, state: Path, running: Running) -> None:
     write_atomically(_note(server, state), running.model_dump_json())
 
 
 @contextmanager
-def _locked(server: Server, state: Path) -> Iterator[None]:
+def _locked(server: Server, state: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
     path = _note(server, state).with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        fcntl.flock(stream, how)
         yield

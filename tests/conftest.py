@@ -14,7 +14,7 @@ import pytest
 from tests.kit.command import run_xclr, start_xclr, succeeds
 from tests.kit.databases import FOLDER, give_databases
 from tests.kit.groups import Groups, rank_of
-from tests.kit.servers import Served, serving
+from tests.kit.servers import PROXIED, Served, serving
 
 # one thread for whoever computes here: two processes of tests share the cores; nothing is reported to anybody
 os.environ |= {"OMP_NUM_THREADS": "1", "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
@@ -47,16 +47,19 @@ def _databases(request, tmp_path_factory) -> None:
 
 @pytest.fixture(scope="session")
 def smoke_home(tmp_path_factory) -> Path:
-    """A HOME, which no test changes, in which the smoke recipe was killed in the middle and then run to its end."""
+    """A HOME, which no test changes, in which the smoke recipe was killed in the middle and then run to its end.
+
+    As on clusters, the environment names a proxy, which leads nowhere.
+    """
     home = give_databases(tmp_path_factory.mktemp("smoke") / "home")
-    process = start_xclr(home, "run", "smoke")
+    process = start_xclr(home, "run", "smoke", environment=PROXIED)
     for line in process.stderr:
         if "images" in line:
             break
     process.kill()
     process.wait()
     before = [path.parent for path in home.glob("artifacts/*/*/manifest.json")]
-    done = succeeds(run_xclr("run", "smoke", "--home", str(home), cwd=home.parent))
+    done = succeeds(run_xclr("run", "smoke", "--home", str(home), cwd=home.parent, **PROXIED))
     for made in before:
         assert re.search(rf"{made.parent.name} hit", done.stderr), "a finished stage was made again"
     (home / "table.txt").write_text(done.stdout)

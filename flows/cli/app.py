@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import Annotated
 
@@ -16,6 +18,7 @@ from flows.cli.run import evaluate, plan, retry, run
 from flows.cli.status import status
 from flows.cli.store import gc, verify
 from flows.cli.sweep import sweep
+from infra.loopback import spare_loopback
 from xclr.errors import XclrError
 
 app = typer.Typer(
@@ -52,8 +55,15 @@ for command in COMMANDS:
 app.add_typer(graph.app, name="graph")
 
 
+def _terminated(number: int, frame: object) -> None:
+    """End as Ctrl-C does, so that what was started is ended on the way out."""
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
     """Entry point of the console script: errors a person can mend end in two lines, not in a traceback."""
+    spare_loopback(os.environ)
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except XclrError as error:
@@ -61,3 +71,5 @@ def main() -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

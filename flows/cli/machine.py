@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -42,12 +44,17 @@ def serve(
 
 def _say_served(home: Path, prefect: str, mlflow: str) -> None:
     from infra import servers
+    from infra.loopback import NAMES, names_a_proxy
 
     print(f"Prefect  {prefect}\nMLflow   {mlflow}", flush=True)
     for name, page in servers.experiments(mlflow).items():
         print(f"  {name:<7}{page}")
     print("\nFor Prefect's own commands, in another terminal:")
-    print(f"  export PREFECT_API_URL={prefect}/api XCLR_HOME={home}\n\nCtrl-C stops both.", flush=True)
+    exports = {"PREFECT_API_URL": f"{prefect}/api", "XCLR_HOME": str(home)}
+    if names_a_proxy(os.environ):
+        exports |= {name: os.environ[name] for name in NAMES}
+    said = " ".join(f"{name}={shlex.quote(value)}" for name, value in exports.items())
+    print(f"  export {said}\n\nCtrl-C stops both.", flush=True)
 
 
 def doctor(

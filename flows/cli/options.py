@@ -23,7 +23,29 @@ COLOURS = {
     "pending": "blue",
 }
 
-Home = Annotated[str | None, typer.Option(help="where artifacts, ledger and logs live [default: XCLR_HOME or ./.xclr]")]
+
+def _tidy_afterwards(context: typer.Context, home: str | None) -> str | None:
+    """Once the command is over, end the servers of HOME whose users were all killed."""
+    context.call_on_close(lambda: _end_left_behind(home))
+    return home
+
+
+def _end_left_behind(home: str | None) -> None:
+    from flows.context import home_folder, state_folder
+
+    state = state_folder(home_folder(home))
+    if any(state.glob("servers/*.json")):  # else nothing needs to be imported
+        from infra import servers
+
+        servers.end_left_behind(state)
+
+
+Home = Annotated[
+    str | None,
+    typer.Option(
+        help="where artifacts, ledger and logs live [default: XCLR_HOME or ./.xclr]", callback=_tidy_afterwards
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
 
 

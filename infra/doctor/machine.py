@@ -47,6 +47,7 @@ def examine(home: Path, state: Path) -> Iterator[Finding]:
         lambda: check_text_model(EmbedConfig().model),
         check_wordnet,
         check_slurm,
+        lambda: check_left_behind(state),
         lambda: check_server("Prefect server", "PREFECT_API_URL", _prefect_url(state), servers.check_prefect),
         lambda: check_server("MLflow server", "MLFLOW_TRACKING_URI", _mlflow_url(state), servers.check_mlflow),
     )
@@ -214,6 +215,16 @@ def check_server(name: str, variable: str, url: str | None, check: Callable[[str
         return Finding(check=name, state="wrong", found=error.message, remedy=error.remedy)
     source = f" ({variable})" if variable in os.environ else ""
     return Finding(check=name, state="ok", found=f"{version} at {servers.without_secrets(url)}{source}")
+
+
+def check_left_behind(state: Path) -> Finding:
+    """Servers that a killed run or `xclr serve` left behind."""
+    found = servers.left_behind(state)
+    if not found:
+        return Finding(check="left servers", state="ok", found="none")
+    pids = ", ".join(f"{name} (process {each.process.rsplit('/', 2)[1]})" for name, each in found.items())
+    remedy = "they are ended when this command ends; if not, end them by hand"
+    return Finding(check="left servers", state="optional", found=f"{pids}, whose users were killed", remedy=remedy)
 
 
 def check_recipe(name: str) -> Finding:

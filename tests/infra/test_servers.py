@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import signal
 import socket
+import subprocess
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,8 +16,11 @@ import pytest
 from packaging.version import Version
 
 from infra import servers
+from infra.processes import find_process, process_id, this_process
 from infra.servers import check_mlflow, check_prefect, without_secrets
+from tests.kit.command import command, run_xclr
 from tests.kit.databases import give_databases
+from tests.kit.polling import until
 from xclr.errors import JobError, RecipeError
 
 PREFECT, MLFLOW = (Version(metadata.version(name)) for name in ("prefect", "mlflow"))
@@ -144,3 +150,45 @@ def test_the_real_servers_pass(tmp_path):
             check_mlflow(f"{prefect}/api")
         with pytest.raises(RecipeError, match="is not Prefect"):
             check_prefect(mlflow)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_server_whose_starter_is_ended_meanwhile_is_no_orphan(number, tmp_path):
+    home = give_databases(tmp_path)
+    note = home / "state" / "servers" / "prefect.json"
+    starter = subprocess.Popen(command(home, "serve", *map(str, ("--prefect-port", 0, "--mlflow-port", 0))))
+    until(note.exists)
+    started = servers.Running.model_validate_json(note.read_text())
+    starter.send_signal(number)
+    starter.wait()
+    if number == signal.SIGKILL:
+        assert find_process(started.process), "nobody could end it"
+        assert list(servers.left_behind(home / "state")) == ["prefect"]
+        said = json.loads(run_xclr("doctor", "--json", "--home", str(home), cwd=tmp_path).stdout)
+        (line,) = [each for each in said if each["check"] == "left servers"]
+        assert f"prefect (process {started.process.split('/')[1]})" in line["found"]
+    assert not find_process(started.process)
+    assert not note.exists()
+
+
+def test_servers_in_use_or_being_started_are_not_ended(tmp_path):
+    me = this_process()
+    process = subprocess.Popen(["/bin/sleep", "60"])
+    try:
+        running = servers.Running(url="http://127.0.0.1:1", process=process_id(process.pid), users=(me,))
+        note = tmp_path / "servers" / "mlflow.json"
+        note.parent.mkdir()
+        note.write_text(running.model_dump_json())
+        servers.end_left_behind(tmp_path)
+        assert find_process(running.process), "somebody uses it"
+        note.write_text(running.model_copy(update={"users": ()}).model_dump_json())
+        with note.with_suffix(".lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            servers.end_left_behind(tmp_path)
+        assert find_process(running.process), "somebody waits for it to answer"
+        servers.end_left_behind(tmp_path)
+        assert not find_process(running.process) and not note.exists()
+    finally:
+        process.kill()
+        process.wait()

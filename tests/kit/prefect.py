@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http
 import json
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -12,10 +14,19 @@ ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 def ask(server: str, path: str, body: object | None = None) -> Any:
-    """What a server answers to GET, or to POST when there is a body."""
+    """What a server answers to GET, or to POST when there is a body; asked again while its database is busy (503)."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{server}/api{path}", data, {"Content-Type": "application/json"})
-    return json.load(urllib.request.urlopen(request))
+
+    def answered() -> tuple[Any] | None:
+        try:
+            return (json.load(urllib.request.urlopen(request)),)
+        except urllib.error.HTTPError as error:
+            if error.code != http.HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+            return None
+
+    return until(answered)[0]
 
 
 def run_deployment(server: str, name: str, **parameters: object) -> str:

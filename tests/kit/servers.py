@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ from typing import NamedTuple
 
 from infra import servers
 from tests.kit.command import command
+
+PROXIED = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")  # nothing listens there
 
 
 class Served(NamedTuple):
@@ -27,7 +30,9 @@ def serving(home: Path) -> Iterator[Served]:
     """`xclr serve` over a HOME; Ctrl-C ends it and both servers."""
     prefect, mlflow = free_ports(2)
     ports = ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow)]
-    process = subprocess.Popen([*command(home, "serve"), *ports], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command(home, "serve"), *ports], stdout=subprocess.PIPE, text=True, env=os.environ | PROXIED
+    )
     try:
         lines = [process.stdout.readline() for _ in range(2)]
         assert f":{prefect}" in lines[0] and f":{mlflow}" in lines[1], lines

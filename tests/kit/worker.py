@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kit.servers import Served
+from tests.kit.servers import PROXIED, Served
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = str(Path(sys.executable).with_name("prefect"))
@@ -20,6 +20,8 @@ def client_environment(served: Served, home: Path, own: Path) -> dict[str, str]:
     """What `xclr serve` tells a Prefect user to export, and a Prefect home without that user's profiles."""
     return {
         **os.environ,
+        **PROXIED,
+        "no_proxy": "127.0.0.1,localhost",
         "PREFECT_API_URL": f"{served.prefect}/api",
         "PREFECT_HOME": str(own),
         "XCLR_HOME": str(home),

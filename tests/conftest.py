@@ -32,8 +32,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     folders = list(dict.fromkeys(item.path.parent for item in items))
     items.sort(key=lambda item: (rank_of(item.nodeid), folders.index(item.path.parent)))
     for item in items:
-        if hypothesis.is_hypothesis_test(item.obj):
-            hypothesis.seed(config.getoption("randomly_seed"))(item.obj)
+        if hypothesis.is_hypothesis_test(item.obj) and (seed := config.getoption("randomly_seed", None)) is not None:
+            hypothesis.seed(seed)(item.obj)
 
 
 @pytest.fixture(scope="session", autouse=True)

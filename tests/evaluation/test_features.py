@@ -1,6 +1,7 @@
 """Features: every picture once through the frozen backbone, in any cut of the work, from shards, folders and tars."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from tests.kit import trees
 from tests.kit.features import Passed
 from tests.kit.home import RECIPE, data_sets, make_home, one_thread, training_data
+from tests.kit.pictures import spoil
 from tests.kit.stages import commit, no_progress
 from xclr.errors import DataError
 from xclr.evaluation import benchmark, features, load_features
@@ -133,3 +135,18 @@ def test_a_picture_that_cannot_be_decoded_is_named(home, inputs, tree, tmp_path)
     victim.write_bytes(b"no picture")
     with pytest.raises(DataError, match=victim.name):
         features.run(of_tree(home, inputs, tmp_path / "damaged"), tmp_path, no_progress)
+
+
+def test_an_own_picture_that_is_none_is_grey_and_told(home, inputs, done, tmp_path):
+    produced, out, *_ = done
+    rows = np.load(out / "rows.npy")
+    bad = [int(rows[2]), int(rows[-1])]
+    (tmp_path / "images").mkdir()
+    images = replace(inputs["images"], path=spoil(inputs["images"].path, bad, tmp_path / "images"))
+    (tmp_path / "out").mkdir()
+    found = features.run(stage_of(inputs | {"images": images}, shard=len(rows) // 2), tmp_path / "out", no_progress)
+    assert found.stats == produced.stats | {"unreadable": 2, "unreadable_rows": f"{bad[0]}, {bad[1]}"}
+    vectors, sound = np.load(tmp_path / "out" / "vectors.npy"), np.load(out / "vectors.npy")
+    spoiled = np.isin(rows, bad)
+    assert np.array_equal(vectors[spoiled][0], vectors[spoiled][1]), "both are plain grey"
+    np.testing.assert_allclose(vectors[~spoiled], sound[~spoiled], atol=2e-3)

@@ -7,14 +7,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
-from tests.kit.pictures import JPEG, PNG, RED, WEBP, encode, pack, pack_table, write_table
+from tests.kit.pictures import JPEG, PNG, RED, WEBP, claiming, encode, odd_exif, pack, pack_table, write_table
 from xclr.errors import DataError
-from xclr.images import decode, read_pictures, usable_rows
+from xclr.evaluation.networks.pictures import Preparation, prepare
+from xclr.images import EncodedPictures, decode, read_pictures, usable_rows
+from xclr.images.picture import judge, opened, size_of, upright
 from xclr.recipe import DataConfig
 
 SIDES = [8, 16, 32]
+
+
+class OneFile(EncodedPictures):
+    """One picture, as trainings read it."""
+
+    def __init__(self, data):
+        self.data, self.rows, self.shards = data, np.zeros(1, np.int64), np.zeros(1, np.int64)
+
+    def encoded(self, position):
+        return self.data
+
+    def unreadable(self, position, error, *, there):
+        return DataError(repr(error))
 
 
 def near(pixels, colour, tolerance):
@@ -148,6 +165,68 @@ def test_exif_that_cannot_be_read_turns_nothing():
     for offset in range(26):  # header, one entry, end
         broken = whole[: at + offset] + b"\xff" + whole[at + offset + 1 :]
         assert decode(broken, 32).shape == (4, 32, 32)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", odd_exif())
+@pytest.mark.parametrize("edge", [None, 16])
+def test_a_picture_whose_exif_is_none_is_what_every_reader_reads(name, edge, tmp_path):
+    data = odd_exif()[name]
+    judged = judge(data, edge)
+    assert judged.columns["status"] == "ok"
+    stored = judged.stored or data
+    files = OneFile(stored)
+    size, decoded = files.picture(0, 0.5)
+    assert decoded(1.0).size == size
+    assert decode(stored, 16).shape == (4, 16, 16)
+    assert prepare(stored, Preparation(8, 8, (0.5,) * 3, (0.5,) * 3, "bilinear")).shape == (3, 8, 8)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=300, deadline=None)
+@given(kind=st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP"]), places=st.lists(st.floats(0, 1), min_size=1, max_size=6),
+       values=st.binary(min_size=6, max_size=6), edge=st.sampled_from([None, 16]))  # fmt: skip
+def test_what_is_called_ok_every_reader_reads(kind, places, values, edge):
+    broken = bytearray(turned(6, kind))
+    for place, value in zip(places, values, strict=False):
+        broken[int(place * (len(broken) - 1))] = value
+    judged = judge(bytes(broken), edge)
+    if judged.columns["status"] == "ok":
+        stored = judged.stored or bytes(broken)
+        _, decoded = OneFile(stored).picture(0, 0.5)
+        assert decoded(1.0).mode == "RGB"
+        assert decode(stored, 8).shape == (4, 8, 8)
+        prepare(stored, Preparation(8, 8, (0.5,) * 3, (0.5,) * 3, "bilinear"))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "status"),
+    [(8, 400, "ok"), (400, 8, "ok"), (8, 401, "too_large"), (401, 8, "too_large"), (7, 7000, "too_small")],
+)
+def test_extreme_shapes_are_told(width, height, status):
+    assert judge(encode(Image.new("RGB", (width, height)))).columns["status"] == status
+
+
+@pytest.mark.parametrize("edge", [None, 16])
+def test_too_many_pixels_are_told_before_they_are_decoded(edge):
+    """The header of a bomb; its body would be a fault."""
+    found = judge(claiming(PNG, 13_000, 13_000), edge).columns
+    assert (found["status"], found["error"]) == ("too_large", "13000 x 13000: more than 50,000,000 pixels")
+    assert judge(claiming(PNG, 7_000, 7_000), edge).columns["status"] == "decode", "few enough, and looked at"
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientations_are_those_of_pillow(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    rng = np.random.default_rng(orientation)
+    data = encode(Image.fromarray(rng.integers(0, 255, (10, 14, 3), dtype=np.uint8)), kind, exif=exif)
+    expected = ImageOps.exif_transpose(opened(data))
+    assert np.array_equal(np.asarray(upright(opened(data))), np.asarray(expected))
+    assert size_of(opened(data)) == expected.size
+    stored = judge(data, 9).stored
+    assert opened(stored).size == (9, 13) if expected.size[0] < expected.size[1] else (13, 9)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])

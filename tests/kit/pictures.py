@@ -35,6 +35,28 @@ def claiming(png, width, height):
     return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
+def with_chunk(png, kind, data):
+    """A PNG with one more chunk after its header."""
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return png[:33] + chunk + png[33:]
+
+
+def odd_exif():
+    """Sound pictures whose EXIF is none: they stand as they are."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    jpeg = encode(Image.new("RGB", (32, 48), (200, 30, 60)), "JPEG", exif=exif)
+    short = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)  # orientation as a number, then as text
+    assert short in jpeg
+    return {
+        "no TIFF": with_chunk(PNG, b"eXIf", b"not a TIFF file at all"),
+        "random": with_chunk(PNG, b"eXIf", np.random.default_rng(0).bytes(1000)),
+        "empty": with_chunk(PNG, b"eXIf", b""),
+        "text": jpeg.replace(short, struct.pack(">HHI4s", 0x0112, 2, 4, b"abc\0")),
+        "99": jpeg.replace(short, struct.pack(">HHIHH", 0x0112, 3, 1, 99, 0)),
+    }
+
+
 def prepare(data, folder):
     """Runs the captions stage; returns the images stage, and the artifact that it will make."""
     captions, images = (Artifact(kind, Digest(kind, "0" * 32), folder / kind) for kind in ("captions", "images"))
@@ -62,6 +84,20 @@ def write_table(pictures, folder):
 def pack_table(pictures, folder, **options):
     """Packs a table with these pictures."""
     return pack(DataConfig(source="table", path=write_table(pictures, folder), **options), folder)
+
+
+def spoil(images, rows, folder):
+    """An images artifact whose pictures of some rows are none, though its table says that they are."""
+    table = schema.read(images / "images.parquet", schema.IMAGES).to_pylist()
+    for path in images.iterdir():
+        (folder / path.name).symlink_to(path)
+    for row in rows:
+        tar = folder / f"shard-{table[row]['shard']:05d}.tar"
+        data = bytearray(tar.read_bytes())
+        data[table[row]["offset"] : table[row]["offset"] + table[row]["size"]] = bytes(table[row]["size"])
+        tar.unlink()
+        tar.write_bytes(data)
+    return folder
 
 
 def check_rows(images, pictures):
@@ -117,7 +153,7 @@ def see_through():
 
 SERVED = {  # what the tests' server has at /picture/<name>, and the status it deserves
     "plain.jpg": (JPEG, "ok"),
-    "tall.jpg": (encode(Image.new("RGB", (20, 20_000), (9, 9, 9)), "JPEG"), "ok"),
+    "tall.jpg": (encode(Image.new("RGB", (20, 1_000), (9, 9, 9)), "JPEG"), "ok"),
     "wide.jpg": (encode(Image.new("RGB", (3000, 2000), (10, 200, 10)), "JPEG"), "ok"),
     "webp": (WEBP, "ok"),
     "gif": (encode(RED, "GIF"), "ok"),
@@ -129,6 +165,6 @@ SERVED = {  # what the tests' server has at /picture/<name>, and the status it d
     "turned.jpg": (turned(), "ok"),
     "cut.jpg": (encode(Image.effect_noise((200, 200), 80), "JPEG")[:900], "decode"),
     "pixel.png": (encode(Image.new("L", (1, 1))), "too_small"),
-    "bomb.png": (HUGE, "decode"),
+    "bomb.png": (HUGE, "too_large"),
     "empty": (b"", "decode"),
 }

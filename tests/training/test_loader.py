@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -9,11 +10,15 @@ import pytest
 import torch
 
 from tests.kit.home import TRAIN, build
+from tests.kit.pictures import spoil
+from tests.kit.stages import no_progress
 from xclr.errors import DataError
 from xclr.images import PictureFiles
 from xclr.recipe import SimCLRConfig
 from xclr.training import PictureBatches, Rank, StreamedBatches, open_batches, train
 from xclr.training.keyed import epoch_order, windowed_order
+from xclr.training.pretrain import fit
+from xclr.training.stages import PRETRAIN
 
 CONFIG = TRAIN.model_copy(update={"views": "simclr", "workers": 0, "image_size": 24})
 
@@ -110,6 +115,49 @@ def test_a_picture_that_cannot_be_read_is_named_with_its_remedy(home, tmp_path, 
     with pytest.raises(DataError, match=r"row \d+ cannot be read from .* \(shard 0, offset \d+\)") as caught:
         steps(batches, 0, batches.steps_per_epoch)
     assert "run the recipe again" in caught.value.remedy
+
+
+@pytest.mark.parametrize("views", ["simclr", "stickers"])
+def test_in_the_place_of_a_picture_that_is_none_stands_the_next_that_is_one(home, tmp_path, capsys, views):
+    """Whatever the ranks and workers are; it comes with its own row, and what is lost is counted and named."""
+    first = opened(home, views=views).rows.tolist()
+    bad = [first[3], first[4], first[-1]]
+    stands_for = {first[3]: first[5], first[4]: first[5], first[-1]: first[0]}
+    images = spoil(home.paths["images"], bad, tmp_path)
+    found = []
+    for workers, ranks in ((0, 1), (2, 1), (0, 2)):
+        config = CONFIG.model_copy(update={"views": views, "workers": workers})
+        rows, lost = [], set()
+        for rank in range(ranks):
+            batches = open_batches(home.paths["captions"], images, config, 0)
+            rows += [each.rows for each in steps(batches, 0, batches.steps_per_epoch, place(rank, ranks))]
+            lost |= batches.lost
+        assert lost <= set(bad) if views == "simclr" else lost == set(bad), "the last batch of an epoch is not whole"
+        found.append(sorted(torch.cat(rows).tolist()))
+    whole = opened(home, views=views)
+    expected = torch.cat([each.rows for each in steps(whole, 0, whole.steps_per_epoch)]).tolist()
+    assert set(expected) & set(bad)
+    assert found == [sorted(stands_for.get(row, row) for row in expected)] * 3
+
+
+def test_pictures_that_stand_in_train_and_are_told(home, tmp_path):
+    rows = opened(home).rows.tolist()
+    (tmp_path / "images").mkdir()
+    images = spoil(home.paths["images"], rows[:2], tmp_path / "images")
+    config = CONFIG.model_copy(update={"epochs": 2})
+    batches = open_batches(home.paths["captions"], images, config, 0)
+    stats = fit(config, batches, build(SimCLRConfig(), home.paths, config), tmp_path, no_progress)
+    assert (stats["unreadable"], stats["unreadable_rows"]) == (2, f"{rows[0]}, {rows[1]}")
+    (line,) = PRETRAIN.tell(SimpleNamespace(stats=stats))
+    assert line == f"2 pictures could not be read, others stood in: rows {rows[0]}, {rows[1]}"
+
+
+def test_a_data_set_without_pictures_is_no_bad_picture(home, tmp_path):
+    images = spoil(home.paths["images"], opened(home).rows.tolist(), tmp_path)
+    batches = open_batches(home.paths["captions"], images, CONFIG, 0)
+    with pytest.raises(DataError, match=r"the picture of row \d+ in .* cannot be read") as caught:
+        steps(batches, 0, 1)
+    assert "judges each picture anew" in caught.value.remedy
 
 
 def test_streamed_pictures_train(home, tmp_path):

@@ -18,17 +18,18 @@ from xclr.evaluation.benchmark import place_of
 from xclr.evaluation.data import ROWS, VECTORS
 from xclr.evaluation.datasets import BORDER, Tree
 from xclr.evaluation.networks.network import Network, open_network
-from xclr.evaluation.networks.pictures import batches, normalised
+from xclr.evaluation.networks.pictures import Shown, batches, normalised
 from xclr.evaluation.stages import BenchmarkFeaturesConfig, FeaturesConfig
 from xclr.graph.embed import part_of
 from xclr.images import PictureFiles, usable_rows
+from xclr.images.stages import unreadable
 from xclr.stage import Produced, Progress, Stage
 from xclr.store import Store
 
 Featured = Stage[FeaturesConfig] | Stage[BenchmarkFeaturesConfig]
 BATCH = 256  # pictures a forward pass
 COPY_ROWS = 1 << 16
-SHARD = "vectors.npy"  # in a shard's folder
+SHARD, LOST = "vectors.npy", "lost.npy"  # in a shard's folder
 
 
 class Pictures(NamedTuple):
@@ -38,6 +39,7 @@ class Pictures(NamedTuple):
     read: Callable[[int], bytes]
     name: Callable[[int], str]
     border: int = 0  # pixels to cut on each side
+    own: bool = False  # not published: what cannot be read is told, and ends nothing
 
 
 def run(stage: Featured, out: Path, progress: Progress) -> Produced:
@@ -52,7 +54,10 @@ def run(stage: Featured, out: Path, progress: Progress) -> Produced:
         _make(place, pictures, network, part_of(progress, min(total, shard * size), total))
     width = _join(out, number, total)
     np.save(out / ROWS, pictures.rows)
-    return Produced((ROWS, VECTORS), {"rows": total, "width": width, "forward_passes": total}, scratch=(shards.SHARDS,))
+    parts = [path for shard in range(number) if (path := shards.folder(out, shard) / LOST).exists()]
+    lost = [row for path in parts for row in np.load(path).tolist()]
+    stats = {"rows": total, "width": width, "forward_passes": total, **unreadable(lost)}
+    return Produced((ROWS, VECTORS), stats, scratch=(shards.SHARDS,))
 
 
 def run_shard(stage: Featured, out: Path, shard: int, progress: Progress) -> None:
@@ -78,7 +83,7 @@ def pictures_of(stage: Featured) -> Pictures:
     if config.sample is not None:
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), config.sample)).round().astype(np.int64))]
     files = PictureFiles.open(inputs["images"].path, rows)
-    return Pictures(rows, files.encoded, lambda place: f"row {rows[place]}")
+    return Pictures(rows, files.encoded, lambda place: f"row {rows[place]}", own=True)
 
 
 @torch.inference_mode()
@@ -86,24 +91,24 @@ def _make(place: shards.Shard, pictures: Pictures, network: Network, progress: P
     """Pass a shard's pictures through the backbone."""
     first = place.shard * place.size
     count = max(0, min(len(pictures.rows) - first, place.size))
-    how = replace(network.preparation, border=pictures.border)
-    seen = batches(
-        lambda index: pictures.read(first + index),
+    how, lost = replace(network.preparation, border=pictures.border), list[int]()
+    shown = Shown(
         count,
-        how,
-        size=BATCH,
-        threads=torch.get_num_threads(),
-        name=lambda index: pictures.name(first + index),
+        lambda index: pictures.read(first + index),
+        lambda index: pictures.name(first + index),
+        (lambda index: lost.append(int(pictures.rows[first + index]))) if pictures.own else None,
     )
     vectors = np.empty((count, network.width), dtype=np.float16)
     done = 0
-    for batch in seen:
+    for batch in batches(shown, how, size=BATCH, threads=torch.get_num_threads()):
         part = normalised(batch.to(network.device), how).contiguous(memory_format=torch.channels_last)
         vectors[done : done + len(batch)] = network.backbone(part).half().cpu().numpy()
         done += len(batch)
         progress(done, count)
     with shards.writing(place) as folder:
         np.save(folder / SHARD, vectors)
+        if lost:
+            np.save(folder / LOST, np.array(lost, dtype=np.int64))
 
 
 def _join(out: Path, number: int, total: int) -> int:

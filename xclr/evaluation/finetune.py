@@ -18,7 +18,7 @@ from xclr.errors import DataError
 from xclr.evaluation.benchmark import place_of
 from xclr.evaluation.data import ROWS, VECTORS, Ints, Labels, load_labels
 from xclr.evaluation.datasets import Tree
-from xclr.evaluation.networks.pictures import batches, normalised, preparation_of
+from xclr.evaluation.networks.pictures import Shown, batches, normalised, preparation_of
 from xclr.evaluation.stages import BenchmarkFeaturesConfig, FinetuneStageConfig
 from xclr.graph.embed import part_of
 from xclr.images import EncodedPictures
@@ -57,7 +57,7 @@ class TreePictures(EncodedPictures):
     def encoded(self, position: int) -> bytes:
         return self.tree.read(self.name(position))
 
-    def unreadable(self, position: int, error: Exception) -> DataError:
+    def unreadable(self, position: int, error: Exception, *, there: bool) -> DataError:
         return DataError(
             f"{self.tree.root / self.name(position)} cannot be read: {error}",
             "put the file that was published in its place",
@@ -145,19 +145,16 @@ def logits_of(
     """
     place, how = Rank.here(), preparation_of(train)
     positions, share = share_of(len(pictures.rows), place)
-    seen = batches(
-        lambda index: pictures.encoded(positions[index]),
+    shown = Shown(
         len(positions),
-        how,
-        size=BATCH,
-        threads=torch.get_num_threads(),
-        name=lambda index: pictures.name(positions[index]),
+        lambda index: pictures.encoded(positions[index]),
+        lambda index: pictures.name(positions[index]),
     )
     assert isinstance(model.objective, Classifier)
     backbone, classifier = model.eval().backbone, model.objective.linear
     found = torch.zeros(share, classifier.out_features, dtype=torch.float16, device=place.device)
     done = 0
-    for batch in seen:
+    for batch in batches(shown, how, size=BATCH, threads=torch.get_num_threads()):
         part = normalised(batch.to(place.device), how).contiguous(memory_format=memory_format(train))
         logits = classifier(backbone(part))
         found[done : done + len(batch)] = logits - logits.amax(dim=1, keepdim=True)

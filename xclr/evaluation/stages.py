@@ -14,6 +14,7 @@ from xclr.artifact import Artifact
 from xclr.errors import RecipeError
 from xclr.evaluation.datasets import listing
 from xclr.graph.textmodel import text_model
+from xclr.images.stages import tell_unreadable
 from xclr.recipe import (
     RUNTIME,
     SOURCES,
@@ -139,7 +140,15 @@ BENCHMARK = Kind(
     step="evaluate",
     part=lambda config: config.dataset,
 )
-FEATURES = Kind("features", FeaturesConfig, code=2, run="xclr.evaluation.features", step="evaluate", pieces=cut_own)
+FEATURES = Kind(
+    "features",
+    FeaturesConfig,
+    code=2,
+    run="xclr.evaluation.features",
+    step="evaluate",
+    pieces=cut_own,
+    tell=tell_unreadable,
+)
 BENCHMARK_FEATURES = Kind(
     "benchmark_features",
     BenchmarkFeaturesConfig,

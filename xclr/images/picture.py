@@ -18,29 +18,25 @@ from functools import cache
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from xclr.recipe import MIN_SIDE
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 # not among them: formats for which Pillow starts other programs (EPS) or that no page shows
 SUFFIX = {"WEBP": "webp", "PNG": "png", "JPEG": "jpg", "MPO": "jpg", "GIF": "gif", "BMP": "bmp", "TIFF": "tif"}
-ORIENTATION, SIDEWAYS = 0x0112, 5  # of EXIF; from 5 on, width and height are exchanged
+ORIENTATION = 0x0112  # of EXIF
+TURNS = {  # by orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+SIDEWAYS = 5  # from that orientation on, width and height are exchanged
+MOST_PIXELS = 50_000_000  # 34 bytes of WebP may be 169 million, and every reader decodes them
+MOST_RATIO = 50  # of the sides: rules, film strips, bombs
 QUALITY = 95  # of the JPEGs that are written
 MARGIN = 1.5  # times the edge that a JPEG is decoded to at least; with 1 fine structure differs by a quarter
 PATIENCE_S, MEMORY = 60, 4 << 30  # of the process, for a picture
-UNREADABLE = (  # what Pillow raises on broken bytes
-    OSError,
-    ValueError,
-    SyntaxError,
-    RuntimeError,
-    EOFError,
-    TypeError,
-    LookupError,
-    MemoryError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 
 
 class Judged(NamedTuple):
@@ -63,12 +59,31 @@ def _formats() -> tuple[str, ...]:
     return tuple(each for each in FORMATS if each in Image.OPEN)
 
 
-def upright(picture: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says; EXIF that cannot be read or written again turns nothing."""
+def orientation(picture: Image.Image) -> int:
+    """As EXIF says, from 1 (upright) to 8; 1 where it says nothing that can be read."""
+    if picture.format == "TIFF":
+        return 1  # Pillow turns it by itself
     try:
-        return ImageOps.exif_transpose(picture)
-    except (OSError, ValueError, SyntaxError, TypeError, LookupError, struct.error):
-        return picture
+        said = picture.getexif().get(ORIENTATION)
+    except Exception:  # noqa: BLE001 - whatever Pillow makes of broken EXIF, the picture itself may be sound
+        return 1
+    return said if isinstance(said, int) and said in TURNS else 1
+
+
+def size_of(picture: Image.Image) -> tuple[int, int]:
+    """Width and height once it is upright."""
+    return picture.size[::-1] if orientation(picture) >= SIDEWAYS else picture.size
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Turned as its EXIF says."""
+    picture.load()
+    return turned(picture, orientation(picture))
+
+
+def turned(picture: Image.Image, orientation: int) -> Image.Image:
+    """Turned as an orientation says."""
+    return picture if orientation == 1 else picture.transpose(TURNS[orientation])
 
 
 def rgba(picture: Image.Image) -> Image.Image:
@@ -104,23 +119,37 @@ def judge(data: bytes | None, edge: int | None = None) -> Judged:
         with opened(data) as picture:
             width, height = picture.size
             found |= {"width": width, "height": height}
+            if refused := _refused(width, height):
+                return Judged(found | refused)
             suffix, stored = SUFFIX.get(picture.format or "", "img"), None
             if edge is None or _is_plain(picture, edge):
-                picture.load()
-            elif min(width, height) >= MIN_SIDE:
+                rgb(upright(picture), 1.0)
+            else:
                 suffix, stored = "jpg", _smaller(picture, edge)
-    except UNREADABLE as error:
+    except Image.DecompressionBombError as error:
+        return Judged(found | {"status": "too_large", "error": str(error)[:200]})
+    except Exception as error:  # noqa: BLE001 - Pillow raises whatever broken bytes make its plugins do
         found = {name: found[name] for name in ("bytes", "sha256")}
         return Judged(found | {"status": "decode", "error": f"{type(error).__name__}: {error}"[:200]})
-    if min(width, height) < MIN_SIDE:
-        return Judged(found | {"status": "too_small", "error": f"{width} x {height}"})
     return Judged(found | {"status": "ok"}, suffix, stored)
+
+
+def _refused(width: int, height: int) -> dict[str, str]:
+    """Status and error of a picture whose size nobody should decode, before anybody does."""
+    short, long = sorted((width, height))
+    if short < MIN_SIDE:
+        return {"status": "too_small", "error": f"{width} x {height}"}
+    if width * height > MOST_PIXELS:
+        return {"status": "too_large", "error": f"{width} x {height}: more than {MOST_PIXELS:,} pixels"}
+    if long > MOST_RATIO * short:
+        return {"status": "too_large", "error": f"{width} x {height}: a side is more than {MOST_RATIO} times the other"}
+    return {}
 
 
 def _is_plain(picture: Image.Image, edge: int) -> bool:
     """True for an upright RGB or grey JPEG that is small enough."""
     small = min(picture.size) <= edge and picture.format == "JPEG" and picture.mode in {"RGB", "L"}
-    return small and picture.getexif().get(ORIENTATION, 1) == 1
+    return small and orientation(picture) == 1
 
 
 def _smaller(picture: Image.Image, edge: int) -> bytes:
@@ -130,14 +159,11 @@ def _smaller(picture: Image.Image, edge: int) -> bytes:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if scale < 1:
         picture.draft("RGB", (round(size[0] * MARGIN), round(size[1] * MARGIN)))
-    plain = rgb(picture, 1.0)
+    turn, plain = orientation(picture), rgb(picture, 1.0)
     if plain.size != size:
         plain = plain.resize(size, Image.Resampling.BILINEAR)
-    if exif := picture.info.get("exif"):  # of which flattening keeps nothing
-        plain.info["exif"] = exif
-        plain = upright(plain)
     stream = io.BytesIO()
-    plain.save(stream, "JPEG", quality=QUALITY)
+    turned(plain, turn).save(stream, "JPEG", quality=QUALITY)
     return stream.getvalue()
 
 

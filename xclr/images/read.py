@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,11 @@ from PIL import Image
 from torch import Tensor
 
 from xclr.errors import DataError
-from xclr.images.picture import ORIENTATION, SIDEWAYS, UNREADABLE, opened, rgb, rgba, upright
+from xclr.images.picture import opened, rgb, rgba, size_of, upright
+
+
+class UnreadableError(DataError):
+    """Bytes that are there and are no picture, though they were judged to be one."""
 
 
 def usable_rows(images: Path) -> npt.NDArray[np.int64]:
@@ -28,19 +34,24 @@ def usable_rows(images: Path) -> npt.NDArray[np.int64]:
     return np.asarray(table.filter(pc.field("status") == "ok").column("row_id"), dtype=np.int64)
 
 
-def read_pictures(images: Path, rows: Sequence[int] | npt.NDArray[np.int64], side: int) -> Tensor:
+def read_pictures(
+    images: Path, rows: Sequence[int] | npt.NDArray[np.int64], side: int, lost: set[int] | None = None
+) -> Tensor:
     """Decode rows of an images artifact: uint8 [n, 4, side, side], red, green, blue, alpha.
 
-    The shortest edge is resized to `side`, the centre is cropped. Raises DataError for a row without a picture.
+    The shortest edge is resized to `side`, the centre is cropped. A picture that cannot be read after all is
+    transparent, and its row is added to `lost`. Raises DataError for a row without a picture and a damaged shard.
     """
-    wanted = np.asarray(rows, dtype=np.int64)
-    shards, offsets, sizes = _places(images, wanted)
-    pixels = torch.empty(len(wanted), 4, side, side, dtype=torch.uint8)
-    for shard in np.unique(shards):
+    files = PictureFiles.open(images, np.asarray(rows, dtype=np.int64))
+    pixels = torch.zeros(len(files.rows), 4, side, side, dtype=torch.uint8)
+    for shard in np.unique(files.shards):
         with (images / f"shard-{shard:05d}.tar").open("rb") as tar:
-            for index in np.flatnonzero(shards == shard):
-                tar.seek(offsets[index])
-                pixels[int(index)] = decode(tar.read(sizes[index]), side)
+            for index in np.flatnonzero(files.shards == shard).tolist():
+                try:
+                    pixels[index] = files.square(index, side, tar)
+                except UnreadableError:
+                    if lost is not None:
+                        lost.add(int(files.rows[index]))
     return pixels
 
 
@@ -55,8 +66,11 @@ class EncodedPictures(ABC):
         """The bytes of a picture; workers may read at once, and after a fork."""
 
     @abstractmethod
-    def unreadable(self, position: int, error: Exception) -> DataError:
-        """What to say of a picture that cannot be read."""
+    def unreadable(self, position: int, error: Exception, *, there: bool) -> DataError:
+        """What to say of a picture whose bytes cannot be had, or are there and no picture.
+
+        An UnreadableError lets another picture stand in its place.
+        """
 
     def picture(self, position: int, behind: float) -> tuple[tuple[int, int], Callable[[float], Image.Image]]:
         """Width and height of the picture at a position, and what decodes it.
@@ -64,21 +78,29 @@ class EncodedPictures(ABC):
         The decoder takes how many times larger than needed the picture is, and may return it smaller by a power of two
         (JPEG); what it returns is upright RGB, transparent parts on grey `behind`. Raises what `unreadable` gives.
         """
-        try:
-            picture = opened(self.encoded(position))
-            turn = picture.getexif().get(ORIENTATION, 1)
-            size = picture.size[::-1] if turn >= SIDEWAYS else picture.size
-        except UNREADABLE as error:
-            raise self.unreadable(position, error) from error
-        return size, partial(self._decoded, position, picture, behind, turn > 1)
+        data = self._bytes(position)
+        with self._reading(position):
+            picture = opened(data)
+            return size_of(picture), partial(self._decoded, position, picture, behind)
 
-    def _decoded(self, position: int, picture: Image.Image, behind: float, turned: bool, times: float) -> Image.Image:
+    def _bytes(self, position: int) -> bytes:
         try:
+            return self.encoded(position)
+        except Exception as error:
+            raise self.unreadable(position, error, there=False) from error
+
+    def _decoded(self, position: int, picture: Image.Image, behind: float, times: float) -> Image.Image:
+        with self._reading(position):
             if times >= 2:
                 picture.draft("RGB", (math.ceil(picture.width / times), math.ceil(picture.height / times)))
-            return rgb(upright(picture) if turned else picture, behind)
-        except UNREADABLE as error:
-            raise self.unreadable(position, error) from error
+            return rgb(upright(picture), behind)
+
+    @contextmanager
+    def _reading(self, position: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise self.unreadable(position, error, there=True) from error
 
 
 @dataclass(frozen=True)
@@ -103,12 +125,24 @@ class PictureFiles(EncodedPictures):
             raise OSError(f"the shard ends after {len(data)} of {size} bytes")
         return data
 
-    def unreadable(self, position: int, error: Exception) -> DataError:
+    def unreadable(self, position: int, error: Exception, *, there: bool) -> DataError:
+        if there:
+            return UnreadableError(
+                f"the picture of row {self.rows[position]} in {self.folder} cannot be read: {error}",
+                "if there are many, remove this folder and run the recipe again, which judges each picture anew",
+            )
         place = f"shard {self.shards[position]}, offset {self.offsets[position]}"
         return DataError(
             f"row {self.rows[position]} cannot be read from {self.folder} ({place}): {error}",
             "the shard is damaged: remove this folder and run the recipe again, which makes it anew",
         )
+
+    def square(self, position: int, side: int, tar: BinaryIO) -> Tensor:
+        """What `decode` makes of the picture at a position of an open shard; raises as `picture` does."""
+        tar.seek(self.offsets[position])
+        data = tar.read(self.sizes[position])
+        with self._reading(position):
+            return decode(data, side)
 
 
 @cache

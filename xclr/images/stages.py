@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from xclr.artifact import Artifact, Manifest
@@ -13,6 +13,8 @@ from xclr.images import generations
 from xclr.recipe import Config, DataConfig, Recipe
 from xclr.stage import Kind, Pieces, Stage
 from xclr.store import Store
+
+NAMED = 20  # rows
 
 
 class ImagesConfig(Config):
@@ -65,6 +67,20 @@ def measure(config: ImagesConfig, images: Manifest, whole: bool) -> Mapping[str,
     if whole and not config.generation:
         stats["rows_per_s"] = stats["rows"] / max(images.cost.wall_s, 1e-9)
     return stats
+
+
+def unreadable(rows: Collection[int]) -> dict[str, int | str]:
+    """What a manifest says of rows that were judged ok and could not be read later: their number, and the first."""
+    if not rows:
+        return {}
+    return {"unreadable": len(rows), "unreadable_rows": ", ".join(map(str, sorted(rows)[:NAMED]))}
+
+
+def tell_unreadable(made: Manifest) -> Iterator[str]:
+    """What people are told of them."""
+    if number := made.stats.get("unreadable"):
+        more = f" and {number - NAMED} more" if number > NAMED else ""
+        yield f"{number} pictures could not be read, others stood in: rows {made.stats['unreadable_rows']}{more}"
 
 
 IMAGES = Kind(

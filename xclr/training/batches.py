@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -49,6 +49,11 @@ class Batches(Protocol):
         """Samples a step over all ranks."""
         ...
 
+    @property
+    def lost(self) -> set[int]:
+        """The rows that this rank found unreadable so far; others stand in their places."""
+        ...
+
     def stream(self, start: int, stop: int, place: Rank) -> Iterator[Batch]:
         """This rank's share of the batches of global steps start, ..., stop - 1, on its device.
 
@@ -67,16 +72,21 @@ class PictureBatches:
     bank: Tensor
     config: TrainConfig
     seed: int
+    lost: set[int] = field(default_factory=set, compare=False)
 
     @classmethod
     def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> PictureBatches:
         """Decode the training pictures; raises DataError when they do not fill one batch."""
         rows = training_rows(captions, images, config, seed)
         _check_memory(len(rows) * 4 * source_side(config) ** 2)
-        pictures = read_pictures(images, rows, source_side(config))
+        lost: set[int] = set()
+        pictures = read_pictures(images, rows, source_side(config), lost)
+        if lost:
+            places = stand_ins(rows, lost)
+            rows, pictures = rows[places], pictures[torch.from_numpy(places)]
         count = int(pq.read_metadata(captions / "captions.parquet").num_rows)
         groups = as_groups(read_groups(captions), count)[rows]
-        return cls(torch.from_numpy(rows), pictures, groups, texture_bank(), config, seed)
+        return cls(torch.from_numpy(rows), pictures, groups, texture_bank(), config, seed, lost)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -111,6 +121,17 @@ class PictureBatches:
             for view in range(2)
         ]
         return Batch(rows, torch.cat(views).contiguous(memory_format=memory_format(self.config)))
+
+
+def stand_ins(rows: npt.NDArray[np.int64], lost: set[int]) -> npt.NDArray[np.int64]:
+    """For each of the rows [n] the position of itself or, in a circle, of the next that is not lost, [n].
+
+    Raises DataError where all are lost.
+    """
+    good = np.flatnonzero(~np.isin(rows, list(lost)))
+    if not len(good):
+        raise DataError("no picture of the training can be read", "remove the images artifact and run the recipe again")
+    return good[np.searchsorted(good, np.arange(len(rows))) % len(good)]
 
 
 def training_rows(captions: Path, images: Path, config: TrainConfig, seed: int) -> npt.NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from xclr.errors import DataError
-from xclr.images import EncodedPictures, PictureFiles
+from xclr.images import EncodedPictures, PictureFiles, UnreadableError
 from xclr.recipe import TrainConfig
 from xclr.training import augment
 from xclr.training.augment import CROP_NUMBERS, NUMBERS, POLICY_NUMBERS
@@ -28,7 +28,9 @@ from xclr.training.stop import SIGNALS
 from xclr.training.views import PLAIN, normalised
 
 Share = tuple[int, npt.NDArray[np.int64]]  # epoch and positions of a rank's part of a batch
-Loaded = tuple[Tensor, Tensor, Tensor] | DataError  # rows [b], pixels uint8 [vb, s, s, 3], colour numbers [vb, 9]
+# rows [b], pixels uint8 [vb, s, s, 3], colour numbers [vb, 9], rows in whose place others stand [l]
+Loaded = tuple[Tensor, Tensor, Tensor, Tensor] | DataError
+MOST_BAD = 100  # pictures that cannot be read, one after the other; more are no bad pictures but a bad data set
 AHEAD = 2  # batches that each worker prepares
 
 
@@ -43,6 +45,8 @@ class StreamedBatches:
     """Batches read from shards as they are needed; in memory is only where each picture lies, 24 bytes a picture.
 
     Each picture gives `views` views. Without `colours` they are cropped and mirrored alone, whatever config.views says.
+    In the place of a picture that cannot be read after all stands the next that can, with its row; `lost` is filled
+    with the rows of the former, as this rank comes upon them.
     """
 
     pictures: EncodedPictures
@@ -50,6 +54,7 @@ class StreamedBatches:
     seed: int
     views: int = 2
     colours: bool = True
+    lost: set[int] = field(default_factory=set, compare=False)
 
     @classmethod
     def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> StreamedBatches:
@@ -74,7 +79,7 @@ class StreamedBatches:
     def stream(self, start: int, stop: int, place: Rank) -> Iterator[Batch]:
         """The rank's share of the batches of global steps start, ..., stop - 1, on its device.
 
-        Raises DataError naming the picture that cannot be read.
+        Raises DataError for a damaged shard, and where more than MOST_BAD pictures in a row cannot be read.
         """
         workers = min(self.config.workers, len(os.sched_getaffinity(0)))
         loader: DataLoader[Loaded] = DataLoader(
@@ -89,7 +94,14 @@ class StreamedBatches:
         for loaded in loader:
             if isinstance(loaded, DataError):
                 raise DataError(loaded.message, loaded.remedy)
-            yield self._coloured(*(each.to(place.device, non_blocking=True) for each in loaded))
+            *batch, lost = loaded
+            self._note(lost.tolist())
+            yield self._coloured(*(each.to(place.device, non_blocking=True) for each in batch))
+
+    def _note(self, lost: list[int]) -> None:
+        for row in sorted(set(lost) - self.lost):
+            print(f"the picture of row {row} cannot be read: the next that can stands in its place", flush=True)
+        self.lost.update(lost)
 
     def _shares(self, start: int, stop: int, place: Rank) -> Iterator[Share]:
         """Which pictures the rank takes at each step."""
@@ -123,17 +135,32 @@ class _Decoded(Dataset[Loaded]):
     def __getitem__(self, share: Share) -> Loaded:
         epoch, positions = share
         rows = torch.from_numpy(self.pictures.rows[positions])
+        chosen, lost = positions.copy(), list[int]()
         numbers = torch.stack([keyed_uniform((self.seed, epoch, view), rows, NUMBERS) for view in range(self.views)])
         side = self.config.image_size
         pixels = np.empty((self.views, len(rows), side, side, 3), dtype=np.uint8)
         try:
             for index, position in enumerate(positions):
-                for view, picture in enumerate(self._views(int(position), numbers[:, index])):
+                chosen[index], views = self._readable(int(position), numbers[:, index], lost)
+                for view, picture in enumerate(views):
                     pixels[view, index] = np.asarray(picture)
         except DataError as error:  # a worker's exception would lose its remedy
             return error
         colours = numbers[:, :, CROP_NUMBERS : NUMBERS - POLICY_NUMBERS].flatten(0, 1)
-        return rows, torch.from_numpy(pixels).flatten(0, 1), colours
+        seen = torch.from_numpy(self.pictures.rows[chosen])
+        return seen, torch.from_numpy(pixels).flatten(0, 1), colours, torch.tensor(lost, dtype=torch.int64)
+
+    def _readable(self, position: int, numbers: Tensor, lost: list[int]) -> tuple[int, list[Image.Image]]:
+        """The picture at a position or the next that can be read, and its views; rows that cannot are added to lost."""
+        for ahead in range(MOST_BAD + 1):
+            chosen = (position + ahead) % len(self.pictures.rows)
+            try:
+                return chosen, list(self._views(chosen, numbers))
+            except UnreadableError:
+                if ahead == MOST_BAD:
+                    raise
+                lost.append(int(self.pictures.rows[chosen]))
+        raise AssertionError
 
     def _views(self, position: int, numbers: Tensor) -> Iterator[Image.Image]:
         side, config = self.config.image_size, self.config

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from xclr.errors import Stopped
+from xclr.images.stages import unreadable
 from xclr.recipe import TrainConfig
 from xclr.stage import Produced, Progress, Stage
 from xclr.training import checkpoint
@@ -30,6 +31,7 @@ from xclr.training.stop import StopFlag
 from xclr.training.subset import told
 from xclr.training.words import WORDS
 
+Stats = dict[str, float | str]
 SAY_EVERY_S = 10.0  # in the job's log
 
 
@@ -57,13 +59,13 @@ def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced
     return Produced((*files, SPOOL), dict(stats), scratch=("checkpoints",))
 
 
-def fit(config: TrainConfig, batches: Batches, model: Pretrainer, out: Path, progress: Progress) -> dict[str, float]:
+def fit(config: TrainConfig, batches: Batches, model: Pretrainer, out: Path, progress: Progress) -> Stats:
     """Train a model as `train` does, on from the newest checkpoint below `out`, with spool.jsonl; its last metrics.
 
     Every rank calls it; rank 0 writes. Raises Stopped, with the signal's number, after a checkpoint.
     """
     resume, steps = _agree(checkpoint.latest(out / "checkpoints")), config.epochs * batches.steps_per_epoch
-    stats: dict[str, float] = {"step": resume.step if resume else 0}
+    stats: Stats = {"step": resume.step if resume else 0}
     spool, said = Spool(out / SPOOL, resume.step if resume else 0) if _first() else None, -SAY_EVERY_S
 
     def log(step: int, metrics: Mapping[str, float]) -> None:
@@ -81,7 +83,16 @@ def fit(config: TrainConfig, batches: Batches, model: Pretrainer, out: Path, pro
             train(config, batches, model, out=out, resume=resume, should_stop=flag, log=log)
         except Stopped as stopped:
             raise Stopped(str(stopped), flag.number) from None
-    return stats
+    return {**stats, **_account(batches.lost)}
+
+
+def _account(lost: set[int]) -> Mapping[str, int | str]:
+    """What the manifest says of the rows that any rank found unreadable."""
+    found = [lost]
+    if dist.is_initialized():
+        found = [set[int]() for _ in range(dist.get_world_size())]
+        dist.all_gather_object(found, lost)
+    return unreadable(set().union(*found))
 
 
 def _write(backbone: nn.Module, towers: Towers | None, out: Path) -> tuple[str, ...]:

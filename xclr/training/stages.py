@@ -8,6 +8,7 @@ from typing import NamedTuple
 from xclr.artifact import Artifact
 from xclr.errors import RecipeError
 from xclr.graph.stages import CLASS_GRAPHS
+from xclr.images.stages import tell_unreadable
 from xclr.recipe import (
     NEEDS_CLASSES,
     Config,
@@ -63,6 +64,7 @@ PRETRAIN = Kind(
     network=lambda config: Origin(
         method_name(config.objective), config.dataset, graph_name(config.objective), config.seed
     ),
+    tell=tell_unreadable,
     watched=True,
 )
 KINDS = (PRETRAIN,)

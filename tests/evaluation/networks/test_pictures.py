@@ -13,7 +13,14 @@ from torchvision.transforms import InterpolationMode, v2
 
 from tests.kit.pictures import SERVED, encode, photo, see_through, turned
 from xclr.errors import DataError
-from xclr.evaluation.networks.pictures import Preparation, batches, normalised, preparation_of, prepare
+from xclr.evaluation.networks.pictures import (
+    Preparation,
+    Shown,
+    batches,
+    normalised,
+    preparation_of,
+    prepare,
+)
 from xclr.recipe import TrainConfig
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -114,7 +121,7 @@ PHOTOS = [photo(40 + index, 30, seed=index) for index in range(23)]
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize(("count", "sizes"), [(0, []), (3, [3]), (5, [5]), (23, [5, 5, 5, 5, 3])])
 def test_batches_hold_every_picture_in_order(threads, count, sizes):
-    found = list(batches(PHOTOS.__getitem__, count, how(16, 20), size=5, threads=threads, name=str))
+    found = list(batches(Shown(count, PHOTOS.__getitem__, str), how(16, 20), size=5, threads=threads))
     assert [len(batch) for batch in found] == sizes
     for picture, data in zip(torch.cat(found) if found else [], PHOTOS, strict=False):
         assert torch.equal(picture, prepare(data, how(16, 20)))
@@ -127,7 +134,7 @@ def test_no_more_than_two_batches_are_read_ahead():
         read.append(index)
         return PHOTOS[0]
 
-    stream = batches(reading, 1000, how(8), size=5, threads=2, name=str)
+    stream = batches(Shown(1000, reading, str), how(8), size=5, threads=2)
     for turn in range(1, 4):
         next(stream)
         assert len(read) <= 5 * turn + 10
@@ -138,7 +145,7 @@ def test_no_more_than_two_batches_are_read_ahead():
 @pytest.mark.parametrize("fault", [b"no picture", PHOTOS[3][:200], photo(4, 30)])
 def test_a_picture_that_cannot_be_read_is_named(fault):
     data = [*PHOTOS[:3], fault, *PHOTOS[4:]]
-    stream = batches(data.__getitem__, 23, how(8, border=2), size=3, threads=2, name=lambda at: f"val/{at}.jpg")
+    stream = batches(Shown(23, data.__getitem__, "val/{}.jpg".format), how(8, border=2), size=3, threads=2)
     assert len(next(stream)) == 3
     with pytest.raises(DataError, match=r"val/3\.jpg cannot be read: ") as caught:
         next(stream)
@@ -150,4 +157,4 @@ def test_a_file_that_cannot_be_opened_is_named_too(tmp_path):
         return (tmp_path / "gone.jpg").read_bytes()
 
     with pytest.raises(DataError, match=r"picture 0 cannot be read: FileNotFoundError"):
-        next(batches(read, 1, how(8), size=1, threads=1, name=lambda index: f"picture {index}"))
+        next(batches(Shown(1, read, "picture {}".format), how(8), size=1, threads=1))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from xclr.errors import DataError
-from xclr.images.picture import UNREADABLE, opened, rgb, upright
+from xclr.images.picture import opened, rgb, upright
 from xclr.recipe import TrainConfig
 from xclr.training.views import MEAN, PLAIN, STD
 
 Interpolation = Literal["bilinear", "bicubic"]
 METHODS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+LONG = 32  # times as long as wide: such pictures are cropped before they are resized, which changes hardly a pixel
 MARGIN = 256 / 224  # of the resized edge over the crop, as ImageNet is evaluated since arXiv 1409.4842
 
 
@@ -73,11 +74,22 @@ def framed(picture: Image.Image, how: Preparation) -> Image.Image:
     if how.border:
         picture = _without_border(picture, how.border)
     method, (width, height) = METHODS[how.interpolation], picture.size
+    if how.crop and max(width, height) > LONG * min(width, height):
+        picture = _middle(picture)
+        width, height = picture.size
     long = int(how.resize * max(width, height) / min(width, height)) if how.crop else how.resize
     size = (how.resize, long) if width <= height else (long, how.resize)
     picture = picture.resize(size, method)
     left, top = (round((edge - how.size) / 2) for edge in size)
     return picture.crop((left, top, left + how.size, top + how.size))
+
+
+def _middle(picture: Image.Image) -> Image.Image:
+    """The middle of a long picture, LONG times as long as wide: the crop lies within it, far from its ends."""
+    width, height = picture.size
+    long = LONG * min(width, height)
+    left, top = max(0, (width - long) // 2), max(0, (height - long) // 2)
+    return picture.crop((left, top, width - left, height - top))
 
 
 def _without_border(picture: Image.Image, border: int) -> Image.Image:
@@ -93,35 +105,45 @@ def normalised(batch: Tensor, how: Preparation) -> Tensor:
     return batch.to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
-def batches(
-    read: Callable[[int], bytes],
-    count: int,
-    how: Preparation,
-    *,
-    size: int,
-    threads: int,
-    name: Callable[[int], str],
-) -> Iterator[Tensor]:
-    """The pictures 0 to count - 1 in order, uint8 [b, 3, s, s] with b <= size; threads decode up to 2 * size ahead.
+class Shown(NamedTuple):
+    """Pictures 0 to number - 1: how each is read and named.
+
+    `lost` is called for one whose bytes are there and no picture, and plain grey stands in its place; without it
+    that is an error.
+    """
+
+    number: int
+    read: Callable[[int], bytes]
+    name: Callable[[int], str]
+    lost: Callable[[int], object] | None = None
+
+
+def batches(shown: Shown, how: Preparation, *, size: int, threads: int) -> Iterator[Tensor]:
+    """The pictures in order, uint8 [b, 3, s, s] with b <= size; threads decode up to 2 * size ahead.
 
     Raises DataError with a picture's name when it cannot be read.
     """
 
     def made(index: int) -> Tensor:
+        encoded: bytes | None = None
         try:
-            return prepare(read(index), how)
-        except UNREADABLE as error:
+            encoded = shown.read(index)
+            return prepare(encoded, how)
+        except Exception as error:
+            if shown.lost is not None and encoded is not None:
+                shown.lost(index)
+                return torch.full((3, how.size, how.size), round(255 * PLAIN), dtype=torch.uint8)
             raise DataError(
-                f"{name(index)} cannot be read: {type(error).__name__}: {error}",
+                f"{shown.name(index)} cannot be read: {type(error).__name__}: {error}",
                 "put the file that was published in its place",
             ) from error
 
-    pool, indices = ThreadPoolExecutor(threads), iter(range(count))
+    pool, indices = ThreadPoolExecutor(threads), iter(range(shown.number))
     waiting: deque[Future[Tensor]] = deque(pool.submit(made, index) for index in islice(indices, 2 * size))
     try:
-        for start in range(0, count, size):
+        for start in range(0, shown.number, size):
             batch = []
-            for _ in range(min(size, count - start)):
+            for _ in range(min(size, shown.number - start)):
                 batch.append(waiting.popleft().result())
                 waiting.extend(pool.submit(made, index) for index in islice(indices, 1))
             yield torch.stack(batch)

@@ -3,19 +3,28 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.kit.tars import write_samples
+from tests.kit.tars import between, header, member, pax, write_samples
 from xclr import schema
 from xclr.captions import reader_of, run
 from xclr.captions.stages import CAPTIONS, CaptionsConfig
-from xclr.captions.wds import READER, listing
+from xclr.captions.wds import READER, captions, listing
 from xclr.errors import DataError
+from xclr.files import is_text
 from xclr.recipe import DataConfig
 from xclr.stage import Stage
 
 
 def about(**fields):
     return json.dumps(fields).encode()
+
+
+def sample(name, txt=None, json=None):
+    """A sample by hand."""
+    files = {b"jpg": b"pixels", b"txt": txt, b"json": json}
+    return b"".join(member(name + b"." + end, content) for end, content in files.items() if content is not None)
 
 
 @pytest.fixture
@@ -74,3 +83,64 @@ def test_what_is_no_plain_tar_is_refused(tmp_path):
         list(reader_of("wds").captions(data))
     with pytest.raises(DataError, match="no tars at"):
         READER.files(DataConfig(source="wds", path=tmp_path / "gone"))
+
+
+CHAIN = b"".join(member(b"././@LongLink", b"x\0", b"L") for _ in range(3000))
+MALFORMED = {
+    "half a character": sample(b"x", json=b'{"caption": "a dog \\ud83d"}'),
+    "half a character in its address": sample(b"x", b"a dog", b'{"url": "http://x/\\ud800"}'),
+    "nested deep": sample(b"x", json=b"[" * 100_000),
+    "a number of 5,000 digits": sample(b"x", json=b'{"caption": ' + b"9" * 5000 + b"}"),
+    "a name that is no UTF-8": sample(b"caf\xe9", b"a dog"),
+    "no name": member(b"", b"x"),
+    "a folder's name": member(b"./", b"x"),
+    "3,000 long names": CHAIN + member(b"x.jpg", b"pixels"),
+    "a size of 2^70": pax(b"size", str(2**70).encode()) + member(b"x.jpg", b"pixels"),
+    "a size of -1536": pax(b"size", b"-1536") + member(b"x.jpg", b"pixels"),
+    "a size in words": pax(b"size", b"abc") + member(b"x.jpg", b"\xff" * 9000),
+    "a negative size": header(b"x.jpg", field=b"\xff" * 10 + b"\xfe\x00"),
+    "a map of holes that is none": pax(b"GNU.sparse.map", b"a,b") + member(b"x.txt", bytes(512)),
+    "a path that is no text": pax(b"path", b"\xff.jpg") + member(b"x.jpg", b"pixels"),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_sample_that_nobody_can_read_costs_itself(what, tmp_path):
+    (tmp_path / "x.tar").write_bytes(between(MALFORMED[what]))
+    (tmp_path / "out").mkdir()
+    data = DataConfig(source="wds", path=tmp_path)
+    stage = Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=()))
+    produced = run(stage, tmp_path / "out", lambda done, total: None)
+    assert (produced.stats["rows"], produced.stats["malformed"]) == (2, 1)
+    assert is_text(produced.stats["malformed_samples"])
+    rows = schema.read(tmp_path / "out" / "captions.parquet", schema.CAPTIONS).to_pylist()
+    assert [row["caption"] for row in rows] == ["a word", "a word"]
+    whole = (tmp_path / "x.tar").read_bytes()
+    places = schema.read(tmp_path / "out" / "places.parquet", schema.PLACES).to_pylist()
+    assert [whole[each["offset"] : each["offset"] + each["size"]] for each in places] == [b"pixels"] * 2
+
+
+def test_a_header_in_the_middle_that_is_none_is_damage(tmp_path):
+    """Not the end, as which tarfile takes it: what follows would be lost without a word."""
+    (tmp_path / "x.tar").write_bytes(between(b"\xff" * 512))
+    with pytest.raises(DataError, match="no header at byte 2,048"):
+        list(captions(DataConfig(source="wds", path=tmp_path)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(noise=st.lists(st.tuples(st.integers(0, 511), st.integers(0, 255)), min_size=1, max_size=6))
+def test_headers_with_any_bytes_end_or_are_told(noise, tmp_path_factory):
+    """With a checksum that is right, so that they are believed."""
+    block = bytearray(header(b"x.jpg", 6))
+    for place, value in noise:
+        block[place] = value
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    folder = tmp_path_factory.mktemp("noise")
+    (folder / "x.tar").write_bytes(between(bytes(block) + b"pixels".ljust(512, b"\0")))
+    try:
+        found = [record["caption"] for record in captions(DataConfig(source="wds", path=folder))]
+    except DataError as error:
+        assert "cannot be read as a tar" in error.message
+    else:
+        assert found.count("a word") == 2

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from xclr.captions.source import Records, SourceReader, located, no_tables
+from xclr.captions.source import Record, Records, SourceReader, located, no_tables
 from xclr.captions.text import key, normalise
 from xclr.errors import DataError
-from xclr.files import SUFFIXES, hash_listing
+from xclr.files import SUFFIXES, hash_listing, is_text
 from xclr.recipe import SOURCES, DataConfig
 
 GET = str(SOURCES["wds"].get)
+SPELLED = 80  # letters of its name
 SHOWN = 5  # samples of no use named in the stats
+UNREADABLE = "an entry that cannot be read"
+EXTENSIONS = (b"x", b"g", b"X", b"L", b"K")  # headers that say more of the one that follows
+MOST_TEXT = 16 << 20  # bytes of a caption, or of what is known of a picture
 MEMBER_BYTES = 3 * 1536  # of a sample: three headers, padding and what stands beside the picture
 
 
@@ -49,22 +54,13 @@ def captions(data: DataConfig) -> Records:
     malformed, kept = 0, 0
     shown: list[str] = []
     for path, name, files in _samples(data):
-        about = _json(files)
-        caption, picture = _caption(files, about), _picture(files)
-        if not caption or picture is None:
+        record = _record(path.relative_to(root).as_posix(), name, files)
+        if record is None:
             malformed += 1
-            shown += [f"{path.name}: {name}"] if len(shown) < SHOWN else []
+            shown += [f"{path.name}: {name[:SPELLED]}"] if len(shown) < SHOWN else []
             continue
         kept += 1
-        url = about.get("url")
-        yield {
-            "key": key("wds", path.relative_to(root).as_posix(), name),
-            "caption": caption,
-            "label": None,
-            "split": "train",
-            "url": url if isinstance(url, str) else None,
-            "place": (path.relative_to(root).as_posix(), picture.offset, picture.size),
-        }
+        yield record
         if kept == data.limit:
             break
     if not kept:
@@ -78,42 +74,108 @@ def size(data: DataConfig) -> int:
     return sum(path.stat().st_size for path in tars(data)) // MEMBER_BYTES + 1
 
 
-def _samples(data: DataConfig) -> Iterator[tuple[Path, str, dict[str, Member]]]:
-    for path in tars(data):
-        for name, group in groupby(_members(path), key=lambda member: member.key):
-            yield path, name, {member.ending: member for member in group}
-
-
-def _members(path: Path) -> Iterator[Member]:
+def _record(tar: str, name: str, files: Mapping[str, Member]) -> Record | None:
+    """What a sample gives; None for one without a picture or a caption, and for one that holds what nobody can read."""
     try:
-        with tarfile.open(path, "r:") as tar:
-            for entry in tar:
-                name = PurePosixPath(entry.name)
-                if entry.isreg() and not name.name.startswith("."):
-                    small = tar.extractfile(entry) if name.suffix.lower() in {".txt", ".json"} else None
-                    yield Member(name, entry.offset_data, entry.size, small.read() if small else b"")
+        about = _json(files)
+        caption, picture, url = _caption(files, about), _picture(files), about.get("url")
+        url = url if isinstance(url, str) else None
+        if not caption or picture is None or not is_text(caption + (url or "")):
+            return None
+        place = (tar, picture.offset, picture.size)
+        identity = key("wds", tar, name)
+    except Exception:  # noqa: BLE001 - a stranger's file; whatever it makes a library raise, the others are sound
+        return None
+    return {"key": identity, "caption": caption, "label": None, "split": "train", "url": url, "place": place}
+
+
+def _samples(data: DataConfig) -> Iterator[tuple[Path, str, dict[str, Member]]]:
+    """Tar, name and files of each; no files for what cannot be read."""
+    for path in tars(data):
+        for name, group in groupby(_members(path), key=lambda member: member.key if member else UNREADABLE):
+            yield path, name, {member.ending: member for member in group if member}
+
+
+def _members(path: Path) -> Iterator[Member | None]:
+    """The files of a tar; None for a header that lies. Raises DataError where it is damaged, or no tar."""
+    place: int | None = 0
+    try:
+        with path.open("rb") as stream:
+            while place is not None:
+                place = yield from _members_from(stream, place)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(
             f"{path} cannot be read as a tar: {error}", "fetch it again; it must not be compressed"
         ) from error
 
 
-def _json(files: dict[str, Member]) -> dict[str, Any]:
+def _members_from(stream: BinaryIO, place: int) -> Generator[Member | None, None, int | None]:
+    """Those from a header on; where to go on after a header that lies, None at the end."""
+    stream.seek(place)
+    length, last = os.fstat(stream.fileno()).st_size, place
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            while entry := tar.next():
+                if not place < entry.offset_data + entry.size <= length:
+                    raise ValueError("a size that cannot be")
+                if entry.isreg() and not PurePosixPath(entry.name).name.startswith("."):
+                    yield _member(tar, entry)
+                last, place = place, tar.offset
+    except (tarfile.TarError, OSError, EOFError):
+        raise
+    except Exception:  # noqa: BLE001 - tarfile raises what it likes on numbers, names and chains that are none
+        yield None
+        return _after(stream, place, length)
+    if not any(os.pread(stream.fileno(), tarfile.BLOCKSIZE, place)):
+        return None
+    following = _after(stream, last, length)  # tarfile ends without a word where it expects a header and finds none
+    if following == place:
+        raise tarfile.ReadError(f"no header at byte {place:,}")
+    yield None
+    return following
+
+
+def _after(stream: BinaryIO, place: int, length: int) -> int | None:
+    """The place behind the entry at a place, extensions of its header included; None at the end.
+
+    Raises ReadError where the tar ends before.
+    """
+    while len(block := os.pread(stream.fileno(), tarfile.BLOCKSIZE, place)) == tarfile.BLOCKSIZE:
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        place += tarfile.BLOCKSIZE * (1 + max(0, -(-header.size // tarfile.BLOCKSIZE)))
+        if place > length:
+            raise tarfile.ReadError("unexpected end of data")
+        if header.type not in EXTENSIONS:
+            return place
+    return None
+
+
+def _member(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Member | None:
+    name = PurePosixPath(entry.name)
+    if not name.name or not is_text(entry.name) or entry.issparse():
+        return None
+    if name.suffix.lower() not in {".txt", ".json"}:
+        return Member(name, entry.offset_data, entry.size, b"")
+    content = tar.extractfile(entry) if entry.size <= MOST_TEXT else None
+    return None if content is None else Member(name, entry.offset_data, entry.size, content.read())
+
+
+def _json(files: Mapping[str, Member]) -> dict[str, Any]:
     try:
         found = json.loads(files["json"].content) if "json" in files else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _caption(files: dict[str, Member], about: dict[str, Any]) -> str:
+def _caption(files: Mapping[str, Member], about: dict[str, Any]) -> str:
     if "txt" in files:
         return normalise(files["txt"].content.decode("utf-8", errors="replace"))
     caption = about.get("caption")
     return normalise(caption) if isinstance(caption, str) else ""
 
 
-def _picture(files: dict[str, Member]) -> Member | None:
+def _picture(files: Mapping[str, Member]) -> Member | None:
     return next((each for ending, each in files.items() if f".{ending}" in SUFFIXES), None)
 
 

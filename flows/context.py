@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from infra.cluster import load_cluster
 from infra.home.runs import RunRecord, new_record
 from infra.loopback import spare_loopback
 from infra.tracking.links import sqlite_uri
+from infra.tracking.patient import UNTRACKED, PatientTracker
 from infra.tracking.tracker import Tracker
 from xclr.errors import RecipeError
 from xclr.evaluation.stages import tell_skipped
@@ -84,17 +86,33 @@ def open_run(
         where = cluster_name(cluster)
         record = _record(recipe, swept, [stage.digest for stage in planned], flow_run)
         record = record.model_copy(update={"cluster": str(Path(where).absolute()) if Path(where).is_file() else where})
-        run = Run(record, store, load_cluster(where), mode, tracker, board)
+        patient = PatientTracker(tracker, board.say, state / UNTRACKED / record.run)
+        run = Run(record, store, load_cluster(where), mode, patient, board)
         current.append(run)
         try:
             yield run
         except BaseException:
             run.stopping.set()
+            run.tracker.close()
             run.close("failed")
             raise
         finally:
             current.remove(run)
+        run.tracker.close()
         run.close("completed")
+
+
+def tell_mlflow(home: Path) -> None:
+    """Tell MLflow what earlier runs could not; a line for what is still in the way."""
+    from infra.home.catch_up import catch_up
+
+    state = state_folder(home)
+    try:
+        servers.check_mlflow(tracking_uri(state))
+        catch_up(home, tracking_uri(state), servers.artifacts_of(state))
+    except Exception as error:  # noqa: BLE001 - the command itself was done
+        said = next(iter(str(error).splitlines()), "") or type(error).__name__
+        print(f"xclr: MLflow has still not been told all of earlier runs: {said}", file=sys.stderr)
 
 
 def _record(recipe: Recipe, swept: SweepPlan | None, digests: Sequence[str], flow_run: str | None) -> RunRecord:

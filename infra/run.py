@@ -16,7 +16,7 @@ from infra.home.runs import RunRecord, cancel_mark, write_record
 from infra.ledger import Book
 from infra.progress import Board
 from infra.resources import cores
-from infra.tracking.tracker import Tracker
+from infra.tracking.patient import PatientTracker
 from xclr.errors import XclrError
 from xclr.store import Store
 
@@ -49,7 +49,7 @@ class Run:
     """One run of a recipe: where it keeps things, what it runs on, what it shows and tracks."""
 
     def __init__(
-        self, record: RunRecord, store: Store, cluster: Cluster, mode: Mode, tracker: Tracker, board: Board
+        self, record: RunRecord, store: Store, cluster: Cluster, mode: Mode, tracker: PatientTracker, board: Board
     ) -> None:
         self.record, self.recipe, self.id = record, record.recipe, record.run
         self.store, self.cluster, self.mode = store, cluster, mode

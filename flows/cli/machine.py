@@ -24,8 +24,9 @@ def serve(
     mlflow_port: Annotated[int, typer.Option(help="of the MLflow UI")] = 5000,
 ) -> None:
     """Start the Prefect and MLflow servers on loopback and keep them up until Ctrl-C."""
-    from flows.context import home_folder, state_folder
+    from flows.context import home_folder, state_folder, tell_mlflow
     from infra import servers
+    from infra.tracking.patient import UNTRACKED
 
     place = home_folder(home)
     state = state_folder(place)
@@ -35,6 +36,8 @@ def serve(
         servers.using(servers.PREFECT, state, prefect_port) as prefect,
         servers.using(servers.MLFLOW, state, mlflow_port) as mlflow,
     ):
+        if any((state / UNTRACKED).glob("*")):
+            tell_mlflow(place)
         try:
             _say_served(place, prefect, mlflow)
             signal.pause()

@@ -25,19 +25,24 @@ COLOURS = {
 
 
 def _tidy_afterwards(context: typer.Context, home: str | None) -> str | None:
-    """Once the command is over, end the servers of HOME whose users were all killed."""
-    context.call_on_close(lambda: _end_left_behind(home))
+    """Once the command is over, see to what killed runs and an MLflow that was away left to do."""
+    context.call_on_close(lambda: _tidy(home))
     return home
 
 
-def _end_left_behind(home: str | None) -> None:
+def _tidy(home: str | None) -> None:
     from flows.context import home_folder, state_folder
 
-    state = state_folder(home_folder(home))
+    place = home_folder(home)
+    state = state_folder(place)
     if any(state.glob("servers/*.json")):  # else nothing needs to be imported
         from infra import servers
 
         servers.end_left_behind(state)
+    if any(state.glob("untracked/*")):
+        from flows.context import tell_mlflow
+
+        tell_mlflow(place)
 
 
 Home = Annotated[

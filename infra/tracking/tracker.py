@@ -12,7 +12,7 @@ from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from filelock import FileLock
 
@@ -38,13 +38,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Metric
     from mlflow.entities import Run as MlflowRun
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 LOCK = "tracking.lock"  # in STATE: one thread of one process writes at a time; together they break MLflow's unique keys
 FOLLOW_EVERY_S = 6.0  # between two uploads of a running stage's metrics
+PROXIED = "mlflow-artifacts"  # scheme of files that go through the server
 SWEPT = "sweep_run"  # tag of a sweep's own run
 TABLE = "table.json"
 TABLES = "mlflow.loggedArtifacts"  # tag of the files that MLflow's pages show as tables, others are text to them
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}  # read when MLflow is imported
+HASTY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # its own: minutes of silence
 
 
 class NewRun(NamedTuple):
@@ -72,7 +75,7 @@ class Tracker:
     """Writes stages to one experiment of an MLflow store."""
 
     def __init__(self, uri: str, recipe: Recipe, artifacts: Path, tags: Mapping[str, str]) -> None:
-        for name, value in QUIET.items():
+        for name, value in {**QUIET, **HASTY}.items():
             os.environ.setdefault(name, value)
         import_module("mlflow")  # sets logging up: in a thread of the run, it and Prefect might wait for each other
         self.uri, self.recipe, self.artifacts, self.tags = uri, recipe, artifacts, dict(tags)
@@ -80,7 +83,8 @@ class Tracker:
         self.lock = FileLock(artifacts.parent / LOCK)
         self.opened: tuple[MlflowClient, str] | None = None
         self.runs: dict[str, MlflowRun] = {}  # by our digest, or "data"
-        self.sent: dict[str, int] = {}  # last step sent, by digest
+        self.sent: dict[str, dict[str, int]] = {}  # last step sent of each metric, by digest
+        self.seen: set[str] = set()  # digests whose run is known to have what it was given
         self.followed: dict[str, float] = {}  # when a running stage was last looked at, by digest
 
     def record(self, stage: Stage, made: Made) -> None:
@@ -148,11 +152,10 @@ class Tracker:
             run = found[0] if found else self._create(NewRun(f"sweep {name}", tags))
             tagged = [RunTag(*each) for each in tags.items()]
             client.log_batch(run.info.run_id, metrics=list(self._news(run, told)), tags=tagged)
-            client.log_dict(run.info.run_id, write_table(told.rows), TABLE)
             with TemporaryDirectory() as folder:
-                for file, content in told.files.items():
+                for file, content in {TABLE: json.dumps(write_table(told.rows)).encode(), **told.files}.items():
                     Path(folder, file).write_bytes(content)
-                    client.log_artifact(run.info.run_id, str(Path(folder, file)))
+                    self._files_of(run).log_artifact(str(Path(folder, file)))
             client.set_terminated(run.info.run_id, "FINISHED" if told.complete else "FAILED")
             self.runs[f"sweep {name}"] = run
 
@@ -222,7 +225,7 @@ class Tracker:
 
     def _pretraining(self, digest: str, stage: Stage, out: Path, reused_from: str | None = None) -> MlflowRun:
         self._open()
-        if digest in self.runs:
+        if digest in self.seen or (digest in self.runs and stage.kind.network is None):
             return self.runs[digest]
         assert stage.kind.network is not None
         method, dataset, graph, seed = stage.kind.network(stage.config)
@@ -232,7 +235,9 @@ class Tracker:
         name = f"{method} {graph} seed {seed}"
         params, first = dict(flat_items(stage.identity)), next(read_spool(out / SPOOL), None)
         began_ms = first.time_ms if first else None  # a training that is logged later keeps its times
-        return self._run(digest, NewRun(name, tags, params, self._inputs(stage), began_ms))
+        run = self._run(digest, NewRun(name, tags, params, self._inputs(stage), began_ms))
+        self.seen.add(digest)
+        return run
 
     def _run(self, key: str, new: NewRun) -> MlflowRun:
         client, experiment = self._open()
@@ -240,38 +245,58 @@ class Tracker:
             tag = "stage" if key == "data" else "digest"  # another process may have created it since
             found = client.search_runs([experiment], f"tags.{tag} = '{key}'", max_results=1)
             self.runs[key] = found[0] if found else self._create(new)
-        self.runs[key] = client.get_run(self.runs[key].info.run_id)
-        return self.runs[key]
+        run = self.runs[key] = client.get_run(self.runs[key].info.run_id)
+        if (new.params and not run.data.params) or (new.inputs and not run.inputs.dataset_inputs):
+            self._describe(run, new)  # whoever created it was killed before
+        return run
 
     def _create(self, new: NewRun) -> MlflowRun:
-        from mlflow.entities import Param
-
         client, experiment = self._open()
         run = client.create_run(experiment, new.began_ms, tags={**self.tags, **new.tags}, run_name=new.name)
+        self._describe(run, new)
+        return run
+
+    def _describe(self, run: MlflowRun, new: NewRun) -> None:
+        """Log what a run was given; what is there already is the same, and changes nothing."""
+        from mlflow.entities import Param
+
+        client = self._client()
         client.log_batch(run.info.run_id, params=[Param(each, value) for each, value in new.params.items()])
         if new.inputs:
             client.log_inputs(run.info.run_id, list(new.inputs))
-        return run
 
     def _send(self, stage: Stage, out: Path) -> None:
-        """Upload the spooled metrics beyond the last step that the run has."""
+        """Upload what is spooled of each metric beyond the last step that the run has of it.
+
+        Each by itself: whoever was killed between two requests may have sent a step's loss and not its learning rate.
+        """
         from mlflow.entities import Metric
 
         run_id, digest = self.runs[str(stage.digest)].info.run_id, str(stage.digest)
         client = self._client()
-        if digest not in self.sent:
-            history = client.get_metric_history(run_id, "train/loss")
-            self.sent[digest] = max((each.step for each in history), default=0)
-        fresh = [entry for entry in read_spool(out / SPOOL) if entry.step > self.sent[digest]]
-        for batch in batches_of(Metric(*each) for entry in fresh for each in points_of(entry)):
+        points = list(read_spool(out / SPOOL))
+        last = self.sent.pop(digest, None)  # until all is sent nobody knows how far it came
+        if last is None:
+            known = client.get_run(run_id).data.metrics.keys() & {name for point in points for name in point.metrics}
+            last = {name: max(each.step for each in client.get_metric_history(run_id, name)) for name in known}
+        fresh = [Metric(*each) for point in points for each in points_of(point) if point.step > last.get(each[0], -1)]
+        for batch in batches_of(iter(fresh)):
             client.log_batch(run_id, metrics=batch)
-        self.sent[digest] = max((entry.step for entry in fresh), default=self.sent[digest])
+        self.sent[digest] = last | {each.key: each.step for each in fresh}
 
     def _log_files(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> None:
-        client, folder = self._client(), stage.name.split(" seed ")[0].replace(",", "").replace(" ", "-")
-        client.log_artifact(run.info.run_id, str(artifact.path / "manifest.json"), folder)
-        for name in stage.kind.shown:
-            client.log_artifact(run.info.run_id, str(artifact.path / name), folder)
+        folder = stage.name.split(" seed ")[0].replace(",", "").replace(" ", "-")
+        for name in ("manifest.json", *stage.kind.shown):
+            self._files_of(run).log_artifact(str(artifact.path / name), folder)
+
+    def _files_of(self, run: MlflowRun) -> ArtifactRepository:
+        """Where the files of a run go: what a server of this STATE began goes on without it, in the same folder."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        place = urlsplit(run.info.artifact_uri)
+        if place.scheme == PROXIED and not self.uri.startswith("http"):
+            return get_artifact_repository((self.artifacts.absolute() / place.path.lstrip("/")).as_uri())
+        return get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
 
     def _inputs(self, stage: Stage) -> list[DatasetInput]:
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -14,6 +14,7 @@ from infra.progress import Board
 from infra.run import Mode, Run
 from infra.stage import ensure
 from infra.tracking.links import sqlite_uri
+from infra.tracking.patient import UNTRACKED, PatientTracker
 from infra.tracking.tracker import Tracker
 from tests.kit.databases import FOLDER, give_database
 from tests.kit.recipes import CLUSTER, TINY
@@ -24,17 +25,20 @@ from xclr.stage import Stage
 from xclr.store import Store
 
 
-def open_run(home: Path, mode: Mode = "retry", recipe: Recipe | None = None, cluster: Cluster = CLUSTER) -> Run:
-    """A run whose metrics go to a database of its own."""
+def open_run(
+    home: Path, mode: Mode = "retry", recipe: Recipe | None = None, cluster: Cluster = CLUSTER, uri: str | None = None
+) -> Run:
+    """A run whose metrics go to a database of its own, or to a server of it."""
     recipe = recipe or Recipe.model_validate(TINY)
     state = home / "state"
     state.mkdir(parents=True, exist_ok=True)
     (home / "artifacts").mkdir(exist_ok=True)
     give_database(state)
-    tracker = Tracker(sqlite_uri(state), recipe, state / "mlflow-artifacts", {})
+    tracker = Tracker(uri or sqlite_uri(state), recipe, state / "mlflow-artifacts", {})
     store = Store(home)
     record = new_record(recipe, (stage.digest for stage in pipeline(recipe, store)))
-    return Run(record, store, cluster, mode, tracker, Board(1).__enter__())
+    board = Board(1).__enter__()
+    return Run(record, store, cluster, mode, PatientTracker(tracker, board.say, state / UNTRACKED / record.run), board)
 
 
 def begin_with_data(home: Path) -> None:

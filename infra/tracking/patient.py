@@ -1,0 +1,110 @@
+"""Tracking that holds up and fails no work: what MLflow cannot be told now it is told later."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import TypeVar
+
+from infra.tracking.metrics import Made
+from infra.tracking.tracker import SweepSummary, Tracker
+from xclr.stage import Stage
+
+T = TypeVar("T")
+AGAIN_AFTER_S = 30.0  # since MLflow was last found away
+UNTRACKED = "untracked"  # folder of STATE: an empty file for each run of which MLflow has not been told all
+
+
+class PatientTracker:
+    """A tracker whose calls never raise: what cannot be told is kept, and told before whatever is told next.
+
+    The first miss is a warning to `say`, and leaves `mark`, by which `catch_up` knows a run that never told all.
+    Threads may share it.
+    """
+
+    def __init__(self, tracker: Tracker, say: Callable[[str], object], mark: Path) -> None:
+        self.tracker, self.say, self.mark = tracker, say, mark
+        self.kept: list[Callable[[], object]] = []
+        self.missed_at, self.warned = -inf, False
+        self.lock = threading.RLock()
+
+    def record(self, stage: Stage, made: Made) -> None:
+        """Log a finished stage."""
+        self._tell(partial(self.tracker.record, stage, made))
+
+    def follow(self, stage: Stage, out: Path) -> None:
+        """Upload the new metrics of a running stage; those of a miss are in its spool."""
+        self._ask(partial(self.tracker.follow, stage, out), None)
+
+    def mark_failed(self, digests: Iterable[str]) -> None:
+        """End the runs of networks that could not be made."""
+        self._tell(partial(self.tracker.mark_failed, list(digests)))
+
+    def join_sweep(self, sweep: str, cells: Mapping[str, str]) -> None:
+        """Tag the runs of a sweep's networks."""
+        self._tell(partial(self.tracker.join_sweep, sweep, cells))
+
+    def record_sweep(self, name: str, told: SweepSummary) -> None:
+        """Log what came of a sweep."""
+        self._tell(partial(self.tracker.record_sweep, name, told))
+
+    def experiment_url(self) -> str | None:
+        """The recipe's experiment in the MLflow UI; None where no server answers."""
+        return self._ask(self.tracker.experiment_url, None)
+
+    def run_url(self, digest: str) -> str | None:
+        """A run in the MLflow UI, likewise."""
+        return self._ask(partial(self.tracker.run_url, digest), None)
+
+    def compare_url(self, digests: Sequence[str]) -> str | None:
+        """Runs side by side in the MLflow UI, likewise."""
+        return self._ask(partial(self.tracker.compare_url, digests), None)
+
+    def close(self) -> None:
+        """Tell what was kept, once more."""
+        self.missed_at = -inf
+        for _ in range(len(self.kept)):  # each once, whatever becomes of the others
+            self.missed_at = -inf
+            self._ask(lambda: None, None)
+        if self.kept:
+            self.say("MLflow was not told all of this run: the next xclr command does it, once MLflow answers")
+        else:
+            self.mark.unlink(missing_ok=True)
+
+    def _tell(self, call: Callable[[], object]) -> None:
+        self.kept.append(call)
+        self._ask(lambda: None, None)
+
+    def _ask(self, call: Callable[[], T], otherwise: T) -> T:
+        """What a call answers once all that was kept is told; `otherwise` where MLflow is away."""
+        if time.monotonic() - self.missed_at < AGAIN_AFTER_S:
+            return otherwise
+        try:
+            with self.lock:
+                self._catch_up()
+            return call()
+        except Exception as error:  # noqa: BLE001 - whatever it is, no training is worth less for it
+            self._miss(error)
+            return otherwise
+
+    def _catch_up(self) -> None:
+        while self.kept:
+            first = self.kept.pop(0)
+            try:
+                first()
+            except BaseException:
+                self.kept.append(first)  # behind the others, which may fare better
+                raise
+
+    def _miss(self, error: Exception) -> None:
+        self.missed_at = time.monotonic()
+        if not self.warned:
+            self.warned = True
+            self.mark.parent.mkdir(parents=True, exist_ok=True)
+            self.mark.touch()
+            said = next(iter(str(error).splitlines()), "") or type(error).__name__
+            self.say(f"MLflow cannot be told now, the work goes on, and it is told later ({said[:200]})")

@@ -13,6 +13,7 @@ from infra import servers
 from infra.cluster import load_cluster
 from infra.home.runs import RunRecord, new_record
 from infra.loopback import spare_loopback
+from infra.prefect_access import VARIABLE
 from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED, PatientTracker
 from infra.tracking.tracker import Tracker
@@ -153,13 +154,15 @@ def prefect_server(state: Path) -> Iterator[None]:
     """
     os.environ.update(servers.prefect_environment(state))
     spare_loopback(os.environ)
-    if "PREFECT_API_URL" in os.environ:
-        servers.check_prefect(os.environ["PREFECT_API_URL"])
+    if url := os.environ.get("PREFECT_API_URL"):
+        os.environ.update(servers.access_to(url, state))
+        servers.check_prefect(url, os.environ.get(VARIABLE))
         yield
         return
     with servers.using(servers.PREFECT, state) as address:
-        os.environ["PREFECT_API_URL"] = f"{address}/api"
-        servers.check_prefect(os.environ["PREFECT_API_URL"])
+        url = f"{address}/api"
+        os.environ.update({"PREFECT_API_URL": url, **servers.access_to(url, state)})
+        servers.check_prefect(url, os.environ[VARIABLE])
         yield
 
 

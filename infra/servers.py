@@ -29,6 +29,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict
 
 from infra.loopback import open_url
+from infra.prefect_access import ROOT, VARIABLE, auth_string
 from infra.processes import JobId, find_process, process_id, processes_of, send, this_process
 from infra.tracking.links import runs_page
 from infra.tracking.tracker import QUIET
@@ -72,20 +73,17 @@ def prefect_environment(state: Path) -> dict[str, str]:
 
 PREFECT = Server(
     "prefect",
-    lambda state, port: [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ],
+    lambda state, port: [sys.executable, "-m", "infra.prefect_server", str(port)],
     "/api/health",
-    # without it the pages ask the API at port 4200, whatever the server's port is
-    lambda state, port: {**prefect_environment(state), "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api"},
+    lambda state, port: {
+        **prefect_environment(state),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        # without it the pages ask the API at port 4200, whatever the server's port is
+        "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_API_AUTH_STRING": auth_string(state),
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port},http://localhost:{port}",
+    },
 )
 MLFLOW = Server(
     "mlflow",
@@ -165,13 +163,19 @@ def check_port(port: int) -> None:
             ) from error
 
 
-def check_prefect(url: str) -> str:
-    """Ask the Prefect API at a URL for its version, and return it.
+def access_to(url: str, state: Path) -> dict[str, str]:
+    """What a client of the Prefect API at a URL needs beside it: nothing where the server is not of this STATE."""
+    running = _noted(PREFECT, state)
+    return {VARIABLE: auth_string(state)} if running and url.rstrip("/") == f"{running.url}/api" else {}
+
+
+def check_prefect(url: str, auth: str | None = None) -> str:
+    """Ask the Prefect API at a URL for its version, and return it; `auth` is user:password.
 
     Raises JobError when nothing answers within ASK_WITHIN_S seconds, RecipeError when something else does or when the
     server's major.minor is not this client's: Prefect's clients and servers are only tried together within one.
     """
-    answer = _ask("Prefect", url, "/admin/version", "PREFECT_API_URL")
+    answer = _ask("Prefect", url, "/admin/version", "PREFECT_API_URL", auth)
     found = _version("Prefect", url, answer and _unquoted(answer), "PREFECT_API_URL")
     mine = Version(metadata.version("prefect"))
     if found is not None and found.release[:2] != mine.release[:2]:
@@ -202,13 +206,12 @@ def without_secrets(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
-def _ask(name: str, url: str, path: str, variable: str) -> str | None:
+def _ask(name: str, url: str, path: str, variable: str, auth: str | None = None) -> str | None:
     """The body of a short answer; None when the server wants to know who asks."""
     shown = without_secrets(url)
     parts = urlsplit(url)
     headers = {}
-    if "@" in parts.netloc:
-        who = unquote(parts.netloc.rpartition("@")[0])
+    if who := auth or unquote(parts.netloc.rpartition("@")[0]):
         headers["Authorization"] = "Basic " + base64.b64encode(who.encode()).decode()
     try:
         request = urllib.request.Request(shown + path, headers=headers)  # noqa: S310 - the user's own URL

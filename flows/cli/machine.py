@@ -26,6 +26,7 @@ def serve(
     """Start the Prefect and MLflow servers on loopback and keep them up until Ctrl-C."""
     from flows.context import home_folder, state_folder, tell_mlflow
     from infra import servers
+    from infra.prefect_access import written_for_prefect
     from infra.tracking.patient import UNTRACKED
 
     place = home_folder(home)
@@ -38,25 +39,34 @@ def serve(
     ):
         if any((state / UNTRACKED).glob("*")):
             tell_mlflow(place)
-        try:
-            _say_served(place, prefect, mlflow)
-            signal.pause()
-        except KeyboardInterrupt:
-            print("stopping", file=sys.stderr)
+        with written_for_prefect(place, state, f"{prefect}/api") as written:
+            try:
+                _say_served(place, prefect, mlflow, written=written)
+                signal.pause()
+            except KeyboardInterrupt:
+                print("stopping", file=sys.stderr)
 
 
-def _say_served(home: Path, prefect: str, mlflow: str) -> None:
+def _say_served(home: Path, prefect: str, mlflow: str, *, written: bool) -> None:
+    from flows.context import state_folder
     from infra import servers
     from infra.loopback import NAMES, names_a_proxy
+    from infra.prefect_access import VARIABLE, auth_file
 
     print(f"Prefect  {prefect}\nMLflow   {mlflow}", flush=True)
     for name, page in servers.experiments(mlflow).items():
         print(f"  {name:<7}{page}")
-    print("\nFor Prefect's own commands, in another terminal:")
-    exports = {"PREFECT_API_URL": f"{prefect}/api", "XCLR_HOME": str(home)}
+    secret = shlex.quote(str(auth_file(state_folder(home))))
+    print(f"\nPrefect's pages ask once for what this prints:  cat {secret}")
+    exports = {"XCLR_HOME": shlex.quote(str(home))}
+    if written:
+        print("\nFor Prefect's own commands, in another terminal in this folder (.env there says how to ask):")
+    else:
+        print("\nFor Prefect's own commands, in another terminal (the .env here is not of this HOME, and stays):")
+        exports = {"PREFECT_API_URL": f"{prefect}/api", VARIABLE: f'"$(cat {secret})"', **exports}
     if names_a_proxy(os.environ):
-        exports |= {name: os.environ[name] for name in NAMES}
-    said = " ".join(f"{name}={shlex.quote(value)}" for name, value in exports.items())
+        exports |= {name: shlex.quote(os.environ[name]) for name in NAMES}
+    said = " ".join(f"{name}={value}" for name, value in exports.items())
     print(f"  export {said}\n\nCtrl-C stops both.", flush=True)
 
 

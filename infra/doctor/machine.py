@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -22,6 +23,7 @@ from packaging.version import Version
 from infra import servers
 from infra.disks import NETWORK, MountedDisk, existing, fs_type_of
 from infra.finding import Finding
+from infra.prefect_access import VARIABLE
 from infra.processes import send
 from xclr.captions.source import reader_of
 from xclr.errors import XclrError
@@ -48,7 +50,7 @@ def examine(home: Path, state: Path) -> Iterator[Finding]:
         check_wordnet,
         check_slurm,
         lambda: check_left_behind(state),
-        lambda: check_server("Prefect server", "PREFECT_API_URL", _prefect_url(state), servers.check_prefect),
+        lambda: check_server("Prefect server", "PREFECT_API_URL", _prefect_url(state), partial(_ask_prefect, state)),
         lambda: check_server("MLflow server", "MLFLOW_TRACKING_URI", _mlflow_url(state), servers.check_mlflow),
     )
     for check in checks:
@@ -339,6 +341,10 @@ def _read_schema(path: Path) -> None:
 def _prefect_url(state: Path) -> str | None:
     running = servers.find(servers.PREFECT, state)
     return os.environ.get("PREFECT_API_URL") or (f"{running.url}/api" if running else None)
+
+
+def _ask_prefect(state: Path, url: str) -> str:
+    return servers.check_prefect(url, (dict(os.environ) | servers.access_to(url, state)).get(VARIABLE))
 
 
 def _mlflow_url(state: Path) -> str | None:

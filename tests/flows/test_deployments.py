@@ -47,7 +47,7 @@ def test_every_named_sweep_reaches_its_deployment_as_its_file_says():
 
 def test_the_deployments_of_sweeps_are_what_their_files_say(prefect, served):
     for name in sweep_names():
-        parameters = ask(served.prefect, f"/deployments/name/xclr-sweep/{name}")["parameters"]
+        parameters = ask(served, f"/deployments/name/xclr-sweep/{name}")["parameters"]
         assert Sweep.model_validate(parameters["sweep"]) == load_sweep(name, {})
 
 
@@ -58,12 +58,12 @@ def test_a_run_after_the_command_line_finds_everything(prefect, served):
     assert attempts(served.home) == before
     flow_run = re.search(r"UUID: (\S+)", done.stdout).group(1)
     assert flow_run in {each.flow_run for each in read_runs(served.home)}
-    shown = artifacts_of(served.prefect, flow_run)
+    shown = artifacts_of(served, flow_run)
     assert "| xclr" in shown["smoke-comparison"]["data"]
     assert f"{served.mlflow}/#/compare-runs?runs=" in shown["smoke-mlflow-compare"]["data"]
     assert f"{served.mlflow}/#/experiments/" in shown["smoke-mlflow-experiment"]["data"]
     assert "/runs/" in shown["mlflow-xclr-seed-0"]["data"]
-    logs = ask(served.prefect, "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run]}}})
+    logs = ask(served, "/logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run]}}})
     assert any("captions hit" in each["message"] for each in logs)
 
 
@@ -73,13 +73,13 @@ def test_the_command_line_uses_the_servers_that_are_up(served, tmp_path):
     assert f"mlflow      {served.mlflow}/#/experiments/" in done.stderr
     assert f"prefect     {served.prefect}/" in done.stderr
     (run,) = [each for each in read_runs(served.home) if each.run not in before]
-    assert ask(served.prefect, f"/flow_runs/{run.flow_run}")["state"]["type"] == "COMPLETED"
+    assert ask(served, f"/flow_runs/{run.flow_run}")["state"]["type"] == "COMPLETED"
 
 
 def test_the_other_flows_find_everything_too(prefect, served):
     before = attempts(served.home)
-    runs = [run_deployment(served.prefect, f"{flow}/smoke") for flow in ("xclr-data", "xclr-evaluate")]
-    assert {end_of(served.prefect, each)["type"] for each in runs} == {"COMPLETED"}
+    runs = [run_deployment(served, f"{flow}/smoke") for flow in ("xclr-data", "xclr-evaluate")]
+    assert {end_of(served, each)["type"] for each in runs} == {"COMPLETED"}
     assert attempts(served.home) == before
 
 
@@ -92,15 +92,15 @@ MISSING = {
 
 
 def test_what_is_missing_fails_the_run_with_a_remedy(prefect, served):
-    runs = {name: run_deployment(served.prefect, name, overrides=changes) for name, (changes, _) in MISSING.items()}
+    runs = {name: run_deployment(served, name, overrides=changes) for name, (changes, _) in MISSING.items()}
     for name, (_, parts) in MISSING.items():
-        state = end_of(served.prefect, runs[name])
+        state = end_of(served, runs[name])
         assert state["type"] == "FAILED", name
         assert all(part in state["message"] for part in parts), state["message"]
 
 
 def test_the_run_form_knows_help_enums_and_ranges(prefect, served):
-    schema = ask(served.prefect, "/deployments/name/xclr-full/emoji")["parameter_openapi_schema"]
+    schema = ask(served, "/deployments/name/xclr-full/emoji")["parameter_openapi_schema"]
     models = schema["definitions"]
     train = models["TrainConfig"]["properties"]
     assert train["epochs"]["minimum"] == 1
@@ -122,9 +122,9 @@ def test_a_value_out_of_range_is_refused_before_anything_runs(prefect):
 
 def test_a_long_stage_shows_progress_and_a_cancelled_run_ends_its_job(prefect, served):
     changes = ["name=long", "objectives=[simclr]", "train.epochs=5000", "train.log_every=1"]
-    flow_run = run_deployment(served.prefect, "xclr-full/smoke", overrides=changes)
+    flow_run = run_deployment(served, "xclr-full/smoke", overrides=changes)
     entry = training_job(served.home, "long")
-    shown = until(lambda: artifacts_of(served.prefect, flow_run).get("progress-pretrain-simclr-seed-0"))
+    shown = until(lambda: artifacts_of(served, flow_run).get("progress-pretrain-simclr-seed-0"))
     assert 0 < shown["data"] < 100
     assert shown["task_run_id"]
     assert prefect("flow-run", "cancel", flow_run).returncode == 0

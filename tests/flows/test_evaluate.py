@@ -44,7 +44,7 @@ def written(recipe: Recipe, folder: Path) -> str:
 def xclr(tmp_path, served):
     """The command line over a HOME of which only trainings are jobs, with the servers that are up."""
     home = give_databases(tmp_path / "home")
-    there = {"XCLR_CLUSTER": few_jobs(tmp_path), "PREFECT_API_URL": f"{served.prefect}/api"}
+    there = {"XCLR_CLUSTER": few_jobs(tmp_path), **served.environment}
 
     def run(*arguments: str) -> Said:
         return run_xclr(*arguments, "--home", str(home), cwd=tmp_path, **there)

@@ -116,7 +116,7 @@ def test_mlflow_holds_one_run_a_method_with_curve_and_scores(home):
 
 def test_prefect_holds_a_task_run_a_stage_and_suite_with_upstream_edges(home, served):
     completed = [each.flow_run for each in read_runs(home) if each.state == "completed"]
-    tasks = ask(served.prefect, "/task_runs/filter", {"flow_runs": {"id": {"any_": completed}}})
+    tasks = ask(served, "/task_runs/filter", {"flow_runs": {"id": {"any_": completed}}})
     names = {each["name"]: each for each in tasks}
     planned = pipeline(load_recipe("smoke"), Store(home))
     assert {stage.name for stage in planned} <= set(names)

@@ -13,7 +13,7 @@ from tests.kit.captions import ROWS, captions_artifact, make_stage
 from tests.kit.stages import no_progress
 from xclr import schema, shards
 from xclr.errors import DataError
-from xclr.graph import TopK, neighbours
+from xclr.graph import TopK, approximate, neighbours
 from xclr.graph.neighbours import cosines, mean_similarity, near_duplicates
 from xclr.graph.neighbours import run as run_graph
 from xclr.graph.stages import GraphKnnConfig
@@ -149,7 +149,8 @@ def test_without_a_cut_off_all_others_count(captions, embeddings, tmp_path):
 
 
 @pytest.mark.parametrize("cutoff", [None, 0.3])
-def test_the_approximate_graph_has_the_recall_that_was_asked_for(cutoff, captions, embeddings, tmp_path):
+def test_the_approximate_graph_has_the_recall_that_was_asked_for(cutoff, captions, embeddings, tmp_path, monkeypatch):
+    monkeypatch.setattr(approximate, "BLOCK", 7)  # near cells are looked up in many blocks
     tables = {}
     for method in ("exact", "approximate"):
         config = GraphKnnConfig(k=4, cutoff=cutoff, block=5, method=method, recall=0.99)

@@ -16,6 +16,7 @@ import pytest
 from packaging.version import Version
 
 from infra import servers
+from infra.prefect_access import auth_string
 from infra.processes import find_process, process_id, this_process
 from infra.servers import check_mlflow, check_prefect, without_secrets
 from tests.kit.command import command, run_xclr
@@ -144,7 +145,8 @@ def test_a_store_that_is_no_server_passes():
 def test_the_real_servers_pass(tmp_path):
     state = give_databases(tmp_path) / "state"
     with servers.using(servers.PREFECT, state) as prefect, servers.using(servers.MLFLOW, state) as mlflow:
-        assert check_prefect(f"{prefect}/api") == str(PREFECT)
+        assert check_prefect(f"{prefect}/api", auth_string(state)) == str(PREFECT)
+        assert check_prefect(f"{prefect}/api") == servers.UNKNOWN, "it wants to know who asks"
         assert check_mlflow(mlflow) == str(MLFLOW)
         with pytest.raises(RecipeError, match="is not MLflow"):
             check_mlflow(f"{prefect}/api")

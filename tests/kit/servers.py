@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infra import servers
+from infra.prefect_access import VARIABLE, auth_string
 from tests.kit.command import command
 
 PROXIED = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")  # nothing listens there
@@ -23,6 +24,16 @@ class Served(NamedTuple):
     prefect: str
     mlflow: str
     home: Path
+
+    @property
+    def auth(self) -> str:
+        """Name and password of the Prefect server."""
+        return auth_string(self.home / "state")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client of the Prefect server needs."""
+        return {"PREFECT_API_URL": f"{self.prefect}/api", VARIABLE: self.auth}
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def client_environment(served: Served, home: Path, own: Path) -> dict[str, str]:
         **os.environ,
         **PROXIED,
         "no_proxy": "127.0.0.1,localhost",
-        "PREFECT_API_URL": f"{served.prefect}/api",
+        **served.environment,
         "PREFECT_HOME": str(own),
         "XCLR_HOME": str(home),
     }

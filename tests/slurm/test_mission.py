@@ -163,7 +163,7 @@ def check_cancel(prefect: Prefect, home: Path, overrides: str) -> None:
 def task_names(served: Served, flow_run: str) -> list[str]:
     """The task runs of a flow run."""
     body = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200}
-    return [each["name"] for each in ask(served.prefect, "/task_runs/filter", body)]
+    return [each["name"] for each in ask(served, "/task_runs/filter", body)]
 
 
 def check_jobs(home: Path, breadth: Breadth) -> None:

@@ -88,6 +88,15 @@ def test_a_change_of_the_batch_is_torchvisions_of_each_picture(name):
         torch.testing.assert_close(found, getattr(tvf, f"adjust_{name}")(picture, factor.item()), rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("u", [0.0, 0.25, 1.0])
+def test_a_blur_spans_the_range_of_its_width(u):
+    """No other change: neither strong nor grey."""
+    batch, numbers = pictures(2, 32), torch.full((2, 9), 0.999)
+    numbers[:, 7], numbers[:, 8] = 0.0, u
+    sigma = torch.full((2,), 0.1 + 1.9 * u)
+    torch.testing.assert_close(augment.recolour(batch.clone(), numbers), augment.blur(batch.clone(), sigma))
+
+
 @pytest.mark.parametrize(("side", "kernel"), [(16, 3), (32, 3), (64, 7), (224, 23)])
 def test_a_blur_of_the_batch_is_torchvisions_of_each_picture(side, kernel):
     batch, sigmas = pictures(3, side), torch.tensor([0.1, 0.9, 2.0])

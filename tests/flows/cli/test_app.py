@@ -87,7 +87,7 @@ PICTURES = {"caption": ["a red apple", "a blue bird"], "image": [b"not a", b"pic
 @pytest.mark.slow
 def test_a_fault_in_the_data_is_told_before_long_work(tmp_path, served, columns, parts):
     recipe = recipe_for(pa.table(columns), tmp_path)
-    fails(run_xclr("run", recipe, cwd=tmp_path, PREFECT_API_URL=f"{served.prefect}/api"), *parts)
+    fails(run_xclr("run", recipe, cwd=tmp_path, **served.environment), *parts)
     assert not (tmp_path / ".xclr" / "artifacts" / "embeddings").exists()
 
 
@@ -97,7 +97,7 @@ def test_a_run_that_no_suite_judges_has_features_and_a_page_and_fails_with_its_t
     give_databases(tmp_path / ".xclr")
     small = TINY["train"] | {"batch_size": 16}
     recipe = recipe_for(pq.read_table(tmp_path / "own.parquet"), tmp_path, graph={"k": 4}, train=small)
-    there = {"cwd": tmp_path, "XCLR_CLUSTER": few_jobs(tmp_path), "PREFECT_API_URL": f"{served.prefect}/api"}
+    there = {"cwd": tmp_path, "XCLR_CLUSTER": few_jobs(tmp_path), **served.environment}
     assert "No suite judged this run" in succeeds(run_xclr("run", recipe, **there)).stderr
     page = (tmp_path / ".xclr" / "pages" / "compare-own.html").read_text()
     assert page.count("data:image/webp") > 10, "the features were not waited for"

@@ -23,7 +23,7 @@ def read_until(stream, words: str) -> None:
 
 def test_the_first_ctrl_c_leaves_the_job_and_the_second_ends_it(tmp_path, served):
     home = give_databases(tmp_path / "home")
-    there = {"PREFECT_API_URL": f"{served.prefect}/api", "XCLR_CLUSTER": few_jobs(tmp_path)}
+    there = {**served.environment, "XCLR_CLUSTER": few_jobs(tmp_path)}
     arguments = ("run", long_recipe(tmp_path), "--until", "pretrain")
     process = start_xclr(home, *arguments, environment=there)
     entry = training_job(home)

@@ -40,7 +40,7 @@ def test_status_imports_nothing_heavy(tmp_path):
 @pytest.mark.slow
 def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path, served):
     home = give_databases(tmp_path / "home")
-    there = {"PREFECT_API_URL": f"{served.prefect}/api", "XCLR_CLUSTER": few_jobs(tmp_path)}
+    there = {**served.environment, "XCLR_CLUSTER": few_jobs(tmp_path)}
     process = start_xclr(home, "run", long_recipe(tmp_path), "--until", "pretrain", environment=there)
     entry = training_job(home)
 

@@ -10,12 +10,13 @@ import shutil
 import sys
 from pathlib import Path
 
-import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from flows.cli import graph
 from flows.context import home_folder, state_folder
 from infra import servers
+from infra.home.runs import read_runs
+from infra.prefect_access import auth_string
 
 IMAGES = Path(__file__).parent / "images"
 FLAGS = (
@@ -37,7 +38,7 @@ def main() -> None:
     ):
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         compare_in_mlflow(browser, servers.experiments(mlflow)[RECIPE])
-        run_in_prefect(browser, prefect)
+        run_in_prefect(browser, prefect, home)
         comparison_page(browser, home)
         graph_page(browser, home)
         browser.close()
@@ -58,15 +59,13 @@ def compare_in_mlflow(browser: Browser, runs: str) -> None:
     save(page, "mlflow-compare", height=900)
 
 
-def run_in_prefect(browser: Browser, prefect: str) -> None:
-    """The newest completed run of the recipe: its graph of task runs."""
-    body = {
-        "sort": "START_TIME_DESC",
-        "flow_runs": {"name": {"any_": [RECIPE]}, "state": {"type": {"any_": ["COMPLETED"]}}},
-    }
-    found = httpx.post(f"{prefect}/api/flow_runs/filter", json=body).json()
-    run = max(found, key=lambda each: float(each["total_run_time"]))
-    page = open_page(browser, f"{prefect}/runs/flow-run/{run['id']}", height=900)
+def run_in_prefect(browser: Browser, prefect: str, home: Path) -> None:
+    """The longest completed run of the recipe: its graph of task runs."""
+    runs = [each for each in read_runs(home) if each.recipe.name == RECIPE and each.ended and each.flow_run]
+    run = max((each for each in runs if each.state == "completed"), key=lambda each: each.ended - each.started)
+    page = open_page(browser, f"{prefect}/login?redirect=/runs/flow-run/{run.flow_run}", height=900)
+    page.locator("input[type=password]").fill(auth_string(state_folder(home)))
+    page.keyboard.press("Enter")
     page.get_by_text("Task Runs", exact=True).click()
     page.wait_for_timeout(4000)  # the graph settles
     save(page, "prefect-run")

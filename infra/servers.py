@@ -215,10 +215,11 @@ def _ask(name: str, url: str, path: str, variable: str, auth: str | None = None)
         headers["Authorization"] = "Basic " + base64.b64encode(who.encode()).decode()
     try:
         request = urllib.request.Request(shown + path, headers=headers)  # noqa: S310 - the user's own URL
-        with urllib.request.urlopen(request, timeout=ASK_WITHIN_S) as answer:  # noqa: S310
+        with open_url(request, timeout=ASK_WITHIN_S) as answer:
             return str(answer.read(10_000).decode(errors="replace"))
     except urllib.error.HTTPError as error:
-        if error.code in {401, 403}:
+        prefects = b"exception_message" in error.read(1000)  # which a server of Prefect's gives for a reason
+        if error.code in {401, 403} and prefects <= (name == "Prefect"):
             return None
         raise _stranger(name, shown, variable, f"HTTP {error.code}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -347,7 +348,7 @@ def _end(server: Server, state: Path, running: Running) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        with open_url(url, timeout=5) as answer:
+        with open_url(urllib.request.Request(url), timeout=5) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

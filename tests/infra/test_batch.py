@@ -47,8 +47,11 @@ def test_a_cell_that_fails_is_marked_and_stops_no_other_and_retry_runs_it_alone(
     lines = cell_lines(home, run.record)
     assert [each.state for each in lines] == ["done", "failed"]
     assert lines[1].level == "pretrain" and "gradient" in lines[1].reason
-    client = run.tracker._client()
-    ended = {each.data.tags.get("digest"): each.info.status for each in client.search_runs([run.tracker.opened[1]], "")}
+    client = run.tracker.tracker._client()
+    ended = {
+        each.data.tags.get("digest"): each.info.status
+        for each in client.search_runs([run.tracker.tracker.opened[1]], "")
+    }
     assert ended.get(bad.training.digest, "FAILED") == "FAILED" and ended[good.training.digest] == "FINISHED"
     first = attempts(run)
     again, _ = open_sweep(home, sweep, ALONE)

@@ -22,7 +22,7 @@ from tests.kit.home import one_thread
 from tests.kit.pictures import photo
 from xclr.errors import RecipeError
 from xclr.evaluation.networks.elsewhere import load_reference, read_state, rebuild
-from xclr.evaluation.networks.pictures import batches, normalised, prepare
+from xclr.evaluation.networks.pictures import Shown, batches, normalised, prepare
 from xclr.recipe import Reference
 
 CLASSES = ("ant", "bee", "cow")
@@ -82,7 +82,9 @@ def ours(reference, folder, **how):
     """All outputs of a reference, as the evaluation sees the folder's pictures."""
     net, width, shown = load_reference(reference, **how)
     names = sorted(folder.glob("*/*.jpg"))
-    seen = batches(lambda i: names[i].read_bytes(), len(names), shown, size=4, threads=2, name=lambda i: names[i].name)
+    seen = batches(
+        Shown(len(names), lambda i: names[i].read_bytes(), lambda i: names[i].name), shown, size=4, threads=2
+    )
     with torch.inference_mode():
         found = torch.cat([net(normalised(batch, shown)) for batch in seen])
     assert found.shape == (len(names), width)

@@ -16,6 +16,7 @@ from xclr.stage import Stage
 
 T = TypeVar("T")
 AGAIN_AFTER_S = 30.0  # since MLflow was last found away
+TRIES_AT_END = 3  # what fails goes behind the others, so that one call that never succeeds keeps none of them
 UNTRACKED = "untracked"  # folder of STATE: an empty file for each run of which MLflow has not been told all
 
 
@@ -65,9 +66,8 @@ class PatientTracker:
         return self._ask(partial(self.tracker.compare_url, digests), None)
 
     def close(self) -> None:
-        """Tell what was kept, once more."""
-        self.missed_at = -inf
-        for _ in range(len(self.kept)):  # each once, whatever becomes of the others
+        """Tell what was kept, but wait for an MLflow that is away no longer than for a few requests."""
+        for _ in range(min(TRIES_AT_END, len(self.kept))):
             self.missed_at = -inf
             self._ask(lambda: None, None)
         if self.kept:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -105,6 +106,26 @@ def test_threads_are_held_up_once_and_told_once(tmp_path, monkeypatch):
     assert len(tracker.kept) == 8 and tracker.mark.exists()
     tracker.close()
     assert len(said) == 2 and "next xclr command" in said[1]
+
+
+def test_the_end_of_a_run_waits_for_few_requests_and_one_that_never_succeeds_keeps_no_other(tmp_path):
+    done: list[int] = []
+
+    def fails() -> None:
+        done.append(-1)
+        raise ConnectionError
+
+    tracker = PatientTracker(
+        Tracker(sqlite_uri(tmp_path), Recipe.model_validate(TINY), tmp_path / "artifacts", {}),
+        lambda line: None, tmp_path / UNTRACKED / "run",
+    )  # fmt: skip
+    tracker.kept = [fails, *(partial(done.append, number) for number in range(5))]
+    tracker.close()
+    assert done == [-1, 0, 1, 2, 3, 4, -1, -1] and tracker.kept == [fails]
+    tracker.kept = [fails] * 100
+    done.clear()
+    tracker.close()
+    assert len(done) == 3, "not one for each of the hundred"
 
 
 @pytest.mark.slow

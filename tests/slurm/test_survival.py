@@ -29,13 +29,15 @@ def test_a_preempted_training_goes_on(cluster, home, whole):
 
 
 def test_a_training_that_reaches_its_time_limit_goes_on(cluster, home, whole):
-    with Training(home, RECIPE, on_slurm(timeout_min=1, warn_s=40), held_at=HELD_AT) as training:
+    with Training(home, RECIPE, on_slurm(timeout_min=10, warn_s=60), held_at=HELD_AT) as training:
         followed, job = training.follow(), training.job()
-        until(lambda: restarts(job) == 1)  # Slurm looks at limits only twice a minute
-        slurm("scontrol", "update", f"jobid={job}", "timelimit=60")  # of the second start, however slow the machine is
+        training.reach(HELD_AT)  # a process that has only begun has nobody to hear the warning
+        slurm("scontrol", "update", f"jobid={job}", "endtime=now+90")  # Slurm looks at limits only twice a minute
+        until(lambda: restarts(job) == 1)
         training.release()
         followed.result()
         assert training.losses() == whole
+        assert restarts(job) == 1 and training.book.latest(training.digest).attempt == 1
         assert "this job is timed-out" in Path(training.entry().log).read_text()
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from xclr import job
-from xclr.artifact import Artifact, Digest, Manifest, sha256_file
+from xclr.artifact import Digest, Manifest, sha256_file
 from xclr.captions.stages import CAPTIONS, CaptionsConfig
 from xclr.errors import BusyError, DataError, Stopped
 from xclr.images.stages import IMAGES, ImagesConfig
@@ -97,9 +97,12 @@ def test_a_second_writer_in_the_same_process_is_refused_too(tmp_path, out):
 
 
 def test_a_fault_nobody_foresaw_is_left_with_its_type(tmp_path, out, capsys):
-    absent = Artifact("captions", Digest("captions", "0" * 32), tmp_path / "absent")
+    store, name = Store(tmp_path / "home"), Digest("captions", "0" * 32)
+    store.begin(name)
+    bare = {"inputs": (), "config": {}, "code": 1, "files": (), "stats": {}, "created": "2025-01-01T00:00:00Z"}
+    empty = store.commit(store.reference(name), Manifest(kind="captions", digest=name, **bare))
     data = captions_stage(tmp_path).config.data
-    stage = Stage(IMAGES, "images", ImagesConfig(data=data, sha256=("0",)), {"captions": absent})
+    stage = Stage(IMAGES, "images", ImagesConfig(data=data, sha256=("0",)), {"captions": empty})
     assert job.main(written(stage, tmp_path), out) == 1
     failure = Failure.model_validate_json((out / FAILURE).read_text())
     assert failure.error == "FileNotFoundError"

@@ -88,6 +88,7 @@ def run_stage(stage: Stage, out: Path) -> None:
         for stale in (*OUTCOMES, PROGRESS):
             (out / stale).unlink(missing_ok=True)
         started, used = time.perf_counter(), _cpu_s()
+        check_inputs(stage)
         produced = _runner(stage)(stage, out, ProgressFile(out / PROGRESS))
         entries = tuple(describe(out, name) for name in produced.files)
         wall_s, cpu_s = time.perf_counter() - started, _cpu_s() - used
@@ -98,10 +99,18 @@ def run_stage(stage: Stage, out: Path) -> None:
             shutil.rmtree(out / folder, ignore_errors=True)
 
 
+def check_inputs(stage: Stage) -> None:
+    """Raise StoreError unless the stage's inputs hold what was committed; each rank hashes its share of the files."""
+    own = slice(int(os.environ.get("RANK", "0")), None, int(os.environ.get("WORLD_SIZE", "1")))
+    for artifact in stage.inputs.values():
+        Store.of(artifact.path).check(artifact, own)
+
+
 def run_shard(stage: Stage, out: Path, shard: int) -> None:
     """Make one shard of a stage; whoever makes the last one also puts all together."""
     folder, pieces = shards.folder(out, shard), stage.pieces(Store.of(out))
     if not folder.is_dir():
+        check_inputs(stage)
         folder.parent.mkdir(exist_ok=True)
         progress = ProgressFile(folder.with_name(f"{folder.name}.{PROGRESS}"), pieces.items)
         importlib.import_module(stage.kind.run).run_shard(stage, out, shard, progress)
@@ -126,6 +135,7 @@ def main(stage_json: Path, out: Path, shard: int | None = None) -> int:
         elif rank == 0:
             run_stage(stage, out)
         else:
+            check_inputs(stage)
             run(stage, out, lambda done, total: None)
         _part(world)
     except BusyError as error:  # the other writer's outcome counts, so this one leaves none

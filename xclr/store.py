@@ -10,7 +10,8 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -106,13 +107,38 @@ class Store:
         """Take an artifact out of sight, so that it is made again."""
         (artifact.path / MANIFEST).unlink(missing_ok=True)
 
+    def remove(self, artifact: Artifact) -> bool:
+        """Remove an artifact, or what was begun of one; False when someone is writing it."""
+        with only_writer(artifact.path, wait=False) as mine:
+            if mine:
+                self.discard(artifact)
+                shutil.rmtree(artifact.path)
+        return mine
+
     def verify(self, artifact: Artifact) -> None:
-        """Check each file's size, rows and SHA-256 against the manifest; raises StoreError naming what differs."""
+        """Hash every file anew and compare it with the manifest, as with sizes and rows.
+
+        Raises StoreError naming what differs; so does then every `check`.
+        """
+        self._compare(artifact, slice(None), self._hash)
+
+    def check(self, artifact: Artifact, share: slice = slice(None)) -> None:
+        """Raise StoreError unless the files hold what was committed, before they are read as an input.
+
+        Hashes are remembered by size and time of change, so that each file is hashed once. share: of the files, the
+        largest first, those whose content is looked at.
+        """
+        self._compare(artifact, share, self.content_hash)
+
+    def _compare(self, artifact: Artifact, share: slice, hash_of: Callable[[Path], str]) -> None:
         manifest = self.manifest(artifact)
         self._check(artifact, manifest)
-        for entry in manifest.files:
-            if sha256_file(artifact.path / entry.path) != entry.sha256:
-                raise StoreError(f"{artifact.path / entry.path} has changed", "run again with --mode force")
+        for entry in sorted(manifest.files, key=lambda each: -each.bytes)[share]:
+            if hash_of(artifact.path / entry.path) != entry.sha256:
+                raise StoreError(
+                    f"{artifact.path / entry.path} has changed since it was written",
+                    "xclr verify --remove takes it away with what was made of it; xclr retry RUN makes all of it again",
+                )
 
     def content_hash(self, path: Path) -> str:
         """SHA-256 of a file, or of a folder's files by name; each remembered by (path, size, mtime_ns)."""
@@ -120,15 +146,21 @@ class Store:
             files = sorted(each for each in path.rglob("*") if each.is_file() and each.suffix not in {".md", ".pyc"})
             listing = [[each.relative_to(path).as_posix(), self.content_hash(each)] for each in files]
             return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
-        found = path.stat()
-        seen = [str(path.absolute()), found.st_size, found.st_mtime_ns]
-        note = self.home / "hashes" / f"{hashlib.blake2b(str(seen).encode(), digest_size=16).hexdigest()}.txt"
-        if note.exists():
-            return note.read_text()
-        sha256 = sha256_file(path)
+        note = self._note(path)
+        return note.read_text() if note.exists() else self._hash(path)
+
+    def _hash(self, path: Path) -> str:
+        """SHA-256 of a file as it is now, and take note of it."""
+        note, sha256 = self._note(path), sha256_file(path)
         if self.root.exists():  # a plan on a fresh machine touches nothing
             write_atomically(note, sha256)
         return sha256
+
+    def _note(self, path: Path) -> Path:
+        """Where the hash of a file of this size and time of change is kept."""
+        found = path.stat()
+        seen = [str(path.absolute()), found.st_size, found.st_mtime_ns]
+        return self.home / "hashes" / f"{hashlib.blake2b(str(seen).encode(), digest_size=16).hexdigest()}.txt"
 
     def _check(self, artifact: Artifact, manifest: Manifest) -> None:
         for entry in manifest.files:

@@ -75,6 +75,8 @@ def neighbours(
 
     plan = _plan_data(home_folder(home), run)
     captions, embeddings = _made(plan, CAPTIONS), _made(plan, EMBEDDINGS)
+    plan.store.check(captions)
+    plan.store.check(embeddings)
     config = plan.of(EMBEDDINGS)[-1].config
     encoder = open_encoder(config.model, config.precision)
     found = nearest_captions(text, captions.path, embeddings.path, encoder, k)

@@ -12,36 +12,71 @@ import typer
 from flows.cli.options import Home, Json, print_table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from infra.home.gc import Item
+    from xclr.artifact import Artifact
 
 
 def verify(
     run: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="only what a run refers to: its id or a recipe [default: all]")
     ] = None,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="remove what is wrong, and what was made of it, so that it is made again")
+    ] = False,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Hash every stored file again and compare it with its manifest; exit 1 when one differs."""
+    """Hash every stored file again and compare it with its manifest; exit 1 when one differs.
+
+    What was made of a file that differs is named too, and which runs make all of it again.
+    """
     from flows.context import home_folder
     from infra.home.runs import last_run
-    from infra.home.verify import found, verify
+    from infra.home.stored import made_of
+    from infra.home.verify import found, runs_that_make, verify
 
     place = home_folder(home)
     artifacts = found(place, None if run is None else last_run(place, run).digests)
-    faults, size, lines = 0, 0, []
+    size, lines, wrong = 0, [], []
     for verdict in verify(place, artifacts):
-        faults, size = faults + bool(verdict.fault), size + verdict.bytes
+        size += verdict.bytes
         kind, digest = verdict.artifact.kind, str(verdict.artifact.digest)
         lines.append({"kind": kind, "digest": digest, "bytes": verdict.bytes, "fault": verdict.fault})
+        wrong += [verdict.artifact] * bool(verdict.fault)
         if not as_json:
             print(f"{'wrong' if verdict.fault else 'ok':<6}{kind:<16}{digest}  {verdict.fault}".rstrip(), flush=True)
+    tainted = [each.artifact for each in made_of(place, [str(each.digest) for each in wrong])]
+    again = runs_that_make(place, [str(each.digest) for each in (*wrong, *tainted)])
     if as_json:
-        print(json.dumps(lines, indent=1))
+        of_it = {str(each.digest): each for each in tainted}
+        unseen = [of_it[digest] for digest in of_it.keys() - {line["digest"] for line in lines}]
+        lines += [{"kind": each.kind, "digest": str(each.digest), "bytes": 0, "fault": ""} for each in unseen]
+        print(json.dumps([line | {"made_of_wrong": line["digest"] in of_it} for line in lines], indent=1))
     else:
-        print_table(f"{len(artifacts)} artifacts, {size / 1e9:.2f} GB, {faults} wrong")
-    if faults:
-        print("-> remove the folder of what is wrong and run its recipe again", file=sys.stderr)
+        for each in tainted:
+            print(f"of it {each.kind:<16}{each.digest}  was made of what is wrong")
+        more = f", {len(tainted)} made of it" if tainted else ""
+        print_table(f"{len(artifacts)} artifacts, {size / 1e9:.2f} GB, {len(wrong)} wrong{more}")
+    if wrong:
+        _mend(place, [*wrong, *tainted], again, remove=remove)
+
+
+def _mend(home: Path, artifacts: Sequence[Artifact], again: Sequence[str], *, remove: bool) -> None:
+    """Remove artifacts, where that is asked, and say what makes them again; exit 1 unless all are gone."""
+    from infra.home import stored
+
+    left = [each for each in artifacts if not (remove and stored.remove(home, each))]
+    if remove:
+        print(f"{len(artifacts) - len(left)} removed", file=sys.stderr)
+        for each in left:
+            print(f"{each.path} is being written; see xclr status", file=sys.stderr)
+    else:
+        print("-> xclr verify --remove takes all of it away, to be made again", file=sys.stderr)
+    for run in again:
+        print(f"-> xclr retry {run} makes {'it' if remove else 'it then'} again", file=sys.stderr)
+    if left:
         raise typer.Exit(1)
 
 

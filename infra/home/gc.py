@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict
 from infra.executors.executor import ARRAYS
 from infra.executors.observe import observe
 from infra.home.runs import RunRecord, cancel_mark, record_path, scan_runs, shown_state
+from infra.home.stored import Found, directories, forget, reachable, remove
 from infra.ledger import Attach, Book, Entry, Ledger, reconcile
 from infra.processes import now
-from xclr.artifact import Artifact, Digest
-from xclr.errors import StoreError
-from xclr.store import MANIFEST, Store, is_locked, only_writer
+from xclr.artifact import Digest
+from xclr.store import Store, is_locked
 
 CODE_KEPT_S = 86_400  # since its last run began: that run may be about to submit
 FOLDERS = {"code": "code", "array": ARRAYS}  # in HOME, of items that are whole folders
@@ -37,16 +37,6 @@ class Item(BaseModel):
     name: str  # for people
     bytes: int
     why: str
-
-
-class Found(NamedTuple):
-    """An artifact's directory, finished or not, and what it was made from."""
-
-    kind: str
-    digest: str
-    path: Path
-    finished: bool
-    inputs: tuple[str, ...]
 
 
 class Survey(NamedTuple):
@@ -66,7 +56,7 @@ def survey(home: Path, keep: int | None = None, *, unfinished: bool = False) -> 
     if faults:
         raise faults[0]
     kept = kept_runs(records, keep)
-    found = {each.digest: each for each in _directories(home)}
+    found = {each.digest: each for each in directories(home)}
     book = Book(home)
     entries = {entry.digest: entry for entry in book.read().entries}
     busy = {each.digest for each in entries.values() if _is_busy(home, each)}
@@ -101,7 +91,12 @@ def collect(home: Path, plan: Survey) -> Iterator[Item]:
         elif item.kind in FOLDERS:
             shutil.rmtree(home / FOLDERS[item.kind] / item.digest, ignore_errors=True)
             yield item
-        elif item.digest not in _wanted_by_new(home, plan.seen) and _remove(home, item):
+        elif item.digest in _wanted_by_new(home, plan.seen):
+            continue
+        elif item.kind == "ledger":
+            forget(home, item.digest)
+            yield item
+        elif remove(home, Store(home).reference(Digest(item.kind, item.digest))):
             yield item
 
 
@@ -115,37 +110,6 @@ def kept_runs(records: Iterable[RunRecord], keep: int | None) -> tuple[RunRecord
         by_name.setdefault(each.called, []).append(each)
     newest = {each.run for runs in by_name.values() for each in runs[max(0, len(runs) - keep) :]}
     return tuple(each for each in records if each.run in newest or shown_state(each) == "running")
-
-
-def reachable(roots: Iterable[str], inputs: Mapping[str, Iterable[str]]) -> set[str]:
-    """The roots and everything that they were made from, however far back."""
-    needed: set[str] = set()
-    waiting = list(roots)
-    while waiting:
-        digest = waiting.pop()
-        if digest not in needed:
-            needed.add(digest)
-            waiting.extend(inputs.get(digest, ()))
-    return needed
-
-
-def _directories(home: Path) -> Iterator[Found]:
-    store = Store(home)
-    for path in sorted(store.root.glob("*/*")):
-        if path.is_dir():
-            finished = (path / MANIFEST).exists()
-            yield Found(path.parent.name, path.name, path, finished, _inputs(store, path) if finished else ())
-
-
-def _inputs(store: Store, path: Path) -> tuple[str, ...]:
-    try:
-        return store.manifest(_artifact(path)).inputs
-    except StoreError:  # damaged: it is made again, and says nothing of its inputs
-        return ()
-
-
-def _artifact(path: Path) -> Artifact:
-    return Artifact(path.parent.name, Digest(path.parent.name, path.name), path)
 
 
 def _is_busy(home: Path, entry: Entry) -> bool:
@@ -200,23 +164,3 @@ def _wanted_by_new(home: Path, seen: frozenset[str]) -> set[str]:
     if {path.stem for path in (home / "runs").glob("[!.]*.json")} <= seen:
         return set()
     return {digest for each in scan_runs(home).records if each.run not in seen for digest in each.digests}
-
-
-def _remove(home: Path, item: Item) -> bool:
-    """Remove an artifact and its ledger; False when someone has taken it up."""
-    path, notes = Store(home).folder(item.kind, item.digest), Book(home).root / item.digest
-    try:
-        if item.kind != "ledger" and not _remove_tree(home, path):
-            return False
-        shutil.rmtree(notes, ignore_errors=not notes.exists())
-    except OSError as error:
-        raise StoreError(f"cannot remove {error.filename or path}: {error.strerror}", "see who owns it") from error
-    return True
-
-
-def _remove_tree(home: Path, path: Path) -> bool:
-    with only_writer(path, wait=False) as mine:
-        if mine:
-            Store(home).discard(_artifact(path))
-            shutil.rmtree(path)
-        return mine

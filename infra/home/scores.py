@@ -35,7 +35,10 @@ def find_runs(home: Path, wanted: Sequence[str]) -> list[RunRecord]:
 
 def read_scores(home: Path, wanted: Sequence[str]) -> pa.Table:
     """The score rows of the named runs or recipes, or of the last run; raises StoreError as find_runs does."""
-    found = comparisons(find_runs(home, wanted), Store(home))
+    store = Store(home)
+    found = comparisons(find_runs(home, wanted), store)
+    for each in found:
+        store.check(each)
     tables = [schema.read(each.path / "scores.parquet", schema.SCORES) for each in found]
     return pa.Table.from_pylist(_once(pa.concat_tables(tables).to_pylist()), schema.SCORES)
 

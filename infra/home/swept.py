@@ -30,5 +30,6 @@ def _scores(store: Store, suite: Ref, place: int) -> pa.Table:
     artifact = store.find(suite.output)
     if artifact is None:
         return SCORES.empty_table()
+    store.check(artifact)
     table = schema.read(artifact.path / "scores.parquet", schema.SCORES).select(schema.SCORES.names)
     return table.append_column(SCORES.field("cell"), pa.array([place] * table.num_rows, pa.int64())).cast(SCORES)

@@ -1,4 +1,4 @@
-"""Hashing again what is stored: does every file still hold what its manifest says."""
+"""Hashing again what is stored: does every file still hold what its manifest says, and how is what does not mended."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from infra.home.runs import scan_runs
 from xclr.artifact import Artifact, Digest, Manifest
 from xclr.errors import StoreError
 from xclr.store import MANIFEST, Store
@@ -38,3 +39,13 @@ def verify(home: Path, artifacts: Collection[Artifact]) -> Iterator[Verdict]:
         except StoreError as error:
             fault = error.message
         yield Verdict(artifact, size, fault)
+
+
+def runs_that_make(home: Path, digests: Collection[str]) -> list[str]:
+    """Runs, the newest first and as few as that allows, which together planned these artifacts."""
+    lacking, found = set(digests), []
+    for record in reversed(scan_runs(home).records):
+        if not lacking.isdisjoint(record.digests):
+            lacking.difference_update(record.digests)
+            found.append(record.run)
+    return found

@@ -44,6 +44,11 @@ def mark_of(stage: Stage) -> str:
     return f"artifact.{_own_name(stage)}{f'.{generation}' * bool(generation)}"
 
 
+def time_of(stage: Stage) -> str:
+    """The tag of a run that says when that output was made; one that is made again is logged again."""
+    return f"made.{mark_of(stage).removeprefix('artifact.')}"
+
+
 def _own_name(stage: Stage) -> str:
     """What a stage is called beside others of its kind on the same run: a suite by its name, features by their data."""
     part = stage.kind.part(stage.config)

@@ -66,6 +66,8 @@ def sheet_of(trainings: Sequence[Training], store: Store) -> Sheet:
     for artifact in (there[0].captions, there[0].images):
         if store.find(artifact.digest) is None:
             raise StoreError(f"the {artifact.kind} of these runs are not in the store", "run the recipe again")
+    for artifact in (there[0].captions, *(each.features for each in there)):
+        store.check(artifact)
     shown = {each.method for each in there}
     lacking = dict.fromkeys(" ".join(each.method) for each in first if each.method not in shown)
     return _sheet(there, f" Without {', '.join(lacking)}: no features, or other pictures." if lacking else "")

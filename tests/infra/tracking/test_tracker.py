@@ -63,7 +63,12 @@ def test_a_pretraining_is_one_run_with_its_curve_and_its_evaluation(home):
     assert len(client.get_metric_history(found.info.run_id, "train/loss")) == len(history)
     assert len(client.get_metric_history(found.info.run_id, "eval/linear/pictures_top1")) == 1
     assert client.get_run(found.info.run_id).info.start_time == found.info.start_time
-    assert run.id
+
+    run.store.remove(made["suite"])  # as what was damaged is, and then made again
+    evaluated(home)
+    one, other = client.get_metric_history(found.info.run_id, "eval/linear/pictures_top1")
+    assert one.timestamp < other.timestamp
+    assert len(client.get_metric_history(found.info.run_id, "train/loss")) == len(history)
 
 
 def first_loss_ms(home, digest):

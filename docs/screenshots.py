@@ -9,14 +9,15 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from flows.cli import graph
 from flows.context import home_folder, state_folder
 from infra import servers
+from infra.access import auth_string
 from infra.home.runs import read_runs
-from infra.prefect_access import auth_string
 
 IMAGES = Path(__file__).parent / "images"
 FLAGS = (
@@ -37,16 +38,17 @@ def main() -> None:
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        compare_in_mlflow(browser, servers.experiments(mlflow)[RECIPE])
+        compare_in_mlflow(browser, servers.experiments(mlflow, auth_string(state))[RECIPE], auth_string(state))
         run_in_prefect(browser, prefect, home)
         comparison_page(browser, home)
         graph_page(browser, home)
         browser.close()
 
 
-def compare_in_mlflow(browser: Browser, runs: str) -> None:
+def compare_in_mlflow(browser: Browser, runs: str, auth: str) -> None:
     """CLIP and X-CLR ticked in the list of runs, then compared."""
-    page = open_page(browser, runs, height=1000)
+    user, _, password = auth.partition(":")
+    page = open_page(browser, runs, height=1000, http_credentials={"username": user, "password": password})
     page.get_by_role("button", name="Close").or_(page.get_by_label("Close")).first.click(timeout=3000)
     for name in ("clip pairs seed 0", "xclr captions seed 0"):
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
@@ -92,9 +94,9 @@ def graph_page(browser: Browser, home: Path) -> None:
     save(page, "graph-sheet", height=820)
 
 
-def open_page(browser: Browser, address: str, *, height: int) -> Page:
+def open_page(browser: Browser, address: str, *, height: int, **options: Any) -> Page:  # noqa: ANN401
     """A page that has come to rest."""
-    page = browser.new_page(viewport={"width": 1400, "height": height})
+    page = browser.new_page(viewport={"width": 1400, "height": height}, **options)
     page.goto(address)
     page.wait_for_timeout(4000)
     return page

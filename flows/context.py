@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from infra import servers
+from infra.access import PREFECT_AUTH, mlflow_auth
 from infra.cluster import load_cluster
 from infra.home.runs import RunRecord, new_record
 from infra.loopback import spare_loopback
-from infra.prefect_access import VARIABLE
 from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED, PatientTracker
 from infra.tracking.tracker import Tracker
@@ -56,6 +56,14 @@ def tracking_uri(state: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or (running.url if running else sqlite_uri(state))
 
 
+def reach_mlflow(state: Path) -> str:
+    """The same, once it answers; what its client must know of this STATE's server is then in the environment."""
+    uri = tracking_uri(state)
+    os.environ.update(servers.access_to(uri, state))
+    servers.check_mlflow(uri, mlflow_auth(os.environ))
+    return uri
+
+
 @contextmanager
 def open_run(
     recipe: Recipe,
@@ -74,13 +82,13 @@ def open_run(
     state = state_folder(store.home)
     state.mkdir(parents=True, exist_ok=True)
     keep_fonts(state / "matplotlib")
-    servers.check_mlflow(tracking_uri(state))
+    uri = reach_mlflow(state)
     if mode == "force":
         for stage in planned:
             store.discard(store.reference(stage.digest))
     flow_run = _flow_run()
     tags = {"prefect_flow_run": flow_run} if flow_run else {}
-    tracker = Tracker(tracking_uri(state), recipe, servers.artifacts_of(state), tags)
+    tracker = Tracker(uri, recipe, servers.artifacts_of(state), tags)
     with _board(len(planned), brief=swept is not None) as board:
         for line in tell_skipped(recipe):
             board.say(line)
@@ -109,8 +117,7 @@ def tell_mlflow(home: Path) -> None:
 
     state = state_folder(home)
     try:
-        servers.check_mlflow(tracking_uri(state))
-        catch_up(home, tracking_uri(state), servers.artifacts_of(state))
+        catch_up(home, reach_mlflow(state), servers.artifacts_of(state))
     except Exception as error:  # noqa: BLE001 - the command itself was done
         said = next(iter(str(error).splitlines()), "") or type(error).__name__
         print(f"xclr: MLflow has still not been told all of earlier runs: {said}", file=sys.stderr)
@@ -156,13 +163,13 @@ def prefect_server(state: Path) -> Iterator[None]:
     spare_loopback(os.environ)
     if url := os.environ.get("PREFECT_API_URL"):
         os.environ.update(servers.access_to(url, state))
-        servers.check_prefect(url, os.environ.get(VARIABLE))
+        servers.check_prefect(url, os.environ.get(PREFECT_AUTH))
         yield
         return
     with servers.using(servers.PREFECT, state) as address:
         url = f"{address}/api"
         os.environ.update({"PREFECT_API_URL": url, **servers.access_to(url, state)})
-        servers.check_prefect(url, os.environ[VARIABLE])
+        servers.check_prefect(url, os.environ[PREFECT_AUTH])
         yield
 
 

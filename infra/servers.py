@@ -28,8 +28,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict
 
+from infra.access import ROOT, auth_string, guard_mlflow, mlflow_access, prefect_access
 from infra.loopback import open_url
-from infra.prefect_access import ROOT, VARIABLE, auth_string
 from infra.processes import JobId, find_process, process_id, processes_of, send, this_process
 from infra.tracking.links import runs_page
 from infra.tracking.tracker import QUIET
@@ -40,15 +40,18 @@ READY_WITHIN_S = 120
 STOP_WITHIN_S = 10
 ASK_WITHIN_S = 30  # a server on a machine where all cores are busy takes more than 5
 UNKNOWN = "of unknown version"  # it wants to know who asks
+REFUSALS = {"Prefect": b"exception_message", "MLflow": b"www.mlflow.org"}  # what stands in a server's own 401 or 403
 
 
 class Server(NamedTuple):
-    """How a server is started and asked whether it is up."""
+    """How a server is started, asked whether it is up, and used."""
 
     name: str
     command: Callable[[Path, int], list[str]]
     health: str
+    api: str  # below its address: what clients are given
     environment: Callable[[Path, int], Mapping[str, str]]
+    access: Callable[[Path], dict[str, str]]  # what its clients look for in their environment
 
 
 class Running(BaseModel):
@@ -75,6 +78,7 @@ PREFECT = Server(
     "prefect",
     lambda state, port: [sys.executable, "-m", "infra.prefect_server", str(port)],
     "/api/health",
+    "/api",
     lambda state, port: {
         **prefect_environment(state),
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
@@ -84,16 +88,20 @@ PREFECT = Server(
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port},http://localhost:{port}",
     },
+    prefect_access,
 )
 MLFLOW = Server(
     "mlflow",
     lambda state, port: [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--app-name", "basic-auth",
         "--backend-store-uri", f"sqlite:///{state.absolute()}/mlflow.db",
         "--artifacts-destination", str(artifacts_of(state)),
     ],
     "/health",
-    lambda state, port: {**QUIET, **os.environ},
+    "",
+    lambda state, port: {**QUIET, **os.environ, **guard_mlflow(state)},
+    mlflow_access,
 )  # fmt: skip
 
 
@@ -140,11 +148,11 @@ def using(server: Server, state: Path, port: int = 0) -> Iterator[str]:
             _leave(server, state, me)
 
 
-def experiments(mlflow: str) -> dict[str, str]:
+def experiments(mlflow: str, auth: str) -> dict[str, str]:
     """The list of runs of each experiment of an MLflow server, newest first, by the experiment's name."""
     body = json.dumps({"max_results": 20, "order_by": ["last_update_time DESC"]}).encode()
     request = urllib.request.Request(  # noqa: S310 - our own loopback address
-        f"{mlflow}/api/2.0/mlflow/experiments/search", body, {"Content-Type": "application/json"}
+        f"{mlflow}/api/2.0/mlflow/experiments/search", body, {"Content-Type": "application/json", **_known(auth)}
     )
     with open_url(request, timeout=30) as answer:
         found = json.load(answer).get("experiments", [])
@@ -164,9 +172,12 @@ def check_port(port: int) -> None:
 
 
 def access_to(url: str, state: Path) -> dict[str, str]:
-    """What a client of the Prefect API at a URL needs beside it: nothing where the server is not of this STATE."""
-    running = _noted(PREFECT, state)
-    return {VARIABLE: auth_string(state)} if running and url.rstrip("/") == f"{running.url}/api" else {}
+    """What the environment of a client of a server's API needs: nothing where the server is not of this STATE."""
+    for server in SERVERS:
+        running = _noted(server, state)
+        if running and url.rstrip("/") == running.url + server.api:
+            return server.access(state)
+    return {}
 
 
 def check_prefect(url: str, auth: str | None = None) -> str:
@@ -183,8 +194,10 @@ def check_prefect(url: str, auth: str | None = None) -> str:
     return str(found or UNKNOWN)
 
 
-def check_mlflow(uri: str) -> str:
+def check_mlflow(uri: str, auth: str | None = None) -> str:
     """Ask the MLflow server at a URI for its version, and return it; a URI that is no server's passes.
+
+    auth: user:password.
 
     Raises JobError when nothing answers within ASK_WITHIN_S seconds (MLflow's own client tries for minutes),
     RecipeError when something else does, or when the server's major differs from this client's or its minor is older:
@@ -192,7 +205,7 @@ def check_mlflow(uri: str) -> str:
     """
     if not uri.startswith(("http://", "https://")):
         return metadata.version("mlflow")
-    answer = _ask("MLflow", uri, "/version", "MLFLOW_TRACKING_URI")
+    answer = _ask("MLflow", uri, "/version", "MLFLOW_TRACKING_URI", auth)
     found = _version("MLflow", uri, answer, "MLFLOW_TRACKING_URI")
     mine = Version(metadata.version("mlflow"))
     if found is not None and (found.major != mine.major or found.minor < mine.minor):
@@ -210,16 +223,15 @@ def _ask(name: str, url: str, path: str, variable: str, auth: str | None = None)
     """The body of a short answer; None when the server wants to know who asks."""
     shown = without_secrets(url)
     parts = urlsplit(url)
-    headers = {}
-    if who := auth or unquote(parts.netloc.rpartition("@")[0]):
-        headers["Authorization"] = "Basic " + base64.b64encode(who.encode()).decode()
+    who = auth or unquote(parts.netloc.rpartition("@")[0])
     try:
-        request = urllib.request.Request(shown + path, headers=headers)  # noqa: S310 - the user's own URL
+        request = urllib.request.Request(shown + path, headers=_known(who) if who else {})  # noqa: S310 - the user's own URL
         with open_url(request, timeout=ASK_WITHIN_S) as answer:
             return str(answer.read(10_000).decode(errors="replace"))
     except urllib.error.HTTPError as error:
-        prefects = b"exception_message" in error.read(1000)  # which a server of Prefect's gives for a reason
-        if error.code in {401, 403} and prefects <= (name == "Prefect"):
+        body = error.read(1000)
+        others = any(sign in body for of, sign in REFUSALS.items() if of != name)
+        if error.code in {401, 403} and not others:
             return None
         raise _stranger(name, shown, variable, f"HTTP {error.code}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -229,6 +241,11 @@ def _ask(name: str, url: str, path: str, variable: str, auth: str | None = None)
             f"the {name} server at {shown} cannot be reached: {said}",
             f"start it, correct {variable}, or unset {variable} to use the one of this HOME (xclr serve)",
         ) from error
+
+
+def _known(auth: str) -> dict[str, str]:
+    """The header that says who asks."""
+    return {"Authorization": "Basic " + base64.b64encode(auth.encode()).decode()}
 
 
 def _version(name: str, url: str, answer: str | None, variable: str) -> Version | None:

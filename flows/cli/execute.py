@@ -70,11 +70,10 @@ def _check_place(home: Path, cluster: str) -> None:
 
 def _attempt(what: Recipe | Sweep, choices: Choices) -> XclrError | None:
     """Run a flow where it can run; what made it fail, since what finished is shown all the same."""
-    from flows.context import prefect_server, state_folder, tracking_uri
-    from infra.servers import check_mlflow
+    from flows.context import prefect_server, reach_mlflow, state_folder
 
     state = state_folder(Path(str(choices.home)))
-    check_mlflow(tracking_uri(state))
+    reach_mlflow(state)
     with prefect_server(state):
         try:
             _run_flow(what, choices)
@@ -108,11 +107,13 @@ def _run_flow(what: Recipe | Sweep, choices: Choices) -> None:
 def _say_where(home: Path, recipe: str) -> None:
     from flows.context import state_folder
     from infra import servers
+    from infra.access import auth_string
 
     state = state_folder(home)
     print(f"\nartifacts   {home / 'artifacts'}", file=sys.stderr)
     if mlflow := servers.find(servers.MLFLOW, state):
-        print(f"mlflow      {servers.experiments(mlflow.url).get(recipe, mlflow.url)}", file=sys.stderr)
+        page = servers.experiments(mlflow.url, auth_string(state)).get(recipe, mlflow.url)
+        print(f"mlflow      {page}", file=sys.stderr)
     if prefect := servers.find(servers.PREFECT, state):
         print(f"prefect     {prefect.url}/runs", file=sys.stderr)
     if mlflow is None:

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,7 @@ def serve(
     """Start the Prefect and MLflow servers on loopback and keep them up until Ctrl-C."""
     from flows.context import home_folder, state_folder, tell_mlflow
     from infra import servers
-    from infra.prefect_access import written_for_prefect
+    from infra.access import written_for_prefect
     from infra.tracking.patient import UNTRACKED
 
     place = home_folder(home)
@@ -50,24 +51,31 @@ def serve(
 def _say_served(home: Path, prefect: str, mlflow: str, *, written: bool) -> None:
     from flows.context import state_folder
     from infra import servers
+    from infra.access import MLFLOW_PASSWORD, MLFLOW_USER, PREFECT_AUTH, auth_file, auth_string
     from infra.loopback import NAMES, names_a_proxy
-    from infra.prefect_access import VARIABLE, auth_file
 
+    state = state_folder(home)
+    user, secret = auth_string(state).partition(":")[0], shlex.quote(str(auth_file(state)))
     print(f"Prefect  {prefect}\nMLflow   {mlflow}", flush=True)
-    for name, page in servers.experiments(mlflow).items():
+    for name, page in servers.experiments(mlflow, auth_string(state)).items():
         print(f"  {name:<7}{page}")
-    secret = shlex.quote(str(auth_file(state_folder(home))))
-    print(f"\nPrefect's pages ask once for what this prints:  cat {secret}")
+    print(f"\nThe pages ask once, Prefect's for what this prints:  cat {secret}")
+    print(f"MLflow's for the user {user} and what stands there after the colon.")
     exports = {"XCLR_HOME": shlex.quote(str(home))}
     if written:
         print("\nFor Prefect's own commands, in another terminal in this folder (.env there says how to ask):")
     else:
         print("\nFor Prefect's own commands, in another terminal (the .env here is not of this HOME, and stays):")
-        exports = {"PREFECT_API_URL": f"{prefect}/api", VARIABLE: f'"$(cat {secret})"', **exports}
+        exports = {"PREFECT_API_URL": f"{prefect}/api", PREFECT_AUTH: f'"$(cat {secret})"', **exports}
     if names_a_proxy(os.environ):
         exports |= {name: shlex.quote(os.environ[name]) for name in NAMES}
-    said = " ".join(f"{name}={value}" for name, value in exports.items())
-    print(f"  export {said}\n\nCtrl-C stops both.", flush=True)
+    print(f"  {_export(exports)}\nFor MLflow's own, and for programs that read it:")
+    known = {MLFLOW_USER: user, MLFLOW_PASSWORD: f'"$(cut -d: -f2 {secret})"'}
+    print(f"  {_export({'MLFLOW_TRACKING_URI': mlflow, **known})}\n\nCtrl-C stops both.", flush=True)
+
+
+def _export(variables: Mapping[str, str]) -> str:
+    return "export " + " ".join(f"{name}={value}" for name, value in variables.items())
 
 
 def doctor(

@@ -21,9 +21,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from infra import servers
+from infra.access import PREFECT_AUTH, mlflow_auth
 from infra.disks import NETWORK, MountedDisk, existing, fs_type_of
 from infra.finding import Finding
-from infra.prefect_access import VARIABLE
 from infra.processes import send
 from xclr.captions.source import reader_of
 from xclr.errors import XclrError
@@ -51,7 +51,7 @@ def examine(home: Path, state: Path) -> Iterator[Finding]:
         check_slurm,
         lambda: check_left_behind(state),
         lambda: check_server("Prefect server", "PREFECT_API_URL", _prefect_url(state), partial(_ask_prefect, state)),
-        lambda: check_server("MLflow server", "MLFLOW_TRACKING_URI", _mlflow_url(state), servers.check_mlflow),
+        lambda: check_server("MLflow server", "MLFLOW_TRACKING_URI", _mlflow_url(state), partial(_ask_mlflow, state)),
     )
     for check in checks:
         yield check()
@@ -344,7 +344,16 @@ def _prefect_url(state: Path) -> str | None:
 
 
 def _ask_prefect(state: Path, url: str) -> str:
-    return servers.check_prefect(url, (dict(os.environ) | servers.access_to(url, state)).get(VARIABLE))
+    return servers.check_prefect(url, _knowing(state, url).get(PREFECT_AUTH))
+
+
+def _ask_mlflow(state: Path, url: str) -> str:
+    return servers.check_mlflow(url, mlflow_auth(_knowing(state, url)))
+
+
+def _knowing(state: Path, url: str) -> dict[str, str]:
+    """The environment of a client of a server."""
+    return dict(os.environ) | servers.access_to(url, state)
 
 
 def _mlflow_url(state: Path) -> str | None:

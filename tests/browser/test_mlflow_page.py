@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, expect
 
 from tests.kit.polling import until
+from tests.kit.servers import known_to_mlflow
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +29,12 @@ def find_by_scrolling(page: Page, words: set[str]) -> None:
 
 
 def test_clip_and_xclr_side_by_side(browser: Browser, served):
-    client = MlflowClient(served.mlflow)
-    experiment = client.get_experiment_by_name("smoke").experiment_id
-    runs = {each.data.tags.get("method"): each for each in client.search_runs([experiment])}
-    page = browser.new_page(viewport={"width": 1500, "height": 1100})
+    with known_to_mlflow(served) as client:
+        experiment = client.get_experiment_by_name("smoke").experiment_id
+        runs = {each.data.tags.get("method"): each for each in client.search_runs([experiment])}
+    user, _, password = served.auth.partition(":")
+    known = {"username": user, "password": password}  # which a person is asked for once
+    page = browser.new_page(viewport={"width": 1500, "height": 1100}, http_credentials=known)
     page.goto(f"{served.mlflow}/#/experiments/{experiment}/runs?workflowType=machine_learning")
     for method in ("clip", "xclr"):
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name=runs[method].info.run_name))

@@ -16,7 +16,7 @@ import pytest
 from packaging.version import Version
 
 from infra import servers
-from infra.prefect_access import auth_string
+from infra.access import auth_string
 from infra.processes import find_process, process_id, this_process
 from infra.servers import check_mlflow, check_prefect, without_secrets
 from tests.kit.command import command, run_xclr
@@ -147,7 +147,8 @@ def test_the_real_servers_pass(tmp_path):
     with servers.using(servers.PREFECT, state) as prefect, servers.using(servers.MLFLOW, state) as mlflow:
         assert check_prefect(f"{prefect}/api", auth_string(state)) == str(PREFECT)
         assert check_prefect(f"{prefect}/api") == servers.UNKNOWN, "it wants to know who asks"
-        assert check_mlflow(mlflow) == str(MLFLOW)
+        assert check_mlflow(mlflow, auth_string(state)) == str(MLFLOW)
+        assert check_mlflow(mlflow) == servers.UNKNOWN, "it wants to know who asks"
         with pytest.raises(RecipeError, match="is not MLflow"):
             check_mlflow(f"{prefect}/api")
         with pytest.raises(RecipeError, match="is not Prefect"):

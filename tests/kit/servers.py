@@ -9,11 +9,15 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+from unittest import mock
 
 from infra import servers
-from infra.prefect_access import VARIABLE, auth_string
+from infra.access import auth_string, mlflow_access, prefect_access
 from tests.kit.command import command
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 PROXIED = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")  # nothing listens there
 
@@ -27,13 +31,22 @@ class Served(NamedTuple):
 
     @property
     def auth(self) -> str:
-        """Name and password of the Prefect server."""
+        """Name and password of the servers."""
         return auth_string(self.home / "state")
 
     @property
     def environment(self) -> dict[str, str]:
         """What a client of the Prefect server needs."""
-        return {"PREFECT_API_URL": f"{self.prefect}/api", VARIABLE: self.auth}
+        return {"PREFECT_API_URL": f"{self.prefect}/api", **prefect_access(self.home / "state")}
+
+
+@contextmanager
+def known_to_mlflow(served: Served) -> Iterator[MlflowClient]:
+    """A client of the MLflow server, which says who asks as long as the block lasts: MLflow reads the environment."""
+    from mlflow import MlflowClient  # heavy
+
+    with mock.patch.dict(os.environ, mlflow_access(served.home / "state")):
+        yield MlflowClient(served.mlflow)
 
 
 @contextmanager

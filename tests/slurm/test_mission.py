@@ -26,7 +26,7 @@ from tests.kit import trees
 from tests.kit.databases import give_databases
 from tests.kit.polling import until
 from tests.kit.prefect import ask
-from tests.kit.servers import Served, serving
+from tests.kit.servers import Served, known_to_mlflow, serving
 from tests.kit.slurm import slurm, state_of
 from tests.kit.worker import Prefect, client_environment, deployed
 from xclr.pipeline import pipeline
@@ -126,7 +126,8 @@ def test_the_missions_own_command(breadth, accounting, tmp_path, monkeypatch):
             done = prefect(*arguments, "--watch", timeout=1700)
             assert done.returncode == 0, done.stdout + done.stderr
             check_jobs(home, breadth)
-            check_metrics(served.mlflow, breadth)
+            with known_to_mlflow(served) as client:
+                check_metrics(client, breadth)
             names = task_names(served, flow_run_of(done.stdout))
             assert any(re.fullmatch(r"pretrain xclr seed 0 \(Slurm job \d+\)", each) for each in names), names
             longer = json.dumps([*overrides, "name=longer", "objectives=[simclr]", "train.epochs=50"])
@@ -189,9 +190,8 @@ def check_jobs(home: Path, breadth: Breadth) -> None:
     assert (stats["rows"], stats["ok"], stats["http_4xx"]) == (breadth.pictures, breadth.pictures - lost, lost)
 
 
-def check_metrics(mlflow: str, breadth: Breadth) -> None:
+def check_metrics(client: MlflowClient, breadth: Breadth) -> None:
     """CLIP and X-CLR stand side by side, each with its training and its suites."""
-    client = MlflowClient(mlflow)
     experiment = client.get_experiment_by_name("cc12m")
     runs = {run.data.tags.get("method"): run.data for run in client.search_runs([experiment.experiment_id])}
     for method in ("clip", "xclr"):

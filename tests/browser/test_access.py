@@ -1,4 +1,4 @@
-"""Nobody but the user gets into the Prefect server: no page of another origin, no forged host, no other local user."""
+"""Nobody but the user gets into the servers: no page of another origin, no forged host, no other local user."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser
 
-from infra.prefect_access import auth_file
+from infra.access import auth_file
 from tests.kit.prefect import ask
+from tests.kit.servers import known_to_mlflow
 
 pytestmark = pytest.mark.slow
 ATTACK = """async ([api, headers]) => {
@@ -73,6 +74,53 @@ def test_a_page_of_another_origin_gets_nothing_in(browser: Browser, served, else
     assert said == ["cors refused", "no-cors opaque 0"] * 3 + ["refused"]
     assert not [each for each in ask(served, "/flows/filter", {}) if each["name"] == "kittens"]
     assert not [each for each in ask(served, "/work_pools/filter", {}) if each["name"] == "kittens"]
+
+
+MLFLOW_ATTACK = """async ([address, headers]) => {
+  const said = [], api = address + "/api/2.0/mlflow/", ajax = address + "/ajax-api/2.0/mlflow/";
+  for (const path of [api + "experiments/create", ajax + "experiments/create"]) {
+    for (const mode of ["cors", "no-cors"]) {
+      try {
+        const answer = await fetch(path, {method: "POST", mode, headers: mode === "cors" ? headers : {},
+                                          body: JSON.stringify({name: "kittens"}), credentials: "include"});
+        said.push(mode + " " + answer.type + " " + answer.status);
+      } catch (error) { said.push(mode + " refused"); }
+    }
+  }
+  try { said.push("read " + (await fetch(ajax + "experiments/get?experiment_id=0")).status) }
+  catch (error) { said.push("read refused") }
+  return said;
+}"""
+
+
+@pytest.mark.parametrize("knows", [False, True], ids=["alone", "in a browser that is logged in"])
+def test_a_page_of_another_origin_gets_nothing_into_mlflow(browser: Browser, served, elsewhere, knows):
+    user, _, password = served.auth.partition(":")
+    logged_in = {"http_credentials": {"username": user, "password": password}} if knows else {}
+    page = browser.new_page(**logged_in)
+    if knows:
+        assert page.goto(served.mlflow).status == 200
+    page.goto(elsewhere)
+    said = page.evaluate(MLFLOW_ATTACK, [served.mlflow, {"Content-Type": "application/json"}])
+    page.close()
+    assert said == ["cors refused", "no-cors opaque 0"] * 2 + ["read refused"]
+    with known_to_mlflow(served) as client:
+        assert client.get_experiment_by_name("kittens") is None
+
+
+def test_mlflow_answers_its_owner_alone_and_no_forged_host(served):
+    known = {"Authorization": f"Basic {b64encode(served.auth.encode()).decode()}"}
+    place, path = urlsplit(served.mlflow).netloc, "/api/2.0/mlflow/experiments/get?experiment_id=0"
+    assert status_of(served.mlflow, "GET", path, Host=place, **known) == 200
+    for host in ("evil.example", "127.0.0.1.evil.example", f"evil.example:{urlsplit(served.mlflow).port}", ""):
+        assert status_of(served.mlflow, "GET", path, Host=host, **known) in {400, 403}
+    for mine in ("/", "/version", path, "/ajax-api/2.0/mlflow/experiments/get?experiment_id=0", "/get-artifact?path=x"):
+        assert as_nobody(lambda mine=mine: str(status_of(served.mlflow, "GET", mine))) == "401"
+    signup = "/api/2.0/mlflow/users/create"
+    assert (
+        as_nobody(lambda: str(status_of(served.mlflow, "POST", signup, **{"Content-Type": "application/json"})))
+        == "401"
+    )
 
 
 def status_of(url: str, method: str, path: str, **headers: str) -> int:

@@ -159,6 +159,7 @@ def prefect_server(state: Path) -> Iterator[None]:
 
     Must come before the first import of Prefect, which reads its settings once.
     """
+    state.mkdir(parents=True, exist_ok=True)  # or Prefect complains
     os.environ.update(servers.prefect_environment(state))
     spare_loopback(os.environ)
     if url := os.environ.get("PREFECT_API_URL"):

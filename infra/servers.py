@@ -20,6 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,16 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict
 
-from infra.access import ROOT, auth_string, guard_mlflow, mlflow_access, prefect_access
+from infra.access import (
+    MLFLOW_PASSWORD,
+    MLFLOW_USER,
+    PREFECT_AUTH,
+    ROOT,
+    auth_string,
+    guard_mlflow,
+    mlflow_access,
+    prefect_access,
+)
 from infra.loopback import open_url
 from infra.processes import JobId, find_process, process_id, processes_of, send, this_process
 from infra.tracking.links import runs_page
@@ -40,6 +50,7 @@ READY_WITHIN_S = 120
 STOP_WITHIN_S = 10
 ASK_WITHIN_S = 30  # a server on a machine where all cores are busy takes more than 5
 UNKNOWN = "of unknown version"  # it wants to know who asks
+ACCESS = {"Prefect": [PREFECT_AUTH], "MLflow": [MLFLOW_USER, MLFLOW_PASSWORD]}
 REFUSALS = {"Prefect": b"exception_message", "MLflow": b"www.mlflow.org"}  # what stands in a server's own 401 or 403
 
 
@@ -231,7 +242,11 @@ def _ask(name: str, url: str, path: str, variable: str, auth: str | None = None)
     except urllib.error.HTTPError as error:
         body = error.read(1000)
         others = any(sign in body for of, sign in REFUSALS.items() if of != name)
-        if error.code in {401, 403} and not others:
+        if error.code == HTTPStatus.UNAUTHORIZED and who and not others:
+            where = " and ".join(ACCESS[name])
+            remedy = f"correct {where}, or what stands before the @ of {variable}"
+            raise RecipeError(f"the {name} server at {shown} does not know who asks", remedy) from error
+        if error.code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} and not others:
             return None
         raise _stranger(name, shown, variable, f"HTTP {error.code}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -47,7 +47,11 @@ PROXIED = "mlflow-artifacts"  # scheme of files that go through the server
 SWEPT = "sweep_run"  # tag of a sweep's own run
 TABLE = "table.json"
 TABLES = "mlflow.loggedArtifacts"  # tag of the files that MLflow's pages show as tables, others are text to them
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}  # read when MLflow is imported
+QUIET = {  # read when MLflow is imported; our own lines say where a run is seen
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 HASTY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # its own: minutes of silence
 
 

@@ -134,6 +134,11 @@ def test_user_and_password_are_sent_but_never_shown():
     with foreign(str(MLFLOW), authorization="Basic bWU6cEBzcw==") as place:
         assert check_mlflow(f"http://me:p%40ss@{place}") == str(MLFLOW)
         assert check_mlflow(f"http://{place}") == servers.UNKNOWN
+        with pytest.raises(RecipeError, match=f"the MLflow server at http://{place} does not know who asks") as caught:
+            check_mlflow(f"http://{place}", "me:wr0ng")
+        assert "MLFLOW_TRACKING_PASSWORD" in caught.value.remedy and "wr0ng" not in str(caught.value)
+        with pytest.raises(RecipeError, match="correct PREFECT_API_AUTH_STRING, or what stands"):
+            check_prefect(f"http://me:wr0ng@{place}/api")
     assert without_secrets("https://me:p@ss@host:1/api?key=1#x") == "https://host:1/api"
 
 

@@ -34,6 +34,7 @@ def serve(
     state = state_folder(place)
     for each in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background programs without it
         signal.signal(each, signal.default_int_handler)
+    print("starting Prefect and MLflow", file=sys.stderr)
     with (
         servers.using(servers.PREFECT, state, prefect_port) as prefect,
         servers.using(servers.MLFLOW, state, mlflow_port) as mlflow,

@@ -23,6 +23,7 @@ from xclr.errors import StoreError
 from xclr.job import FAILURE, PROGRESS, RESULT, Failure
 from xclr.store import MANIFEST, Store
 from xclr.sweep.cells import CellLine, CellState, counts
+from xclr.training.watch import read_notices
 
 LATEST = 5  # ended runs that are shown beside the running ones
 
@@ -251,9 +252,14 @@ def _line(job: Job) -> JobLine:
         remaining_s=seen.remaining_s,
         array=seen.array,
         progress=job.progress,
-        reason=_reason(job),
+        reason=_reason(job) or _notices(job),
         log=entry.log,
     )
+
+
+def _notices(job: Job) -> str:
+    """What a running training says of itself: that it does not learn."""
+    return read_notices(job.out).replace("\n", ". ") if job.state in LIVE else ""
 
 
 def _elapsed_s(job: Job) -> float:

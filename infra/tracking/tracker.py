@@ -34,6 +34,7 @@ from xclr.artifact import Artifact
 from xclr.recipe import Recipe
 from xclr.stage import Stage
 from xclr.training.spool import SPOOL, read_spool
+from xclr.training.watch import read_notices
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 LOCK = "tracking.lock"  # in STATE: one thread of one process writes at a time; together they break MLflow's unique keys
 FOLLOW_EVERY_S = 6.0  # between two uploads of a running stage's metrics
 PROXIED = "mlflow-artifacts"  # scheme of files that go through the server
+WARNING = "warning"  # tag of a training that does not learn: what is seen, and the remedy
 SWEPT = "sweep_run"  # tag of a sweep's own run
 TABLE = "table.json"
 TABLES = "mlflow.loggedArtifacts"  # tag of the files that MLflow's pages show as tables, others are text to them
@@ -291,6 +293,9 @@ class Tracker:
         for batch in batches_of(iter(fresh)):
             client.log_batch(run_id, metrics=batch)
         self.sent[digest] = last | {each.key: each.step for each in fresh}
+        if (notices := read_notices(out)) != self.runs[digest].data.tags.get(WARNING, ""):
+            client.set_tag(run_id, WARNING, notices)
+            self.runs[digest] = client.get_run(run_id)
 
     def _log_files(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> None:
         folder = stage.name.split(" seed ")[0].replace(",", "").replace(" ", "-")

@@ -334,12 +334,15 @@ def test_an_objective_override_reaches_the_default_objectives(tmp_path):
     assert after == (SimCLRConfig(), SupConConfig(), CLIPConfig(), XCLRConfig(target_temperature=0.2))
 
 
-@pytest.mark.parametrize("field", ["temperature", "target_temperature", "init_temperature", "max_scale"])
-def test_objective_overrides_go_by_field(field, tmp_path):
-    after = objectives_with(tmp_path, EVERY_OBJECTIVE, f"objective.{field}=0.25")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("temperature", 0.25), ("target_temperature", 0.25), ("init_temperature", 0.25), ("max_scale", 25.0)],
+)
+def test_objective_overrides_go_by_field(field, value, tmp_path):
+    after = objectives_with(tmp_path, EVERY_OBJECTIVE, f"objective.{field}={value}")
     for before, each in zip(objectives_with(tmp_path, EVERY_OBJECTIVE), after, strict=True):
         has = field in type(each).model_fields
-        assert each == (before.model_copy(update={field: 0.25}) if has else before)
+        assert each == (before.model_copy(update={field: value}) if has else before)
     assert any(field in model.model_fields for model in OBJECTIVE_MODELS)
 
 

@@ -199,3 +199,4 @@ def check_metrics(client: MlflowClient, breadth: Breadth) -> None:
         assert {"train/loss", *(each for each in TOP1 if each.split("/")[1] in breadth.suites)} <= set(metrics)
         assert ("eval/zero-shot/val_top1" in metrics) is (method == "clip")
         assert metrics["cost/gpu_hours/pretrain"] > 0 and metrics["cost/cpu_efficiency/pretrain"] > 0
+    assert 0.01 < runs["clip"].metrics["train/temperature"] < 1, "the learned scale is inside its limits"

@@ -104,7 +104,7 @@ def test_metrics_have_the_names_and_values_of_the_tracker(home, batches, steps, 
     _, said = attempt(TRAIN, batches, build(XCLRConfig(), home.paths), tmp_path)
     names = (
         "loss", "learning_rate", "epoch", "gradient_norm", "images_per_s", "data_wait", "memory_gb",
-        "temperature", "target_entropy", "positive_mass", "alignment", "uniformity",
+        "temperature", "target_entropy", "positive_mass", "alignment", "uniformity", "unlearned",
     )  # fmt: skip
     assert all(set(metrics) == {f"train/{name}" for name in names} for metrics in said.values())
     assert said[steps]["train/epoch"] == TRAIN.epochs

@@ -28,6 +28,7 @@ from xclr.recipe import (
 )
 from xclr.training import Materials, build_objective
 from xclr.training.objectives.report import spread_report
+from xclr.training.watch import SAME
 
 FEATURES, TAU = 12, 0.2
 CONFIGS = {
@@ -102,6 +103,15 @@ def test_a_step_has_a_finite_loss_and_moves_every_parameter(paths, rows, name):
         assert parameter.grad is not None and parameter.grad.isfinite().all(), key
         assert parameter.grad.abs().max() > 0, key
     assert all(value.ndim == 0 and not value.requires_grad for value in outcome.report().values())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_constant_features_have_the_loss_of_chance(paths, rows, name):
+    """One picture and its caption throughout: every candidate is as near as any other."""
+    module, same = module_of(CONFIGS[name], paths), rows[:1].repeat(24)
+    outcome = module(features_of(rows)[:1].repeat(48, 1), same)
+    assert outcome.loss.item() == pytest.approx(outcome.chance, rel=1e-5)
+    assert outcome.report()["uniformity"].item() > SAME
 
 
 def test_random_trains_nothing(paths):
@@ -198,7 +208,7 @@ def test_clip_with_one_view_twice_is_open_clips_loss(paths, rows, text):
     features = features_of(rows)[: len(rows)].repeat(2, 1)
     z = F.normalize(head_of(module)(features), dim=1)[: len(rows)]
     t = F.normalize(module.towers.text(module.towers.texts(rows)), dim=1)
-    expected = ClipLoss()(z, t, module.log_scale.exp())
+    expected = ClipLoss()(z, t, module.scale())
     torch.testing.assert_close(module(features, rows).loss, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -207,7 +217,7 @@ def test_clip_is_the_mean_of_its_two_views(paths, rows):
     features = features_of(rows)
     z = F.normalize(head_of(module)(features), dim=1)
     t = F.normalize(module.towers.text(module.towers.texts(rows)), dim=1)
-    both = [ClipLoss()(view, t, module.log_scale.exp()) for view in z.chunk(2)]
+    both = [ClipLoss()(view, t, module.scale()) for view in z.chunk(2)]
     torch.testing.assert_close(module(features, rows).loss, sum(both) / 2, rtol=1e-5, atol=1e-6)
 
 
@@ -218,21 +228,33 @@ def test_clips_scale_starts_at_the_inverse_temperature(paths, rows):
 
 def test_clips_scale_is_never_above_its_limit(paths, rows):
     module = module_of(CLIPConfig(text="frozen", max_scale=20.0), paths)
-    optimizer = torch.optim.SGD([module.log_scale], lr=0.5)
+    optimizer = torch.optim.SGD([module.scale.log], lr=0.5)
     scales = []
     for _ in range(5):
         scales.append(1 / module(features_of(rows), rows).report()["temperature"].item())
-        module.log_scale.grad = torch.tensor(-1.0)  # as data that always ask for a larger scale
+        module.scale.log.grad = torch.tensor(-1.0)  # as data that always ask for a larger scale
         optimizer.step()
     assert scales == sorted(scales) and scales[0] < scales[-1] == pytest.approx(20.0, rel=1e-6)
+
+
+def test_clips_scale_is_never_below_one_and_rises_again(paths, rows):
+    module = module_of(CLIPConfig(text="frozen"), paths)
+    optimizer = torch.optim.SGD([module.scale.log], lr=0.5)
+    scales = []
+    for slope in [9.0] * 3 + [-1.0] * 2:
+        scales.append(1 / module(features_of(rows), rows).report()["temperature"].item())
+        module.scale.log.grad = torch.tensor(slope)
+        optimizer.step()
+    scales.append(module.scale().item())
+    assert scales[1:4] == [1.0, 1.0, 1.0] and 1 < scales[4] < scales[5]
 
 
 def test_clips_scale_comes_down_again_from_its_limit(paths, rows):
     """The logits of an untrained model at scale 100 are far too large, and the gradient must be able to say so."""
     module = module_of(CLIPConfig(text="frozen", max_scale=100.0), paths)
     with torch.no_grad():
-        module.log_scale.fill_(math.log(100.0) + 0.01)  # one step of the optimiser past the limit
-    optimizer = torch.optim.SGD([module.log_scale], lr=0.05)
+        module.scale.log.fill_(math.log(100.0) + 0.01)  # one step of the optimiser past the limit
+    optimizer = torch.optim.SGD([module.scale.log], lr=0.05)
     scales = []
     for _ in range(5):
         optimizer.zero_grad()

@@ -8,8 +8,8 @@ from lightly.utils import lars as peer
 from torch import nn
 
 from tests.kit.home import build
-from xclr.recipe import CLIPConfig, TrainConfig
-from xclr.training.optim import LARS, build_optimizer, learning_rate, peak_rate
+from xclr.recipe import CLIPConfig, CLOOBConfig, SimCLRConfig, TrainConfig
+from xclr.training.optim import LARS, build_descents, build_optimizer, learning_rate, peak_rate
 
 STEPS = 100
 CONFIG = TrainConfig(learning_rate=0.2, warmup_fraction=0.1)  # ten steps of warm-up
@@ -49,8 +49,28 @@ def test_vectors_and_scalars_are_not_decayed_and_matrices_are(home, name, kind):
     optimizer = build_optimizer(model, TrainConfig(optimizer=name, weight_decay=0.3))
     assert type(optimizer) is kind
     decay = {id(each): group["weight_decay"] for group in optimizer.param_groups for each in group["params"]}
-    assert decay == {id(each): 0.3 if each.ndim >= 2 else 0.0 for each in model.parameters()}
-    assert any(each.ndim == 0 for each in model.parameters())
+    others = [each for each in model.parameters() if each is not model.objective.scale.log]
+    assert decay == {id(each): 0.3 if each.ndim >= 2 else 0.0 for each in others}
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+def test_a_learned_scale_has_adamw_at_a_rate_of_its_own_beside_every_optimiser(home, name):
+    model = build(CLIPConfig(scale_learning_rate=0.02), home.paths)
+    networks, own = build_descents(model, TrainConfig(optimizer=name, weight_decay=0.3, learning_rate=3.0))
+    assert networks.peak == 3.0 and own.peak == 0.02 and type(own.optimizer) is torch.optim.AdamW
+    (group,) = own.optimizer.param_groups
+    assert (group["params"], group["weight_decay"]) == ([model.objective.scale.log], 0.0)
+    moved = {id(each) for one in (networks, own) for group in one.optimizer.param_groups for each in group["params"]}
+    assert moved == {id(each) for each in model.parameters()}
+    before = model.objective.scale.log.item()
+    model.objective.scale.log.grad = torch.tensor(50.0)
+    own.optimizer.step()
+    assert model.objective.scale.log.item() == pytest.approx(before - 0.02, rel=1e-4), "Adam's first step is its rate"
+
+
+@pytest.mark.parametrize("config", [SimCLRConfig(), CLOOBConfig()])
+def test_without_a_learned_scale_there_is_one_optimiser(home, config):
+    assert len(build_descents(build(config, home.paths), TrainConfig())) == 1
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])

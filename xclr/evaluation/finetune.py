@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,7 +78,8 @@ class Classifier(nn.Module):
     def forward(self, features: Tensor, rows: Tensor) -> StepLoss:
         """The mean cross-entropy of features [b, d] of rows [b], and how many of them are right."""
         logits, labels = self.linear(features).float(), self.labels[rows]
-        return StepLoss(F.cross_entropy(logits, labels), partial(_report, logits.detach(), labels))
+        chance = math.log(logits.shape[1])
+        return StepLoss(F.cross_entropy(logits, labels), partial(_report, logits.detach(), labels), chance)
 
 
 def _report(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

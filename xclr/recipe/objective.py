@@ -71,8 +71,13 @@ class PairsConfig(Config):
 class LearnedScaleConfig(PairsConfig):
     """Base of those with a learned temperature."""
 
-    init_temperature: float = Field(0.07, gt=0, description="before training")
-    max_scale: float = Field(100.0, gt=0, description="largest learned 1 / temperature")
+    init_temperature: float = Field(0.07, gt=0, le=1, description="before training")
+    max_scale: float = Field(100.0, ge=1, description="largest learned 1 / temperature; the smallest is 1")
+    scale_learning_rate: float = Field(
+        3e-3,
+        gt=0,
+        description="of AdamW on the scale alone, at its highest: it rises and falls with train.learning_rate",
+    )
 
 
 class CLIPConfig(LearnedScaleConfig):

@@ -75,6 +75,12 @@ class TrainConfig(Config):
     keep_checkpoints: int = Field(
         2, ge=1, description="newest checkpoints kept, beside the best", json_schema_extra=RUNTIME
     )
+    stop_dead: bool = Field(
+        True,
+        description="end a training of which nothing can come any more: 500 steps in a row after the warm-up a learned "
+        "scale at its lower limit, or the same features for all pictures",
+        json_schema_extra=RUNTIME,
+    )
     stuck_after_s: int = Field(
         600, ge=1, description="how long ranks wait for one that is late", json_schema_extra=RUNTIME
     )

@@ -21,7 +21,7 @@ from xclr.training.checkpoint import Checkpoint
 from xclr.training.meter import Meter
 from xclr.training.norm import convert_sync_batchnorm
 from xclr.training.objectives.materials import StepLoss
-from xclr.training.optim import build_optimizer, learning_rate
+from xclr.training.optim import Descent, build_descents, learning_rate, schedule
 from xclr.training.ranks import LATE, Boundary, Rank
 
 Log = Callable[[int, Mapping[str, float]], None]
@@ -74,9 +74,8 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
             if saved is None or saved.step < step:
                 learner.save(out, step, meter)
             raise Stopped(f"stopped after step {step} of {steps}")
-        rate = learning_rate(step, steps, config)
         try:
-            outcome, norm = learner.step(batch, rate, step, saved)
+            outcome, norm = learner.step(batch, schedule(step, steps, config), step, saved)
         except RuntimeError as error:  # a rank stopped in the middle of a step, so that the others wait there
             if place.world > 1 and LATE in str(error):
                 raise boundary.late(step + 2) from error
@@ -85,8 +84,11 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
         last = step + 1 == steps
         if last or (step + 1) % config.log_every == 0:
             report = {"loss": outcome.loss.detach(), "gradient_norm": norm} | outcome.report()
-            schedule = {"train/learning_rate": rate, "train/epoch": (step + 1) / data.steps_per_epoch}
-            log(step + 1, meter.read(report) | schedule)
+            at = {
+                "train/learning_rate": learning_rate(step, steps, config),
+                "train/epoch": (step + 1) / data.steps_per_epoch,
+            }
+            log(step + 1, with_unlearned(meter.read(report), outcome.chance) | at)
         asked = should_stop()
         if last or (step + 1) % config.checkpoint_every == 0:
             saved = learner.save(out, step + 1, meter)
@@ -103,7 +105,7 @@ class Learner:
     place: Rank
     model: nn.Module  # as it is saved
     trained: nn.Module  # the same, under DDP where there are ranks
-    optimizer: torch.optim.Optimizer
+    descents: tuple[Descent, ...]
     scaler: torch.amp.GradScaler
     usual_norm: float = math.nan  # running mean of the gradient's norm
     seen: int = 0
@@ -119,20 +121,25 @@ class Learner:
             own = [place.device] if place.device.type == "cuda" else None
             trained = DistributedDataParallel(model, device_ids=own, forward_sync_buffers=False)
         scaler = torch.amp.GradScaler(place.device.type, enabled=config.precision == "float16")
-        return cls(config, place, model, trained, build_optimizer(model, config), scaler)
+        return cls(config, place, model, trained, build_descents(model, config), scaler)
 
-    def step(self, batch: Batch, rate: float, step: int, saved: Checkpoint | None) -> tuple[StepLoss, Tensor]:
-        """One step of the optimiser; the outcome and the norm of the gradient over all ranks' batches."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def step(self, batch: Batch, share: float, step: int, saved: Checkpoint | None) -> tuple[StepLoss, Tensor]:
+        """One step at a share of the highest rates; the outcome, and the norm of the gradient over all ranks."""
+        for optimizer, peak in self.descents:
+            for group in optimizer.param_groups:
+                group["lr"] = share * peak
         outcome: StepLoss = self.trained(batch.views, batch.rows)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer, _ in self.descents:
+            optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(outcome.loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(self.optimizer)
+        for optimizer, _ in self.descents:
+            self.scaler.unscale_(optimizer)
         gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self._check_norm(float(norm), float(outcome.loss.detach()), step, saved)
-        self.scaler.step(self.optimizer)
+        if math.isfinite(norm):  # else the scaler tries a smaller factor, and nothing moves
+            for optimizer, _ in self.descents:
+                self.scaler.step(optimizer)
         self.scaler.update()
         return outcome, norm
 
@@ -157,7 +164,9 @@ class Learner:
             return 0
         state = checkpoint.load(resume)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        saved_states = state["optimizers"] if "optimizers" in state else [state["optimizer"]]  # an earlier version's
+        for descent, saved in zip(self.descents, saved_states, strict=True):
+            descent.optimizer.load_state_dict(saved)
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
         if self.place.device.type == "cuda" and "cuda_rng" in state:
@@ -174,13 +183,24 @@ class Learner:
     def _state(self) -> dict[str, Any]:
         state = {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [descent.optimizer.state_dict() for descent in self.descents],
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
         }
         if self.place.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.place.device)
         return state
+
+
+def with_unlearned(metrics: Mapping[str, float], chance: float) -> dict[str, float]:
+    """The metrics and train/unlearned: 1 where the loss is that of constant features, 0 where it meets its targets.
+
+    (loss - H) / (chance - H), H the entropy of the targets; left out where the targets are those of chance.
+    """
+    entropy = metrics.get("train/target_entropy", 0.0)
+    room = chance - entropy
+    unlearned = {"train/unlearned": (metrics["train/loss"] - entropy) / room} if room > 1e-6 else {}
+    return dict(metrics) | unlearned
 
 
 def precision_of(config: TrainConfig) -> torch.dtype:

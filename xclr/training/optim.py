@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from xclr.recipe import TrainConfig
+from xclr.training.objectives.scale import LearnedScale
 
 MOMENTUM = 0.9
 TRUST = 1e-3
@@ -20,7 +21,8 @@ class LARS(torch.optim.Optimizer):
 
     g' = g + decay w;  where `trust` is set: g' *= trust |w| / (|g| + decay |w| + eps), unless |w| or |g| is 0;
     m = momentum m + g';  w -= lr m. Groups: params, lr, momentum, weight_decay, trust (None: plain momentum).
-    Source: arXiv 1708.03888; the rate inside the momentum as in arXiv 2002.05709.
+    Source: arXiv 1708.03888. The rate is outside of the momentum, as in vicreg, lightly and solo-learn; SimCLR's own
+    code (arXiv 2002.05709) has it inside, which is the same while the rate stays, and another path while it rises.
     """
 
     def __init__(self, params: Iterable[dict[str, Any]], lr: float, *, eps: float = 1e-8) -> None:
@@ -52,10 +54,31 @@ def _trust_ratio(weight: Tensor, group: Mapping[str, Any]) -> Tensor:
     return torch.where((size > 0) & (slope > 0), ratio, 1.0)
 
 
+class Descent(NamedTuple):
+    """An optimiser and its highest learning rate."""
+
+    optimizer: torch.optim.Optimizer
+    peak: float
+
+
+def build_descents(model: nn.Module, config: TrainConfig) -> tuple[Descent, ...]:
+    """The optimiser of the networks, and AdamW without decay for each learned scale, at the scale's own rate.
+
+    LARS would move a scale by plain momentum at a rate that is made for whole tensors.
+    """
+    scales = [each for each in model.modules() if isinstance(each, LearnedScale)]
+    adams = (torch.optim.AdamW([each.log], lr=each.learning_rate, weight_decay=0.0, fused=True) for each in scales)
+    own = (Descent(adam, scale.learning_rate) for adam, scale in zip(adams, scales, strict=True))
+    return Descent(build_optimizer(model, config), peak_rate(config)), *own
+
+
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW, SGD with momentum or LARS; biases, norms and scales (fewer than two dimensions) are neither decayed nor
-    scaled by LARS."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """AdamW, SGD with momentum or LARS, of all but learned scales.
+
+    Biases and norms (fewer than two dimensions) are neither decayed nor scaled by LARS.
+    """
+    scales = {id(each.log) for each in model.modules() if isinstance(each, LearnedScale)}
+    trained = [each for each in model.parameters() if each.requires_grad and id(each) not in scales]
     groups: list[dict[str, Any]] = [
         {"params": [each for each in trained if each.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [each for each in trained if each.ndim < 2], "weight_decay": 0.0},
@@ -76,9 +99,19 @@ def peak_rate(config: TrainConfig) -> float:
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine to zero at `steps`."""
-    peak, warmup = peak_rate(config), max(1, round(steps * config.warmup_fraction))
+    """The networks' rate at a step."""
+    return peak_rate(config) * schedule(step, steps, config)
+
+
+def schedule(step: int, steps: int, config: TrainConfig) -> float:
+    """A step's share of the highest rate: linear warm-up, then a cosine to zero at `steps`."""
+    warmup = warmup_steps(steps, config)
     if step < warmup:
-        return peak * (step + 1) / warmup
+        return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
-    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def warmup_steps(steps: int, config: TrainConfig) -> int:
+    """Steps with rising rate, at least one."""
+    return max(1, round(steps * config.warmup_fraction))

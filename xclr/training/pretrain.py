@@ -24,11 +24,14 @@ from xclr.training.model import build_backbone
 from xclr.training.objectives.build import build_objective
 from xclr.training.objectives.materials import Materials
 from xclr.training.objectives.pairs import towers_of
+from xclr.training.objectives.scale import LearnedScale
 from xclr.training.objectives.towers import Towers
-from xclr.training.spool import SPOOL, Spool
+from xclr.training.optim import warmup_steps
+from xclr.training.spool import SPOOL, Spool, read_spool
 from xclr.training.stages import PretrainConfig
 from xclr.training.stop import StopFlag
-from xclr.training.subset import told
+from xclr.training.subset import told as told_of
+from xclr.training.watch import Watch, signs, write_notices
 from xclr.training.words import WORDS
 
 Stats = dict[str, float | str]
@@ -51,7 +54,7 @@ def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced
     if objective is not None:
         batches = open_batches(inputs["captions"], inputs["images"], config.train, config.seed)
         model = Pretrainer(backbone, objective, precision_of(config.train))
-        stats = {**fit(config.train, batches, model, out, progress), **told(batches.rows.numpy())}
+        stats = {**fit(config.train, batches, model, out, progress), **told_of(batches.rows.numpy())}
         backbone = model.backbone
     elif _first():
         Spool(out / SPOOL, 0)
@@ -65,8 +68,15 @@ def fit(config: TrainConfig, batches: Batches, model: Pretrainer, out: Path, pro
     Every rank calls it; rank 0 writes. Raises Stopped, with the signal's number, after a checkpoint.
     """
     resume, steps = _agree(checkpoint.latest(out / "checkpoints")), config.epochs * batches.steps_per_epoch
-    stats: Stats = {"step": resume.step if resume else 0}
-    spool, said = Spool(out / SPOOL, resume.step if resume else 0) if _first() else None, -SAY_EVERY_S
+    begun = resume.step if resume else 0
+    stats: Stats = {"step": begun}
+    watch = _watch(config, model, steps)
+    for point in read_spool(out / SPOOL):
+        if point.step <= begun:
+            watch(point.step, point.metrics)
+    spool, said = Spool(out / SPOOL, begun) if _first() else None, -SAY_EVERY_S
+    if spool is not None:
+        write_notices(out, watch.told)
 
     def log(step: int, metrics: Mapping[str, float]) -> None:
         nonlocal said
@@ -77,13 +87,23 @@ def fit(config: TrainConfig, batches: Batches, model: Pretrainer, out: Path, pro
                 said = time.monotonic()
                 print(_line(step, steps, metrics), flush=True)
         stats.update(metrics, step=step)
+        news = watch(step, metrics)
+        for notice in news if spool is not None else ():
+            print(f"warning: {notice}", flush=True)
+            write_notices(out, watch.told)
 
     with StopFlag() as flag:
         try:
             train(config, batches, model, out=out, resume=resume, should_stop=flag, log=log)
         except Stopped as stopped:
             raise Stopped(str(stopped), flag.number) from None
-    return {**stats, **_account(batches.lost)}
+    told = {"notices": "\n".join(watch.told.values())} if watch.told else {}
+    return {**stats, **told, **_account(batches.lost)}
+
+
+def _watch(config: TrainConfig, model: Pretrainer, steps: int) -> Watch:
+    most = next((each.most for each in model.modules() if isinstance(each, LearnedScale)), None)
+    return Watch(signs(most), warmup_steps(steps, config), config.stop_dead)
 
 
 def _account(lost: set[int]) -> Mapping[str, int | str]:

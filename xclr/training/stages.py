@@ -64,7 +64,7 @@ PRETRAIN = Kind(
     network=lambda config: Origin(
         method_name(config.objective), config.dataset, graph_name(config.objective), config.seed
     ),
-    tell=tell_unreadable,
+    tell=lambda made: (*tell_unreadable(made), *str(made.stats.get("notices", "")).splitlines()),
     watched=True,
 )
 KINDS = (PRETRAIN,)

@@ -26,6 +26,7 @@ from xclr.job import PROGRESS, record_failure
 from xclr.recipe import Recipe
 from xclr.store import MANIFEST, Store
 from xclr.sweep.layout import Cell, Ref, layout
+from xclr.training.watch import NOTICES
 
 RECIPE = Recipe.model_validate(TINY)
 STARTED = now() - timedelta(minutes=10)
@@ -66,12 +67,13 @@ def test_a_running_job_tells_its_place_time_and_progress(home, job):
     record = run(home, "a", state="running")
     _, out = attempt(home, record, "a", job=job)
     (out / PROGRESS).write_text(json.dumps({"done": 3, "total": 8}))
+    (out / NOTICES).write_text("nothing is learned; lower it\nall is one; lower it")
     seen = view(home)
     (line,) = status(seen).jobs
     assert (line.run, line.stage, line.job_id, line.state) == (record.run, "pretrain a", job, JobState.RUNNING)
     assert line.node == job.split("/")[0]
     assert line.elapsed_s >= 600
-    assert (line.reason, line.log) == ("", "/logs/a")
+    assert (line.reason, line.log) == ("nothing is learned; lower it. all is one; lower it", "/logs/a")
     assert seen.jobs[0].progress == Advance(3, 8)
 
 

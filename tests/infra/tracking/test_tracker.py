@@ -18,6 +18,7 @@ from tests.kit.sweeps import TAU, open_sweep, small
 from xclr.evaluation import stages as evaluation_stages
 from xclr.sweep.spec import spelled
 from xclr.training.spool import SPOOL, Spool, read_spool
+from xclr.training.watch import NOTICES
 
 
 def evaluated(home):
@@ -238,3 +239,12 @@ def test_every_running_training_is_followed_and_none_too_often(home, monkeypatch
     for stage in trainings:
         train(run, stage, 3)
     assert steps() == [[1, 2, 3], [1, 2, 3]]
+
+    out = run.store.begin(trainings[0].digest)
+    (out / NOTICES).write_text("nothing is learned")
+    train(run, trainings[0], 4)
+    warned = {digest: tags.get("warning") for digest, tags in tags_of(home).items()}
+    assert warned == {str(trainings[0].digest): "nothing is learned", str(trainings[1].digest): None}
+    (out / NOTICES).unlink()
+    train(run, trainings[0], 5)
+    assert tags_of(home)[str(trainings[0].digest)]["warning"] == ""

@@ -13,10 +13,14 @@ from xclr.recipe import TrainConfig
 
 
 class StepLoss(NamedTuple):
-    """A loss to descend, and what computes the numbers to watch on the steps that are logged; all scalars."""
+    """A loss to descend, and what computes the numbers to watch on the steps that are logged; all scalars.
+
+    `chance` is the loss of constant features, by which nothing is told apart.
+    """
 
     loss: Tensor
     report: Callable[[], dict[str, Tensor]]
+    chance: float
 
 
 @dataclass(frozen=True)

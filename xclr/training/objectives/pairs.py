@@ -13,6 +13,7 @@ from xclr.objective import TargetRows, contrast, gather_rows, identity_targets, 
 from xclr.recipe import CLOOBConfig, LearnedScaleConfig
 from xclr.training.objectives.materials import StepLoss
 from xclr.training.objectives.report import spread_report, target_report
+from xclr.training.objectives.scale import LearnedScale
 from xclr.training.objectives.towers import TextPairs, Towers
 
 PairTargets = Callable[
@@ -26,18 +27,16 @@ class PairObjective(nn.Module):
     def __init__(self, towers: Towers, config: LearnedScaleConfig, targets: PairTargets) -> None:
         super().__init__()
         self.towers, self.targets = towers, targets
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
-        self.max_scale = config.max_scale
+        self.scale = LearnedScale(config)
 
     def forward(self, features: Tensor, rows: Tensor) -> StepLoss:
         """Mean over views and directions of the contrastive loss between pictures and captions."""
-        with torch.no_grad():  # the parameter itself, so that its gradient can bring it down again
-            self.log_scale.clamp_(max=math.log(self.max_scale))
-        temperature = 1 / self.log_scale.exp()
+        temperature = 1 / self.scale()
         views = self.towers(features, rows, temperature)
         targets = [self.targets(pairs) for pairs in views]
         losses = [self._loss(*each) for each in zip(views, targets, strict=True)]
-        return StepLoss(torch.stack(losses).mean(), partial(pair_report, views[0], targets[0]))
+        chance = math.log(len(views[0].all_rows))
+        return StepLoss(torch.stack(losses).mean(), partial(pair_report, views[0], targets[0]), chance)
 
     def _loss(self, pairs: TextPairs, targets: tuple[TargetRows, TargetRows]) -> Tensor:
         block = self.towers.block(len(pairs.all_rows))
@@ -63,7 +62,8 @@ class CLOOBObjective(nn.Module):
         """
         views = self.towers(features, rows, self.temperature)
         losses = [self._loss(pairs) for pairs in views]
-        return StepLoss(torch.stack(losses).mean(), partial(pair_report, views[0], own_captions(views[0])))
+        chance = 2 * self.temperature * math.log(len(views[0].all_rows) - 1)
+        return StepLoss(torch.stack(losses).mean(), partial(pair_report, views[0], own_captions(views[0])), chance)
 
     def _loss(self, pairs: TextPairs) -> Tensor:
         from_pictures = [self._retrieve(each, pairs.all_pictures) for each in (pairs.pictures, pairs.captions)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -55,15 +56,16 @@ class ViewObjective(nn.Module):
             anchors = anchor_index(len(rows), device=rows.device)
             views = Views(z, gather_views(z), rows, gather_rows(rows), anchors)
             targets, count = self.targets(views), len(views.candidates)
+            excluded = self.excluded(anchors, count)
             loss = contrast(
                 z,
                 views.candidates,
                 targets,
                 temperature=self.temperature,
-                excluded=self.excluded(anchors, count),
+                excluded=excluded,
                 block=block_of(count, count, self.blockwise_from),
             )
-        return StepLoss(loss, partial(self._report, views, targets))
+        return StepLoss(loss, partial(self._report, views, targets), math.log(count - excluded.shape[1]))
 
     @torch.no_grad()
     def _report(self, views: Views, targets: TargetRows) -> dict[str, Tensor]:

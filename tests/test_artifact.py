@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from xclr.artifact import Artifact, Digest, Manifest, canonical_json, digest, identity, is_runtime, sha256_file
-from xclr.recipe import RUNTIME, Config, DataConfig, EmbedConfig, GraphConfig, Recipe, TrainConfig
+from xclr.recipe import LATER, RUNTIME, Config, DataConfig, EmbedConfig, GraphConfig, Recipe, TrainConfig
 
 
 class Size(Config):
@@ -115,8 +115,21 @@ def test_every_other_field_of_a_recipe_enters_the_digest():
         "GraphConfig.part",
         "TrainConfig.log_every",
         "TrainConfig.checkpoint_every", "TrainConfig.keep_checkpoints", "TrainConfig.stuck_after_s",
+        "TrainConfig.stop_dead",
         "TrainConfig.workers", "TrainConfig.activation_checkpointing", "TrainConfig.blockwise_from",
     }  # fmt: skip
+
+
+def test_a_field_that_came_later_renames_no_output_that_was_there_before():
+    class Before(Config):
+        side: int
+
+    class Now(Before):
+        kind: str = Field("round", json_schema_extra=LATER)
+
+    assert digest("k", Now(side=3), (), code=1) == digest("k", Before(side=3), (), code=1)
+    others = [digest("k", Now(side=3, kind=kind), (), code=1) for kind in ("square", "oval")]
+    assert len({*others, digest("k", Now(side=3), (), code=1)}) == 3
 
 
 def test_identity_is_plain_json():

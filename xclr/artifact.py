@@ -78,20 +78,33 @@ def canonical_json(value: object) -> str:
 
 def is_runtime(model: type[BaseModel], field: str) -> bool:
     """True for a field that never changes a value (workers, block sizes, intervals)."""
-    extra = model.model_fields[field].json_schema_extra
-    return isinstance(extra, Mapping) and bool(extra.get("runtime"))
+    return _is_marked(model.model_fields[field].json_schema_extra, "runtime")
 
 
 def identity(value: object) -> object:
-    """The JSON-able part of a config that names its output: every field but those marked `runtime`."""
+    """The JSON-able part of a config that names its output.
+
+    Every field but those marked `runtime`, and those marked `later` that have their default: an output that was named
+    before there was the field is the same.
+    """
     if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        return {name: identity(getattr(value, name)) for name in fields if not is_runtime(type(value), name)}
+        kind = type(value)
+        names = (name for name in kind.model_fields if not is_runtime(kind, name) and not _is_as_before(value, name))
+        return {name: identity(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {str(key): identity(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [identity(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _is_as_before(value: BaseModel, name: str) -> bool:
+    field = type(value).model_fields[name]
+    return _is_marked(field.json_schema_extra, "later") and getattr(value, name) == field.default
+
+
+def _is_marked(extra: object, mark: str) -> bool:
+    return isinstance(extra, Mapping) and bool(extra.get(mark))
 
 
 def digest(kind: str, config: BaseModel, inputs: Sequence[Artifact], code: int) -> Digest:

@@ -19,7 +19,7 @@ from xclr.evaluation.networks.network import open_network
 from xclr.evaluation.networks.pictures import normalised, prepare
 from xclr.evaluation.stages import FEATURES, FeaturesConfig
 from xclr.images import PictureFiles
-from xclr.recipe import RandomConfig, parse_recipe
+from xclr.recipe import RandomConfig, Recipe, parse_recipe
 from xclr.stage import Stage
 from xclr.store import Store
 from xclr.training import pretrain
@@ -119,6 +119,22 @@ def of_tree(home, inputs, root):
     made = commit(home.store, evaluation_stages.benchmark(recipe, "imagenet", None), benchmark.run)
     data = data_sets(inputs | {"benchmark": made})
     return evaluation_stages.benchmark_features(recipe, "random seed 0", inputs["checkpoint"], "imagenet", data)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "official"), [("imagenet", "standard"), ("imagenet9", "whole"), ("objectnet", "template")]
+)
+def test_a_data_set_is_framed_as_its_own_tool_does_or_as_imagenet(home, inputs, dataset, official):
+    recipe = Recipe.model_validate(RECIPE.model_dump(mode="json") | {"evaluate": {"suites": ["knn"]}})
+    as_before = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"framing": "standard"})})
+    data = data_sets(inputs)._replace(benchmarks={dataset: inputs["captions"]})
+    stages = [
+        evaluation_stages.benchmark_features(each, "x", inputs["checkpoint"], dataset, data)
+        for each in (recipe, as_before)
+    ]
+    assert [each.config.framing for each in stages] == [official, "standard"]
+    assert "framing" not in stages[1].identity, "outputs of before keep their names"
+    assert (stages[0].digest == stages[1].digest) is (official == "standard")
 
 
 def test_a_data_set_s_pictures_are_read_where_they_lie(home, inputs, tree, tmp_path):

@@ -18,11 +18,12 @@ from xclr.evaluation.benchmark import place_of
 from xclr.evaluation.data import ROWS, VECTORS
 from xclr.evaluation.datasets import BORDER, Tree
 from xclr.evaluation.networks.network import Network, open_network
-from xclr.evaluation.networks.pictures import Shown, batches, normalised
+from xclr.evaluation.networks.pictures import Shown, batches, framed_as, normalised
 from xclr.evaluation.stages import BenchmarkFeaturesConfig, FeaturesConfig
 from xclr.graph.embed import part_of
 from xclr.images import PictureFiles, usable_rows
 from xclr.images.stages import unreadable
+from xclr.recipe import Framing
 from xclr.stage import Produced, Progress, Stage
 from xclr.store import Store
 
@@ -39,6 +40,7 @@ class Pictures(NamedTuple):
     read: Callable[[int], bytes]
     name: Callable[[int], str]
     border: int = 0  # pixels to cut on each side
+    framing: Framing = "standard"
     own: bool = False  # not published: what cannot be read is told, and ends nothing
 
 
@@ -76,7 +78,8 @@ def pictures_of(stage: Featured) -> Pictures:
         def read(place: int) -> bytes:
             return tree.read(names[place].as_py())
 
-        return Pictures(np.arange(len(names)), read, lambda place: str(names[place]), BORDER.get(config.dataset, 0))
+        border = BORDER.get(config.dataset, 0)
+        return Pictures(np.arange(len(names)), read, lambda place: str(names[place]), border, config.framing)
     splits = pq.read_table(inputs["captions"].path / "captions.parquet", columns=["split"])["split"].to_numpy()
     rows = usable_rows(inputs["images"].path)
     rows = rows[splits[rows] != "unused"]
@@ -91,7 +94,7 @@ def _make(place: shards.Shard, pictures: Pictures, network: Network, progress: P
     """Pass a shard's pictures through the backbone."""
     first = place.shard * place.size
     count = max(0, min(len(pictures.rows) - first, place.size))
-    how, lost = replace(network.preparation, border=pictures.border), list[int]()
+    how, lost = replace(framed_as(network.preparation, pictures.framing), border=pictures.border), list[int]()
     shown = Shown(
         count,
         lambda index: pictures.read(first + index),

@@ -16,11 +16,13 @@ from xclr.evaluation.datasets import listing
 from xclr.graph.textmodel import text_model
 from xclr.images.stages import tell_unreadable
 from xclr.recipe import (
+    LATER,
     RUNTIME,
     SOURCES,
     SUITES,
     Config,
     Dataset,
+    Framing,
     ObjectiveConfig,
     PairsConfig,
     Precision,
@@ -34,6 +36,7 @@ from xclr.stage import Kind, Origin, Pieces, Plan, Stage
 from xclr.store import Store
 from xclr.training.stages import JudgedNetwork
 
+OFFICIAL: Mapping[Dataset, Framing] = {"imagenet9": "whole", "objectnet": "template"}  # others as ImageNet
 SEEN = 10_000  # of a recipe's own pictures whose features are wanted for looking at alone
 
 
@@ -71,6 +74,7 @@ class BenchmarkFeaturesConfig(Config):
     """The frozen backbone's features of a data set's pictures."""
 
     dataset: Dataset
+    framing: Framing = Field("standard", json_schema_extra=LATER)
     root: Path | None = Field(None, json_schema_extra=RUNTIME)
     shard: int = Field(50_000, json_schema_extra=RUNTIME)
 
@@ -357,7 +361,9 @@ def benchmark_features(
     recipe: Recipe, title: str, checkpoint: Artifact, dataset: Dataset, data: DataSets
 ) -> Stage[BenchmarkFeaturesConfig]:
     """One forward pass of the frozen backbone over a data set's pictures."""
-    config = BenchmarkFeaturesConfig(dataset=dataset, root=roots(recipe).get(dataset), shard=recipe.evaluate.shard)
+    framing = OFFICIAL.get(dataset, "standard") if recipe.evaluate.framing == "official" else "standard"
+    root = roots(recipe).get(dataset)
+    config = BenchmarkFeaturesConfig(dataset=dataset, framing=framing, root=root, shard=recipe.evaluate.shard)
     name = f"features of {dataset} {title}"
     return Stage(BENCHMARK_FEATURES, name, config, _pictures(recipe, checkpoint, dataset, data))
 

@@ -1,3 +1,4 @@
+from .config import LATER as LATER
 from .config import MIN_SIDE as MIN_SIDE
 from .config import RUNTIME as RUNTIME
 from .config import Config as Config
@@ -8,6 +9,7 @@ from .data import DownloadConfig as DownloadConfig
 from .evaluate import WEIGHTS as WEIGHTS
 from .evaluate import EvalConfig as EvalConfig
 from .evaluate import FinetuneConfig as FinetuneConfig
+from .evaluate import Framing as Framing
 from .evaluate import ProbeConfig as ProbeConfig
 from .evaluate import Reference as Reference
 from .evaluate import SuiteName as SuiteName

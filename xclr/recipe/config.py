@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic_core import CoreSchema, core_schema
 
 MIN_SIDE = 8  # pixels; smaller pictures show nothing
+LATER: Any = {"later": True}  # marks a field that came later; at its default it stays out of digests, as it was before
 RUNTIME: Any = {"runtime": True}  # marks a field that never changes a value; it stays out of digests
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from xclr.recipe.config import RUNTIME, Config, OneOf
 from xclr.recipe.suites import SUITES, Dataset
 
+Framing = Literal["standard", "whole", "template"]  # of a data set's pictures
 SuiteName = Annotated[str, OneOf(SUITES)]
 
 
@@ -74,6 +75,11 @@ class EvalConfig(Config):
         {},
         description="where data sets lie: imagenet, imagenet9, objectnet, mit-states: the folder, or an uncompressed "
         "tar of it; real: real.json. The emoji and ImageNet's own recipe bring theirs",
+    )
+    framing: Literal["official", "standard"] = Field(
+        "official",
+        description="official: ImageNet-9's pictures whole, ObjectNet's with the shortest edge resized to the crop, as "
+        "the benchmarks' own tools show them; standard: both as ImageNet's, with a margin cut off",
     )
     references: tuple[Reference, ...] = Field((), description="networks from elsewhere that are judged too")
     probe: ProbeConfig = ProbeConfig()

@@ -73,6 +73,7 @@ class Paper(Config):
     methods: Mapping[str, Method]
     data: Mapping[str, str]
     columns: tuple[str, ...]
+    unlike: Mapping[str, str] = {}  # columns that are counted in another way than ours, and why it is thought
     reported: tuple[Reported, ...]
     claims: tuple[Claim, ...]
 
@@ -80,7 +81,8 @@ class Paper(Config):
     def _names_are_known(self) -> Paper:
         both: list[Reported | Claim] = [*self.reported, *self.claims]
         unknown = {
-            "column": {*self.columns, *(name for each in self.claims for name in each.columns)} - set(KEYS),
+            "column": {*self.columns, *self.unlike, *(name for each in self.claims for name in each.columns)}
+            - set(KEYS),
             "data": {each.data for each in both if each.data is not None} - set(self.data),
             "method": {*(each.method for each in both), *(each.against for each in self.claims)} - set(self.methods),
         }
@@ -111,11 +113,14 @@ class Number:
     heading: str
     ours: Summary | None
     reported: float | None
+    alike: bool = True  # counted in the same way
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the reported."""
-        return None if self.ours is None or self.reported is None else self.ours.mean - self.reported
+        """Ours minus the reported, where they are alike."""
+        if self.ours is None or self.reported is None or not self.alike:
+            return None
+        return self.ours.mean - self.reported
 
     @property
     def text(self) -> str:
@@ -238,7 +243,13 @@ def _beside(block: Block, measured: Sequence[Measured], paper: Paper) -> ScoreTa
         f"ours is the mean of {seeds} seed{'s' * (seeds != 1)}",
         title=f"{block.dataset} beside the paper's {paper.data[block.data]}",
         lead=("the paper's name", "ours"),
-        below=(*_warning(block, paper), _agreement(orders), *_told(block, measured, paper), *notes),
+        below=(
+            *_warning(block, paper),
+            _agreement(orders),
+            *_unlike(block, paper),
+            *_told(block, measured, paper),
+            *notes,
+        ),
     )
     rows = [_reported_row(each, paper) for row in numbers for each in row]
     rows += [{"what": "order", **_where(name), "same": same, "pairs": n} for name, (same, n) in orders.items()]
@@ -251,11 +262,11 @@ def _number(line: Reported, column: tuple[int, str], block: Block, paper: Paper)
     place, heading = column
     value = line.values[place]
     ours = block.ours.get((paper.methods[line.method], KEYS[heading]))
-    return Number(line, heading, ours, None if value is None else round(value / 100, 6))
+    return Number(line, heading, ours, None if value is None else round(value / 100, 6), heading not in paper.unlike)
 
 
 def _order(heading: str, numbers: Iterable[Sequence[Number]]) -> tuple[int, int]:
-    column = [each for row in numbers for each in row if each.heading == heading]
+    column = [each for row in numbers for each in row if each.heading == heading and each.alike]
     both = [(each.ours.mean, each.reported) for each in column if each.ours is not None and each.reported is not None]
     return same_order([ours for ours, _ in both], [theirs for _, theirs in both])
 
@@ -268,6 +279,14 @@ def _warning(block: Block, paper: Paper) -> Iterator[str]:
         )
     if block.dataset == "emoji":
         yield f"Where they were judged: {STAND_IN}."
+
+
+def _unlike(block: Block, paper: Paper) -> Iterator[str]:
+    """Of which columns no difference is taken, and why."""
+    shown = {heading for _, heading in block.columns}
+    for why in dict.fromkeys(why for heading, why in paper.unlike.items() if heading in shown):
+        headings = " and ".join(each for each in paper.unlike if each in shown and paper.unlike[each] == why)
+        yield f"{headings}: not like with like, so no difference: {why}."
 
 
 def _agreement(orders: Mapping[str, tuple[int, int]]) -> str:

@@ -2,12 +2,13 @@
 
 import io
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode, v2
 
@@ -17,6 +18,7 @@ from xclr.evaluation.networks.pictures import (
     Preparation,
     Shown,
     batches,
+    framed_as,
     normalised,
     preparation_of,
     prepare,
@@ -54,6 +56,24 @@ def test_a_squashed_picture_is_that_of_torchvision(width, height, size, margin, 
     edge, data = size + margin, photo(width, height)
     theirs = pixels(data, transforms.Resize((edge, edge), interpolation=MODES[method]), transforms.CenterCrop(size))
     assert torch.equal(prepare(data, how(size, edge, method, crop=False)), theirs)
+
+
+def test_whole_pictures_lose_nothing_and_a_template_leaves_no_margin():
+    """ImageNet-9's own tool is ToTensor alone; ObjectNet's cuts two pixels and resizes to what it crops."""
+    shown = how(224, 256)
+    assert framed_as(shown, "standard") == shown
+    whole, template = framed_as(shown, "whole"), replace(framed_as(shown, "template"), border=2)
+    data = photo(224, 224)
+    assert torch.equal(prepare(data, whole), pixels(data))
+    data = photo(300, 200)
+    assert torch.equal(prepare(data, whole), pixels(data, transforms.Resize((224, 224))))
+    within = transforms.Lambda(lambda picture: ImageOps.crop(picture, 2))
+    theirs = pixels(data, within, transforms.Resize(224), transforms.CenterCrop(224))
+    assert torch.equal(prepare(data, template), theirs)
+    squashing = replace(shown, crop=False)
+    assert not framed_as(squashing, "template").crop, (
+        "a network that is shown all of a picture is shown all of this too"
+    )
 
 
 def test_normalised_pixels_are_those_of_torchvision():

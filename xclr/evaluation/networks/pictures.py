@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal, NamedTuple
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xclr.errors import DataError
 from xclr.images.picture import opened, rgb, upright
-from xclr.recipe import TrainConfig
+from xclr.recipe import Framing, TrainConfig
 from xclr.training.views import MEAN, PLAIN, STD
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -57,6 +57,17 @@ def preparation_of(train: TrainConfig) -> Preparation:
         std=(STD, STD, STD),
         interpolation="bilinear",
     )
+
+
+def framed_as(how: Preparation, framing: Framing) -> Preparation:
+    """How a network is shown the pictures of a data set whose own tool frames them so.
+
+    standard: as the network is shown any. whole: all of the picture, resized once where it has another size than
+    `how.size`. template: the shortest edge is resized to `how.size`, without a margin.
+    """
+    if framing == "standard":
+        return how
+    return replace(how, resize=how.size, crop=how.crop and framing == "template")
 
 
 def prepare(encoded: bytes, how: Preparation) -> Tensor:

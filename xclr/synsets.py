@@ -9,8 +9,9 @@ from pathlib import Path
 
 from xclr.errors import DataError
 
-APART = {  # synsets whose first names are alike: as captions they would count as one thing
+APART = {  # synsets whose first names are alike but for capitals: as captions they would count as one thing
     "n02012849": "crane bird",
+    "n02113186": "Cardigan Welsh corgi",
     "n03126707": "construction crane",
     "n03710637": "maillot",
     "n03710721": "tank suit",
@@ -36,12 +37,15 @@ def first_name(synset: str, names: str) -> str:
 
 
 def distinct(given: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """A name for each class, no two alike: the first of its names, then with others of them, at last with its key."""
+    """A name for each class: the first of its names, then with others of them, at last with its key.
+
+    No two are alike but for capitals, which most text models do not see.
+    """
     found = {key: names[0] for key, names in given.items()}
     others = {key: list(names[1:]) for key, names in given.items()}
     while True:
-        count = Counter(found.values())
-        alike = [key for key, name in found.items() if count[name] > 1]
+        count = Counter(name.casefold() for name in found.values())
+        alike = [key for key, name in found.items() if count[name.casefold()] > 1]
         if not alike:
             return found
         named = [key for key in alike if others[key]]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+from pydantic import Field
 
 from xclr.artifact import Manifest
 from xclr.captions.source import reader_of
 from xclr.errors import DataError
-from xclr.recipe import Config, DataConfig, Recipe
+from xclr.recipe import LATER, Config, DataConfig, Recipe
 from xclr.stage import Kind, Stage
 from xclr.store import Store
 
@@ -17,6 +19,10 @@ class CaptionsConfig(Config):
 
     data: DataConfig
     sha256: tuple[str, ...]
+    names: int = Field(1, json_schema_extra=LATER)  # edition of the names that the source itself gives its classes
+
+
+EDITIONS: Mapping[str, int] = {"imagenet": 2}  # 2: the dog Cardigan and the garment are two
 
 
 def check_sizes(recipe: Recipe, captions: Manifest) -> None:
@@ -64,7 +70,8 @@ def captions(recipe: Recipe, store: Store) -> Stage[CaptionsConfig]:
     reader_of(recipe.data.source).check(recipe.data)
     data = recipe.data.for_captions
     names = reader_of(data.source).captions_listing(data)
-    return Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=hash_files(data, store, names)))
+    edition = EDITIONS.get(data.source, 1)
+    return Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=hash_files(data, store, names), names=edition))
 
 
 def hash_files(data: DataConfig, store: Store, listing: str | None) -> tuple[str, ...]:

@@ -83,6 +83,8 @@ def test_folders_that_are_no_synsets_are_called_what_they_are_called(tmp_path):
     ("given", "names"),
     [
         ({"a": ["crane"], "b": ["tench"]}, ["crane", "tench"]),
+        ({"a": ["Cardigan", "corgi"], "b": ["cardigan"]}, ["Cardigan, corgi", "cardigan"]),
+        ({"a": ["Cardigan"], "b": ["cardigan"]}, ["Cardigan (a)", "cardigan (b)"]),
         ({"a": ["crane", "bird"], "b": ["crane"]}, ["crane, bird", "crane"]),
         ({"a": ["crane", "x"], "b": ["crane", "y"]}, ["crane, x", "crane, y"]),
         ({"a": ["crane", "x", "z"], "b": ["crane", "x"]}, ["crane, z", "crane, x"]),

@@ -22,6 +22,7 @@ from xclr.evaluation.suites.finetune import finetune_suite
 from xclr.pipeline import KINDS
 from xclr.recipe import RandomConfig, TrainConfig
 from xclr.stage import Stage
+from xclr.store import Store, describe
 from xclr.training import CHECKPOINT, Rank, build_backbone
 from xclr.training.spool import SPOOL, read_spool
 from xclr.training.stages import PretrainConfig
@@ -50,7 +51,8 @@ def stage(tmp_path_factory):
     artifacts = {
         name: artifact(home, kind) for name, kind in {"checkpoint": "pretrain", "benchmark": "benchmark"}.items()
     }
-    write(READERS["imagenet"].read(Tree.open(home / "imagenet")), artifacts["benchmark"].path, {})
+    names = write(READERS["imagenet"].read(Tree.open(home / "imagenet")), artifacts["benchmark"].path, {})
+    commit(artifacts["benchmark"], {}, names)
     write_checkpoint(artifacts["checkpoint"])
     config = FinetuneStageConfig(train=TRAIN, seed=3, root=home / "imagenet")
     return Stage(FINETUNE, "finetuning", config, artifacts)
@@ -82,11 +84,15 @@ def write_checkpoint(made):
     torch.manual_seed(0)
     torch.save({"backbone": build_backbone(BEFORE)[0].state_dict()}, made.path / CHECKPOINT)
     config = PretrainConfig(objective=RandomConfig(), train=BEFORE, seed=0, dataset="emoji")
+    commit(made, identity(config), (CHECKPOINT,))
+
+
+def commit(made, config, names):
     manifest = Manifest(
-        kind="pretrain", digest=made.digest, inputs=(), config=identity(config), code=1, files=(), stats={"step": 0},
-        created="2025-01-01T00:00:00Z",
+        kind=made.kind, digest=made.digest, inputs=(), config=config, code=1, stats={},
+        files=tuple(describe(made.path, name) for name in names), created="2025-01-01T00:00:00Z",
     )  # fmt: skip
-    (made.path / "manifest.json").write_text(manifest.model_dump_json())
+    Store.of(made.path).commit(made, manifest)
 
 
 def with_train(stage, **changes):

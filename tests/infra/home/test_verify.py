@@ -84,7 +84,7 @@ def test_no_stage_of_any_kind_reads_a_damaged_file(home, sound):
         "graph",
         "pretrain",
         "features",
-        "linear",
+        "suite",
         "comparison",
     }
 

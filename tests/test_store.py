@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -169,6 +171,22 @@ def test_a_commit_mends_an_artifact_whose_manifest_is_broken(store):
     artifact = commit(store)
     (artifact.path / MANIFEST).write_text("{")
     assert store.find(commit(store).digest) == artifact
+
+
+def test_of_many_who_want_a_files_hash_one_reads_it(store, tmp_path, monkeypatch):
+    store.check_writable()
+    (tmp_path / "large").write_bytes(b"x" * 1000)
+    read = []
+
+    def slowly(path):
+        read.append(path)
+        time.sleep(0.2)
+        return sha256_file(path)
+
+    monkeypatch.setattr("xclr.store.sha256_file", slowly)
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(store.content_hash, [tmp_path / "large"] * 8))
+    assert found == {sha256_file(tmp_path / "large")} and len(read) == 1
 
 
 def test_what_is_discarded_is_made_again(store):

@@ -147,6 +147,9 @@ class Store:
             listing = [[each.relative_to(path).as_posix(), self.content_hash(each)] for each in files]
             return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
         note = self._note(path)
+        if not note.exists() and self.root.exists():
+            with _alone(note.with_suffix(".lock")):  # elements of an array begin together, and one of them is enough
+                return note.read_text() if note.exists() else self._hash(path)
         return note.read_text() if note.exists() else self._hash(path)
 
     def _hash(self, path: Path) -> str:
@@ -179,6 +182,15 @@ def _rows(path: Path) -> int:
         return int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path} is not a whole Parquet file", "run the recipe again") from error
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold a lock, the kernel's, as long as the block lasts."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -83,6 +83,7 @@ for name, code in entries.items():
 
 
 @pytest.mark.parametrize("bases", [(), ("torch", "pyarrow.parquet"), ("prefect", "pyarrow.parquet")])
+@pytest.mark.slow
 def test_each_entry_point_imports_what_it_needs(bases, tmp_path):
     """The bases are imported once for all that need them: the entry points are forks, told by what they ask for."""
     expected = {name: wanted for name, (_, wanted) in ENTRIES.items() if base_of(wanted) == "".join(bases[:1])}

@@ -163,6 +163,7 @@ def test_the_end_of_a_stage_is_always_told(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == [PROGRESS]
 
 
+@pytest.mark.slow
 def test_the_first_ranks_signal_goes_to_the_handler_of_before_when_all_is_saved(tmp_path):
     """Which is submitit's: it requeues the job at once."""
     seen = []

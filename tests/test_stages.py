@@ -362,6 +362,7 @@ def test_planning_loads_neither_torch_prefect_nor_mlflow(module):
     assert loaded.isdisjoint({"torch", "prefect", "mlflow", "submitit", "sentence_transformers", "torchvision"})
 
 
+@pytest.mark.slow
 def test_the_library_loads_no_orchestrator():
     program = """
 import importlib, pkgutil, xclr

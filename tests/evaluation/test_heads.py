@@ -243,6 +243,7 @@ def test_classes_keep_their_numbers_and_rank_best_first():
     assert head.ranked(test_x, 50).shape == (len(test_x), 10)
 
 
+@pytest.mark.slow
 def test_constant_and_huge_features_do_no_harm():
     x, y, test_x, test_y = digits()
     more = torch.full((len(x), 2), 1e4)

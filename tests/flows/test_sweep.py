@@ -36,6 +36,7 @@ def test_a_planned_sweep_has_a_row_for_each_level_as_json(tmp_path):
 
 
 @pytest.mark.parametrize("hours", ["1", "0"])
+@pytest.mark.slow
 def test_a_sweep_that_costs_too_much_is_refused_before_anything_is_made(hours, tmp_path):
     arguments = ("sweep", "temperature", "--cluster", "slurm", "--max-gpu-hours", hours)
     planned = call_xclr(*arguments, "--plan", cwd=tmp_path)

@@ -148,6 +148,7 @@ def test_class_captions_are_cosines_of_the_text_model(tmp_path):
     assert found[0, 1] > found[0, 2] + 0.1
 
 
+@pytest.mark.slow
 def test_the_thousand_names_of_imagenet_are_told_apart_by_an_uncased_model(tmp_path):
     """By WordNet's first names, which ImageNet's are; no two are as near as 0.98."""
     synsets = imagenet_synsets()

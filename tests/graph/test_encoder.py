@@ -42,6 +42,7 @@ def test_batches_hold_every_caption_once_within_the_budget(lengths, most):
         assert all(lengths[row] >= EVEN * longest for row in rows) or len(rows) * longest < most // LEAST + longest
 
 
+@pytest.mark.slow
 def test_little_is_padding():
     """PERFORMANCE.md: at least 0.97 of the tokens of a chunk of captions are real."""
     words = ["a", "red", "bird", "sits", "on", "the", "old", "wall", "and", "sings", "to", "us", "all", "day", "long"]

@@ -43,6 +43,7 @@ def test_the_golden_value(nltk):
     assert similarity[0, 1] == similarity[1, 0] == pytest.approx(0.857142857, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_two_hundred_fresh_synsets_have_nltks_similarities(nltk, nouns):
     """Each with twenty others."""
     seed = random.randrange(10**6)

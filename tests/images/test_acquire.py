@@ -73,6 +73,7 @@ def rows_of(images):
 
 @settings(max_examples=3, deadline=None, phases=[Phase.generate])  # shrinking waits for time-outs again and again
 @given(seed=st.integers(0, 2**32))
+@pytest.mark.slow
 def test_every_row_has_the_status_it_deserves_exactly_once(seed, server, others, tmp_path_factory):
     folder = tmp_path_factory.mktemp("acquire")
     rng = random.Random(seed)
@@ -255,6 +256,7 @@ def test_decoders_that_do_not_start_stop_the_run_and_mark_no_row(server, tmp_pat
     assert not list((images.path / "shards").glob("[0-9]*"))
 
 
+@pytest.mark.slow
 def test_shards_made_apart_are_those_of_one_run(server, tmp_path):
     urls = [server.url(f"/picture/{name}?{row}") for row, name in enumerate(sorted(SERVED) * 4)]
     found = []

@@ -89,6 +89,7 @@ def test_every_answer_has_the_outcome_it_deserves(server):
 
 
 @pytest.mark.parametrize(("path", "limit"), [("/silent", "read_s"), ("/drip", "total_s"), ("/silent", "total_s")])
+@pytest.mark.slow
 def test_a_slow_server_is_given_up(server, path, limit):
     (found,) = fetch(server.url(path), **{limit: 1.5})
     assert (found.status, found.attempt, found.reached) == ("timeout", 2, True)

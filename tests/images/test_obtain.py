@@ -73,6 +73,7 @@ def test_pictures_that_are_given_are_taken_one_by_one():
         assert len(taken) == 1
 
 
+@pytest.mark.slow
 def test_downloads_run_ahead_of_a_slow_one_but_not_without_bound(server):
     """The first answer is held back until all that may be asked meanwhile have been asked."""
     window = 2 * AHEAD + 1

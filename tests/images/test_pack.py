@@ -301,6 +301,7 @@ def test_a_killed_run_goes_on_with_the_first_unfinished_shard(server, tmp_path):
     assert tables[0].equals(tables[1])
 
 
+@pytest.mark.slow
 def test_a_run_without_a_network_keeps_its_shards_and_goes_on_when_there_is_one(tmp_path):
     with serving() as dead:
         pass

@@ -60,6 +60,7 @@ def test_a_larger_model_and_a_slower_precision_cost_more():
     assert hours(MINILM, "int8") < hours(MINILM, "bfloat16") < hours(MINILM, "float32")
 
 
+@pytest.mark.slow
 def test_published_data_are_planned_before_they_are_there(cc12m, tmp_path):
     store = Store(tmp_path / "home")
     planned = {each.stage: each for each in plan(cc12m(), store, CLUSTER)}

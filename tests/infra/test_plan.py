@@ -81,6 +81,7 @@ def test_a_sweep_counts_what_it_would_make_once_and_touches_nothing(home):
     assert not home.exists()
 
 
+@pytest.mark.slow
 def test_of_a_sweep_only_what_is_not_there_counts(home):
     run, swept = open_sweep(home, small(parallel=1))
     make_levels(run, swept, "images")
@@ -97,6 +98,7 @@ def test_of_a_sweep_only_what_is_not_there_counts(home):
     assert (trained.at_once, trained.gpu_hours) == (1, 16)
 
 
+@pytest.mark.slow
 def test_suites_are_submitted_as_cells_come_in_and_in_one_array_where_all_are_there(home):
     sweep = small(grid={TAU: [0.05, 0.1, 0.2, 0.3, 0.5]}, parallel=2)
     suites = Cluster(name="c", stages={"suite": Resources(executor="slurm"), "pretrain": Resources(executor="slurm")})

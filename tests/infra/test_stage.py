@@ -22,6 +22,7 @@ from xclr.store import MANIFEST
 from xclr.training.spool import SPOOL, read_spool
 
 
+@pytest.mark.slow
 def test_a_job_is_claimed_when_its_cores_are_free_so_that_its_time_is_its_own(home):
     run = open_run(home)
     with run.cores.taken(run.cores.total):
@@ -34,6 +35,7 @@ def test_a_job_is_claimed_when_its_cores_are_free_so_that_its_time_is_its_own(ho
     assert len(run.book.read().entries) == 2
 
 
+@pytest.mark.slow
 def test_a_finished_stage_is_found_and_not_made_again(home):
     first = data(open_run(home))
     again = open_run(home)
@@ -41,6 +43,7 @@ def test_a_finished_stage_is_found_and_not_made_again(home):
     assert {entry.attempt for entry in again.book.read().entries} == {1}
 
 
+@pytest.mark.slow
 def test_a_damaged_artifact_is_made_again(home):
     captions = data(open_run(home))["captions"]
     file = captions.path / "captions.parquet"
@@ -52,6 +55,7 @@ def test_a_damaged_artifact_is_made_again(home):
     assert run.book.latest(captions.digest).attempt == 2
 
 
+@pytest.mark.slow
 def test_force_makes_again_and_read_only_makes_nothing(home):
     with pytest.raises(StoreError, match="read-only"):
         data(open_run(home, mode="read-only"))

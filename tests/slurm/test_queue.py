@@ -133,6 +133,7 @@ def test_an_element_is_found_alone_and_the_array_as_a_whole():
 
 
 @given(st.lists(st.sampled_from(sorted(EXPECTED)), min_size=1, max_size=12))
+@pytest.mark.slow
 def test_a_job_lives_as_long_as_any_of_its_elements(words):
     seen = whole(parse_squeue("\n".join(f"7_{i}|{raw}|7|0:01|1:00|n1|None|x" for i, raw in enumerate(words))))
     lives = {JobState.PENDING, JobState.RUNNING}

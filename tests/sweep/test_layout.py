@@ -74,6 +74,7 @@ def test_what_an_axis_does_not_change_is_one_cell_for_all_its_values(tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["emoji", "smoke", "ablation"])
+@pytest.mark.slow
 def test_no_level_waits_for_what_no_level_before_it_makes(recipe, tmp_path):
     sweep = Sweep(name="s", recipe=load_recipe(recipe), grid={TAU: (0.05, 0.1)})
     made: set[str] = set()
@@ -140,6 +141,7 @@ def test_a_point_that_cannot_be_is_named_before_anything_runs(tmp_path):
         layout(swept(grid={"objective.mix": [0.1, 0.2]}), Store(tmp_path))
 
 
+@pytest.mark.slow
 def test_named_sweeps_load_and_their_points_can_be_planned(tmp_path):
     assert {"temperature", "graph", "data-size"} <= set(sweep_names())
     cells = {name: len(layout(load_sweep(name, {}), Store(tmp_path)).cells) for name in sweep_names()}

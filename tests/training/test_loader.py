@@ -118,6 +118,7 @@ def test_a_picture_that_cannot_be_read_is_named_with_its_remedy(home, tmp_path, 
 
 
 @pytest.mark.parametrize("views", ["simclr", "stickers"])
+@pytest.mark.slow
 def test_in_the_place_of_a_picture_that_is_none_stands_the_next_that_is_one(home, tmp_path, capsys, views):
     """Whatever the ranks and workers are; it comes with its own row, and what is lost is counted and named."""
     first = opened(home, views=views).rows.tolist()
@@ -160,6 +161,7 @@ def test_a_data_set_without_pictures_is_no_bad_picture(home, tmp_path):
     assert "judges each picture anew" in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_streamed_pictures_train(home, tmp_path):
     config, losses = CONFIG.model_copy(update={"workers": 1, "epochs": 3}), []
     batches = open_batches(home.paths["captions"], home.paths["images"], config, 0)

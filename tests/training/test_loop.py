@@ -62,6 +62,7 @@ def steps(batches):
 
 @pytest.mark.parametrize("objective", [SimCLRConfig(), CLIPConfig()], ids=lambda each: each.name)
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lars"])
+@pytest.mark.slow
 def test_a_stopped_and_resumed_run_is_bit_for_bit_the_uninterrupted_one(
     home, batches, steps, tmp_path, objective, optimizer
 ):
@@ -156,6 +157,7 @@ def test_a_stop_at_the_last_step_is_a_finished_training(home, batches, steps, tm
     assert done.step == steps and done.path.exists()
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_training_does_nothing_more(home, batches, tmp_path):
     done, _ = attempt(TRAIN, batches, build(SimCLRConfig(), home.paths), tmp_path)
     again, said = attempt(TRAIN, batches, build(SimCLRConfig(), home.paths, seed=5), tmp_path, resume=done)
@@ -181,6 +183,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_spoils_no_checkpoint(ho
     assert left is None or left.step == max(said)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_names_its_step_and_the_kept_checkpoint(home, batches, tmp_path):
     """One bad batch after many good ones."""
     config = TRAIN.model_copy(update={"epochs": 4, "checkpoint_every": 10})
@@ -218,6 +221,7 @@ class Spoilt:
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.slow
 def test_half_precision_trains_and_resumes_bit_for_bit(home, batches, steps, tmp_path, precision):
     """With float16 the scale of the loss is part of the checkpoint."""
     config = TRAIN.model_copy(update={"precision": precision, "learning_rate": 1e-3})
@@ -238,6 +242,7 @@ def test_half_precision_trains_and_resumes_bit_for_bit(home, batches, steps, tmp
 
 
 @pytest.mark.parametrize("stance", ["force_eager", pytest.param("default", marks=pytest.mark.soak)])  # a minute
+@pytest.mark.slow
 def test_a_compiled_backbone_trains_to_the_same_losses_and_saves_under_the_same_names(home, batches, tmp_path, stance):
     config = TRAIN.model_copy(update={"compile": True, "epochs": 1})
     model = build(SimCLRConfig(), home.paths, config)
@@ -321,6 +326,7 @@ def test_the_backbone_is_that_of_the_last_checkpoint_and_fits_a_fresh_one(finish
     assert all(torch.equal(value, state[f"backbone.{key}"]) for key, value in weights(out).items())
 
 
+@pytest.mark.slow
 def test_running_the_stage_again_gives_the_same_weights(home, finished, tmp_path):
     pretrain.run(stage_of(home), tmp_path, no_progress)
     torch.testing.assert_close(weights(tmp_path), weights(finished[1]), rtol=0, atol=0)
@@ -352,6 +358,7 @@ def test_a_stage_that_crashed_after_its_checkpoint_says_no_step_twice(home, fini
     torch.testing.assert_close(weights(tmp_path), weights(finished[1]), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_stage_that_crashed_before_any_checkpoint_starts_anew(home, finished, tmp_path):
     with pytest.raises(CutError):
         pretrain.run(stage_of(home), tmp_path, at(2, interrupt))

@@ -52,6 +52,7 @@ def test_a_picture_that_patches_do_not_fill_is_refused():
 
 
 @pytest.mark.parametrize("config", [TrainConfig(width=4), TrainConfig(backbone="resnet18"), VIT], ids=str)
+@pytest.mark.slow
 def test_computing_activations_twice_changes_neither_gradients_nor_statistics(config):
     pictures, found = torch.randn(4, 3, 32, 32), []
     for twice in (False, True):

@@ -96,6 +96,7 @@ def idle(home, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_notice_stands_in_the_log_beside_the_spool_and_in_the_stats(idle, tmp_path, capsys):
     stats, log = idle(tmp_path, stop_dead=False), capsys.readouterr().out
     notices = read_notices(tmp_path).splitlines()
@@ -121,6 +122,7 @@ def test_a_resumed_training_knows_what_was_seen_before(idle, tmp_path):
     assert "from step 2 to 12" in stats["notices"] and read_notices(tmp_path) == stats["notices"]
 
 
+@pytest.mark.slow
 def test_clip_learns_with_the_optimiser_of_the_cc_recipes(home, tmp_path):
     """LARS at their peak rate of 3.2, their decay and warm-up; its scale once fell to nothing within ten steps."""
     like_cc = {"optimizer": "lars", "learning_rate": 3.2, "weight_decay": 1e-6, "warmup_fraction": 0.1}

@@ -161,6 +161,7 @@ def test_a_validation_set_that_lies_flat_says_to_sort_it(tmp_path):
 
 
 @pytest.mark.parametrize("held_out", [1999, 50_000])
+@pytest.mark.slow
 def test_the_thousand_classes_need_all_validation_pictures(tmp_path, held_out):
     names = [f"train/n{label:08d}/1.JPEG" for label in range(1000)]
     names += [f"val/n{index % 1000:08d}/ILSVRC2012_val_{index + 1:08d}.JPEG" for index in range(held_out)]

@@ -365,6 +365,7 @@ def test_the_background_is_a_texture_on_a_share_of_the_pictures_and_one_colour_o
     assert 0.35 < which[0].float().mean() < 0.65
 
 
+@pytest.mark.slow
 def test_the_mixed_variants_show_the_textures_of_the_groups_that_their_names_say(drawn):
     rows, pictures, kept, scenery = drawn
     open_ones = torch.nonzero((pictures[:, 3] == 0).flatten(1).float().mean(1) > 0.4).flatten()[::5][:6]

@@ -101,6 +101,7 @@ def plain_script(net, folder, resize=256, crop=224):
     return tuple(map(torch.cat, zip(*found, strict=True)))
 
 
+@pytest.mark.slow
 def test_features_are_those_of_a_plain_script(network, saved, folder):
     headless = torchvision.models.resnet18(weights=None)
     headless.fc = nn.Identity()
@@ -111,6 +112,7 @@ def test_features_are_those_of_a_plain_script(network, saved, folder):
     assert expected.std(dim=0).mean() > 0.05
 
 
+@pytest.mark.slow
 def test_the_own_head_answers_as_in_a_plain_script(network, saved, folder):
     expected, labels = plain_script(network, folder)
     found, guesses = ours(resnet18(saved), folder, own_head=True), expected.argmax(1)
@@ -285,6 +287,7 @@ def test_random_weights_are_those_of_the_seed_and_leave_other_numbers_alone():
         ("regnet_y_400mf", 440),
     ],
 )
+@pytest.mark.slow
 def test_every_kind_of_classifier_is_taken_off(model, width):
     reference = Reference(library="torchvision", model=model, weights="random")
     net, found, shown = load_reference(reference)
@@ -299,6 +302,7 @@ def test_every_kind_of_classifier_is_taken_off(model, width):
 
 
 @pytest.mark.parametrize(("weights", "edge"), [("IMAGENET1K_V1", 256), ("IMAGENET1K_V2", 232)])
+@pytest.mark.slow
 def test_a_copy_of_published_weights_is_shown_what_they_are(weights, edge, tmp_path):
     entry = torchvision.models.get_model_weights("mobilenet_v2")[weights]
     for name, expected in ((Path(entry.url).name, edge), ("mine.pth", 256)):
@@ -363,6 +367,7 @@ def test_clip_models_answer_as_encode_image_does(tiny_clip, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["ViT-B-16-SigLIP", "MobileCLIP-S1"])
+@pytest.mark.slow
 def test_clip_models_are_shown_what_their_published_weights_are(model):
     about = open_clip.get_pretrained_cfg(model, open_clip.list_pretrained_tags_by_model(model)[0])
     shown = load_reference(Reference(library="open_clip", model=model, weights="random"))[2]

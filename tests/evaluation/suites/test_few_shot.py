@@ -73,6 +73,7 @@ def test_all_of_the_labels_is_the_plain_probe():
     assert (best_of(fit_head(train, labels.target, CONFIG), val)[:, 0] == last.prediction).all()
 
 
+@pytest.mark.slow
 def test_what_was_not_drawn_and_what_is_tested_change_no_head():
     """With other labels outside the smallest set of the first draw, its answers stay as they are."""
     features, labels = imagenet_like(n=600, spread=3.0)

@@ -80,6 +80,7 @@ def test_a_class_without_training_pictures_counts_as_wrong():
 
 
 @pytest.mark.parametrize("solver", ["sgd", "lbfgs", "ridge"])
+@pytest.mark.slow
 def test_held_out_features_and_labels_change_no_bit_of_the_head(tmp_path, solver):
     """Neither the chosen setting nor the head sees anything but split "train"."""
     features, labels = emoji_like()

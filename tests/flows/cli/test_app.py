@@ -61,6 +61,7 @@ def test_a_recipe_of_a_newer_format(tmp_path):
     fails(call_xclr("plan", "new.yaml", cwd=tmp_path), "new.yaml was written for a newer xclr", "upgrade")
 
 
+@pytest.mark.slow
 def test_a_text_model_that_is_nowhere(tmp_path):
     done = run_xclr("plan", "emoji", "--set", "embed.model=no-such/model", cwd=tmp_path, HF_HUB_OFFLINE="1")
     fails(done, "text model 'no-such/model' is not on this machine", "embed.model")
@@ -113,6 +114,7 @@ def test_help_and_plan_import_nothing_heavy(tmp_path):
     assert done.stdout.strip().endswith("[]")
 
 
+@pytest.mark.slow
 def test_plan_prints_stable_json_and_touches_nothing(tmp_path):
     rows = json.loads(succeeds(call_xclr("plan", "emoji", "--json", cwd=tmp_path)).stdout)
     assert set(rows[0]) == {"stage", "digest", "state", "rows", "bytes", "gpu_hours", "core_hours", "memory_gb"}

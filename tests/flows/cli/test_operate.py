@@ -29,6 +29,7 @@ def test_an_empty_home(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_status_imports_nothing_heavy(tmp_path):
     code = "import sys; sys.argv = ['xclr', 'status']; from flows.cli.app import app; app(standalone_mode=False);"
     code += "print([name for name in ('prefect', 'torch', 'mlflow') if name in sys.modules])"

@@ -133,6 +133,7 @@ def test_a_wrong_value_and_a_wrong_gradient_are_noticed():
     assert not parity([halves[0], halves[1] | {"gathered": rows.detach() + 1e-6}], "cpu").holds
 
 
+@pytest.mark.slow
 def test_a_check_that_takes_too_long_or_fails_is_a_finding():
     assert "did not end" in check_gathering(2, "cpu", within_s=0.01).found
     finding = check_gathering(2, "no-such-device")

@@ -236,6 +236,7 @@ def test_nothing_that_a_kept_run_can_reach_is_ever_removed(tmp_path_factory, his
     assert len(read_runs(home)) == len(kept)
 
 
+@pytest.mark.slow
 def test_after_gc_the_plan_of_a_kept_recipe_is_what_it_was(home):
     run = open_run(home)
     data(run)

@@ -36,6 +36,7 @@ def made(run):
     return [ensure(run, each) for each in images_stages.images(run.recipe, run.store, captions)]
 
 
+@pytest.mark.slow
 def test_lost_pictures_are_counted_and_tried_again(server, home, tmp_path):
     run = open_run(home, recipe=recipe(server, tmp_path))
     with pytest.raises(StoreError, match="not complete"):

@@ -148,6 +148,7 @@ def test_an_element_is_found_by_its_own_id_before_the_array_of_that_number(home)
         find_job(home, "4712_3")
 
 
+@pytest.mark.slow
 def test_a_sweep_tells_how_its_cells_and_levels_stand_and_why_one_failed(home):
     sweep = small()
     _, bad = layout(sweep, Store(home)).cells
@@ -200,6 +201,7 @@ def fits(shown: str) -> bool:
 
 
 @pytest.mark.parametrize("failed", [0, 2, 11])
+@pytest.mark.slow
 def test_a_sweep_of_a_dozen_cells_fits_a_screen(failed, home):
     dozen(home, failed)
     shown = rendered(home)
@@ -210,11 +212,13 @@ def test_a_sweep_of_a_dozen_cells_fits_a_screen(failed, home):
     assert (f"{11 - failed} to come" in shown) == (failed < 11)
 
 
+@pytest.mark.slow
 def test_a_long_reason_does_not_push_a_sweep_off_the_screen(home):
     dozen(home, 8, "CUDA error: an illegal memory access was encountered; kernel errors might be told later " * 4)
     assert fits(rendered(home)), rendered(home)
 
 
+@pytest.mark.slow
 def test_a_running_sweep_is_told_by_its_jobs_and_shares_each_stage_once(home, job):
     record = dozen(home)
     cells = record.cells[1:]
@@ -244,6 +248,7 @@ def begin(home, record, ref, job, **fields) -> None:
     (out / PROGRESS).write_text(json.dumps({"done": 1200, "total": 8000, "per_s": 1.5}))
 
 
+@pytest.mark.slow
 def test_a_sweep_that_trains_three_of_a_dozen_cells_fits_a_screen(home, job):
     record = dozen(home).model_copy(update={"run": "sweep-dozen-20261126-120000-1a2b", "state": "running"})
     record_path(home, "dozen-1").unlink()
@@ -256,6 +261,7 @@ def test_a_sweep_that_trains_three_of_a_dozen_cells_fits_a_screen(home, job):
     assert shown.count("1,200 of 8,000") == 3
 
 
+@pytest.mark.slow
 def test_of_very_many_jobs_of_a_sweep_the_first_are_shown_or_all(home, job):
     record = dozen(home)
     for cell in record.cells[1:9]:
@@ -267,6 +273,7 @@ def test_of_very_many_jobs_of_a_sweep_the_first_are_shown_or_all(home, job):
     assert "│ cancelled" in everything and "│ cancelled" not in shown
 
 
+@pytest.mark.slow
 def test_a_stage_that_cells_share_is_shown_until_it_is_done(home):
     record = dozen(home)
     for letter, state in (("e", JobState.NODE_FAIL), ("f", JobState.COMPLETED)):
@@ -289,6 +296,7 @@ def test_hours_of_a_training_that_cells_share_count_once(home):
     assert "; 2.50 of at most 9 GPU-hours" in rendered(home)
 
 
+@pytest.mark.slow
 def test_of_several_runs_of_a_sweep_the_newest_counts(home):
     record = dozen(home)
     for number in (2, 3):

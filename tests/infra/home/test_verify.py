@@ -118,6 +118,7 @@ def test_a_file_is_hashed_once_and_verify_sees_what_no_time_tells(home, sound):
     store.check(checkpoint)
 
 
+@pytest.mark.slow
 def test_what_was_made_of_a_damaged_file_is_named_and_after_the_remedy_all_is_as_it_was(home, sound):
     recipe, checkpoint, before = sound[1], checkpoint_of(home, sound[1]), files(home)
 

@@ -111,6 +111,7 @@ def values(swept) -> dict[str, str]:
     return {cell.training.digest: spelled(cell.values) for cell in swept.cells}
 
 
+@pytest.mark.slow
 def test_a_network_of_two_sweeps_has_both_names_and_its_values_in_each(home):
     run, first = open_sweep(home, small(name="first"))
     for stage in first.levels["pretrain"]:
@@ -152,6 +153,7 @@ def history(client, run, metric: str) -> list[tuple[int, float]]:
     return [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, metric)]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_one_run_that_goes_on_when_the_sweep_does(home, tmp_path):
     run, _ = open_sweep(home, small())
     for _ in range(2):
@@ -184,6 +186,7 @@ def test_mlflow_takes_a_sweeps_cells_as_a_table(home, monkeypatch):
     assert table["state"].tolist() == ["done", "failed"]
 
 
+@pytest.mark.slow
 def test_numbers_that_change_while_as_many_cells_are_done_or_fewer_are_the_ones_shown(home):
     run, _ = open_sweep(home, small())
     for done, best in ((1, 0.5), (2, 0.25), (2, 0.75), (1, 0.125)):  # other values are swept under the same name
@@ -193,6 +196,7 @@ def test_numbers_that_change_while_as_many_cells_are_done_or_fewer_are_the_ones_
     assert history(client, found, "best/linear") == [(1, 0.5), (2, 0.25), (2, 0.75), (2, 0.125)]
 
 
+@pytest.mark.slow
 def test_the_run_of_a_sweep_disturbs_no_other_and_no_other_sweep(home):
     run, swept = open_sweep(home, small())
     for stage in swept.levels["pretrain"]:
@@ -220,6 +224,7 @@ def test_a_training_that_waits_has_no_run_yet(home):
     assert set(tags_of(home)) == {training.digest}
 
 
+@pytest.mark.slow
 def test_every_running_training_is_followed_and_none_too_often(home, monkeypatch):
     run, swept = open_sweep(home, small())
     trainings = swept.levels["pretrain"]

@@ -6,11 +6,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.kit.users import as_nobody
 from xclr.artifact import Digest, Manifest, sha256_file
 from xclr.errors import StoreError
 from xclr.store import MANIFEST, Store, describe, is_locked, only_writer, write_atomically
@@ -187,6 +190,18 @@ def test_of_many_who_want_a_files_hash_one_reads_it(store, tmp_path, monkeypatch
     with ThreadPoolExecutor(8) as pool:
         found = set(pool.map(store.content_hash, [tmp_path / "large"] * 8))
     assert found == {sha256_file(tmp_path / "large")} and len(read) == 1
+
+
+def test_a_guest_who_may_only_read_has_the_hash_and_leaves_nothing():
+    """As another user where we may become one, else in a folder that nobody may write."""
+    with TemporaryDirectory() as folder:
+        home = Path(folder)
+        (home / "artifacts").mkdir(mode=0o555)
+        (home / "file").write_text("x")
+        home.chmod(0o555)
+        assert as_nobody(lambda: Store(home).content_hash(home / "file")) == sha256_file(home / "file")
+        assert {each.name for each in home.iterdir()} == {"artifacts", "file"}
+        home.chmod(0o755)
 
 
 def test_what_is_discarded_is_made_again(store):

@@ -147,15 +147,17 @@ class Store:
             listing = [[each.relative_to(path).as_posix(), self.content_hash(each)] for each in files]
             return hashlib.sha256(canonical_json(listing).encode()).hexdigest()
         note = self._note(path)
-        if not note.exists() and self.root.exists():
-            with _alone(note.with_suffix(".lock")):  # elements of an array begin together, and one of them is enough
-                return note.read_text() if note.exists() else self._hash(path)
-        return note.read_text() if note.exists() else self._hash(path)
+        if note.exists():
+            return note.read_text()
+        if not os.access(self.root, os.W_OK):  # a plan on a fresh machine touches nothing, nor does a guest
+            return sha256_file(path)
+        with _alone(note.with_suffix(".lock")):  # elements of an array begin together, and one of them is enough
+            return note.read_text() if note.exists() else self._hash(path)
 
     def _hash(self, path: Path) -> str:
-        """SHA-256 of a file as it is now, and take note of it."""
+        """SHA-256 of a file as it is now, and take note of it where that may be written."""
         note, sha256 = self._note(path), sha256_file(path)
-        if self.root.exists():  # a plan on a fresh machine touches nothing
+        if os.access(self.root, os.W_OK):
             write_atomically(note, sha256)
         return sha256
 

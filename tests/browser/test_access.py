@@ -8,7 +8,7 @@ import os
 import stat
 import threading
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from playwright.sync_api import Browser
 from infra.access import auth_file
 from tests.kit.prefect import ask
 from tests.kit.servers import known_to_mlflow
+from tests.kit.users import as_nobody
 
 pytestmark = pytest.mark.slow
 ATTACK = """async ([api, headers]) => {
@@ -36,7 +37,6 @@ ATTACK = """async ([api, headers]) => {
   try { said.push("version " + (await fetch(api + "/admin/version")).status) } catch (error) { said.push("refused") }
   return said;
 }"""
-NOBODY = 65534
 
 
 class Page(BaseHTTPRequestHandler):
@@ -140,23 +140,6 @@ def test_a_forged_host_is_refused_even_with_the_password(served):
         assert status_of(served.prefect, "GET", "/api/admin/version", Host=host, **known) == 400
         assert status_of(served.prefect, "GET", "/", Host=host) == 400, "no page either"
     assert status_of(served.prefect, "POST", "/api/flows/", Host=place, **known) == 403, "no token against forgery"
-
-
-def as_nobody(what: Callable[[], str]) -> str:
-    """What comes of a call in a process of another user, where we may become one."""
-    reader, writer = os.pipe()
-    if (child := os.fork()) == 0:
-        if os.geteuid() == 0:
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-        try:
-            os.write(writer, what().encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    with os.fdopen(reader) as stream:
-        return stream.read()
 
 
 def test_another_user_of_the_machine_gets_nothing(served):

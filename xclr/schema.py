@@ -46,7 +46,7 @@ ANNOTATIONS = _schema(  # the emoji's further labels, one row for every captions
 )
 CLASSES = _schema(  # what the labels of the captions stand for
     "classes",
-    required("label", pa.int32()),  # sorted, from 0
+    required("label", pa.int32()),  # sorted
     required("name", pa.string()),  # as a caption would call it
     pa.field("synset", pa.string()),  # of WordNet 3.0, as in n02084071
 )
@@ -111,6 +111,7 @@ SCORES = _schema(
     required("n", pa.int64()),
     pa.field("ci95", pa.float64()),  # half width
     required("ci_kind", pa.string()),
+    pa.field("remark", pa.string()),  # what a reader of the value must know, as for which classes alone it holds
 )
 
 
@@ -188,7 +189,11 @@ def writing(path: Path, schema: pa.Schema, about: Mapping[str, Any]) -> Iterator
 
 
 def read(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read and check a table, or some of its columns."""
+    """Read and check a table, or some of its columns; one that may be null, and came after the file, is null."""
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns], schema.metadata)
     there = pq.read_schema(path).names
-    return check(pq.read_table(path, columns=None if columns is None else [c for c in columns if c in there]), wanted)
+    table = pq.read_table(path, columns=None if columns is None else [c for c in columns if c in there])
+    for field in wanted:
+        if field.nullable and field.name not in there:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return check(table, wanted)

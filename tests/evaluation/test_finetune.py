@@ -27,7 +27,11 @@ from xclr.training import CHECKPOINT, Rank, build_backbone
 from xclr.training.spool import SPOOL, read_spool
 from xclr.training.stages import PretrainConfig
 
-COLOURS = {"ant": (190, 70, 60), "bee": (70, 180, 80), "cow": (60, 80, 190)}
+COLOURS = {  # of bees, ants and oxen: 309, 310 and 345 of the 1,000
+    "n02206856": (190, 70, 60),
+    "n02219486": (70, 180, 80),
+    "n02403003": (60, 80, 190),
+}
 BEFORE = TrainConfig(width=4, image_size=16)  # of the pretrained backbone, which saw stickers
 TRAIN = TrainConfig(
     width=8, image_size=24, epochs=4, batch_size=12, optimizer="sgd", learning_rate=0.02, views="simclr", log_every=1,
@@ -168,7 +172,7 @@ def test_views_are_cropped_and_mirrored_once_a_picture_and_keep_their_colours(st
         assert len(set(rows)) == 60 and set(rows) <= set(pictures.rows.tolist())
     for batch in seen:
         main = batch.views.mean(dim=(2, 3)).argmax(dim=1)
-        assert (main.numpy() == labels.target[batch.rows]).mean() > 0.9
+        assert (main.numpy() == labels.places[batch.rows]).mean() > 0.9
 
 
 class CrashError(Exception):
@@ -220,12 +224,13 @@ def test_the_suite_scores_the_logits(stage):
     labels, _, _ = parts(stage)
     rows = np.flatnonzero(labels.split == "val")
     logits = np.full((27, 3), -1, np.float16)
-    logits[np.arange(27), labels.target[rows]] = 0
-    logits[labels.target[rows] == 2] = (0, -1, -2)
+    logits[np.arange(27), labels.places[rows]] = 0
+    logits[labels.places[rows] == 2] = (0, -1, -2)
     result = finetune_suite(Features(FeatureSet(rows, logits)), labels, SUITE)
     found = {score.metric: (score.value, score.n, score.split) for score in result.scores}
     assert found == {"top1": (18 / 27, 27, "val"), "top5": (1.0, 27, "val"), "per_class": (2 / 3, 27, "val")}
-    assert result.predictions["right"].to_pylist() == (labels.target[rows] != 2).tolist()
+    assert set(result.predictions["prediction"].to_pylist()) == {309, 310}
+    assert result.predictions["right"].to_pylist() == (labels.places[rows] != 2).tolist()
     with pytest.raises(DataError, match="no picture of split 'val'"):
         finetune_suite(Features(FeatureSet(rows[:0], logits[:0])), labels, SUITE)
 
@@ -240,11 +245,11 @@ def test_too_few_pictures_for_a_batch_are_refused(stage, tmp_path):
 def test_a_broken_picture_is_named(stage, tmp_path, workers):
     root = tmp_path / "imagenet"
     pictures(root)
-    broken = root / "train" / "bee" / "train_4.JPEG"
+    broken = root / "train" / "n02219486" / "train_4.JPEG"
     broken.write_bytes(broken.read_bytes()[:300])
     damaged = with_train(stage, workers=workers, epochs=1)
     damaged = replace(damaged, config=damaged.config.model_copy(update={"root": root}))
-    with pytest.raises(DataError, match=r"train/bee/train_4\.JPEG cannot be read"):
+    with pytest.raises(DataError, match=r"train/n02219486/train_4\.JPEG cannot be read"):
         for seed in range(2):  # an epoch leaves three pictures out
             run(replace(damaged, config=damaged.config.model_copy(update={"seed": seed})), tmp_path, no_progress)
 

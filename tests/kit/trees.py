@@ -16,17 +16,17 @@ from PIL import Image
 
 from xclr.evaluation.datasets.imagenet9 import VARIANTS
 
-NAMES = {  # real synsets with all their names; two are called crane and two maillot
+NAMES = {  # the first ten of the 1,000, numbered 0 to 9 by published files; two are called shark
     "n01440764": "tench, Tinca tinca",
     "n01443537": "goldfish, Carassius auratus",
-    "n02012849": "crane",
-    "n02099601": "golden retriever",
-    "n02123045": "tabby, tabby cat",
-    "n02504458": "African elephant, Loxodonta africana",
-    "n03126707": "crane",
-    "n03710637": "maillot",
-    "n03710721": "maillot, tank suit",
-    "n04285008": "sports car, sport car",
+    "n01484850": "shark",
+    "n01491361": "tiger shark, Galeocerdo cuvieri",
+    "n01494475": "hammerhead, hammerhead shark",
+    "n01496331": "electric ray, crampfish",
+    "n01498041": "shark",
+    "n01514668": "cock",
+    "n01514859": "hen",
+    "n01518878": "ostrich, Struthio camelus",
 }
 WNIDS = tuple(NAMES)
 NINE = ("dog", "bird", "wheeled vehicle", "reptile", "carnivore", "insect", "musical instrument", "primate", "fish")

@@ -84,6 +84,16 @@ def test_every_suite_of_the_paper_has_a_column_and_every_column_is_explained():
     )  # fmt: skip
 
 
+def test_what_a_suite_was_judged_over_stands_below_its_table():
+    said = "judged over 100 of 1,000 classes: 5,000 of 50,000 pictures"
+    real, knn = (
+        score("clip", "pairs", 0.5, where=where) for where in (("real", "val", "top1"), ("knn", "val", "top1"))
+    )
+    scores = table(real | {"remark": said}, knn)
+    assert f"; real: {said}" in grids_of(scores, "real")[0].caption
+    assert said not in grids_of(scores, "knn")[0].caption
+
+
 def test_suites_without_a_column_are_shown_whole():
     (grid,) = grids_of(table(score("clip", "pairs", 0.5, where=("mine", "night", "f1"))))
     assert (grid.headings, grid.lines[0].cells) == (("night f1",), (TableCell("50.0 ± 2.0"),))
@@ -98,7 +108,7 @@ def test_one_suite_with_all_its_splits_and_metrics_in_an_order_for_people():
     assert grid.headings == ("1-percent top1", "2-percent top1", "100-percent top1")
     assert grids_of(scores, "knn")[0].headings == ("val top1", "val top5", "val per_class")
     assert grids_of(scores, "imagenet9")[0].headings == ("gap",)
-    assert view_of(scores, {}, suite="knn").rows == tuple(knn)
+    assert view_of(scores, {}, suite="knn").rows == tuple(each | {"remark": None} for each in knn)
     with pytest.raises(StoreError, match="no scores of suite 'few'") as error:
         view_of(scores, {}, suite="few")
     assert error.value.remedy == "there are: few-shot, imagenet9, knn"

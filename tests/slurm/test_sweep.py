@@ -22,6 +22,7 @@ from tests.kit.orchestrator import orchestrate
 from tests.kit.polling import until
 from tests.kit.slurm import JOB, lose, node_of, on_slurm, restarts, sbatch, slurm
 from tests.kit.sweeps import TAU, make_levels, open_sweep, small
+from xclr.recipe import RetriesConfig
 from xclr.store import Store
 from xclr.sweep.cells import counts
 from xclr.sweep.layout import layout
@@ -82,7 +83,8 @@ def test_cancelling_a_sweep_cancels_its_array(cluster, home):
 def six() -> Sweep:
     """Two temperatures with three seeds each."""
     sweep = small({"checkpoint_every": 4}, name="many", parallel=3)
-    return sweep.model_copy(update={"recipe": sweep.recipe.model_copy(update={"seeds": (0, 1, 2)})})
+    patient = {"seeds": (0, 1, 2), "retries": RetriesConfig()}  # a job that Slurm is about to requeue is not lost
+    return sweep.model_copy(update={"recipe": sweep.recipe.model_copy(update=patient)})
 
 
 @pytest.mark.timeout(900)
@@ -123,7 +125,7 @@ def check(home: Path, planned: dict[str, dict[str, int]], lost: str, preempted: 
     record = find_sweep(home, "many")
     assert counts(cell_lines(home, record)) == {"done": 6} and record.state == "completed"
     entries = [Book(home).latest(cell.training.digest) for cell in record.cells]
-    assert {(each.state, each.attempt) for each in entries} == {(JobState.COMPLETED, 1)}
+    assert {(each.state, each.attempt, each.before) for each in entries} == {(JobState.COMPLETED, 1, ())}
     assert restarts(lost) >= 1 and restarts(preempted) >= 1
     assert (planned["pretrain"]["arrays"], planned["suite linear"]["arrays"]) == (1, 2)
     for kind in ("pretrain", "suite linear"):  # submissions as planned, and every cell once

@@ -94,6 +94,11 @@ class Ragged:
         starts = np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
         return Ragged(offsets, self.values[starts + np.arange(offsets[-1])])
 
+    def among(self, values: Ints) -> Ragged:
+        """The lists without what is none of `values`."""
+        kept = np.isin(self.values, values)
+        return Ragged(np.concatenate([[0], np.cumsum(kept)])[self.offsets], self.values[kept])
+
     def contains(self, guesses: Ints) -> Bools:
         """Which of the guesses [N] are in their row's list, [N]."""
         found = np.zeros(len(guesses), dtype=np.bool_)
@@ -108,10 +113,12 @@ class Ragged:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What is known of each of N rows: its split; `targets`, every class that counts as right; and for some data
+    """What is known of each of N rows.
 
-    the attribute and the group, int64 [N], -1 for none; tags, N tuples of words; names, N file names; the names and
-    synsets of the classes; `mapping`, int64 [C], from ImageNet's classes to those of ImageNet-9, -1 for none.
+    Its split; `targets`, every class that counts as right; and for some data the attribute and the group, int64 [N], -1
+    for none; tags, N tuples of words; names, N file names. Of the C classes: names, synsets and which targets they are,
+    `numbers` int64 [C], sorted. `mapping`, int64 [1,000], leads from ImageNet's classes to those of ImageNet-9, -1 for
+    none.
     """
 
     split: NDArray[np.str_]
@@ -122,12 +129,18 @@ class Labels:
     names: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     synsets: tuple[str | None, ...] = ()
+    numbers: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     mapping: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def target(self) -> Ints:
         """The first class that counts, -1 for none, [N]."""
         return self.targets.first
+
+    @property
+    def places(self) -> Ints:
+        """The place of each target among the classes, as a classifier of C outputs needs it, -1 for none, [N]."""
+        return np.where(self.target < 0, -1, np.searchsorted(self.numbers, self.target))
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +212,7 @@ def _of_benchmark(path: Path) -> Labels:
         names=tuple(items["name"].to_pylist()),
         classes=tuple(classes["name"].to_pylist()),
         synsets=tuple(classes["synset"].to_pylist()),
+        numbers=_integers(classes["label"]),
         mapping=np.array(mapping, dtype=np.int64),
     )
 

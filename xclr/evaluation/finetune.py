@@ -132,7 +132,7 @@ def with_classifier(checkpoint: Artifact, train: TrainConfig, labels: Labels, se
     """The backbone of a checkpoint under a fresh classifier."""
     torch.manual_seed(seed)
     backbone, features = build_backbone(train)
-    classifier = Classifier(features, len(labels.classes), torch.from_numpy(labels.target))
+    classifier = Classifier(features, len(labels.classes), torch.from_numpy(labels.places))
     backbone.load_state_dict(torch.load(checkpoint.path / CHECKPOINT, "cpu", weights_only=True)["backbone"])
     return Pretrainer(backbone, classifier, precision_of(train))
 

@@ -40,7 +40,7 @@ def class_projections(pictures: FeatureSet, labels: Labels, checkpoint: Artifact
     names = curated(labels.classes, labels.synsets)
     texts = class_vectors(towers, names, prompts_of(config)).numpy()
     projected = FeatureSet(held_out.rows, towers.pictures(held_out.tensor()).numpy())
-    return Features(projected, texts=FeatureSet(np.arange(len(texts)), texts))
+    return Features(projected, texts=FeatureSet(labels.numbers, texts))
 
 
 def pair_projections(

@@ -31,6 +31,7 @@ class Score:
     n: int
     ci95: float | None
     ci_kind: str  # bootstrap, t-draws (few-shot), or none
+    remark: str | None = None  # what a reader of the value must know
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ class SuiteConfig(Config):
     prompts: tuple[str, ...] = ()
     weights: str | None = None  # of the text model
     precision: Precision = "float32"
+    paired: bool = Field(False, json_schema_extra=LATER)  # the gap's resamples take one foreground in both variants
     model: str | None = Field(None, json_schema_extra=RUNTIME)
 
 
@@ -405,7 +406,7 @@ def suite(
 ) -> Stage[SuiteConfig]:
     """One suite on one network's features; `inputs` as `read` gives them."""
     evaluate = recipe.evaluate
-    config = SuiteConfig(suite=name, bootstrap=evaluate.bootstrap, seed=evaluate.seed)
+    config = SuiteConfig(suite=name, bootstrap=evaluate.bootstrap, seed=evaluate.seed, paired=name == "imagenet9")
     if SUITES[name].fits:
         config = config.model_copy(update={"probe": evaluate.probe})
     if SUITES[name].towers:

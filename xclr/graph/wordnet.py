@@ -39,6 +39,14 @@ def shipped() -> Taxonomy:
     )
 
 
+@cache
+def imagenet_synsets() -> tuple[str, ...]:
+    """The 1,000 classes of ILSVRC 2012, sorted: none is above another, so they are the leaves of the shipped table."""
+    above = shipped().above
+    inner = {over for each in above.values() for over in each}
+    return tuple(sorted(above.keys() - inner))
+
+
 def wu_palmer(synsets: Sequence[str], taxonomy: Taxonomy) -> npt.NDArray[np.float64]:
     """Similarities [C, C] of synsets; entry (i, j) is NLTK's wup_similarity of i with j.
 

@@ -18,7 +18,6 @@ from xclr.evaluation.significance import Key
 from xclr.report.run import RunFacts
 from xclr.report.tables import (
     GROUPS,
-    STAND_IN,
     Column,
     Grid,
     Line,
@@ -31,7 +30,7 @@ from xclr.report.tables import (
     percent,
     plain,
     rank,
-    stand_in,
+    remarks_of,
 )
 from xclr.sweep.cells import ORDER, CellLine, CellState, counts
 from xclr.sweep.spec import Draw, Sweep, Values, short, spelled, text_of
@@ -286,8 +285,7 @@ def _caption(swept: Swept, settings: Sequence[Setting], columns: Sequence[Column
     shown = [each.summaries[key] for each in settings for key in keys if key in each.summaries]
     if not shown:
         return NOT_JUDGED
-    emoji = any(key[0] in stand_in(swept.scores) for key in keys)
-    return caption_of("mean", shown) + (f"; {STAND_IN}" if emoji else "")
+    return "; ".join([caption_of("mean", shown), *remarks_of(swept.scores, {key[0] for key in keys})])
 
 
 def value_text(sweep: Sweep, values: Values) -> str:

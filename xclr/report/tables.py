@@ -186,13 +186,20 @@ def grids_of(scores: pa.Table, suite: str | None = None) -> list[Grid]:
         means.setdefault(_key(each), []).append(each.mean)
     best = {key: best_mean(values, key) for key, values in means.items()}
     shown = [(each, TableCell(percent(each.mean, each.ci95), each.mean == best[_key(each)])) for each in found]
-    return _grids("mean", shown, suite, stand_in(scores))
+    return _grids("mean", shown, suite, scores)
 
 
 def distance_grids(scores: pa.Table, found: Sequence[Distance], against: str, suite: str | None = None) -> list[Grid]:
     """The distances of these scores, as grids_of shows those; a star marks what McNemar's test tells from 0."""
     shown = [(each, TableCell(distance_text(each))) for each in found]
-    return _grids(f"distance to {against} of the same seed, mean", shown, suite, stand_in(scores))
+    return _grids(f"distance to {against} of the same seed, mean", shown, suite, scores)
+
+
+def remarks_of(scores: pa.Table, suites: Collection[str]) -> list[str]:
+    """What a reader of these suites' values must know: what they were judged over, and what stands in for its data."""
+    pairs = zip(scores["suite"].to_pylist(), scores["remark"].to_pylist(), strict=True)
+    found = [f"{suite}: {remark}" for suite, remark in pairs if remark is not None and suite in suites]
+    return [*dict.fromkeys(found), *([STAND_IN] if stand_in(scores) & set(suites) else [])]
 
 
 def stand_in(scores: pa.Table) -> frozenset[str]:
@@ -207,7 +214,7 @@ def _key(found: Summary | Distance) -> Key:
 
 
 def _grids(
-    what: str, shown: Sequence[tuple[Summary | Distance, TableCell]], suite: str | None, emoji: Collection[str]
+    what: str, shown: Sequence[tuple[Summary | Distance, TableCell]], suite: str | None, scores: pa.Table
 ) -> list[Grid]:
     cells: dict[Method, dict[Key, TableCell]] = {}
     for each, cell in shown:
@@ -216,7 +223,7 @@ def _grids(
     for title, columns in groups.items():
         keys = [column.key for column in columns]
         caption = caption_of(what, [each for each, _ in shown if _key(each) in keys])
-        caption += f"; {STAND_IN}" if any(key[0] in emoji for key in keys) else ""
+        caption = "; ".join([caption, *remarks_of(scores, {key[0] for key in keys})])
         lines = _lines(keys, cells)
         grids.append(Grid(tuple(each.heading for each in columns), lines, caption, title if len(groups) > 1 else ""))
     return grids

@@ -60,7 +60,7 @@ def test_only_folders_that_imagenet_has_too_and_all_classes_that_are_right(tmp_p
 
 def test_lines_are_ids_and_not_classes(tmp_path):
     root = objectnet(tmp_path, classes=3)
-    assert (root / NAMES).read_text().splitlines() == ["crane", "goldfish, Carassius auratus", "tench, Tinca tinca"]
+    assert (root / NAMES).read_text().splitlines() == ["shark", "goldfish, Carassius auratus", "tench, Tinca tinca"]
     (root / IDS).write_text(json.dumps({"0": 1, "1": 2, "2": 0}))  # class to line
     assert by_folder(read(root)) == {"fish": ([0, 1], 0), "thing_2": ([2], 1)}
     (root / IDS).write_text(json.dumps({"0": 0, "1": 1, "2": 2}))
@@ -69,7 +69,7 @@ def test_lines_are_ids_and_not_classes(tmp_path):
 
 def test_a_name_on_several_lines_counts_with_all_its_classes(tmp_path):
     found = by_folder(read(objectnet(tmp_path, classes=8, each=1)))
-    assert found["thing_2"][0] == found["thing_6"][0] == [2, 6]  # both are called crane
+    assert found["thing_2"][0] == found["thing_6"][0] == [2, 6]  # both are called shark
     assert found["thing_7"][0] == [7]
 
 
@@ -106,7 +106,7 @@ def test_unknown_folders_names_and_lines_are_named(tmp_path):
     assert "imagenet_to_label_2012_v2 lacks names of mappings/objectnet_to_imagenet_1k.json: 2" in refused(root)
     change(root, OVERLAP, Banana=None)
     change(root, IDS, **{"2": None})
-    assert "lacks names of mappings/objectnet_to_imagenet_1k.json: 1 (crane)" in refused(root)
+    assert "lacks names of mappings/objectnet_to_imagenet_1k.json: 1 (shark)" in refused(root)
     change(root, IDS, **{"2": 1})
     assert "does not give each class an id of its own" in refused(root)
 

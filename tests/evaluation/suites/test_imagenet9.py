@@ -50,6 +50,37 @@ def test_the_gaps_interval_is_that_of_two_independent_samples():
     assert (score.n, score.ci_kind) == (2000, "bootstrap")
 
 
+def test_the_gap_of_the_same_foregrounds_is_resampled_by_foreground():
+    """Names tell which belong together; without them, or for others, each variant is resampled on its own."""
+    rng = np.random.default_rng(0)
+    n = 400
+    hard = rng.random(n) < 0.3  # wrong in both variants
+    groups, order = rng.integers(3, size=n), rng.permutation(n)
+    same = [f"mixed_same/val/{groups[i]:02d}_x/n{i}.JPEG" for i in range(n)]
+    random = [f"mixed_rand/val/{groups[i]:02d}_x/n{i}_bg_n{i + 7}.JPEG" for i in order]
+    right = {"mixed_same": ~hard, "mixed_rand": (~hard & (rng.random(n) < 0.9))[order]}
+    guesses = np.where(
+        np.concatenate(list(right.values())),
+        [0, 2, 4] @ np.eye(3, dtype=int)[np.concatenate([groups, groups[order]])].T,
+        3,
+    )
+    splits, targets = [each for each in right for _ in range(n)], np.concatenate([groups, groups[order]])
+
+    def of(names, config):
+        features = Features(FeatureSet(np.arange(2 * n), votes([[guess] for guess in guesses], 6)), coordinate_head(6))
+        labels = Labels(np.array(splits), Ragged.single(targets), names=tuple(names), mapping=MAPPING)
+        return imagenet9_suite(features, labels, config).scores[-1]
+
+    together = of([*same, *random], CONFIG.model_copy(update={"paired": True}))
+    apart = of([*same, *random], CONFIG)
+    difference = right["mixed_same"].astype(float) - right["mixed_rand"][np.argsort(order)]
+    assert together.ci95 == pytest.approx(1.96 * difference.std() / np.sqrt(n), rel=0.08)
+    assert together.value == apart.value == pytest.approx(difference.mean())
+    assert apart.ci95 > 1.5 * together.ci95
+    for others in ([], [*same, *random[:-1], "mixed_rand/val/00_x/other.JPEG"]):
+        assert of(others, CONFIG.model_copy(update={"paired": True})) == apart
+
+
 def test_equal_answers_to_different_pictures_do_not_cancel():
     right = np.random.default_rng(0).random(500) < 0.5
     assert gap(CONFIG, right, right).ci95 > 0.04

@@ -32,13 +32,15 @@ class DatasetLayout(NamedTuple):
 class Benchmark:
     """A data set's pictures (schema.ITEMS) and its classes, in the order of the labels.
 
-    `mapping` leads from ImageNet's classes to these, -1 for none; it is empty where the labels are ImageNet's or have
-    nothing to do with them.
+    `labels` are the classes' own where they are not 0, 1, 2 and so on: a part of ImageNet keeps the numbers that its
+    classes have among the 1,000. `mapping` leads from ImageNet's classes to these, -1 for none; it is empty where the
+    labels are ImageNet's or have nothing to do with them.
     """
 
     items: pa.Table
     classes: tuple[Class, ...]
     mapping: tuple[int, ...] = ()
+    labels: tuple[int, ...] = ()
 
 
 def write(benchmark: Benchmark, out: Path, about: Mapping[str, Any]) -> tuple[str, ...]:
@@ -48,7 +50,7 @@ def write(benchmark: Benchmark, out: Path, about: Mapping[str, Any]) -> tuple[st
     from xclr import schema
 
     columns = {
-        "label": range(len(benchmark.classes)),
+        "label": benchmark.labels or range(len(benchmark.classes)),
         "name": [name for name, _ in benchmark.classes],
         "synset": [synset for _, synset in benchmark.classes],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,6 @@ LAYOUT = DatasetLayout(
 )
 VAL = HELD_OUT[0]
 CLASSES, VAL_PICTURES = 1_000, 50_000  # of the challenge
-SHIPPED = Path(__file__).parents[2] / "graph" / "data" / "imagenet_synsets.parquet"
 
 
 class _Found(NamedTuple):
@@ -46,12 +46,21 @@ def pictures(tree: Tree) -> list[str]:
 
 
 def read(tree: Tree) -> Benchmark:
-    """Every picture with the index of its class among the sorted folders of train; splits are "train" and "val"."""
+    """Every picture with the number of its class; splits are "train" and "val".
+
+    A class is numbered among the 1,000 of the challenge, in the order of their synsets, as published files number
+    them, also where only some are there. Classes that are others are numbered by the list beside them, sorted.
+    """
     names, classes, labels, depth = _found(tree)
     targets = {each: [label] for each, label in labels.items()}
     parts = [name.split("/", depth + 2)[depth : depth + 2] for name in names]
     table = items(names, [split for split, _ in parts], [targets[each] for _, each in parts])
-    return Benchmark(table, classes)
+    return Benchmark(table, classes, labels=tuple(labels.values()))
+
+
+def numbers(tree: Tree) -> list[int]:
+    """The numbers of the classes that are there, sorted as their folders are."""
+    return list(_found(tree).labels.values())
 
 
 def tables(tree: Tree) -> list[str]:
@@ -64,9 +73,10 @@ def _found(tree: Tree) -> _Found:
     base = placed(tree, TRAIN)
     train, val = (by_folder(tree, base + part) for part in (TRAIN, VAL))
     _check(tree.root / base, train, val)
-    names = distinct(_names(tree, base, list(train)))
+    given = _given(tree, base)
+    labels = _numbered(tree.root / base, list(train), given)
+    names = distinct({each: _names(each, given) for each in train})
     classes = tuple((names[each], each if SYNSET.fullmatch(each) else None) for each in train)
-    labels = {each: label for label, each in enumerate(train)}
     listed = [name for part in (train, val) for each in part.values() for name in each]
     return _Found(sorted(listed), classes, labels, base.count("/"))
 
@@ -83,18 +93,45 @@ def _check(root: Path, train: Mapping[str, Sequence[str]], val: Mapping[str, Seq
         raise partial(root / VAL, f"{held_out:,} of {VAL_PICTURES:,} pictures of the {CLASSES:,} classes")
 
 
-def _names(tree: Tree, base: str, folders: Sequence[str]) -> dict[str, list[str]]:
-    """The names of each class folder: by the list beside them, by WordNet for synsets, or the folder's own."""
+def _given(tree: Tree, base: str) -> Mapping[str, str]:
+    """All names of each class by the list beside the pictures, where there is one."""
     path = base + SYNSETS
-    if tree.exists(path):
-        given = synset_names(text_of(tree, path), tree.root / path)
-        if missing := [each for each in folders if each not in given]:
-            raise DataError(f"{tree.root / path} does not name class folders: {few(missing)}", AGAIN)
-        return {each: [first_name(each, given[each]), *_words(given[each])[1:]] for each in folders}
-    known = _shipped()
-    if all(each in known for each in folders):
-        return {each: [first_name(each, known[each])] for each in folders}
-    return {each: [each.replace("_", " ").strip() or each] for each in folders}
+    return synset_names(text_of(tree, path), tree.root / path) if tree.exists(path) else {}
+
+
+def _numbered(root: Path, folders: Sequence[str], given: Mapping[str, str]) -> dict[str, int]:
+    """The number of each class; raises DataError for folders that nothing numbers, with the names they are near to."""
+    from xclr.graph.wordnet import imagenet_synsets
+
+    known: Sequence[str] = imagenet_synsets()
+    if given and not all(each in known for each in folders):
+        known = sorted(given)
+    place = {each: number for number, each in enumerate(known)}
+    if unknown := [each for each in folders if each not in place]:
+        what = f"{SYNSETS} does not name" if given else "are none of ImageNet's 1,000 classes"
+        said = [f"{each}{_near(each, known, given)}" for each in unknown]
+        raise DataError(
+            f"{root / TRAIN} has folders that {what}: {few(said)}",
+            f"name each by its synset, as n01440764, or list them in {root / SYNSETS}, a line each: FOLDER NAME, NAME",
+        )
+    return {each: place[each] for each in folders}
+
+
+def _near(folder: str, known: Sequence[str], given: Mapping[str, str]) -> str:
+    """What a folder may be meant for: the class of that name, or of a synset that is almost the same."""
+    names = given or _shipped()
+    called = {name.casefold(): each for each in known for name in _words(names[each])}
+    near = difflib.get_close_matches(folder, known, n=1, cutoff=0.8)
+    spoken = difflib.get_close_matches(folder.replace("_", " ").casefold(), list(called), n=1, cutoff=0.8)
+    found = near[0] if near else called[spoken[0]] if spoken else None
+    return "" if found is None else f" (did you mean {found}, {_words(names[found])[0]}?)"
+
+
+def _names(folder: str, given: Mapping[str, str]) -> list[str]:
+    """The names of a class: by the list, or by WordNet."""
+    if folder in given:
+        return [first_name(folder, given[folder]), *_words(given[folder])[1:]]
+    return [first_name(folder, _shipped()[folder])]
 
 
 def _words(names: str) -> list[str]:
@@ -104,7 +141,6 @@ def _words(names: str) -> list[str]:
 @cache
 def _shipped() -> dict[str, str]:
     """First names of WordNet's synsets that ImageNet's classes are or lie below: dog for dog.n.01."""
-    from xclr import schema
+    from xclr.graph.wordnet import shipped
 
-    rows = schema.read(SHIPPED, schema.TAXONOMY, ["synset", "name"]).to_pylist()
-    return {each["synset"]: each["name"].rsplit(".", 2)[0].replace("_", " ") for each in rows}
+    return {each: name.rsplit(".", 2)[0].replace("_", " ") for each, name in shipped().names.items()}

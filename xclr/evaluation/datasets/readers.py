@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ class Reader(NamedTuple):
     pictures: Callable[[Tree], list[str]]  # sorted names; opens no picture
     read: Callable[[Tree], Benchmark]
     tables: Callable[[Tree], list[str]]  # names of what else is read
+    numbers: Callable[[Tree], Sequence[int]] = lambda tree: ()  # of the classes, where they follow published files
 
 
 LAYOUTS: Mapping[str, DatasetLayout] = {
@@ -28,14 +30,14 @@ LAYOUTS: Mapping[str, DatasetLayout] = {
     "mit-states": mit_states.LAYOUT,
 }
 _ALL: Mapping[str, Reader] = {
-    "imagenet": Reader(imagenet.pictures, imagenet.read, imagenet.tables),
+    "imagenet": Reader(imagenet.pictures, imagenet.read, imagenet.tables, imagenet.numbers),
     "real": Reader(real.pictures, real.read, real.tables),
     "imagenet9": Reader(imagenet9.pictures, imagenet9.read, imagenet9.tables),
     "objectnet": Reader(objectnet.pictures, objectnet.read, objectnet.tables),
     "mit-states": Reader(mit_states.pictures, mit_states.read, mit_states.tables),
 }
 READERS: Mapping[str, Reader] = {
-    name: Reader(says(reader.pictures), says(reader.read), says(reader.tables))
+    name: Reader(says(reader.pictures), says(reader.read), says(reader.tables), says(reader.numbers))
     for name, reader in _ALL.items()
     for says in [explaining(LAYOUTS[name])]
 }
@@ -45,11 +47,14 @@ BORDER: Mapping[str, int] = {"objectnet": objectnet.BORDER_PX}  # pixels to cut 
 def listing(name: str, root: Path) -> str:
     """SHA-256 over name, size and time of change of every file that reading a data set depends on.
 
-    Raises what reading it raises.
+    And over its classes' numbers where these are not 0, 1, 2 and so on, as sorted folders would have. Raises what
+    reading it raises.
     """
     reader, found = READERS[name], hashlib.sha256()
     with explaining(LAYOUTS[name]):
         tree = Tree.open(root)
         for each in (*reader.pictures(tree), *reader.tables(tree)):
             found.update(tree.entry(each))
+        if (numbers := list(reader.numbers(tree))) != list(range(len(numbers))):
+            found.update(json.dumps(numbers).encode())
     return found.hexdigest()

@@ -19,6 +19,6 @@ def finetune_suite(features: Features, labels: Labels, config: SuiteConfig) -> S
     """
     items = labelled(features, labels, SPLIT)
     logits = items.tensor()
-    ranked = np.asarray(logits.topk(min(TOP, logits.shape[1])).indices)
+    ranked = labels.numbers[np.asarray(logits.topk(min(TOP, logits.shape[1])).indices)]
     answers = Answers(SPLIT, items.rows, labels.targets.take(items.rows), ranked[:, 0])
     return SuiteResult(accuracies(config, SPLIT, labels.target[items.rows], ranked), predictions([answers]))

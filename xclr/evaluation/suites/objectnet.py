@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -9,17 +11,19 @@ from xclr.errors import DataError
 from xclr.evaluation.data import Answers, Features, Labels, SuiteResult, predictions
 from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.suites.linear import best_of, listed_accuracies
-from xclr.evaluation.suites.probed import probe_of
+from xclr.evaluation.suites.probed import classes_of, judgeable, probe_of
 
 
 def objectnet_suite(features: Features, labels: Labels, config: SuiteConfig) -> SuiteResult:
     """top1, top5 and per_class of `features.probe`, which chooses among all classes ("all") or some ("overlap").
 
     "overlap" are the classes that are the target of any picture. A picture may have several targets, of which any
-    counts; pictures without one are left out. per_class is the mean over `labels.attribute`, ObjectNet's own labels.
-    Raises DataError without a probe or without pictures that have a target.
+    counts; classes that the probe was not fitted to are none, and pictures without one are left out. per_class is the
+    mean over `labels.attribute`, ObjectNet's own labels. Raises DataError without a probe or without pictures that have
+    a target.
     """
     pictures, probe = features.pictures, probe_of(features)
+    labels, remark = judgeable(labels, classes_of(probe))
     items = pictures.where(labels.target[pictures.rows] >= 0)
     if not len(items.rows):
         raise DataError("no picture of ObjectNet is of a class of ImageNet", "check evaluate.roots.objectnet")
@@ -29,4 +33,4 @@ def objectnet_suite(features: Features, labels: Labels, config: SuiteConfig) -> 
         ranked = best_of(head, items)
         scores += listed_accuracies(config, split, targets, attribute, ranked)
         parts.append(Answers(split, items.rows, targets, ranked[:, 0]))
-    return SuiteResult(scores, predictions(parts))
+    return SuiteResult([replace(each, remark=remark) for each in scores], predictions(parts))

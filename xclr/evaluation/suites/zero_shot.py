@@ -14,7 +14,7 @@ from xclr.evaluation.networks.towers import PairTowers, projections
 from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.suites.linear import listed_accuracies
 from xclr.graph import topk
-from xclr.graph.wordnet import shipped
+from xclr.graph.wordnet import imagenet_synsets
 
 SPLIT = "val"
 CAPTIONS = 4096  # at a time
@@ -73,16 +73,11 @@ def published_prompts() -> tuple[str, ...]:
 
 
 def curated(names: Sequence[str], synsets: Sequence[str | None]) -> Sequence[str]:
-    """CLIP's names of ImageNet's classes where `synsets` are the 1,000 in sorted order; else the names as given."""
-    if tuple(synsets) != imagenet_synsets():
+    """CLIP's names of ImageNet's classes where all `synsets` are among the 1,000; else the names as given."""
+    place = {each: number for number, each in enumerate(imagenet_synsets())}
+    numbers = [place[each] for each in synsets if each in place]
+    if len(numbers) < len(names):
         return names
     from open_clip import IMAGENET_CLASSNAMES  # here, because its import takes 3 s
 
-    return tuple(IMAGENET_CLASSNAMES)
-
-
-def imagenet_synsets() -> tuple[str, ...]:
-    """The 1,000 classes of ILSVRC 2012, sorted: none is above another, so they are the leaves of the shipped table."""
-    above = shipped().above
-    inner = {over for each in above.values() for over in each}
-    return tuple(sorted(above.keys() - inner))
+    return [IMAGENET_CLASSNAMES[each] for each in numbers]

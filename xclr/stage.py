@@ -49,6 +49,8 @@ class Origin(NamedTuple):
     dataset: str
     graph: str
     seed: int
+    uses: str = ""  # pixels, labels, captions, a pretrained text model
+    trained: str = ""  # how, where that is otherwise than its recipe's other networks
 
 
 class Estimate(NamedTuple):

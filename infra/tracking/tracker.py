@@ -238,11 +238,11 @@ class Tracker:
         if digest in self.seen or (digest in self.runs and stage.kind.network is None):
             return self.runs[digest]
         assert stage.kind.network is not None
-        method, dataset, graph, seed = stage.kind.network(stage.config)
-        tags = {"method": method, "dataset": dataset, "graph": graph, "seed": str(seed), "digest": digest}
+        origin = stage.kind.network(stage.config)
+        tags = {key: str(value) for key, value in origin._asdict().items() if value != ""} | {"digest": digest}
         if reused_from is not None:
             tags["reused_from"] = reused_from
-        name = f"{method} {graph} seed {seed}"
+        name = f"{origin.method} {origin.graph} seed {origin.seed}"
         params, first = dict(flat_items(stage.identity)), next(read_spool(out / SPOOL), None)
         began_ms = first.time_ms if first else None  # a training that is logged later keeps its times
         run = self._run(digest, NewRun(name, tags, params, self._inputs(stage), began_ms))

@@ -97,7 +97,7 @@ def drawn_emoji(width: int = 16, limit: int | None = None) -> Drawn:
     backbone, _ = build_backbone(train)
     backbone.eval()
     with torch.inference_mode():
-        parts = [backbone(still(part, PLAIN, train.image_size)) for part in torch.stack(pictures).split(512)]
+        parts = [backbone(still(part, PLAIN, train)) for part in torch.stack(pictures).split(512)]
     return Drawn(torch.cat(parts).clone(), *(torch.tensor(each) for each in known))
 
 

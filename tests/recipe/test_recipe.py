@@ -1,6 +1,7 @@
 """Recipes: defaults, overrides, and every fault named with its key."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -12,13 +13,19 @@ from xclr.recipe import (
     OBJECTIVE_MODELS,
     OBJECTIVE_NAMES,
     CLIPConfig,
+    CWCLConfig,
     DataConfig,
     GraphConfig,
+    GraphSource,
+    RandomConfig,
     Recipe,
     SimCLRConfig,
     SupConConfig,
+    TargetGraph,
+    TextConfig,
     TrainConfig,
     XCLRConfig,
+    details,
     graph_name,
     load_recipe,
     method_name,
@@ -26,6 +33,7 @@ from xclr.recipe import (
     recipe_names,
     with_overrides,
 )
+from xclr.training.optim import peak_rate
 
 EVERY_OBJECTIVE = "objectives: [simclr, supcon, clip, {name: clip, text: frozen}, xclr, random]"
 
@@ -408,6 +416,95 @@ def test_method_names_say_what_differs_from_the_defaults():
     assert method_name(CLIPConfig(text="frozen")) == "clip-frozen"
     assert method_name(XCLRConfig(target_temperature=0.2)) == "xclr target_temperature=0.2"
     assert method_name(XCLRConfig(graph=GraphConfig(source="random_class"))) == "xclr"
+
+
+def test_what_is_otherwise_for_one_objective_is_told_beside_its_name():
+    assert details(CLIPConfig(text="frozen")) == {}
+    clip = CLIPConfig(text={"layers": 6}, label_smoothing=0.1, train={"optimizer": "sgd", "learning_rate": 0.1})
+    assert method_name(clip) == "clip-bpe"
+    assert details(clip) == {
+        "train.learning_rate": 0.1, "train.optimizer": "sgd", "label_smoothing": 0.1, "text.width": 512,
+        "text.layers": 6, "text.heads": 8, "text.context": 77, "text.tokens": "bpe", "text.dropout": 0.0,
+    }  # fmt: skip
+    assert clip.trained(TrainConfig(epochs=3)) == TrainConfig(epochs=3, optimizer="sgd", learning_rate=0.1)
+    assert len({clip, CLIPConfig.model_validate_json(clip.model_dump_json())}) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            "train: {epochs: 3}",
+            "epochs is the same for all objectives: else methods would see different numbers of pic",
+        ),
+        ("train: {fraction: 0.5}", "fraction is the same for all objectives: else methods would see different numbers"),
+        (
+            "train: {shuffle_shards: 3}",
+            "shuffle_shards is the same for all objectives: else methods would see pictures in",
+        ),
+        ("train: {optimiser: sgd}", "optimiser is no key of train (did you mean optimizer?)"),
+        ("train: {learning_rate: -1}", "learning_rate: Input should be greater than 0 (got -1)"),
+        ("train: {backbone: vit-small, image_size: 40}", "image_size 40 is no multiple of 16"),
+        ("train: {image_size: 40}", "objectives.0.train: Value error, image_size 40 is no multiple of 16"),
+        ("text: froze", "objectives.0.text: 'froze' is not one of 'scratch' or 'frozen' (did you mean frozen?)"),
+        ("text: {tokens: sentencepiece}", "objectives.0.text.tokens: 'sentencepiece' is not one of 'bpe' or 'words'"),
+        ("text: {layer: 3}", "unknown key 'objectives.0.text.layer' (did you mean layers?)"),
+        ("text: {width: 100}", "8 heads do not divide the width 100"),
+    ],
+)
+def test_changes_and_towers_that_cannot_be_are_named(entry, said, tmp_path):
+    text = "train: {backbone: vit-small, image_size: 32}\nobjectives: [{name: clip, " + entry + "}]"
+    assert said in fault(tmp_path, text).message
+
+
+def test_two_entries_that_a_table_could_not_tell_apart_are_refused(tmp_path):
+    message = fault(tmp_path, "objectives: [clip, {name: clip, train: {optimizer: sgd}}]").message
+    assert "could not tell two entries called clip apart" in message
+    assert (
+        "clip-bpe" in fault(tmp_path, "objectives: [{name: clip, text: {}}, {name: clip, text: {layers: 6}}]").message
+    )
+
+
+def test_the_largest_batch_is_that_of_any_objective():
+    recipe = parse_recipe({"name": "m", "objectives": ["simclr", {"name": "clip", "train": {"batch_size": 512}}]}, "m")
+    assert recipe.largest_batch == ("objectives.1.train.batch_size", 512)
+    assert load_recipe("smoke").largest_batch == ("train.batch_size", 128)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "decay", "dropout", "smoothing"),
+    [
+        ("cc3m", 6, 0.5, 0.2, 0.1),
+        ("cc12m", 12, 0.1, 0.05, 0.0),
+    ],
+)
+def test_clip_of_conceptual_captions_is_that_of_its_source(name, layers, decay, dropout, smoothing):
+    """clip-rocket on the same data; the frozen row differs in the text alone."""
+    recipe = load_recipe(name)
+    clip, frozen = (each for each in recipe.objectives if isinstance(each, CLIPConfig))
+    assert clip.text == TextConfig(width=512, layers=layers, heads=8, context=77, tokens="bpe", dropout=dropout)
+    assert frozen == clip.model_copy(update={"text": "frozen"}) and clip.label_smoothing == smoothing
+    train = clip.trained(recipe.train)
+    assert (train.optimizer, peak_rate(train), train.betas, train.weight_decay) == ("adamw", 3e-3, (0.9, 0.98), decay)
+    assert (train.warmup_fraction * train.epochs, train.final_learning_rate) == (1, 1e-5)
+    assert (train.batch_size, train.projector, train.projector_out) == (4096, "linear", 256)
+    assert train.model_copy(update={key: getattr(recipe.train, key) for key in clip.train}) == recipe.train
+
+
+def test_methods_say_what_they_use():
+    used = {method_name(each): each.uses for each in load_recipe("emoji").objectives}
+    assert used["simclr"] == ("pixels",) and used["supcon"] == ("pixels", "labels")
+    assert used["clip"] == ("pixels", "captions")
+    assert used["clip-frozen"] == ("pixels", "captions", "pretrained text model")
+    graphs = {source: XCLRConfig(graph=TargetGraph(source=source)).uses[1:] for source in get_args(GraphSource)}
+    assert graphs == {
+        "captions": ("captions", "pretrained text model"), "knn": ("captions", "pretrained text model"),
+        "random_pair": ("captions", "pretrained text model"), "class_captions": ("labels", "pretrained text model"),
+        "random_class": ("labels", "pretrained text model"), "wordnet": ("labels", "WordNet"), "class": ("labels",),
+        "augmentation": (),
+    }  # fmt: skip
+    assert CWCLConfig(text="frozen").uses == ("pixels", "captions", "pretrained text model")
+    assert RandomConfig().uses == ()
 
 
 def test_every_objective_has_a_graph_name():

@@ -44,6 +44,17 @@ def view(rows, answers=None):
     return paper_view(table(*rows), answers or {}, load_paper())
 
 
+def test_clip_is_the_one_with_a_tower_as_clips_where_there_is_one_and_its_source_is_told():
+    rows = values_of("cc3m")
+    shown = view(rows).grids[0]
+    assert "ours" in shown.lead and ("CLIP", "clip pairs") in {(line.method, line.graph) for line in shown.lines}
+    ours = [row | {"method": "clip-bpe"} if row["method"] == "clip" else row for row in rows]
+    shown = view([*ours, *(row | {"checkpoint": "x"} for row in rows if row["method"] == "clip")]).grids[0]
+    assert ("CLIP", "clip-bpe pairs") in {(line.method, line.graph) for line in shown.lines}
+    assert any(line.startswith("CLIP: the text tower, optimiser") for line in shown.below)
+    assert not any(line.startswith("CLIP: ") for line in view(values_of("imagenet")).grids[0].below)
+
+
 def test_what_is_known_of_the_paper_is_marked_line_by_line():
     paper = load_paper()
     assert {each.mark for each in paper.reported} == {"R"}

@@ -84,6 +84,19 @@ def test_every_suite_of_the_paper_has_a_column_and_every_column_is_explained():
     )  # fmt: skip
 
 
+def test_a_column_says_what_methods_use_and_a_line_below_what_is_otherwise():
+    how = {"uses": "pixels, captions", "trained": "train.optimizer=adamw, train.batch_size=4096"}
+    scores = table(score("clip", "pairs", 0.5) | how, score("simclr", "augmentation", 0.4) | {"uses": "pixels"})
+    (grid,) = grids_of(scores)
+    assert grid.lead == ("method", "targets from", "uses")
+    assert [grid.named(line) for line in grid.lines] == [
+        ("simclr", "augmentation", "pixels"), ("clip", "pairs", "pixels, captions"),
+    ]  # fmt: skip
+    assert f"clip: trained with {how['trained']}" in grid.caption
+    assert "| clip | pairs | pixels, captions | " in markdown_of(scores)
+    assert grids_of(table(score("clip", "pairs", 0.5)))[0].lead == ("method", "targets from")  # scores of before
+
+
 def test_what_a_suite_was_judged_over_stands_below_its_table():
     said = "judged over 100 of 1,000 classes: 5,000 of 50,000 pictures"
     real, knn = (
@@ -108,7 +121,9 @@ def test_one_suite_with_all_its_splits_and_metrics_in_an_order_for_people():
     assert grid.headings == ("1-percent top1", "2-percent top1", "100-percent top1")
     assert grids_of(scores, "knn")[0].headings == ("val top1", "val top5", "val per_class")
     assert grids_of(scores, "imagenet9")[0].headings == ("gap",)
-    assert view_of(scores, {}, suite="knn").rows == tuple(each | {"remark": None} for each in knn)
+    assert view_of(scores, {}, suite="knn").rows == tuple(
+        each | dict.fromkeys(("uses", "trained", "remark")) for each in knn
+    )
     with pytest.raises(StoreError, match="no scores of suite 'few'") as error:
         view_of(scores, {}, suite="few")
     assert error.value.remedy == "there are: few-shot, imagenet9, knn"

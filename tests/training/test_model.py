@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 from pydantic import ValidationError
 
 from xclr.recipe import TrainConfig
@@ -95,6 +96,36 @@ def test_the_projector_has_one_hidden_layer_and_the_configured_sizes():
     head = projector(20, TrainConfig(projector_hidden=12, projector_out=5))
     assert head(torch.randn(7, 20)).shape == (7, 5)
     assert [tuple(each.shape) for each in head.parameters() if each.ndim == 2] == [(12, 20), (5, 12)]
+
+
+def test_a_projector_as_simclrs_code_has_ends_with_a_norm_and_a_linear_one_is_one_product():
+    head = projector(20, TrainConfig(projector_hidden=12, projector_out=5, projector="mlp-bn"))
+    out = head(torch.randn(64, 20))
+    torch.testing.assert_close(out.mean(0), torch.zeros(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(out.std(0, correction=0), torch.ones(5), rtol=0, atol=1e-3)
+    assert [name for name, each in head.named_parameters() if each.ndim == 1] == [
+        "1.weight",
+        "1.bias",
+        "4.weight",
+        "4.bias",
+    ]
+    (weight,) = projector(20, TrainConfig(projector_out=5, projector="linear")).parameters()
+    assert weight.shape == (5, 20)
+
+
+@pytest.mark.parametrize("name", ["resnet-mini", "resnet18", "resnet50"])
+def test_residual_blocks_may_begin_as_the_identity(name):
+    """Torchvision's zero_init_residual is the reference where it has one."""
+    torch.manual_seed(0)
+    found, _ = build_backbone(TrainConfig(backbone=name, width=4, zero_init_residual=True))
+    zero = {key for key, each in found.state_dict().items() if key.endswith("weight") and not each.any()}
+    if name == "resnet-mini":
+        assert zero == {f"{block}.body.4.weight" for block in range(3, 7)}
+    else:
+        peer = getattr(torchvision.models, name)(zero_init_residual=True)
+        assert zero == {key for key, each in peer.state_dict().items() if key.endswith("weight") and not each.any()}
+    with pytest.raises(ValueError, match="zero_init_residual is for ResNets"):
+        TrainConfig(backbone="vit-small", image_size=32, zero_init_residual=True)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from xclr.recipe import (
     SoftCLIPConfig,
     SupConConfig,
     TargetGraph,
+    TextConfig,
     XCLRConfig,
 )
 from xclr.training import Materials, build_objective
@@ -38,6 +39,8 @@ CONFIGS = {
     "xclr by class": XCLRConfig(graph=TargetGraph(source="random_class")),
     "clip": CLIPConfig(),
     "clip frozen": CLIPConfig(text="frozen"),
+    "clip bpe": CLIPConfig(text=TextConfig(width=16, layers=1, heads=2), label_smoothing=0.1),
+    "clip words": CLIPConfig(text=TextConfig(width=16, layers=1, heads=2, context=12, tokens="words")),
     "dcl": DCLConfig(),
     "dclw": DCLWConfig(),
     "cwcl": CWCLConfig(text="frozen"),
@@ -210,6 +213,17 @@ def test_clip_with_one_view_twice_is_open_clips_loss(paths, rows, text):
     t = F.normalize(module.towers.text(module.towers.texts(rows)), dim=1)
     expected = ClipLoss()(z, t, module.scale())
     torch.testing.assert_close(module(features, rows).loss, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_smoothed_targets_are_torchs(paths, rows):
+    """Cross-entropy with label smoothing, in both directions, of one view twice."""
+    module = module_of(CLIPConfig(text="frozen", label_smoothing=0.2), paths)
+    features = features_of(rows)[: len(rows)].repeat(2, 1)
+    with torch.no_grad():
+        pairs = module.towers(features, rows, 0.07)[0]
+        logits, own = pairs.pictures @ pairs.captions.T / 0.07, torch.arange(len(rows))
+        expected = [F.cross_entropy(each, own, label_smoothing=0.2) for each in (logits, logits.T)]
+        assert module(features, rows).loss.item() == pytest.approx(sum(expected).item() / 2, rel=1e-4)
 
 
 def test_clip_is_the_mean_of_its_two_views(paths, rows):

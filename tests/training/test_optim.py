@@ -34,6 +34,18 @@ def test_the_rate_falls_after_warm_up_and_stays_positive():
     assert all(a > b > 0 for a, b in itertools.pairwise(rates))
 
 
+def test_the_cosine_ends_at_the_last_rate_whatever_the_rule():
+    config = CONFIG.model_copy(update={"final_learning_rate": 0.01, "lr_rule": "linear", "batch_size": 512})
+    assert learning_rate(STEPS, STEPS, config) == pytest.approx(0.01)
+    assert learning_rate(55, STEPS, config) == pytest.approx((0.4 + 0.01) / 2)
+    assert learning_rate(9, STEPS, config) == pytest.approx(0.4)
+
+
+def test_adamw_has_the_betas_of_the_config():
+    optimizer = build_optimizer(nn.Linear(2, 2), TrainConfig(betas=(0.9, 0.98)))
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.9, 0.98)] * 2
+
+
 def test_without_warm_up_the_first_step_has_the_peak_rate():
     assert learning_rate(0, STEPS, CONFIG.model_copy(update={"warmup_fraction": 0.0})) == 0.2
 

@@ -3,25 +3,24 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from tests.kit.home import TRAIN, one_thread
+from xclr.recipe import TrainConfig
 from xclr.training.keyed import keyed_uniform
 from xclr.training.views import (
     GREY_CHANCE,
     GROUPS,
     JITTER_CHANCE,
     LUMA,
-    MEAN,
     PLAIN,
-    STD,
     TEXTURE_SIDE,
     TEXTURES,
     as_groups,
     backdrop,
     composite,
     evaluation_backdrop,
-    normalised,
     premultiplied,
     random_crop,
     recolour,
@@ -32,6 +31,7 @@ from xclr.training.views import (
     view_numbers,
 )
 
+MEAN, STD = 0.5, 0.25
 LOWEST, HIGHEST = (0 - MEAN) / STD, (1 - MEAN) / STD
 
 
@@ -117,7 +117,8 @@ class TestTrainingView:
         config = TRAIN.model_copy(update={"background": share})
         views = training_view(noise(64, 24, alpha=0), groups, bank, u, config)
         assert (views - views[:, :, :1, :1]).abs().max() < 1e-5
-        expected = normalised(bank[groups * TEXTURES, :, 0, 0]) if from_group else normalised(u[:, 8:11])
+        flat = bank[groups * TEXTURES, :, 0, 0] if from_group else u[:, 8:11]
+        expected = (flat - MEAN) / STD
         torch.testing.assert_close(views[:, :, 0, 0], expected, rtol=0, atol=1e-5)
 
 
@@ -189,7 +190,7 @@ class TestTransparency:
         torch.testing.assert_close(shown[:, 0] + shown[:, 2], torch.ones(50, 7, 7))
 
     def test_no_hidden_colour_bleeds_into_a_still(self, picture):
-        assert still(picture, 0.0, 5)[:, 1].max() == LOWEST
+        assert still(picture, 0.0, sized(8))[:, 1].max() == LOWEST
 
     def test_an_opaque_picture_ignores_the_background(self):
         opaque = premultiplied(noise(3, 8, alpha=255))
@@ -276,14 +277,30 @@ class TestStill:
             for each in over_grey
         ]
         expected = (torch.tensor(np.array(small)) - MEAN) / STD
-        torch.testing.assert_close(still(pictures, PLAIN, 16), expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(still(pictures, PLAIN, sized(16)), expected, rtol=0, atol=1e-4)
 
     def test_at_its_own_side_an_opaque_picture_is_itself(self):
         pictures = noise(2, 10, alpha=255)
-        torch.testing.assert_close(still(pictures, PLAIN, 10), normalised(pictures[:, :3] / 255), rtol=0, atol=1e-5)
+        expected = (pictures[:, :3] / 255 - MEAN) / STD
+        torch.testing.assert_close(still(pictures, PLAIN, sized(10)), expected, rtol=0, atol=1e-5)
 
     def test_a_transparent_picture_is_grey(self):
-        assert torch.equal(still(noise(2, 24, alpha=0), PLAIN, 16), torch.zeros(2, 3, 16, 16))
+        assert torch.equal(still(noise(2, 24, alpha=0), PLAIN, sized(16)), torch.zeros(2, 3, 16, 16))
+
+    @pytest.mark.parametrize("name", ["imagenet", "none"])
+    def test_pixels_are_in_the_range_that_the_config_says(self, name):
+        """ImageNet's is that of torchvision's Normalize with the published numbers."""
+        pictures = noise(2, 10, alpha=255)
+        mean, deviation = {
+            "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), "none": ((0, 0, 0), (1, 1, 1)),
+        }[name]  # fmt: skip
+        expected = torchvision.transforms.v2.functional.normalize(pictures[:, :3] / 255, mean, deviation)
+        shown = still(pictures, PLAIN, sized(10).model_copy(update={"normalisation": name}))
+        torch.testing.assert_close(shown, expected, rtol=0, atol=1e-5)
+
+
+def sized(side):
+    return TrainConfig(image_size=side)
 
 
 class TestBackdrop:

@@ -10,9 +10,10 @@ import torch
 from tests.kit.home import TRAIN, build
 from tests.kit.stages import no_progress
 from xclr.errors import JobError
-from xclr.recipe import CLIPConfig
+from xclr.recipe import CLIPConfig, load_recipe
 from xclr.training import fit, open_batches, watch
 from xclr.training.loop import with_unlearned
+from xclr.training.optim import peak_rate
 from xclr.training.watch import FOR_STEPS, NOTICES, Watch, read_notices, signs
 
 WARMUP, EVERY = 100, 50
@@ -123,9 +124,13 @@ def test_a_resumed_training_knows_what_was_seen_before(idle, tmp_path):
 
 
 @pytest.mark.slow
-def test_clip_learns_with_the_optimiser_of_the_cc_recipes(home, tmp_path):
-    """LARS at their peak rate of 3.2, their decay and warm-up; its scale once fell to nothing within ten steps."""
-    like_cc = {"optimizer": "lars", "learning_rate": 3.2, "weight_decay": 1e-6, "warmup_fraction": 0.1}
+@pytest.mark.parametrize("name", ["clip", "simclr"])
+def test_clip_learns_with_the_optimisers_of_the_cc_recipes(home, tmp_path, name):
+    """CLIP's own, and LARS as for the others, by whose peak rate of 3.2 its scale once fell to nothing in ten steps."""
+    recipe = load_recipe("cc3m")
+    theirs = next(each for each in recipe.objectives if each.name == name).trained(recipe.train)
+    rate = {"learning_rate": peak_rate(theirs), "lr_rule": "absolute"}  # of their batch
+    like_cc = {key: getattr(theirs, key) for key in ("optimizer", "betas", "weight_decay", "warmup_fraction")} | rate
     network = {"width": 8, "image_size": 24, "projector_hidden": 128, "projector_out": 64}
     config = TRAIN.model_copy(update=like_cc | network | {"batch_size": 64, "epochs": 24, "checkpoint_every": 1000})
     batches = open_batches(home.paths["captions"], home.paths["images"], config, 0)

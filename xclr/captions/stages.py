@@ -27,14 +27,13 @@ EDITIONS: Mapping[str, int] = {"imagenet": 2}  # 2: the dog Cardigan and the gar
 
 def check_sizes(recipe: Recipe, captions: Manifest) -> None:
     """Raise DataError when the data are too few for the recipe, before any long work."""
-    train, distinct = recipe.train, int(captions.stats["distinct"])
+    train, (key, batch), distinct = recipe.train, recipe.largest_batch, int(captions.stats["distinct"])
     seen = train.seen(int(captions.stats["train"]))
-    if train.batch_size > seen:
+    if batch > seen:
         left, more = f" that train.fraction {train.fraction} leaves", ", or a larger train.fraction"
         raise DataError(
-            f"train.batch_size {train.batch_size} is larger than the {seen} training pictures"
-            f"{left * (train.fraction < 1)}",
-            f"--set train.batch_size={max(2, seen // 2)}{more * (train.fraction < 1)}",
+            f"{key} {batch} is larger than the {seen} training pictures{left * (train.fraction < 1)}",
+            f"--set {key}={max(2, seen // 2)}{more * (train.fraction < 1)}",
         )
     if recipe.graph.k >= distinct:
         raise DataError(

@@ -24,7 +24,7 @@ from xclr.evaluation.stages import BenchmarkFeaturesConfig, FinetuneStageConfig
 from xclr.graph.embed import part_of
 from xclr.images import EncodedPictures
 from xclr.objective import gather_rows
-from xclr.recipe import TrainConfig
+from xclr.recipe import NETWORK, TrainConfig
 from xclr.stage import Produced, Progress, Stage
 from xclr.store import Store
 from xclr.training import CHECKPOINT, Pretrainer, Rank, StepLoss, StreamedBatches, build_backbone, fit, precision_of
@@ -114,7 +114,7 @@ def as_pretrained(train: TrainConfig, checkpoint: Artifact) -> TrainConfig:
     """How to train the backbone of a checkpoint: the network and the size of its pictures are those of before."""
     manifest = Store.of(checkpoint.path).manifest(checkpoint)
     before = PretrainConfig.model_validate(manifest.config).train
-    kept = {name: getattr(before, name) for name in ("backbone", "width", "image_size")}
+    kept = {name: getattr(before, name) for name in NETWORK}
     return train.model_copy(update=kept | {"views": "simclr", "shuffle_shards": None})
 
 

@@ -42,15 +42,15 @@ def cut(stage: Stage[ImagesConfig], store: Store) -> Pieces:
 def check_pictures(recipe: Recipe, images: Manifest) -> None:
     """Raise DataError when too few pictures can be used for the recipe, before any training."""
     usable, rows = int(images.stats.get("ok", 0)), int(images.stats["rows"])
-    if usable >= recipe.train.batch_size:
+    key, batch = recipe.largest_batch
+    if usable >= batch:
         return
     lost = ", ".join(
         f"{images.stats[each]} {each}" for each in generations.STATUSES if each != "ok" and each in images.stats
     )
     raise DataError(
-        f"{usable} of {rows} pictures can be used ({lost or 'no others'}), fewer than train.batch_size "
-        f"{recipe.train.batch_size}",
-        f"--set train.batch_size={max(2, usable // 2)}, or mend the rows that images.parquet says are lost",
+        f"{usable} of {rows} pictures can be used ({lost or 'no others'}), fewer than {key} {batch}",
+        f"--set {key}={max(2, usable // 2)}, or mend the rows that images.parquet says are lost",
     )
 
 

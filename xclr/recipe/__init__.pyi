@@ -1,3 +1,4 @@
+from .changes import Changes as Changes
 from .config import LATER as LATER
 from .config import MIN_SIDE as MIN_SIDE
 from .config import RUNTIME as RUNTIME
@@ -41,8 +42,11 @@ from .objective import RandomConfig as RandomConfig
 from .objective import SimCLRConfig as SimCLRConfig
 from .objective import SoftCLIPConfig as SoftCLIPConfig
 from .objective import SupConConfig as SupConConfig
+from .objective import TextConfig as TextConfig
+from .objective import TrainedConfig as TrainedConfig
 from .objective import ViewsConfig as ViewsConfig
 from .objective import XCLRConfig as XCLRConfig
+from .objective import details as details
 from .objective import graph_name as graph_name
 from .objective import method_name as method_name
 from .objective import with_graph as with_graph
@@ -52,5 +56,6 @@ from .sources import SOURCES as SOURCES
 from .suites import DATASETS as DATASETS
 from .suites import SUITES as SUITES
 from .suites import Dataset as Dataset
+from .train import NETWORK as NETWORK
 from .train import PATCH as PATCH
 from .train import TrainConfig as TrainConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -43,6 +44,18 @@ GraphSource = Literal[
 NEEDS_CLASSES: frozenset[GraphSource] = frozenset({"class_captions", "wordnet", "class", "random_class"})
 
 
+TEXT_MODEL = "pretrained text model"
+USES: Mapping[GraphSource, tuple[str, ...]] = {
+    "captions": ("captions", TEXT_MODEL),
+    "knn": ("captions", TEXT_MODEL),
+    "random_pair": ("captions", TEXT_MODEL),
+    "class_captions": ("labels", TEXT_MODEL),
+    "random_class": ("labels", TEXT_MODEL),
+    "wordnet": ("labels", "WordNet"),
+    "class": ("labels",),
+}
+
+
 class TargetGraph(Config):
     """Which similarities the targets come from."""
 
@@ -59,6 +72,11 @@ class TargetGraph(Config):
     def target(self) -> TargetGraph:
         """Source and seed alone, the seed only where it has an effect."""
         return TargetGraph(source=self.source, seed=self.seed if self.source.startswith("random") else 0)
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """What it is made of, as tables name it; nothing for augmentation."""
+        return USES.get(self.source, ())
 
     @property
     def label(self) -> str:

@@ -158,6 +158,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 def _explain(fault: dict[str, Any]) -> str:
     loc = list(fault["loc"])
     place = loc[:2] + loc[3:] if loc[:1] == ["objectives"] else loc  # the third part repeats the objective's name
+    place = [part for part in place if not str(part).startswith("<")]  # which of two kinds a value was taken for
     key = ".".join(str(part) for part in place)
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key!r} ({_nearest(str(place[-1]), _keys_at(fault['loc'][:-1]))})"
@@ -182,5 +183,6 @@ def _keys_at(loc: Sequence[Any]) -> list[str]:
     for part in parts:
         field = model.model_fields.get(str(part))
         options = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        options = [getattr(each, "__origin__", each) for each in options]
         model = next((each for each in options if isinstance(each, type) and issubclass(each, BaseModel)), model)
     return list(model.model_fields)

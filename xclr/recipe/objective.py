@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from xclr.recipe.config import Config
-from xclr.recipe.graph import TargetGraph
+from xclr.recipe.changes import Changes, TrainChanges
+from xclr.recipe.config import LATER, Config
+from xclr.recipe.graph import TEXT_MODEL, TargetGraph
+from xclr.recipe.train import TrainConfig
 
 TEMPERATURE = "tau, of the similarities between pictures"
+DETAILS = ("train", "label_smoothing")  # fields that a table tells below itself, and not in a method's name
 
 
-class ViewsConfig(Config):
+class TrainedConfig(Config):
+    """Base of the objectives that are trained."""
+
+    targets: ClassVar[str]  # where they come from, as tables name it
+    train: TrainChanges = Field(
+        Changes(),
+        description="what of `train` is otherwise for this objective; not what pictures are seen, and in which order",
+        json_schema_extra=LATER,
+    )
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """What it learns from, as tables name it."""
+        return ("pixels",)
+
+    def trained(self, train: TrainConfig) -> TrainConfig:
+        """How it is trained where the recipe's `train` is so."""
+        return TrainConfig.model_validate(train.model_dump() | self.train)
+
+
+class ViewsConfig(TrainedConfig):
     """Base of the objectives between views of pictures."""
 
-    targets: ClassVar[str] = "augmentation"  # where they come from, as tables name it
+    targets: ClassVar[str] = "augmentation"
     temperature: float = Field(0.1, gt=0, description=TEMPERATURE)
 
 
@@ -32,6 +55,11 @@ class SupConConfig(ViewsConfig):
     targets: ClassVar[str] = "class"
     name: Literal["supcon"] = "supcon"
 
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Pictures and their classes."""
+        return "pixels", "labels"
+
 
 class DCLConfig(ViewsConfig):
     """SimCLR without the other view in the denominator."""
@@ -46,10 +74,16 @@ class DCLWConfig(ViewsConfig):
     sigma: float = Field(0.5, gt=0, description="of the weights; large is DCL")
 
 
-class GraphedConfig(Config):
+class GraphedConfig(TrainedConfig):
     """Base of the objectives whose targets come from a similarity graph."""
 
     graph: TargetGraph | None = Field(None, description="default: the recipe's graph")
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """What it uses beside the graph, and what that is made of."""
+        graph = self.graph or TargetGraph()
+        return tuple(dict.fromkeys((*super().uses, *graph.uses)))
 
 
 class XCLRConfig(ViewsConfig, GraphedConfig):
@@ -59,13 +93,49 @@ class XCLRConfig(ViewsConfig, GraphedConfig):
     target_temperature: float = Field(0.1, gt=0, description="tau_s, of the graph's similarities; small is one-hot")
 
 
-class PairsConfig(Config):
+class TextConfig(Config):
+    """A text tower as CLIP's: a causal transformer, whose output at the end token is projected."""
+
+    width: int = Field(512, ge=8, description="of a token's vector")
+    layers: int = Field(12, ge=1, description="blocks of attention and MLP")
+    heads: int = Field(8, ge=1, description="of attention; they divide the width")
+    context: int = Field(
+        77, ge=3, description="tokens of a caption at most, begin and end included; longer ones are cut"
+    )
+    tokens: Literal["bpe", "words"] = Field(
+        "bpe", description="bpe: CLIP's 49,408 pieces of words; words: those of the training captions"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="of what each block's attention and MLP add, while it trains")
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> TextConfig:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide the width {self.width}")
+        return self
+
+
+def _tag(value: object) -> str:
+    return "<name>" if isinstance(value, str) else "<keys>"
+
+
+TextTower = Annotated[
+    Annotated[Literal["scratch", "frozen"], Tag("<name>")] | Annotated[TextConfig, Tag("<keys>")], Discriminator(_tag)
+]
+
+
+class PairsConfig(TrainedConfig):
     """Base of the objectives between pictures and their captions."""
 
     targets: ClassVar[str] = "pairs"
-    text: Literal["scratch", "frozen"] = Field(
-        "scratch", description="scratch: a small transformer; frozen: an MLP on the caption embeddings"
+    text: TextTower = Field(
+        "scratch",
+        description="scratch: a small transformer; frozen: an MLP on the caption embeddings; keys: a tower as CLIP's",
     )
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """Pictures, captions, and what the text tower was trained on."""
+        return tuple(dict.fromkeys((*super().uses, "captions", *((TEXT_MODEL,) if self.text == "frozen" else ()))))
 
 
 class LearnedScaleConfig(PairsConfig):
@@ -84,6 +154,9 @@ class CLIPConfig(LearnedScaleConfig):
     """Image-text contrast in both directions with a learned temperature."""
 
     name: Literal["clip"] = "clip"
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of a target that is spread over the whole batch", json_schema_extra=LATER
+    )
 
 
 class CWCLConfig(LearnedScaleConfig, GraphedConfig):
@@ -111,6 +184,7 @@ class RandomConfig(Config):
     """No training: the features of the initial weights, the row every table starts with."""
 
     targets: ClassVar[str] = "none"
+    uses: ClassVar[tuple[str, ...]] = ()
     name: Literal["random"] = "random"
 
 
@@ -132,11 +206,31 @@ OBJECTIVE_NAMES: tuple[str, ...] = tuple(model.model_fields["name"].default for 
 
 
 def method_name(objective: ObjectiveConfig) -> str:
-    """What a table calls an objective: its name and what differs from the defaults, the graph left out."""
-    given = objective.model_dump(exclude={"name", "graph"}, exclude_defaults=True)
+    """What a table calls an objective: its name and what differs from the defaults.
+
+    The graph is left out, and what `details` tells.
+    """
+    given = objective.model_dump(exclude={"name", "graph", *DETAILS}, exclude_defaults=True)
     variant = given.pop("text", None)
-    words = [objective.name if variant is None else f"{objective.name}-{variant}"]
+    words = [objective.name if variant is None else f"{objective.name}-{_tower(variant)}"]
     return " ".join(words + [f"{key}={value}" for key, value in given.items()])
+
+
+def _tower(text: str | dict[str, Any]) -> str:
+    return text if isinstance(text, str) else TextConfig(**text).tokens
+
+
+def details(objective: ObjectiveConfig) -> dict[str, Any]:
+    """How else than as usual an objective is trained: its text tower, its label smoothing, changes to `train`."""
+    given = objective.model_dump(include={"text", *DETAILS}, exclude_defaults=True)
+    if isinstance(objective, PairsConfig) and isinstance(objective.text, TextConfig):
+        given["text"] = objective.text.model_dump()
+    else:
+        given.pop("text", None)
+    flat: dict[str, Any] = {}
+    for key, value in given.items():
+        flat |= {f"{key}.{name}": each for name, each in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def graph_name(objective: ObjectiveConfig) -> str:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from xclr.recipe.config import Config
 from xclr.recipe.data import DataConfig
 from xclr.recipe.evaluate import EvalConfig
 from xclr.recipe.graph import EmbedConfig, GraphConfig
-from xclr.recipe.objective import CLIPConfig, ObjectiveConfig, SimCLRConfig, SupConConfig, XCLRConfig, with_graph
+from xclr.recipe.objective import (
+    CLIPConfig,
+    ObjectiveConfig,
+    SimCLRConfig,
+    SupConConfig,
+    TrainedConfig,
+    XCLRConfig,
+    graph_name,
+    method_name,
+    with_graph,
+)
 from xclr.recipe.train import TrainConfig
 
 
@@ -60,4 +71,28 @@ class Recipe(Config):
         for key, values in entries.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key}: the same entry stands twice")
+        called = [(method_name(each), graph_name(each)) for each in with_graph(self.objectives, self.graph)]
+        if alike := [name for (name, _), count in Counter(called).items() if count > 1]:
+            raise ValueError(
+                f"objectives: a table could not tell two entries called {alike[0]} apart; "
+                "give each a recipe of its own, or sweep what differs"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _changes_fit(self) -> Recipe:
+        for place, each in enumerate(self.objectives):
+            if isinstance(each, TrainedConfig) and each.train:
+                try:
+                    each.trained(self.train)
+                except ValidationError as error:
+                    raise ValueError(f"objectives.{place}.train: {error.errors()[0]['msg']}") from error
+        return self
+
+    @property
+    def largest_batch(self) -> tuple[str, int]:
+        """The key of the largest batch, and how many samples it has."""
+        own = (each.train if isinstance(each, TrainedConfig) else {} for each in self.objectives)
+        keyed = {f"objectives.{place}.train.batch_size": each for place, each in enumerate(own)}
+        sizes = {key: int(each["batch_size"]) for key, each in keyed.items() if "batch_size" in each}
+        return max([("train.batch_size", self.train.batch_size), *sizes.items()], key=lambda each: each[1])

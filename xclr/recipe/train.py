@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from xclr.recipe.config import RUNTIME, Config
+from xclr.recipe.config import LATER, RUNTIME, Config
 
 PATCH = 16  # of a vision transformer, pixels
+NETWORK = ("backbone", "width", "image_size", "zero_init_residual", "normalisation")  # fields that say what it is
 
 
 class TrainConfig(Config):
@@ -19,6 +20,17 @@ class TrainConfig(Config):
     )
     width: int = Field(16, ge=4, description="channels of the first block (resnet-mini)")
     image_size: int = Field(32, ge=8, description="side of a training view, pixels")
+    zero_init_residual: bool = Field(
+        False,
+        description="residual blocks begin as the identity: the scale of their last norm starts at 0 (ResNets)",
+        json_schema_extra=LATER,
+    )
+    projector: Literal["mlp", "mlp-bn", "linear"] = Field(
+        "mlp",
+        description="what stands between the features and the loss. mlp: linear, batch norm, ReLU, linear; mlp-bn: "
+        "without biases, and with a batch norm at the end; linear: one product",
+        json_schema_extra=LATER,
+    )
     projector_hidden: int = Field(512, ge=1, description="units of the projector's hidden layer")
     projector_out: int = Field(128, ge=1, description="size of the vectors that the loss compares")
     fraction: float = Field(
@@ -32,9 +44,17 @@ class TrainConfig(Config):
     batch_size: int = Field(256, ge=2, description="samples per step over all ranks; each gives two views")
     optimizer: Literal["adamw", "sgd", "lars"] = Field("adamw", description="sgd and lars have momentum 0.9")
     learning_rate: float = Field(3e-3, gt=0, description="at its highest, after lr_rule")
+    final_learning_rate: float = Field(
+        0.0, ge=0, description="at the end of the cosine, as it is: no lr_rule", json_schema_extra=LATER
+    )
     lr_rule: Literal["absolute", "linear", "sqrt"] = Field(
         "absolute",
         description="what learning_rate is multiplied by: absolute 1, linear batch_size / 256, sqrt sqrt(batch_size)",
+    )
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.999),
+        description="of adamw: how slowly its means of gradients and of their squares move",
+        json_schema_extra=LATER,
     )
     weight_decay: float = Field(1e-4, ge=0, description="not on biases and norms")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps with rising learning rate")
@@ -42,6 +62,12 @@ class TrainConfig(Config):
         "stickers",
         description="stickers: cut-out pictures on drawn backgrounds, in one pass on the batch; simclr: crop, flip, "
         "colour, grey, blur; autoaugment: crop, flip and AutoAugment's ImageNet policy",
+    )
+    normalisation: Literal["half", "imagenet", "none"] = Field(
+        "half",
+        description="of pixels from 0 to 1. half: less 0.5, over 0.25; imagenet: less the means of ImageNet's "
+        "channels, over their deviations; none: as they are",
+        json_schema_extra=LATER,
     )
     min_crop: float = Field(0.3, gt=0, le=1, description="smallest share of the picture's area in a crop")
     background: float = Field(
@@ -86,10 +112,17 @@ class TrainConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _patches_fill_the_picture(self) -> TrainConfig:
+    def _fits_its_backbone(self) -> TrainConfig:
         if self.backbone.startswith("vit") and self.image_size % PATCH:
             raise ValueError(f"image_size {self.image_size} is no multiple of {PATCH}, the patches of {self.backbone}")
+        if self.zero_init_residual and not self.backbone.startswith("resnet"):
+            raise ValueError(f"zero_init_residual is for ResNets, and backbone is {self.backbone}")
         return self
+
+    @property
+    def network(self) -> TrainConfig:
+        """What says which network it is and how it sees a picture, and nothing of its training."""
+        return TrainConfig(**{name: getattr(self, name) for name in NETWORK})
 
     def seen(self, pictures: int) -> int:
         """How many of so many training pictures a pretraining sees: fraction * pictures, rounded."""

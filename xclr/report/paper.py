@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -71,6 +71,8 @@ class Paper(Config):
     """What is known of the paper's results; `methods` maps its names to ours, `data` ours to its."""
 
     methods: Mapping[str, Method]
+    also: Mapping[str, tuple[Method, ...]] = {}  # of a name, others of ours, which come first where they are there
+    sources: Mapping[str, str] = {}  # of a name, what ours follows where the paper says nothing, and what is otherwise
     data: Mapping[str, str]
     columns: tuple[str, ...]
     unlike: Mapping[str, str] = {}  # columns that are counted in another way than ours, and why it is thought
@@ -84,7 +86,13 @@ class Paper(Config):
             "column": {*self.columns, *self.unlike, *(name for each in self.claims for name in each.columns)}
             - set(KEYS),
             "data": {each.data for each in both if each.data is not None} - set(self.data),
-            "method": {*(each.method for each in both), *(each.against for each in self.claims)} - set(self.methods),
+            "method": {
+                *(each.method for each in both),
+                *(each.against for each in self.claims),
+                *self.also,
+                *self.sources,
+            }
+            - set(self.methods),
         }
         for what, names in unknown.items():
             if names:
@@ -93,6 +101,14 @@ class Paper(Config):
             if len(each.values) != len(self.columns):
                 raise ValueError(f"{each.method} on {each.data} has {len(each.values)} values, not {len(self.columns)}")
         return self
+
+    def among(self, known: Collection[Method]) -> Paper:
+        """The same where each name of a method stands for the first of ours that is known."""
+        found = {
+            name: next((each for each in self.also.get(name, ()) if each in known), usual)
+            for name, usual in self.methods.items()
+        }
+        return self.model_copy(update={"methods": found})
 
 
 class Block(NamedTuple):
@@ -182,9 +198,10 @@ def paper_view(scores: pa.Table, answers: Answers, paper: Paper) -> ScoreTables:
     views = []
     for dataset in sorted(set(scores["dataset"].to_pylist())):
         own = scores.filter(pc.equal(scores["dataset"], dataset))
-        block = _block(dataset, own, paper)
+        ours = paper.among(methods_of(own))
+        block = _block(dataset, own, ours)
         if block.columns:
-            views.append(_beside(block, _measured(block, own, answers, paper), paper))
+            views.append(_beside(block, _measured(block, own, answers, ours), ours))
     if not views:
         raise StoreError(
             "no score of these runs stands in the paper's table",
@@ -247,6 +264,7 @@ def _beside(block: Block, measured: Sequence[Measured], paper: Paper) -> ScoreTa
             *_warning(block, paper),
             _agreement(orders),
             *_unlike(block, paper),
+            *_followed(block, paper),
             *_told(block, measured, paper),
             *notes,
         ),
@@ -279,6 +297,14 @@ def _warning(block: Block, paper: Paper) -> Iterator[str]:
         )
     if block.dataset == "emoji":
         yield f"Where they were judged: {STAND_IN}."
+
+
+def _followed(block: Block, paper: Paper) -> Iterator[str]:
+    """What our methods follow where the paper says nothing."""
+    there = {method for method, _ in block.ours}
+    for line in block.lines:
+        if line.method in paper.sources and paper.methods[line.method] in there:
+            yield f"{line.method}: {paper.sources[line.method]}."
 
 
 def _unlike(block: Block, paper: Paper) -> Iterator[str]:

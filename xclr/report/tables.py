@@ -56,6 +56,9 @@ class TableCell:
     best: bool = False
 
 
+LEAD = ("method", "targets from")
+
+
 @dataclass(frozen=True)
 class Line:
     """A method's cells, one a heading."""
@@ -63,22 +66,27 @@ class Line:
     method: str
     graph: str
     cells: tuple[TableCell, ...]
+    uses: str = ""  # what the method learns from
 
 
 @dataclass(frozen=True)
 class Grid:
     """A table before it is rendered: headings of the cells, lines in reading order, what the numbers are.
 
-    `title` is empty where the table stands alone; `lead` heads the two columns that name a line; what is `below` stands
-    under the table, a line each.
+    `title` is empty where the table stands alone; `lead` heads the columns that name a line, of which there are two or,
+    with what a method uses, three; what is `below` stands under the table, a line each.
     """
 
     headings: tuple[str, ...]
     lines: tuple[Line, ...]
     caption: str
     title: str = ""
-    lead: tuple[str, str] = ("method", "targets from")
+    lead: tuple[str, ...] = LEAD
     below: tuple[str, ...] = ()
+
+    def named(self, line: Line) -> tuple[str, ...]:
+        """The cells of a line's leading columns."""
+        return (line.method, line.graph, line.uses)[: len(self.lead)]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         """How Rich prints it, as wide as its terminal allows."""
@@ -196,9 +204,15 @@ def distance_grids(scores: pa.Table, found: Sequence[Distance], against: str, su
 
 
 def remarks_of(scores: pa.Table, suites: Collection[str]) -> list[str]:
-    """What a reader of these suites' values must know: what they were judged over, and what stands in for its data."""
-    pairs = zip(scores["suite"].to_pylist(), scores["remark"].to_pylist(), strict=True)
-    found = [f"{suite}: {remark}" for suite, remark in pairs if remark is not None and suite in suites]
+    """What a reader of these suites' values must know.
+
+    How methods were trained otherwise than others, what the suites judged, and what stands in for their data.
+    """
+    rows = [
+        row for row in scores.select(["method", "trained", "suite", "remark"]).to_pylist() if row["suite"] in suites
+    ]
+    found = [f"{row['method']}: trained with {row['trained']}" for row in rows if row["trained"]]
+    found += [f"{row['suite']}: {row['remark']}" for row in rows if row["remark"] is not None]
     return [*dict.fromkeys(found), *([STAND_IN] if stand_in(scores) & set(suites) else [])]
 
 
@@ -219,21 +233,32 @@ def _grids(
     cells: dict[Method, dict[Key, TableCell]] = {}
     for each, cell in shown:
         cells.setdefault((each.method, each.graph), {})[_key(each)] = cell
+    uses = {
+        (row["method"], row["graph"]): row["uses"] or ""
+        for row in scores.select(["method", "graph", "uses"]).to_pylist()
+    }
     grids, groups = [], columns_of({_key(each) for each, _ in shown}, suite)
     for title, columns in groups.items():
         keys = [column.key for column in columns]
         caption = caption_of(what, [each for each, _ in shown if _key(each) in keys])
         caption = "; ".join([caption, *remarks_of(scores, {key[0] for key in keys})])
-        lines = _lines(keys, cells)
-        grids.append(Grid(tuple(each.heading for each in columns), lines, caption, title if len(groups) > 1 else ""))
+        lines = _lines(keys, cells, uses)
+        lead = (*LEAD, "uses") if any(line.uses for line in lines) else LEAD
+        headings = tuple(each.heading for each in columns)
+        grids.append(Grid(headings, lines, caption, title if len(groups) > 1 else "", lead))
     return grids
 
 
-def _lines(keys: Sequence[Key], cells: Mapping[Method, Mapping[Key, TableCell]]) -> tuple[Line, ...]:
+def _lines(
+    keys: Sequence[Key], cells: Mapping[Method, Mapping[Key, TableCell]], uses: Mapping[Method, str]
+) -> tuple[Line, ...]:
     """A line for each method that has one of the scores."""
     there = [method for method in cells if any(key in cells[method] for key in keys)]
     there.sort(key=lambda method: rank(*method))
-    return tuple(Line(*method, tuple(cells[method].get(key, TableCell("-")) for key in keys)) for method in there)
+    return tuple(
+        Line(*method, tuple(cells[method].get(key, TableCell("-")) for key in keys), uses.get(method, ""))
+        for method in there
+    )
 
 
 def best_mean(means: Sequence[float], key: Key) -> float | None:
@@ -276,7 +301,7 @@ def distance_text(found: Distance) -> str:
 
 def tables_of(grid: Grid, width: int) -> list[Table]:
     """A grid's cells for a terminal of so many characters: where they do not fit, tables one below another."""
-    lead = [[grid.lead[0], *(line.method for line in grid.lines)], [grid.lead[1], *(line.graph for line in grid.lines)]]
+    lead = [list(column) for column in zip(grid.lead, *map(grid.named, grid.lines), strict=True)]
     parts = [[*lead]]
     for place, heading in enumerate(grid.headings):
         column = [heading, *(line.cells[place].text for line in grid.lines)]
@@ -306,10 +331,10 @@ def markdown_of(scores: pa.Table) -> str:
 
 def markdown_grid(grid: Grid) -> str:
     """A grid as GitHub Markdown, best means in bold."""
-    rows = [[*grid.lead, *grid.headings], ["---"] * (2 + len(grid.headings))]
+    rows = [[*grid.lead, *grid.headings], ["---"] * (len(grid.lead) + len(grid.headings))]
     for line in grid.lines:
         numbers = [f"**{cell.text}**" if cell.best else cell.text for cell in line.cells]
-        rows.append([plain(line.method), plain(line.graph), *numbers])
+        rows.append([*map(plain, grid.named(line)), *numbers])
     title = f"**{grid.title}**\n\n" if grid.title else ""
     return title + "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{plain(grid.caption)}\n"
 

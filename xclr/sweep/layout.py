@@ -147,14 +147,16 @@ def _cell(sweep: Sweep, chain: Sequence[Stage], held: Sequence[Values]) -> Cell:
     """The cell of a chain of stages that these points share."""
     first = chain[0]
     assert first.kind.network is not None
-    name, _, graph, seed = first.kind.network(first.config)
-    method = " ".join(word for word in name.split(" ") if f"objective.{word.partition('=')[0]}" not in sweep.axes)
+    origin = first.kind.network(first.config)
+    method = " ".join(
+        word for word in origin.method.split(" ") if f"objective.{word.partition('=')[0]}" not in sweep.axes
+    )
     refs = tuple(Ref(level=each.level, kind=each.kind.name, digest=each.digest, name=each.name) for each in chain)
     own = [field for field in sweep.axes if _may_depend(first, field)]
     values = {field: held[0][field] for field in own if len({text_of(each[field]) for each in held}) == 1}
     told = any(field.startswith(("graph.", "objective.graph")) for field in values)
     suffix = "" if told or first.kind is not PRETRAIN else graph_suffix(first.config.objective)
-    return Cell(label=method + suffix, method=method, graph=graph, seed=seed, values=values, stages=refs)
+    return Cell(label=method + suffix, method=method, graph=origin.graph, seed=origin.seed, values=values, stages=refs)
 
 
 def _may_depend(stage: Stage, field: str) -> bool:

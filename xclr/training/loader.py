@@ -122,7 +122,7 @@ class StreamedBatches:
         views = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # stays channels-last
         if self.colours and self.config.views == "simclr":
             views = augment.recolour(views.contiguous(), u)
-        return Batch(rows, normalised(views).contiguous(memory_format=memory_format(self.config)))
+        return Batch(rows, normalised(views, self.config).contiguous(memory_format=memory_format(self.config)))
 
 
 class _Decoded(Dataset[Loaded]):

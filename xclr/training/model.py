@@ -91,11 +91,26 @@ def build_backbone(config: TrainConfig) -> tuple[nn.Module, int]:
     `activation_checkpointing` each block keeps its input only and computes its activations again in backward.
     """
     backbone, features = BACKBONES[config.backbone](config)
+    if config.zero_init_residual:
+        for block in backbone.modules():
+            if (norm := _last_norm(block)) is not None:
+                nn.init.zeros_(norm.weight)
     if config.activation_checkpointing:
         for block in backbone.modules():
             if type(block).__name__ in REPEATED:
                 block.forward = partial(_twice, block, block.forward)
     return backbone.to(memory_format=memory_format(config)), features
+
+
+def _last_norm(block: nn.Module) -> _BatchNorm | None:
+    """The norm before a residual block's sum."""
+    if type(block).__name__ not in REPEATED:
+        return None
+    return [each for name, each in block.named_modules() if isinstance(each, _BatchNorm) and not _beside(name)][-1]
+
+
+def _beside(name: str) -> bool:
+    return name.startswith(("shortcut", "downsample"))
 
 
 def memory_format(config: TrainConfig) -> torch.memory_format:
@@ -129,13 +144,18 @@ def _without_statistics(block: nn.Module) -> Iterator[None]:
 
 
 def projector(features: int, config: TrainConfig) -> nn.Module:
-    """Two layers with batch normalisation between them (SimCLR)."""
-    return nn.Sequential(
-        nn.Linear(features, config.projector_hidden, bias=False),
-        nn.BatchNorm1d(config.projector_hidden),
-        nn.ReLU(inplace=True),
-        nn.Linear(config.projector_hidden, config.projector_out),
-    )
+    """What stands between the features and the loss: [b, features] to [b, projector_out].
+
+    mlp: two layers with batch normalisation between them (SimCLR). mlp-bn: without biases and with one after the last
+    too, as in SimCLR's own code. linear: one product without a bias, as in CLIP.
+    """
+    hidden, out = config.projector_hidden, config.projector_out
+    if config.projector == "linear":
+        return nn.Sequential(nn.Linear(features, out, bias=False))
+    plain = config.projector == "mlp"
+    layers = [nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
+    last = [nn.Linear(hidden, out, bias=plain), *([] if plain else [nn.BatchNorm1d(out)])]
+    return nn.Sequential(*layers, *last)
 
 
 class TextTower(nn.Module):

@@ -89,7 +89,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
         return LARS(groups, lr=rate)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM)
-    return torch.optim.AdamW(groups, lr=rate, fused=True)
+    return torch.optim.AdamW(groups, lr=rate, betas=config.betas, fused=True)
 
 
 def peak_rate(config: TrainConfig) -> float:
@@ -104,12 +104,13 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 
 
 def schedule(step: int, steps: int, config: TrainConfig) -> float:
-    """A step's share of the highest rate: linear warm-up, then a cosine to zero at `steps`."""
+    """A step's share of the highest rate: linear warm-up, then a cosine to config.final_learning_rate at `steps`."""
     warmup = warmup_steps(steps, config)
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
-    return 0.5 * (1 + math.cos(math.pi * progress))
+    last = min(1.0, config.final_learning_rate / peak_rate(config))
+    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def warmup_steps(steps: int, config: TrainConfig) -> int:

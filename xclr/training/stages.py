@@ -11,6 +11,7 @@ from xclr.graph.stages import CLASS_GRAPHS
 from xclr.images.stages import tell_unreadable
 from xclr.recipe import (
     NEEDS_CLASSES,
+    Changes,
     Config,
     GraphedConfig,
     ObjectiveConfig,
@@ -19,6 +20,8 @@ from xclr.recipe import (
     Recipe,
     TargetGraph,
     TrainConfig,
+    TrainedConfig,
+    details,
     graph_name,
     method_name,
     with_graph,
@@ -62,7 +65,12 @@ PRETRAIN = Kind(
     ranks=lambda config: config.train.stuck_after_s,
     here=lambda config: isinstance(config.objective, RandomConfig),
     network=lambda config: Origin(
-        method_name(config.objective), config.dataset, graph_name(config.objective), config.seed
+        method=method_name(config.objective),
+        dataset=config.dataset,
+        graph=graph_name(config.objective),
+        seed=config.seed,
+        uses=", ".join(config.objective.uses),
+        trained=", ".join(f"{key}={value}" for key, value in details(config.objective).items()),
     ),
     tell=lambda made: (*tell_unreadable(made), *str(made.stats.get("notices", "")).splitlines()),
     watched=True,
@@ -101,9 +109,11 @@ def trainings(recipe: Recipe, data: Data) -> list[JudgedNetwork]:
 
 def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) -> Stage[PretrainConfig]:
     """Pretrain one backbone, on what its objective needs of the data."""
-    train = recipe.train
-    if isinstance(objective, RandomConfig):  # no schedule enters the name of an untrained backbone
-        train = TrainConfig(backbone=train.backbone, width=train.width, image_size=train.image_size)
+    train = recipe.train.network  # no schedule enters the name of an untrained backbone
+    if isinstance(objective, TrainedConfig):
+        train = objective.trained(recipe.train)
+        changed = ((key, value) for key, value in objective.train.items() if value != getattr(recipe.train, key))
+        objective = objective.model_copy(update={"train": Changes(changed)})
     inputs = {"captions": data.captions, "images": data.images}
     if isinstance(objective, PairsConfig) and objective.text == "frozen":
         inputs["embeddings"] = data.embeddings

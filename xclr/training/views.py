@@ -17,7 +17,11 @@ from xclr.training.keyed import keyed_uniform
 JITTER = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue (share of the circle)
 JITTER_CHANCE, GREY_CHANCE = 0.8, 0.2
 RATIO = (3 / 4, 4 / 3)  # of a crop's sides
-MEAN, STD = 0.5, 0.25  # after which pixels enter the network
+RANGES = {  # mean and deviation of each channel, after which pixels enter the network
+    "half": ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
 PLAIN = 0.5  # grey of the plain background
 TEXTURES, TEXTURE_SIDE = 16, 64  # per group; pixels
 GROUPS = 8
@@ -58,7 +62,7 @@ def training_view(pictures: Tensor, groups: Tensor, bank: Tensor, u: Tensor, con
     behind = backdrop(bank, groups, u[:, 5:8], config.image_size)
     plain = u[:, 11] >= config.background
     behind[plain] = u[plain, 8:11, None, None]
-    return normalised(recolour(composite(cropped, behind), u[:, 12:20]))
+    return normalised(recolour(composite(cropped, behind), u[:, 12:20]), config)
 
 
 def random_crop(pictures: Tensor, u: Tensor, side: int, min_area: float) -> Tensor:
@@ -113,15 +117,19 @@ def _colour_matrix(saturation: Tensor, hue: Tensor) -> Tensor:
     return matrix
 
 
-def normalised(pictures: Tensor) -> Tensor:
-    """[0, 1] to the network's range."""
-    return (pictures - MEAN) / STD
+def normalised(pictures: Tensor, config: TrainConfig) -> Tensor:
+    """[b, 3, s, s] in [0, 1] to the network's range."""
+    mean, deviation = (
+        torch.tensor(each, device=pictures.device).view(3, 1, 1) for each in RANGES[config.normalisation]
+    )
+    return (pictures - mean) / deviation
 
 
-def still(pictures: Tensor, background: Tensor | float, side: int) -> Tensor:
-    """The whole picture without augmentation on a background, for evaluation: [b, 3, side, side], normalised."""
-    small = F.interpolate(premultiplied(pictures), size=(side, side), mode="bilinear", antialias=True)
-    return normalised(composite(small, background))
+def still(pictures: Tensor, background: Tensor | float, config: TrainConfig) -> Tensor:
+    """The whole picture without augmentation on a background, for evaluation: [b, 3, s, s], normalised."""
+    size = (config.image_size, config.image_size)
+    small = F.interpolate(premultiplied(pictures), size=size, mode="bilinear", antialias=True)
+    return normalised(composite(small, background), config)
 
 
 def view_numbers(seed: int, epoch: int, view: int, rows: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from xclr.errors import DataError
 from xclr.images.picture import opened, rgb, upright
 from xclr.recipe import Framing, TrainConfig
-from xclr.training.views import MEAN, PLAIN, STD
+from xclr.training.views import PLAIN, RANGES
 
 Interpolation = Literal["bilinear", "bicubic"]
 METHODS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -50,11 +50,12 @@ class Preparation:
 def preparation_of(train: TrainConfig) -> Preparation:
     """What a backbone that was trained here is shown: image_size pixels, with a margin unless it knows stickers."""
     margin = 1.0 if train.views == "stickers" else MARGIN
+    mean, std = RANGES[train.normalisation]
     return Preparation(
         size=train.image_size,
         resize=round(margin * train.image_size),
-        mean=(MEAN, MEAN, MEAN),
-        std=(STD, STD, STD),
+        mean=mean,
+        std=std,
         interpolation="bilinear",
     )
 

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from xclr.errors import DataError, StoreError
 from xclr.evaluation.data import FeatureSet
 from xclr.graph import Encoder
-from xclr.recipe import PairsConfig
+from xclr.recipe import PairsConfig, TextConfig
 from xclr.training import CHECKPOINT
 from xclr.training.model import projector
-from xclr.training.objectives.towers import frozen_text, scratch_text, unit
+from xclr.training.objectives.towers import causal_text, frozen_text, scratch_text, unit
 from xclr.training.stages import PretrainConfig
+from xclr.training.tokens import open_tokens
 from xclr.training.words import WORDS, Vocabulary
 
 BLOCK = 4096  # pictures or captions at a time
@@ -69,7 +70,11 @@ def load_towers(checkpoint: Path, config: PretrainConfig, encoder: Encoder | Non
     state = _state(checkpoint / CHECKPOINT)
     text: nn.Module
     read: Reader
-    if objective.text == "scratch":
+    if isinstance(objective.text, TextConfig):
+        known = Vocabulary.load(checkpoint / WORDS) if objective.text.tokens == "words" else None
+        tokens = open_tokens(objective.text, known)
+        text, read = causal_text(tokens, objective.text, train), tokens
+    elif objective.text == "scratch":
         words = Vocabulary.load(checkpoint / WORDS)
         text, read = scratch_text(words, train), words.tokenize
     else:

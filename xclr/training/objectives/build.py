@@ -31,7 +31,7 @@ from xclr.recipe import (
     XCLRConfig,
 )
 from xclr.training.objectives.materials import Materials
-from xclr.training.objectives.pairs import CLOOBObjective, PairObjective, own_captions
+from xclr.training.objectives.pairs import CLOOBObjective, PairObjective, own_captions, smoothed
 from xclr.training.objectives.towers import TextPairs, build_towers, rows_of
 from xclr.training.objectives.views import Views, other_views, view_objective
 
@@ -85,7 +85,11 @@ def _(config: XCLRConfig, materials: Materials) -> nn.Module:
 
 @build_objective.register
 def _(config: CLIPConfig, materials: Materials) -> nn.Module:
-    return PairObjective(build_towers(config, materials), config, own_captions)
+    def targets(pairs: TextPairs) -> tuple[TargetRows, TargetRows]:
+        pictures, captions = own_captions(pairs)
+        return smoothed(pictures, config.label_smoothing), smoothed(captions, config.label_smoothing)
+
+    return PairObjective(build_towers(config, materials), config, targets if config.label_smoothing else own_captions)
 
 
 @build_objective.register

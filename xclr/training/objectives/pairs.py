@@ -90,6 +90,16 @@ def identity_rows(own: Tensor, candidates: int) -> TargetRows:
     return lambda part: identity_targets(own[part], candidates)
 
 
+def smoothed(rows: TargetRows, share: float) -> TargetRows:
+    """(1 - share) q + share / B: targets q [k, B] of which a share is spread over the whole batch (label smoothing)."""
+
+    def mixed(part: slice) -> Tensor:
+        targets = rows(part)
+        return (1 - share) * targets + share / targets.shape[1]
+
+    return mixed
+
+
 def own_captions(pairs: TextPairs) -> tuple[TargetRows, TargetRows]:
     rows = identity_rows(pairs.own, len(pairs.all_rows))
     return rows, rows

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xclr.graph import EmbeddingLookup
+from xclr.graph.embed import read_captions
 from xclr.objective import anchor_index, at_least_float32, default_block, gather_rows, gather_views
-from xclr.recipe import PairsConfig, TrainConfig
+from xclr.recipe import PairsConfig, TextConfig, TrainConfig
 from xclr.training.model import TextTower, projector
 from xclr.training.objectives.materials import Materials
+from xclr.training.tokens import Tokens, open_tokens
 from xclr.training.words import FIRST, Vocabulary, tokenize, vocabulary
+
+COLUMNS = ("row_id", "caption", "split")
 
 
 class TextPairs(NamedTuple):
@@ -86,15 +90,45 @@ def frozen_text(width: int, config: TrainConfig) -> nn.Module:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
 
 
+def causal_text(tokens: Tokens, text: TextConfig, config: TrainConfig) -> nn.Module:
+    """CLIP's tower on tokens, open_clip's, with fresh weights: the end token's output, projected without a bias.
+
+    Dropout is of what each block's attention and MLP add to the stream; open_clip has none.
+    """
+    from open_clip.transformer import TextTransformer  # here, because its import takes 3 s
+
+    tower = TextTransformer(
+        text.context, tokens.size, text.width, text.heads, text.layers, output_dim=config.projector_out
+    )
+    tower.transformer.register_forward_pre_hook(_as_long, with_kwargs=True)
+    for block in tower.transformer.resblocks if text.dropout else ():
+        block.ls_1, block.ls_2 = nn.Dropout(text.dropout), nn.Dropout(text.dropout)  # in the place of scales
+    return tower  # type: ignore[no-any-return]
+
+
+def _as_long(
+    transformer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Any]
+) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """The causal mask of as many tokens as the batch has, of the whole context's."""
+    length = given[0].shape[1]
+    return given, named | {"attn_mask": named["attn_mask"][:length, :length]}
+
+
 def build_towers(config: PairsConfig, materials: Materials) -> Towers:
     train, words = materials.config, None
     texts: Callable[[Tensor], Tensor]
-    if config.text == "frozen":
+    if isinstance(config.text, TextConfig):
+        captions = read_captions(materials.inputs["captions"] / "captions.parquet", COLUMNS)
+        if config.text.tokens == "words":
+            words = Vocabulary(known_words(captions), config.text.context)
+        tokens = open_tokens(config.text, words)
+        text, texts = causal_text(tokens, config.text, train), partial(tokenized, captions["caption"], tokens)
+    elif config.text == "frozen":
         lookup = EmbeddingLookup.open(materials.inputs["embeddings"] / "vectors.npy")
         text, texts = frozen_text(lookup.width, train), lookup.gather
     else:
-        tokens, words = _tokens(materials.inputs["captions"])
-        text, texts = scratch_text(words, train), partial(rows_of, tokens)
+        table, words = _tokens(materials.inputs["captions"])
+        text, texts = scratch_text(words, train), partial(rows_of, table)
     return Towers(projector(materials.features, train), text, texts, train.blockwise_from, words)
 
 
@@ -103,9 +137,19 @@ def rows_of(table: Tensor, rows: Tensor) -> Tensor:
     return table[rows.cpu()].to(rows.device)
 
 
+def tokenized(captions: pa.ChunkedArray, tokens: Tokens, rows: Tensor) -> Tensor:
+    """The tokens of the captions of row ids, on their device; ids are made batch by batch, of which few are long."""
+    return tokens(captions.take(rows.cpu().numpy()).to_pylist()).to(rows.device)
+
+
 def _tokens(captions: Path) -> tuple[Tensor, Vocabulary]:
-    table = pq.read_table(captions / "captions.parquet", columns=["caption", "split"])
-    texts, splits = table.column("caption").to_pylist(), table.column("split").to_pylist()
-    known = vocabulary(text for text, split in zip(texts, splits, strict=True) if split == "train")
-    tokens = tokenize(texts, known)
+    table = read_captions(captions / "captions.parquet", COLUMNS)
+    known = known_words(table)
+    tokens = tokenize(table.column("caption").to_pylist(), known)
     return tokens, Vocabulary(known, tokens.shape[1])
+
+
+def known_words(captions: pa.Table) -> dict[str, int]:
+    """The words of the training captions."""
+    texts, splits = captions.column("caption").to_pylist(), captions.column("split").to_pylist()
+    return vocabulary(text for text, split in zip(texts, splits, strict=True) if split == "train")

@@ -20,7 +20,7 @@ from xclr.evaluation import stages as evaluation_stages
 from xclr.evaluation.stages import REFERENCE, SUITE
 from xclr.images import stages as images_stages
 from xclr.pipeline import KINDS, pipeline, planned_once
-from xclr.recipe import SUITES, RandomConfig, load_recipe, parse_recipe
+from xclr.recipe import SUITES, RandomConfig, SupConConfig, load_recipe, parse_recipe
 from xclr.stage import Stage
 from xclr.store import Store
 from xclr.training import stages as training_stages
@@ -60,7 +60,7 @@ def renamed(before, after):
 
 
 def test_the_stages_stand_in_the_order_in_which_they_can_run(store):
-    planned = [*pipeline(load_recipe("emoji"), store)]
+    planned = [*pipeline(load_recipe("emoji", ("objective.graph.source=random_class",)), store)]
     made = set()
     for stage in planned:
         assert {str(each.digest) for each in stage.inputs.values()} <= made, stage.name
@@ -430,6 +430,19 @@ def test_class_folders_have_classes(store, tmp_path):
     assert mine.data.has_labels
     assert evaluation_stages.suites(mine) == ["linear"]
     assert "pretrain supcon seed 0" in {stage.name for stage in pipeline(mine, store)}
+
+
+def test_supcon_on_the_emojis_judged_classes_has_a_name_of_its_own_and_on_other_data_its_old_one(store, tmp_path):
+    found = {stage.name: stage for stage in pipeline(load_recipe("emoji"), store) if stage.kind.name == "pretrain"}
+    judged, concepts = (found[f"pretrain supcon{suffix} seed 0"] for suffix in ("", " (concept)"))
+    assert judged.config.judged and not concepts.config.judged and judged.digest != concepts.digest
+    assert "judged" not in concepts.identity and "classes" not in judged.identity["objective"]
+    (tmp_path / "x.csv").write_text("caption,image,kind\na,http://host/a.png,b\n")
+    mine = recipe(data={"source": "table", "path": tmp_path / "x.csv", "label_column": "kind"}, objectives=["supcon"])
+    assert not any("judged" in each.identity for each in pipeline(mine, store) if each.kind.name == "pretrain")
+    wrong = mine.model_copy(update={"objectives": (SupConConfig(classes="concepts"),)})
+    with pytest.raises(RecipeError, match="supcon on concepts is for the emoji"):
+        pipeline(wrong, store)
 
 
 def test_conceptual_captions_have_no_classes_and_the_lines_do_not_ask_for_a_column(tmp_path):

@@ -20,6 +20,7 @@ from xclr.graph import (
 )
 from xclr.graph.classes import run as run_class_graph
 from xclr.graph.neighbours import run as run_graph
+from xclr.graph.similarity import Permuted
 from xclr.graph.stages import ClassGraphConfig, GraphKnnConfig
 from xclr.recipe import TargetGraph
 
@@ -42,15 +43,16 @@ def class_path(captions, embeddings, tmp_path_factory):
     return out / "graph_class.parquet"
 
 
-@pytest.fixture(params=["embeddings", "knn", "class", "same class", "same row", "random pair"])
+@pytest.fixture(params=["embeddings", "knn", "class", "same class", "same row", "random pair", "permuted"])
 def source(request, captions, embeddings, knn_path, class_path) -> SimilaritySource:
     table = captions.path / "captions.parquet"
     return {
         "embeddings": lambda: EmbeddingLookup.open(embeddings.path / "vectors.npy"),
         "knn": lambda: KnnGraph.open(knn_path, table),
         "class": lambda: ClassGraph.open(class_path, table),
-        "same class": lambda: SameClass.open(table),
+        "same class": lambda: SameClass.open(table.parent),
         "same row": SameRow,
+        "permuted": lambda: Permuted.open(embeddings.path / "vectors.npy", table, 3),
         "random pair": lambda: RandomPair.open(embeddings.path / "vectors.npy", 3),
     }[request.param]()
 
@@ -134,12 +136,31 @@ def test_between_gives_blocks_of_the_same_similarities(source):
 
 def test_same_class_and_same_row(captions):
     labels = schema.read(captions.path / "captions.parquet", schema.CAPTIONS)["label"].to_pylist()
-    found = SameClass.open(captions.path / "captions.parquet").block(ROWS_ASKED, COLS_ASKED)
+    found = SameClass.open(captions.path).block(ROWS_ASKED, COLS_ASKED)
     for i, row in enumerate(ROWS_ASKED.tolist()):
         for j, col in enumerate(COLS_ASKED.tolist()):
             alike = row == col or (labels[row] is not None and labels[row] == labels[col])
             assert found[i, j] == alike
     assert torch.equal(SameRow().block(ROWS_ASKED, COLS_ASKED), (ROWS_ASKED[:, None] == COLS_ASKED).float())
+
+
+def test_permuted_captions_keep_classes_together_and_give_each_that_of_another(captions, embeddings):
+    table, vectors = captions.path / "captions.parquet", embeddings.path / "vectors.npy"
+    rows = schema.read(table, schema.CAPTIONS).sort_by("row_id")
+    labels, texts = rows["label"].to_pylist(), rows["caption"].to_pylist()
+    group = [text if label is None else label for label, text in zip(labels, texts, strict=True)]
+    every = torch.arange(len(group))
+    found, other = (Permuted.open(vectors, table, seed) for seed in (0, 1))
+    together = torch.tensor([[a == b for b in group] for a in group])
+    assert (found.block(every, every)[together] > 0.999).all()
+    given = found.stands_in.tolist()
+    assert all(group[row] != group[given[row]] for row in range(len(group)))
+    assert len({group[each] for each in given}) == len(set(group))  # a permutation
+    assert found.stands_in.tolist() != other.stands_in.tolist()
+    torch.testing.assert_close(
+        found.block(ROWS_ASKED, COLS_ASKED),
+        EmbeddingLookup.open(vectors).block(found.stands_in[ROWS_ASKED], found.stands_in[COLS_ASKED]),
+    )
 
 
 def test_a_random_pair_has_its_value_in_every_batch_and_no_structure():

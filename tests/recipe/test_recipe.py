@@ -499,7 +499,8 @@ def test_methods_say_what_they_use():
     graphs = {source: XCLRConfig(graph=TargetGraph(source=source)).uses[1:] for source in get_args(GraphSource)}
     assert graphs == {
         "captions": ("captions", "pretrained text model"), "knn": ("captions", "pretrained text model"),
-        "random_pair": ("captions", "pretrained text model"), "class_captions": ("labels", "pretrained text model"),
+        "random_pair": ("captions", "pretrained text model"), "permuted": ("captions", "pretrained text model"),
+        "class_captions": ("labels", "pretrained text model"),
         "random_class": ("labels", "pretrained text model"), "wordnet": ("labels", "WordNet"), "class": ("labels",),
         "augmentation": (),
     }  # fmt: skip
@@ -508,7 +509,10 @@ def test_methods_say_what_they_use():
 
 
 def test_every_objective_has_a_graph_name():
-    names = {model.model_fields["name"].default: graph_name(model()) for model in OBJECTIVE_MODELS}
+    shuffled = XCLRConfig(graph=TargetGraph(source="random_class", seed=2))
+    assert [graph_name(shuffled, source) for source in ("imagenet", "emoji")] == ["random_class-2", "random_concept-2"]
+    assert [graph_name(SupConConfig(classes=each), "emoji") for each in ("judged", "concepts")] == ["class", "concept"]
+    names = {model.model_fields["name"].default: graph_name(model(), "cc3m") for model in OBJECTIVE_MODELS}
     assert names == {
         "simclr": "augmentation", "supcon": "class", "xclr": "captions", "dcl": "augmentation", "dclw": "augmentation",
         "clip": "pairs", "cwcl": "captions", "softclip": "pairs", "cloob": "pairs", "random": "none",

@@ -80,7 +80,7 @@ def test_the_methods_of_the_paper_have_the_names_that_our_tables_give_them():
         ("WordNet graph", XCLRConfig(graph={"source": "wordnet"})),
         ("random per class", XCLRConfig(graph={"source": "random_class"})),
     ):
-        assert paper.methods[name] == (method_name(objective), graph_name(objective))
+        assert paper.methods[name] == (method_name(objective), graph_name(objective, "imagenet"))
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_a_network_whose_graph_no_value_tells_bears_it_in_its_name(tmp_path):
     recipe = Recipe.model_validate(TINY | {"objectives": ["xclr", shuffled]})
     graphs = swept(recipe=recipe, grid={"graph.source": ["captions", "class"]})
     assert {cell.title for cell in layout(graphs, Store(tmp_path)).cells if cell.seed == 0} == {
-        "xclr graph.source=captions seed 0", "xclr graph.source=class seed 0", "xclr (random_class) seed 0",
+        "xclr graph.source=captions seed 0", "xclr graph.source=class seed 0", "xclr (random_concept) seed 0",
     }  # fmt: skip
 
 

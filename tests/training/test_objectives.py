@@ -172,6 +172,17 @@ def test_supcon_is_xclr_with_a_cold_class_graph(paths, rows):
     assert abs(simclr.loss - outcome.loss) > 1e-3  # there are classes with more than one sample
 
 
+def test_supcon_is_of_the_judged_classes_or_of_concepts(home, paths, rows):
+    """On the emoji the subgroups, by which suites judge, and all drawings of one thing."""
+    judged = schema.read(home.paths["captions"] / "annotations.parquet", schema.ANNOTATIONS)["subgroup"].to_numpy()
+    labels = {"judged": judged, "concepts": np.array(home.column("label"))}
+    for classes, of_row in labels.items():
+        found = module_of(SupConConfig(classes=classes), paths)(features_of(rows), rows).report()["target_entropy"]
+        own = of_row[rows].tolist()
+        expected = np.mean([math.log(2 * own.count(each) - 1) for each in own])
+        assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_supcon_refuses_data_without_classes(paths, tmp_path):
     table = schema.read(paths["captions"] / "captions.parquet", schema.CAPTIONS)
     empty = pa.nulls(table.num_rows, pa.int32())

@@ -241,7 +241,9 @@ def lacks(recipe: Recipe) -> dict[SuiteName, str]:
 
 def tell_skipped(recipe: Recipe) -> list[str]:
     """Lines that say which objectives and suites the data cannot serve."""
-    needy = () if recipe.data.has_labels else (each for each in recipe.objectives if each.targets == "class")
+    needy = (
+        () if recipe.data.has_labels else (each for each in recipe.objectives if each.targets in {"class", "concept"})
+    )
     lines = dict.fromkeys(f"{each.name} is left out: it needs classes ({_no_labels(recipe)})" for each in needy)
     return [*lines] + [f"suite {name} is left out: {why}" for name, why in lacks(recipe).items()]
 

@@ -94,9 +94,12 @@ class SameClass(_ByBlock):
         self.labels = torch.where(labels < 0, -1 - torch.arange(len(labels)), labels)  # [n] int64, by row_id
 
     @classmethod
-    def open(cls, captions: Path) -> SameClass:
-        """Read the labels of captions.parquet; raises DataError when it has none."""
-        labels = class_of_row(captions)
+    def open(cls, captions: Path, *, judged: bool = False) -> SameClass:
+        """Read the labels of a captions artifact, or the classes that suites judge by where they are others.
+
+        Raises DataError when there are none.
+        """
+        labels = judged_of_row(captions) if judged else class_of_row(captions / "captions.parquet")
         if (labels < 0).all():
             raise DataError("these data have no classes", "set data.label_column, or choose another graph")
         return cls(labels)
@@ -131,6 +134,37 @@ class RandomPair(_ByBlock):
         bits = _mixed(_mixed(low + self.key.to(rows.device)) + high)
         found = self.values.to(rows.device)[bits & (len(self.values) - 1)]
         return found.masked_fill_(low == high, 1.0)
+
+
+class Permuted:
+    """Cosines of captions in the wrong places: each class, or caption without a class, has the caption of another.
+
+    Similarities are as many and as large as the captions', those within a class are 1, and none means anything.
+    """
+
+    def __init__(self, lookup: EmbeddingLookup, stands_in: Tensor) -> None:
+        self.lookup, self.stands_in = lookup, stands_in  # [n] int64: the row whose caption a row has
+
+    @classmethod
+    def open(cls, vectors: Path, captions: Path, seed: int) -> Permuted:
+        """Permute the classes; the caption of a class is that of its first row."""
+        labels, firsts = class_of_row(captions).numpy(), representatives(read_captions(captions))
+        _, first, group = np.unique(np.where(labels < 0, -1 - firsts, labels), return_index=True, return_inverse=True)
+        order = np.random.default_rng(seed).permutation(len(first))
+        given = np.empty_like(order)
+        given[order] = np.roll(order, 1)  # one cycle: none keeps its own
+        return cls(EmbeddingLookup.open(vectors), torch.from_numpy(first[given[group]]))
+
+    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
+        """Cosines [b, B] of the captions that stand in."""
+        return self.lookup.block(*map(self._swapped, (rows, cols)))
+
+    def between(self, rows: Tensor, cols: Tensor) -> Rows:
+        """block(rows[part], cols) for any slice; vectors are looked up once."""
+        return self.lookup.between(*map(self._swapped, (rows, cols)))
+
+    def _swapped(self, rows: Tensor) -> Tensor:
+        return self.stands_in[rows.cpu()].to(rows.device)
 
 
 def _mixed(bits: Tensor) -> Tensor:
@@ -222,6 +256,15 @@ def class_of_row(captions: Path) -> Tensor:
     return torch.from_numpy(read_captions(captions)["label"].fill_null(-1).to_numpy().astype(np.int64))
 
 
+def judged_of_row(captions: Path) -> Tensor:
+    """The class of each row that suites judge by, of a captions artifact: an emoji's subgroup, else its class."""
+    annotated = captions / "annotations.parquet"
+    if not annotated.exists():
+        return class_of_row(captions / "captions.parquet")
+    table = schema.read(annotated, schema.ANNOTATIONS, ["row_id", "subgroup"]).sort_by("row_id")
+    return torch.from_numpy(table["subgroup"].to_numpy().astype(np.int64))
+
+
 Inputs = Mapping[str, Path]  # directories of artifacts by role
 
 
@@ -234,9 +277,12 @@ SOURCES: Mapping[GraphSource, Callable[[Inputs, TargetGraph], SimilaritySource]]
     "class_captions": _class_graph,
     "wordnet": _class_graph,
     "random_class": _class_graph,
-    "class": lambda inputs, _: SameClass.open(inputs["captions"] / "captions.parquet"),
+    "class": lambda inputs, _: SameClass.open(inputs["captions"]),
     "augmentation": lambda _inputs, _: SameRow(),
     "random_pair": lambda inputs, graph: RandomPair.open(inputs["embeddings"] / "vectors.npy", graph.seed),
+    "permuted": lambda inputs, graph: Permuted.open(
+        inputs["embeddings"] / "vectors.npy", inputs["captions"] / "captions.parquet", graph.seed
+    ),
     "knn": lambda inputs, _: KnnGraph.open(
         inputs["graph"] / "graph_knn.parquet", inputs["captions"] / "captions.parquet"
     ),

@@ -39,16 +39,18 @@ class EmbedConfig(Config):
 
 
 GraphSource = Literal[
-    "captions", "class_captions", "wordnet", "class", "random_class", "augmentation", "random_pair", "knn"
+    "captions", "class_captions", "wordnet", "class", "random_class", "augmentation", "random_pair", "permuted", "knn"
 ]
 NEEDS_CLASSES: frozenset[GraphSource] = frozenset({"class_captions", "wordnet", "class", "random_class"})
 
 
 TEXT_MODEL = "pretrained text model"
+DRAWN: frozenset[GraphSource] = frozenset({"random_class", "random_pair", "permuted"})
 USES: Mapping[GraphSource, tuple[str, ...]] = {
     "captions": ("captions", TEXT_MODEL),
     "knn": ("captions", TEXT_MODEL),
     "random_pair": ("captions", TEXT_MODEL),
+    "permuted": ("captions", TEXT_MODEL),
     "class_captions": ("labels", TEXT_MODEL),
     "random_class": ("labels", TEXT_MODEL),
     "wordnet": ("labels", "WordNet"),
@@ -63,15 +65,16 @@ class TargetGraph(Config):
         "captions",
         description="captions: cosines; class_captions: cosines of class names; wordnet: Wu-Palmer of the classes; "
         "class: 1 in a class, else 0; random_class: class cosines, shuffled over pairs of classes; augmentation: 1 "
-        "for the picture itself; random_pair: cosines of captions, drawn for each pair of pictures; knn: the "
-        "neighbours kept in Parquet",
+        "for the picture itself; random_pair: cosines of captions, drawn for each pair of pictures; permuted: cosines "
+        "of captions, after each class, or caption without one, was given that of another; knn: the neighbours kept in "
+        "Parquet",
     )
-    seed: int = Field(0, ge=0, description="of what is drawn (random_class, random_pair)")
+    seed: int = Field(0, ge=0, description="of what is drawn (random_class, random_pair, permuted)")
 
     @property
     def target(self) -> TargetGraph:
         """Source and seed alone, the seed only where it has an effect."""
-        return TargetGraph(source=self.source, seed=self.seed if self.source.startswith("random") else 0)
+        return TargetGraph(source=self.source, seed=self.seed if self.source in DRAWN else 0)
 
     @property
     def uses(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from xclr.recipe.changes import Changes, TrainChanges
 from xclr.recipe.config import LATER, Config
 from xclr.recipe.graph import TEXT_MODEL, TargetGraph
+from xclr.recipe.sources import SOURCES
 from xclr.recipe.train import TrainConfig
 
 TEMPERATURE = "tau, of the similarities between pictures"
@@ -52,8 +53,17 @@ class SimCLRConfig(ViewsConfig):
 class SupConConfig(ViewsConfig):
     """Uniform target on the views of the same class (L_out)."""
 
-    targets: ClassVar[str] = "class"
     name: Literal["supcon"] = "supcon"
+    classes: Literal["judged", "concepts"] = Field(
+        "judged",
+        description="judged: the classes that suites judge by; concepts: on the emoji, all drawings of one thing",
+        json_schema_extra=LATER,
+    )
+
+    @property
+    def targets(self) -> str:  # type: ignore[override]
+        """Which classes they come from."""
+        return "class" if self.classes == "judged" else "concept"
 
     @property
     def uses(self) -> tuple[str, ...]:
@@ -208,9 +218,9 @@ OBJECTIVE_NAMES: tuple[str, ...] = tuple(model.model_fields["name"].default for 
 def method_name(objective: ObjectiveConfig) -> str:
     """What a table calls an objective: its name and what differs from the defaults.
 
-    The graph is left out, and what `details` tells.
+    Left out are the graph, which classes, and what `details` tells.
     """
-    given = objective.model_dump(exclude={"name", "graph", *DETAILS}, exclude_defaults=True)
+    given = objective.model_dump(exclude={"name", "graph", "classes", *DETAILS}, exclude_defaults=True)
     variant = given.pop("text", None)
     words = [objective.name if variant is None else f"{objective.name}-{_tower(variant)}"]
     return " ".join(words + [f"{key}={value}" for key, value in given.items()])
@@ -233,11 +243,15 @@ def details(objective: ObjectiveConfig) -> dict[str, Any]:
     return flat
 
 
-def graph_name(objective: ObjectiveConfig) -> str:
-    """Where an objective's targets come from."""
-    if isinstance(objective, GraphedConfig):
-        return objective.graph.label if objective.graph is not None else "captions"
-    return objective.targets
+def graph_name(objective: ObjectiveConfig, source: str) -> str:
+    """Where an objective's targets come from, on data of that source.
+
+    What its graph calls a class is a concept on the emoji: there the judged classes hold several.
+    """
+    if not isinstance(objective, GraphedConfig):
+        return objective.targets
+    label = (objective.graph or TargetGraph()).label
+    return label.replace("class", "concept") if SOURCES[source].annotated else label
 
 
 def with_graph(objectives: Sequence[ObjectiveConfig], default: TargetGraph) -> list[ObjectiveConfig]:

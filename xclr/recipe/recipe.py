@@ -71,7 +71,9 @@ class Recipe(Config):
         for key, values in entries.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key}: the same entry stands twice")
-        called = [(method_name(each), graph_name(each)) for each in with_graph(self.objectives, self.graph)]
+        called = [
+            (method_name(each), graph_name(each, self.data.source)) for each in with_graph(self.objectives, self.graph)
+        ]
         if alike := [name for (name, _), count in Counter(called).items() if count > 1]:
             raise ValueError(
                 f"objectives: a table could not tell two entries called {alike[0]} apart; "

@@ -40,7 +40,10 @@ def _of_recipe(recipe: Recipe, store: Store) -> Iterator[Training]:
     trained = {stage.digest: stage for stage in plan.of(PRETRAIN)}
     for stage in plan.of(FEATURES):
         if training := trained.get(stage.inputs["checkpoint"].digest):
-            method = method_name(training.config.objective), graph_name(training.config.objective)
+            method = (
+                method_name(training.config.objective),
+                graph_name(training.config.objective, training.config.dataset),
+            )
             yield Training(method, training.config.seed, features=store.reference(stage.digest), **stage.inputs)
 
 

@@ -155,7 +155,7 @@ def _cell(sweep: Sweep, chain: Sequence[Stage], held: Sequence[Values]) -> Cell:
     own = [field for field in sweep.axes if _may_depend(first, field)]
     values = {field: held[0][field] for field in own if len({text_of(each[field]) for each in held}) == 1}
     told = any(field.startswith(("graph.", "objective.graph")) for field in values)
-    suffix = "" if told or first.kind is not PRETRAIN else graph_suffix(first.config.objective)
+    suffix = "" if told or first.kind is not PRETRAIN else graph_suffix(first.config.objective, first.config.dataset)
     return Cell(label=method + suffix, method=method, graph=origin.graph, seed=origin.seed, values=values, stages=refs)
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from pydantic import Field
+
 from xclr.artifact import Artifact
 from xclr.errors import RecipeError
 from xclr.graph.stages import CLASS_GRAPHS
 from xclr.images.stages import tell_unreadable
 from xclr.recipe import (
+    LATER,
     NEEDS_CLASSES,
+    SOURCES,
     Changes,
     Config,
     GraphedConfig,
@@ -18,6 +22,7 @@ from xclr.recipe import (
     PairsConfig,
     RandomConfig,
     Recipe,
+    SupConConfig,
     TargetGraph,
     TrainConfig,
     TrainedConfig,
@@ -36,6 +41,9 @@ class PretrainConfig(Config):
     train: TrainConfig
     seed: int
     dataset: str
+    judged: bool = Field(
+        False, json_schema_extra=LATER
+    )  # SupCon's classes are those of suites, and others than concepts
 
 
 class Data(NamedTuple):
@@ -67,7 +75,7 @@ PRETRAIN = Kind(
     network=lambda config: Origin(
         method=method_name(config.objective),
         dataset=config.dataset,
-        graph=graph_name(config.objective),
+        graph=graph_name(config.objective, config.dataset),
         seed=config.seed,
         uses=", ".join(config.objective.uses),
         trained=", ".join(f"{key}={value}" for key, value in details(config.objective).items()),
@@ -81,7 +89,13 @@ KINDS = (PRETRAIN,)
 def objectives(recipe: Recipe) -> list[ObjectiveConfig]:
     """The recipe's objectives that its data can serve, their graphs filled in, after the untrained row."""
     filled = with_graph(recipe.objectives, recipe.graph)
-    left_out = {"none"} if recipe.data.has_labels else {"none", "class"}
+    left_out = {"none"} if recipe.data.has_labels else {"none", "class", "concept"}
+    by_concept = any(isinstance(each, SupConConfig) and each.classes == "concepts" for each in filled)
+    if by_concept and not SOURCES[recipe.data.source].annotated:
+        raise RecipeError(
+            f"supcon on concepts is for the emoji; a picture of {recipe.data.source} has one class",
+            "leave `classes: concepts` out",
+        )
     chosen: list[ObjectiveConfig] = [RandomConfig(), *(each for each in filled if each.targets not in left_out)]
     needy = [each.source for each in _graphs(chosen) if each.source in NEEDS_CLASSES]
     if needy and not recipe.data.has_labels:
@@ -101,7 +115,7 @@ def _graphs(chosen: list[ObjectiveConfig]) -> list[TargetGraph]:
 def trainings(recipe: Recipe, data: Data) -> list[JudgedNetwork]:
     """Every pretraining of a recipe."""
     return [
-        JudgedNetwork(title_of(each, seed), each, pretrain(recipe, each, seed, data))
+        JudgedNetwork(title_of(each, seed, recipe.data.source), each, pretrain(recipe, each, seed, data))
         for seed in recipe.seeds
         for each in objectives(recipe)
     ]
@@ -119,25 +133,28 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) 
         inputs["embeddings"] = data.embeddings
     if isinstance(objective, GraphedConfig) and objective.graph is not None:
         inputs |= _similarities(objective.graph, data)
-    config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=recipe.data.source)
-    return Stage(PRETRAIN, f"pretrain {title_of(objective, seed)}", config, inputs)
+    source = recipe.data.source
+    judged = isinstance(objective, SupConConfig) and objective.classes == "judged" and SOURCES[source].annotated
+    config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=source, judged=judged)
+    return Stage(PRETRAIN, f"pretrain {title_of(objective, seed, source)}", config, inputs)
 
 
 def _similarities(graph: TargetGraph, data: Data) -> dict[str, Artifact]:
     """Where a graph's similarities come from, by role; nothing for those that the captions' table tells."""
     if graph.source in CLASS_GRAPHS:
         return {"class_graph": data.class_graphs[graph]}
-    if graph.source in {"captions", "random_pair"}:
+    if graph.source in {"captions", "random_pair", "permuted"}:
         return {"embeddings": data.embeddings}
     return {"graph": data.graph} if graph.source == "knn" else {}
 
 
-def title_of(objective: ObjectiveConfig, seed: int) -> str:
+def title_of(objective: ObjectiveConfig, seed: int, source: str) -> str:
     """What people call a pretraining."""
-    return f"{method_name(objective)}{graph_suffix(objective)} seed {seed}"
+    return f"{method_name(objective)}{graph_suffix(objective, source)} seed {seed}"
 
 
-def graph_suffix(objective: ObjectiveConfig) -> str:
-    """The graph, where it is not the method's own, as it stands behind the method; else nothing."""
-    graph = graph_name(objective)
-    return f" ({graph})" if isinstance(objective, GraphedConfig) and graph != "captions" else ""
+def graph_suffix(objective: ObjectiveConfig, source: str) -> str:
+    """Where targets come from, where it is not the method's own, as it stands behind the method; else nothing."""
+    graph = graph_name(objective, source)
+    usual = "captions" if isinstance(objective, GraphedConfig) else type(objective)().targets
+    return f" ({graph})" if graph != usual else ""

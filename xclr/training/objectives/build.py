@@ -63,7 +63,7 @@ def _(config: DCLWConfig, materials: Materials) -> nn.Module:
 
 @build_objective.register
 def _(config: SupConConfig, materials: Materials) -> nn.Module:
-    labels = SameClass.open(materials.inputs["captions"] / "captions.parquet").labels
+    labels = SameClass.open(materials.inputs["captions"], judged=config.classes == "judged").labels
 
     def targets(views: Views) -> TargetRows:
         own, every = (rows_of(labels, each).repeat(2) for each in (views.rows, views.all_rows))

@@ -100,7 +100,9 @@ def identity(value: object) -> object:
 
 def _is_as_before(value: BaseModel, name: str) -> bool:
     field = type(value).model_fields[name]
-    return _is_marked(field.json_schema_extra, "later") and getattr(value, name) == field.default
+    return _is_marked(field.json_schema_extra, "later") and getattr(value, name) == field.get_default(
+        call_default_factory=True
+    )
 
 
 def _is_marked(extra: object, mark: str) -> bool:

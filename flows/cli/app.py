@@ -17,6 +17,7 @@ from flows.cli.machine import doctor, serve
 from flows.cli.run import evaluate, plan, retry, run
 from flows.cli.status import status
 from flows.cli.store import gc, verify
+from flows.cli.study import study
 from flows.cli.sweep import sweep
 from infra.loopback import spare_loopback
 from xclr.errors import XclrError
@@ -47,7 +48,7 @@ def _options(
 
 
 COMMANDS = (
-    run, retry, evaluate, sweep, plan, compare, serve,
+    run, retry, evaluate, sweep, study, plan, compare, serve,
     status, logs, cancel, accounts, verify, costs, gc, doctor,
 )  # fmt: skip
 for command in COMMANDS:

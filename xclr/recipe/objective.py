@@ -22,7 +22,7 @@ class TrainedConfig(Config):
 
     targets: ClassVar[str]  # where they come from, as tables name it
     train: TrainChanges = Field(
-        Changes(),
+        default_factory=Changes,
         description="what of `train` is otherwise for this objective; not what pictures are seen, and in which order",
         json_schema_extra=LATER,
     )

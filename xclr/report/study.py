@@ -1,0 +1,184 @@
+"""What a study says: its tables, its plot, and a reading in plain words that claims no more than was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xclr.report.tables import Grid, Line, TableCell
+from xclr.study.numbers import Interval, components, equivalence, holm, over_both, over_seeds, seeds_needed
+from xclr.study.outcome import Outcome
+from xclr.study.spec import Contrast, Study
+
+LIKENESS = "likeness: rank correlation of pictures' cosines with captions', between pictures of other concepts"
+ASKED = (0.01, 0.015, 0.03)  # differences whose seeds are told
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One contrast: the difference, its p corrected for all, and the p of equivalence."""
+
+    arms: Contrast
+    found: Interval
+    corrected: float
+    alike: float
+
+    def verdict(self, study: Study) -> str:
+        """above, below, alike or open."""
+        if self.corrected < study.alpha:
+            return "above" if self.found.mean > 0 else "below"
+        return "alike" if self.alike < study.alpha else "open"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a study found: levels and likeness by arm, contrasts, mechanism, and seeds needed by difference."""
+
+    study: Study
+    pictures: int
+    levels: Mapping[str, Interval]
+    likeness: Mapping[str, Interval]
+    compared: tuple[Compared, ...]
+    mechanism: Interval | None
+    needed: Mapping[float, int | None]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The same for other programs: fractions."""
+        about = {"study": self.study.name, "seeds": self.study.seeds, "pictures": self.pictures}
+        rows = [about | {"what": "level", "arm": arm} | each._asdict() for arm, each in self.levels.items()]
+        rows += [about | {"what": "likeness", "arm": arm} | each._asdict() for arm, each in self.likeness.items()]
+        for each in self.compared:
+            told = {"corrected": each.corrected, "alike": each.alike, "verdict": each.verdict(self.study)}
+            rows.append(
+                about | {"what": "contrast", "arm": each.arms[0], "against": each.arms[1]} | each.found._asdict() | told
+            )
+        if self.mechanism is not None and self.study.mechanism is not None:
+            arm, against = self.study.mechanism
+            rows.append(about | {"what": "mechanism", "arm": arm, "against": against} | self.mechanism._asdict())
+        return rows + [
+            about | {"what": "power", "difference": each, "needed": seeds} for each, seeds in self.needed.items()
+        ]
+
+
+def findings(study: Study, outcomes: Mapping[str, Outcome]) -> Findings:
+    """Compute what was fixed beforehand from the outcomes of all arms."""
+    right = {arm: each.right for arm, each in outcomes.items()}
+    differences = [right[a].astype(np.float64) - right[b] for a, b in study.contrasts]
+    found = [over_both(each, resamples=study.resamples, seed=place) for place, each in enumerate(differences)]
+    parts = [components(each) for each in differences]
+    pictures = differences[0].shape[1]
+    usual = type(parts[0])(*(float(np.median(each)) for each in zip(*parts, strict=True)))
+    mechanism = None
+    if study.mechanism is not None:
+        a, b = (outcomes[arm].likeness for arm in study.mechanism)
+        mechanism = over_seeds(a - b)
+    return Findings(
+        study=study,
+        pictures=pictures,
+        levels={arm: over_both(each, resamples=study.resamples, seed=0) for arm, each in right.items()},
+        likeness={arm: over_seeds(each.likeness) for arm, each in outcomes.items() if len(each.likeness)},
+        compared=tuple(
+            Compared(arms, each, p, equivalence(each, study.equivalence, study.seeds))
+            for arms, each, p in zip(study.contrasts, found, holm([each.p for each in found]), strict=True)
+        ),
+        mechanism=mechanism,
+        needed={each: seeds_needed(usual, pictures, each, study.alpha / len(study.contrasts)) for each in ASKED},
+    )
+
+
+def grids_of_study(found: Findings) -> list[Grid]:
+    """The arms, and the contrasts."""
+    study, over = found.study, f"{found.study.seeds} seeds and {found.pictures:,} pictures"
+    best = max(each.mean for each in found.levels.values())
+    lines = []
+    for arm, objective in study.arms.items():
+        cells = [TableCell(_points(found.levels[arm]), found.levels[arm].mean == best)]
+        cells += [TableCell(_span(found.likeness[arm], 1, 3))] if found.likeness else []
+        lines.append(Line(arm, ", ".join(objective.uses), tuple(cells)))
+    arms = Grid(
+        headings=(f"{study.primary.suite} {study.primary.split} top-1", *(["likeness"] if found.likeness else [])),
+        lines=tuple(lines),
+        caption=f"percent, mean and 95% interval over {over}" + (f"; {LIKENESS}" if found.likeness else ""),
+        title="Arms",
+        lead=("arm", "uses"),
+    )
+    contrasts = Grid(
+        headings=("difference", "p (Holm)", f"p alike within {100 * study.equivalence:g}", "verdict"),
+        lines=tuple(
+            Line(
+                *each.arms,
+                tuple(map(TableCell, (_points(each.found), _p(each.corrected), _p(each.alike), each.verdict(study)))),
+            )
+            for each in found.compared
+        ),
+        caption=f"percent points, 95% interval over {over}; p corrected for {len(study.contrasts)} contrasts; alike: "
+        "two one-sided tests",
+        title="Contrasts",
+        lead=("arm", "against"),
+    )
+    return [arms, contrasts]
+
+
+def reading(found: Findings) -> list[str]:
+    """What was found, a sentence for each contrast, the mechanism and the power."""
+    lines = [_told(each, found.study) for each in found.compared]
+    if found.mechanism is not None and found.study.mechanism is not None:
+        lines.append(_mechanism(found.mechanism, *found.study.mechanism, found.study.alpha))
+    asked = "; ".join(
+        f"{100 * difference:g} point{'s' * (difference != 0.01)}: "
+        + (f"{seeds:,} seeds" if seeds else "more pictures, whatever the seeds")
+        for difference, seeds in found.needed.items()
+    )
+    level = f"{found.study.alpha:g} / {len(found.study.contrasts)}"
+    lines.append(
+        f"To be told from nothing four times in five, at a level of {level}, differences need, by their size: {asked}. There "
+        f"were {found.study.seeds} seeds and {found.pictures:,} pictures."
+    )
+    return lines
+
+
+def _told(compared: Compared, study: Study) -> str:
+    a, b = compared.arms
+    seen = f"{_points(compared.found)} points, Holm's p {_p(compared.corrected)}"
+    within = f"within {100 * study.equivalence:g} points"
+    match compared.verdict(study):
+        case "above" | "below" as side:
+            return f"{a} is {side} {b}: {seen}."
+        case "alike":
+            return f"{a} and {b} are alike {within} (p {_p(compared.alike)}): {seen}."
+        case _:
+            return f"{a} and {b} are not told apart, and not shown to be alike {within} either: {seen}."
+
+
+def _mechanism(found: Interval, a: str, b: str, alpha: float) -> str:
+    seen = f"{_span(found, 1, 3)} in rank correlation, p {_p(found.p)} over seeds"
+    if found.p < alpha:
+        how = "more" if found.mean > 0 else "less"
+        return (
+            f"After {a} the likeness of pictures of unseen things follows that of their captions {how} than after {b}: "
+            f"{seen}."
+        )
+    return (
+        f"No difference between {a} and {b} is seen in how the likeness of pictures of unseen things follows that of "
+        f"their captions: {seen}."
+    )
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def _points(found: Interval) -> str:
+    return _span(found, 100, 1)
+
+
+def _span(found: Interval, scale: float, digits: int) -> str:
+    """A mean and its interval: 1.2 (0.3 to 2.1)."""
+    mean, low, high = (
+        f"{round(scale * each, digits) + 0.0:.{digits}f}" for each in (found.mean, found.low, found.high)
+    )
+    return f"{mean} ({low} to {high})"

@@ -1,0 +1,1 @@
+"""Studies: one question, the number that answers it and the comparisons, written down before anything is trained."""

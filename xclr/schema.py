@@ -111,6 +111,7 @@ SCORES = _schema(
     required("n", pa.int64()),
     pa.field("ci95", pa.float64()),  # half width
     required("ci_kind", pa.string()),
+    pa.field("rate", pa.string()),  # optimiser and highest learning rate
     pa.field("uses", pa.string()),  # what the network learned from
     pa.field("trained", pa.string()),  # how, where that is otherwise than the recipe's other networks
     pa.field("remark", pa.string()),  # what a reader of the value must know, as for which classes alone it holds

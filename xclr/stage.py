@@ -49,6 +49,7 @@ class Origin(NamedTuple):
     dataset: str
     graph: str
     seed: int
+    rate: str = ""  # its optimiser and highest learning rate
     uses: str = ""  # pixels, labels, captions, a pretrained text model
     trained: str = ""  # how, where that is otherwise than its recipe's other networks
 

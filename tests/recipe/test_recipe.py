@@ -33,7 +33,6 @@ from xclr.recipe import (
     recipe_names,
     with_overrides,
 )
-from xclr.training.optim import peak_rate
 
 EVERY_OBJECTIVE = "objectives: [simclr, supcon, clip, {name: clip, text: frozen}, xclr, random]"
 
@@ -485,7 +484,7 @@ def test_clip_of_conceptual_captions_is_that_of_its_source(name, layers, decay, 
     assert clip.text == TextConfig(width=512, layers=layers, heads=8, context=77, tokens="bpe", dropout=dropout)
     assert frozen == clip.model_copy(update={"text": "frozen"}) and clip.label_smoothing == smoothing
     train = clip.trained(recipe.train)
-    assert (train.optimizer, peak_rate(train), train.betas, train.weight_decay) == ("adamw", 3e-3, (0.9, 0.98), decay)
+    assert (train.optimizer, train.peak_rate, train.betas, train.weight_decay) == ("adamw", 3e-3, (0.9, 0.98), decay)
     assert (train.warmup_fraction * train.epochs, train.final_learning_rate) == (1, 1e-5)
     assert (train.batch_size, train.projector, train.projector_out) == (4096, "linear", 256)
     assert train.model_copy(update={key: getattr(recipe.train, key) for key in clip.train}) == recipe.train

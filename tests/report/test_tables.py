@@ -92,6 +92,13 @@ def test_a_column_says_what_methods_use_and_a_line_below_what_is_otherwise():
     assert [grid.named(line) for line in grid.lines] == [
         ("simclr", "augmentation", "pixels"), ("clip", "pairs", "pixels, captions"),
     ]  # fmt: skip
+    rates = [{"rate": "lars 2.4 (0.075, sqrt)"}, {"rate": "adamw 0.003"}]
+    both = [score(*each, 0.5) for each in (("simclr", "augmentation"), ("clip", "pairs"))]
+    (same,), (two,) = (
+        grids_of(table(*(row | rate for row, rate in zip(both, each, strict=True)))) for each in (rates[:1] * 2, rates)
+    )
+    assert "; highest learning rate: lars 2.4 (0.075, sqrt);" in f"{same.caption};"
+    assert "highest learning rate: lars 2.4 (0.075, sqrt) (simclr); adamw 0.003 (clip)" in two.caption
     assert f"clip: trained with {how['trained']}" in grid.caption
     assert "| clip | pairs | pixels, captions | " in markdown_of(scores)
     assert grids_of(table(score("clip", "pairs", 0.5)))[0].lead == ("method", "targets from")  # scores of before
@@ -122,7 +129,7 @@ def test_one_suite_with_all_its_splits_and_metrics_in_an_order_for_people():
     assert grids_of(scores, "knn")[0].headings == ("val top1", "val top5", "val per_class")
     assert grids_of(scores, "imagenet9")[0].headings == ("gap",)
     assert view_of(scores, {}, suite="knn").rows == tuple(
-        each | dict.fromkeys(("uses", "trained", "remark")) for each in knn
+        each | dict.fromkeys(("rate", "uses", "trained", "remark")) for each in knn
     )
     with pytest.raises(StoreError, match="no scores of suite 'few'") as error:
         view_of(scores, {}, suite="few")

@@ -42,6 +42,17 @@ def peer_crops(min_area):
     return [augment.Crop(left, top, width, height) for top, left, height, width in found]
 
 
+def test_a_part_of_a_picture_that_was_scaled_is_cut_between_its_pixels():
+    """Of a ramp at half its size, whose value is where a pixel's middle lies in the whole picture."""
+    ramp = (np.arange(128) * 2 + 1.0)[None].repeat(96, 0)
+    picture = Image.fromarray(np.stack([ramp] * 3, -1).round().astype(np.uint8))
+    u = torch.full((80,), 0.9)
+    for left, width in ((101, 51), (33, 150), (7, 31)):
+        view = np.asarray(augment.cut(picture, augment.Crop(left, 11, width, 90), (0.5, 0.5), u, 24)).astype(float)
+        middles = left + (np.arange(24) + 0.5) * width / 24
+        assert np.abs(view[12, 2:-2, 0] - middles[2:-2]).max() < 0.8  # whole pixels were off by up to 1.5
+
+
 @pytest.mark.parametrize("min_area", [0.08, 0.9])
 def test_crops_are_random_resized_crops(min_area):
     """At 0.9 most attempts do not fit, so that the fallback in the middle is compared too."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.kit.home import build
 from xclr.recipe import CLIPConfig, CLOOBConfig, SimCLRConfig, TrainConfig
-from xclr.training.optim import LARS, build_descents, build_optimizer, learning_rate, peak_rate
+from xclr.training.optim import LARS, build_descents, build_optimizer, learning_rate
 
 STEPS = 100
 CONFIG = TrainConfig(learning_rate=0.2, warmup_fraction=0.1)  # ten steps of warm-up
@@ -135,4 +135,5 @@ def test_lars_trusts_without_decay_too_and_leaves_a_weight_of_zeros_its_plain_st
 @pytest.mark.parametrize(("rule", "rate"), [("absolute", 0.075), ("linear", 0.3), ("sqrt", 2.4)])
 def test_the_rule_says_what_the_rate_is_multiplied_by(rule, rate):
     config = TrainConfig(learning_rate=0.075, lr_rule=rule, batch_size=1024, warmup_fraction=0.0)
-    assert peak_rate(config) == learning_rate(0, STEPS, config) == pytest.approx(rate)
+    assert config.rate == ("adamw 0.075" if rule == "absolute" else f"adamw {rate:g} (0.075, {rule})")
+    assert config.peak_rate == learning_rate(0, STEPS, config) == pytest.approx(rate)

@@ -13,7 +13,6 @@ from xclr.errors import JobError
 from xclr.recipe import CLIPConfig, load_recipe
 from xclr.training import fit, open_batches, watch
 from xclr.training.loop import with_unlearned
-from xclr.training.optim import peak_rate
 from xclr.training.watch import FOR_STEPS, NOTICES, Watch, read_notices, signs
 
 WARMUP, EVERY = 100, 50
@@ -129,7 +128,7 @@ def test_clip_learns_with_the_optimisers_of_the_cc_recipes(home, tmp_path, name)
     """CLIP's own, and LARS as for the others, by whose peak rate of 3.2 its scale once fell to nothing in ten steps."""
     recipe = load_recipe("cc3m")
     theirs = next(each for each in recipe.objectives if each.name == name).trained(recipe.train)
-    rate = {"learning_rate": peak_rate(theirs), "lr_rule": "absolute"}  # of their batch
+    rate = {"learning_rate": theirs.peak_rate, "lr_rule": "absolute"}  # of their batch
     like_cc = {key: getattr(theirs, key) for key in ("optimizer", "betas", "weight_decay", "warmup_fraction")} | rate
     network = {"width": 8, "image_size": 24, "projector_hidden": 128, "projector_out": 64}
     config = TRAIN.model_copy(update=like_cc | network | {"batch_size": 64, "epochs": 24, "checkpoint_every": 1000})

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from xclr.errors import DataError
 
+ENOUGH = 100  # rows held out in all, by which settings are told apart
 SMALLEST = 1e-12  # probability that counts: products with denormal ones made a step five times slower
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
 CHUNK = 4096  # rows that are converted, or whose logits are computed, at once
@@ -45,6 +46,7 @@ class HeadConfig:
     iterations: int = 100  # at most, of each weight decay
     curvature: float = 0.02
     held_out: float = 0.1  # of the training rows, for the choice
+    crossed: bool = False  # chosen on as many splits as hold out ENOUGH rows in all
     seed: int = 0
 
     @property
@@ -169,23 +171,35 @@ class _Principal(NamedTuple):
 
 
 def fit_linear(features: Tensor, labels: Tensor, *, config: HeadConfig | None = None) -> LinearHead:
-    """A softmax classifier, its learning rate and weight decay chosen on a split of the training data.
+    """A softmax classifier, its learning rate and weight decay chosen on splits of the training data.
 
     Minimises mean_i [-log softmax(x_i W + b)_{y_i}] + weight_decay / 2 * ||W||^2, or for ridge the mean of
     ||x_i W + b - onehot(y_i)||^2 / 2 in place of the cross-entropy, for every pair of settings; takes the pair with
-    the best held-out accuracy (ties: the lowest loss), and fits it again on all rows. features [n, d] in float16 or
-    float32, of which one copy in float32 is made, on the device where they are; labels int64 [n]. Deterministic for a
-    seed. Raises DataError for fewer than two rows.
+    the best held-out accuracy (ties: the lowest loss), and fits it again on all rows. There is one split, or with
+    `config.crossed` several where one holds out few rows, at most 1 / config.held_out (Monte Carlo cross-validation).
+    features [n, d] in float16 or float32, of which one copy in float32 is made, on the device where they are; labels
+    int64 [n]. Deterministic for a seed. Raises DataError for fewer than two rows.
     """
+
     config = config or HeadConfig()
     classes, index = torch.unique(labels, return_inverse=True)
-    out = held_out(labels, fraction=config.held_out, seed=config.seed)
-    heads = _fit(_Rows(features, (~out).nonzero()[:, 0]), index, classes, config.pairs, config)
-    test = _Rows(features, out.nonzero()[:, 0])
-    best = min(heads, key=lambda head: _fault(head, test, index))
+    faults = np.zeros((len(config.pairs), 2))
+    for number in range(splits_for(len(labels), config)):
+        out = held_out(labels, fraction=config.held_out, seed=config.seed + number)
+        heads = _fit(_Rows(features, (~out).nonzero()[:, 0]), index, classes, config.pairs, config)
+        test = _Rows(features, out.nonzero()[:, 0])
+        faults += [_fault(head, test, index) for head in heads]
+    best = min(range(len(faults)), key=lambda place: tuple(faults[place]))
     config = replace(config, epochs=config.refit_epochs)
     all_ = _Rows(features, torch.arange(len(features), device=features.device))
-    return _fit(all_, index, classes, [(best.learning_rate, best.weight_decay)], config)[0]
+    return _fit(all_, index, classes, [config.pairs[best]], config)[0]
+
+
+def splits_for(rows: int, config: HeadConfig) -> int:
+    """How many splits of so many rows the settings are chosen on."""
+    if not config.crossed or rows < 2:
+        return 1
+    return min(math.ceil(ENOUGH / max(1, round(config.held_out * rows))), round(1 / config.held_out))
 
 
 def held_out(labels: Tensor, *, fraction: float, seed: int) -> Tensor:

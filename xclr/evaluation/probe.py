@@ -34,6 +34,6 @@ def run(stage: Stage[ProbeStageConfig], out: Path, progress: Progress) -> Produc
     return Produced((PROBE,), stats)
 
 
-def head_config(probe: ProbeConfig, seed: int) -> HeadConfig:
-    """The settings of a recipe's head."""
-    return HeadConfig(**probe.model_dump(), refit_epochs=REFIT * probe.epochs, seed=seed)
+def head_config(probe: ProbeConfig, seed: int, *, crossed: bool = False) -> HeadConfig:
+    """The settings of a recipe's head; `crossed`: chosen on several splits where one would have few pictures."""
+    return HeadConfig(**probe.model_dump(), refit_epochs=REFIT * probe.epochs, seed=seed, crossed=crossed)

@@ -91,6 +91,7 @@ class FinetuneStageConfig(Config):
 
     train: TrainConfig
     seed: int
+    exact_crops: bool = Field(False, json_schema_extra=LATER)  # of photographs that are decoded at a smaller scale
     root: Path | None = Field(None, json_schema_extra=RUNTIME)
 
 
@@ -104,6 +105,7 @@ class SuiteConfig(Config):
     prompts: tuple[str, ...] = ()
     weights: str | None = None  # of the text model
     precision: Precision = "float32"
+    crossed: bool = Field(False, json_schema_extra=LATER)  # a head's settings are chosen on several splits where few
     paired: bool = Field(False, json_schema_extra=LATER)  # the gap's resamples take one foreground in both variants
     model: str | None = Field(None, json_schema_extra=RUNTIME)
 
@@ -393,7 +395,9 @@ def finetune(recipe: Recipe, title: str, checkpoint: Artifact, data: DataSets) -
             "views": "simclr" if views == "stickers" else views,
         }
     )
-    config = FinetuneStageConfig(train=train, seed=recipe.evaluate.seed, root=roots(recipe).get("imagenet"))
+    config = FinetuneStageConfig(
+        train=train, seed=recipe.evaluate.seed, exact_crops=True, root=roots(recipe).get("imagenet")
+    )
     return Stage(FINETUNE, f"finetuning {title}", config, _pictures(recipe, checkpoint, "imagenet", data))
 
 
@@ -410,7 +414,7 @@ def suite(
     evaluate = recipe.evaluate
     config = SuiteConfig(suite=name, bootstrap=evaluate.bootstrap, seed=evaluate.seed, paired=name == "imagenet9")
     if SUITES[name].fits:
-        config = config.model_copy(update={"probe": evaluate.probe})
+        config = config.model_copy(update={"probe": evaluate.probe, "crossed": True})
     if SUITES[name].towers:
         text = {**text_model(recipe.embed.model, store), "precision": recipe.embed.precision}
         config = config.model_copy(update={"prompts": evaluate.prompts} | text)

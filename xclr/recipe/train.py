@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -118,6 +119,23 @@ class TrainConfig(Config):
         if self.zero_init_residual and not self.backbone.startswith("resnet"):
             raise ValueError(f"zero_init_residual is for ResNets, and backbone is {self.backbone}")
         return self
+
+    @property
+    def peak_rate(self) -> float:
+        """The highest learning rate: learning_rate, times batch_size / 256 or sqrt(batch_size) by the rule."""
+        factor = {"absolute": 1.0, "linear": self.batch_size / 256, "sqrt": math.sqrt(self.batch_size)}
+        return self.learning_rate * factor[self.lr_rule]
+
+    @property
+    def rate(self) -> str:
+        """Optimiser, highest learning rate and how that came about, for people."""
+        rule = f", {self.lr_rule}" if self.lr_rule != "absolute" else ""
+        return f"{self.optimizer} {self.peak_rate:g}" + (f" ({self.learning_rate:g}{rule})" if rule else "")
+
+    @property
+    def cuts_photographs(self) -> bool:
+        """Whether views are cut from photographs, of which large ones are decoded at a smaller scale."""
+        return self.views != "stickers"
 
     @property
     def network(self) -> TrainConfig:

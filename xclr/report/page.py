@@ -152,6 +152,7 @@ def facts_of(recipe: Recipe) -> dict[str, str]:
         "data": data + (f", first {recipe.data.limit:,} rows" if recipe.data.limit else ""),
         "epochs": str(train.epochs),
         "training": f"batch {train.batch_size}, {train.image_size} pixels",
+        "learning rate": f"{train.rate} at its highest",
         "backbone": train.backbone + (f", width {train.width}" if train.backbone == "resnet-mini" else ""),
         "seeds": ", ".join(map(str, recipe.seeds)),
     }

@@ -135,7 +135,7 @@ def reading(found: Findings) -> list[str]:
     )
     level = f"{found.study.alpha:g} / {len(found.study.contrasts)}"
     lines.append(
-        f"To be told from nothing four times in five, at a level of {level}, differences need, by their size: {asked}. There "
+        f"To be told from nothing four times in five, at a level of {level}, differences need, by size: {asked}. There "
         f"were {found.study.seeds} seeds and {found.pictures:,} pictures."
     )
     return lines

@@ -206,12 +206,17 @@ def distance_grids(scores: pa.Table, found: Sequence[Distance], against: str, su
 def remarks_of(scores: pa.Table, suites: Collection[str]) -> list[str]:
     """What a reader of these suites' values must know.
 
-    How methods were trained otherwise than others, what the suites judged, and what stands in for their data.
+    Learning rates, how methods were trained otherwise than others, what suites judged, and what stands in for data.
     """
-    rows = [
-        row for row in scores.select(["method", "trained", "suite", "remark"]).to_pylist() if row["suite"] in suites
-    ]
-    found = [f"{row['method']}: trained with {row['trained']}" for row in rows if row["trained"]]
+    columns = ["method", "rate", "trained", "suite", "remark"]
+    rows = [row for row in scores.select(columns).to_pylist() if row["suite"] in suites]
+    by_rate: dict[str, list[str]] = {}
+    for row in rows:
+        if row["rate"] and row["method"] not in by_rate.setdefault(row["rate"], []):
+            by_rate[row["rate"]].append(row["method"])
+    rates = [f"{each} ({', '.join(methods)})" if len(by_rate) > 1 else each for each, methods in by_rate.items()]
+    found = [f"highest learning rate: {'; '.join(rates)}"] if rates else []
+    found += [f"{row['method']}: trained with {row['trained']}" for row in rows if row["trained"]]
     found += [f"{row['suite']}: {row['remark']}" for row in rows if row["remark"] is not None]
     return [*dict.fromkeys(found), *([STAND_IN] if stand_in(scores) & set(suites) else [])]
 

@@ -53,10 +53,16 @@ def crop(size: tuple[int, int], u: Tensor, min_area: float) -> Crop:
 
 
 def cut(picture: Image.Image, part: Crop, scale: tuple[float, float], u: Tensor, side: int) -> Image.Image:
-    """The part of a picture, scaled by `scale` since the part was picked, resized and in half of cases mirrored."""
-    left, top = round(part.left * scale[0]), round(part.top * scale[1])
-    right, bottom = left + max(1, round(part.width * scale[0])), top + max(1, round(part.height * scale[1]))
-    view = picture.crop((left, top, right, bottom)).resize((side, side), Image.Resampling.BILINEAR)
+    """The part of a picture, scaled by `scale` since the part was picked, resized and in half of cases mirrored.
+
+    The edges of a part of a picture that was scaled lie between its pixels.
+    """
+    left, top = part.left * scale[0], part.top * scale[1]
+    right, bottom = left + part.width * scale[0], top + part.height * scale[1]
+    x, y = math.floor(left), math.floor(top)
+    whole = picture.crop((x, y, min(math.ceil(right), picture.width), min(math.ceil(bottom), picture.height)))
+    box = (left - x, top - y, min(right - x, whole.width), min(bottom - y, whole.height))
+    view = whole.resize((side, side), Image.Resampling.BILINEAR, box=box)
     return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if u[4 * ATTEMPTS] < 0.5 else view
 
 

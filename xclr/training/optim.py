@@ -69,7 +69,7 @@ def build_descents(model: nn.Module, config: TrainConfig) -> tuple[Descent, ...]
     scales = [each for each in model.modules() if isinstance(each, LearnedScale)]
     adams = (torch.optim.AdamW([each.log], lr=each.learning_rate, weight_decay=0.0, fused=True) for each in scales)
     own = (Descent(adam, scale.learning_rate) for adam, scale in zip(adams, scales, strict=True))
-    return Descent(build_optimizer(model, config), peak_rate(config)), *own
+    return Descent(build_optimizer(model, config), config.peak_rate), *own
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -83,7 +83,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
         {"params": [each for each in trained if each.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [each for each in trained if each.ndim < 2], "weight_decay": 0.0},
     ]
-    rate = peak_rate(config)
+    rate = config.peak_rate
     if config.optimizer == "lars":
         groups[1]["trust"] = None
         return LARS(groups, lr=rate)
@@ -92,15 +92,9 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=rate, betas=config.betas, fused=True)
 
 
-def peak_rate(config: TrainConfig) -> float:
-    """The highest learning rate: config.learning_rate, times batch_size / 256 or sqrt(batch_size) by the rule."""
-    factor = {"absolute": 1.0, "linear": config.batch_size / 256, "sqrt": math.sqrt(config.batch_size)}
-    return config.learning_rate * factor[config.lr_rule]
-
-
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     """The networks' rate at a step."""
-    return peak_rate(config) * schedule(step, steps, config)
+    return config.peak_rate * schedule(step, steps, config)
 
 
 def schedule(step: int, steps: int, config: TrainConfig) -> float:
@@ -109,7 +103,7 @@ def schedule(step: int, steps: int, config: TrainConfig) -> float:
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
-    last = min(1.0, config.final_learning_rate / peak_rate(config))
+    last = min(1.0, config.final_learning_rate / config.peak_rate)
     return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * progress))
 
 

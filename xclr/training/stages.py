@@ -41,6 +41,7 @@ class PretrainConfig(Config):
     train: TrainConfig
     seed: int
     dataset: str
+    exact_crops: bool = Field(False, json_schema_extra=LATER)  # of photographs that are decoded at a smaller scale
     judged: bool = Field(
         False, json_schema_extra=LATER
     )  # SupCon's classes are those of suites, and others than concepts
@@ -78,6 +79,7 @@ PRETRAIN = Kind(
         graph=graph_name(config.objective, config.dataset),
         seed=config.seed,
         uses=", ".join(config.objective.uses),
+        rate="" if isinstance(config.objective, RandomConfig) else config.train.rate,
         trained=", ".join(f"{key}={value}" for key, value in details(config.objective).items()),
     ),
     tell=lambda made: (*tell_unreadable(made), *str(made.stats.get("notices", "")).splitlines()),
@@ -135,7 +137,9 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) 
         inputs |= _similarities(objective.graph, data)
     source = recipe.data.source
     judged = isinstance(objective, SupConConfig) and objective.classes == "judged" and SOURCES[source].annotated
-    config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=source, judged=judged)
+    config = PretrainConfig(
+        objective=objective, train=train, seed=seed, dataset=source, judged=judged, exact_crops=train.cuts_photographs
+    )
     return Stage(PRETRAIN, f"pretrain {title_of(objective, seed, source)}", config, inputs)
 
 

@@ -44,7 +44,9 @@ def fit_head(train: FeatureSet, target: Ints, config: SuiteConfig) -> LinearHead
     if not len(train.rows):
         raise DataError("no training picture has a label", "set data.label_column, or leave the suite out")
     labels = torch.from_numpy(target[train.rows])
-    return fit_linear(torch.from_numpy(train.vectors), labels, config=head_config(config.probe, config.seed))
+    return fit_linear(
+        torch.from_numpy(train.vectors), labels, config=head_config(config.probe, config.seed, crossed=config.crossed)
+    )
 
 
 def best_of(head: LinearHead, items: FeatureSet, k: int = TOP) -> Ints:

@@ -98,6 +98,13 @@ class TrainConfig(Config):
         json_schema_extra=RUNTIME,
     )
     log_every: int = Field(5, ge=1, description="steps between two log lines", json_schema_extra=RUNTIME)
+    watch_every: int | None = Field(
+        100,
+        ge=1,
+        description="steps between two looks at a fixed sample, on the next step that is logged: k-NN top-1, effective "
+        "rank, dead dimensions; null: none. A training of fewer steps has none",
+        json_schema_extra=RUNTIME,
+    )
     checkpoint_every: int = Field(100, ge=1, description="steps between two checkpoints", json_schema_extra=RUNTIME)
     keep_checkpoints: int = Field(
         2, ge=1, description="newest checkpoints kept, beside the best", json_schema_extra=RUNTIME

@@ -27,6 +27,8 @@ from xclr.training.objectives.pairs import towers_of
 from xclr.training.objectives.scale import LearnedScale
 from xclr.training.objectives.towers import Towers
 from xclr.training.optim import warmup_steps
+from xclr.training.quality import Quality, open_sample, quality_of
+from xclr.training.ranks import Rank
 from xclr.training.spool import SPOOL, Spool, read_spool
 from xclr.training.stages import PretrainConfig
 from xclr.training.stop import StopFlag
@@ -54,7 +56,8 @@ def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced
     if objective is not None:
         batches = open_batches(inputs["captions"], inputs["images"], config.train, config.seed)
         model = Pretrainer(backbone, objective, precision_of(config.train))
-        stats = {**fit(config.train, batches, model, out, progress), **told_of(batches.rows.numpy())}
+        quality = _quality(config.train, inputs, batches)
+        stats = {**fit(config.train, batches, model, out, progress, quality), **told_of(batches.rows.numpy())}
         backbone = model.backbone
     elif _first():
         Spool(out / SPOOL, 0)
@@ -62,10 +65,26 @@ def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced
     return Produced((*files, SPOOL), dict(stats), scratch=("checkpoints",))
 
 
-def fit(config: TrainConfig, batches: Batches, model: Pretrainer, out: Path, progress: Progress) -> Stats:
+def _quality(config: TrainConfig, inputs: Mapping[str, Path], batches: Batches) -> Quality | None:
+    """What looks at a fixed sample on rank 0, where the training is long enough."""
+    steps = config.epochs * batches.steps_per_epoch
+    if not _first() or config.watch_every is None or steps < config.watch_every:
+        return None
+    return quality_of(open_sample(inputs["captions"], inputs["images"], config), config, precision_of(config))
+
+
+def fit(
+    config: TrainConfig,
+    batches: Batches,
+    model: Pretrainer,
+    out: Path,
+    progress: Progress,
+    quality: Quality | None = None,
+) -> Stats:
     """Train a model as `train` does, on from the newest checkpoint below `out`, with spool.jsonl; its last metrics.
 
-    Every rank calls it; rank 0 writes. Raises Stopped, with the signal's number, after a checkpoint.
+    Every rank calls it; rank 0 writes, and asks `quality` of the backbone every config.watch_every steps. Raises
+    Stopped, with the signal's number, after a checkpoint.
     """
     resume, steps = _agree(checkpoint.latest(out / "checkpoints")), config.epochs * batches.steps_per_epoch
     begun = resume.step if resume else 0
@@ -81,7 +100,8 @@ def fit(config: TrainConfig, batches: Batches, model: Pretrainer, out: Path, pro
     def log(step: int, metrics: Mapping[str, float]) -> None:
         nonlocal said
         if spool is not None:
-            spool(step, metrics)
+            looked = quality(model.backbone, Rank.here().device) if quality and _is_due(step, config) else {}
+            spool(step, {**metrics, **looked})
             progress(step, steps)
             if time.monotonic() - said >= SAY_EVERY_S or step == steps:
                 said = time.monotonic()
@@ -99,6 +119,12 @@ def fit(config: TrainConfig, batches: Batches, model: Pretrainer, out: Path, pro
             raise Stopped(str(stopped), flag.number) from None
     told = {"notices": "\n".join(watch.told.values())} if watch.told else {}
     return {**stats, **told, **_account(batches.lost)}
+
+
+def _is_due(step: int, config: TrainConfig) -> bool:
+    """Whether a look at the sample fell due since the logged step before."""
+    every, before = config.watch_every, (step - 1) // config.log_every * config.log_every
+    return every is not None and step // every > before // every
 
 
 def _watch(config: TrainConfig, model: Pretrainer, steps: int) -> Watch:

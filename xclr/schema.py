@@ -44,6 +44,11 @@ ANNOTATIONS = _schema(  # the emoji's further labels, one row for every captions
     required("group", pa.int32()),
     required("tags", pa.list_(pa.string())),
 )
+SHARED_PICTURES = _schema(  # where pictures have several captions: which rows show one
+    "shared_pictures",
+    required("row_id", pa.int64()),
+    required("first", pa.int64()),  # the first row with this picture
+)
 CLASSES = _schema(  # what the labels of the captions stand for
     "classes",
     required("label", pa.int32()),  # sorted

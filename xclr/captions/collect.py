@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xclr import schema
+from xclr.captions.shared import SHARED
 from xclr.captions.source import Record, Records, reader_of
 from xclr.captions.stages import CaptionsConfig
 from xclr.captions.text import key
@@ -49,12 +50,14 @@ class Keys:
 
 
 class Seen:
-    """What is kept of all rows: 4 bytes of label a row in memory, keys of captions and addresses on disk."""
+    """What is kept of all rows: labels and splits, 5 bytes a row, in memory, keys on disk."""
 
-    def __init__(self, draft: Path, *, addresses: bool) -> None:
+    def __init__(self, draft: Path, *, addresses: bool, pictures: bool) -> None:
         self.captions = Keys(draft / "captions")
         self.addresses = Keys(draft / "addresses") if addresses else None
-        self.labels = array("i")
+        self.pictures = Keys(draft / "pictures") if pictures else None
+        self.labels, self.splits = array("i"), array("b")
+        self.split_names: dict[str, int] = {}
         self.names: dict[str, int] = {}
         self.extra: dict[str, Any] = {}
 
@@ -63,6 +66,10 @@ class Seen:
         self.captions.add(each["caption_key"] for each in records)
         if self.addresses is not None:
             self.addresses.add(key(each["url"]) for each in records)
+        if self.pictures is not None:
+            self.pictures.add(each["picture"] for each in records)
+            numbers = self.split_names
+            self.splits.extend(numbers.setdefault(each["split"], len(numbers)) for each in records)
         for each in records:
             label = each["label"]
             self.labels.append(-1 if label is None else self.names.setdefault(label, len(self.names)))
@@ -73,18 +80,25 @@ class Seen:
 
 
 class Rows(NamedTuple):
-    """What all rows together say of each [n]: whether it stays, its row id, the first row id with its caption."""
+    """What all rows together say of each [n]: whether it stays, its row id, the first row id with its caption.
+
+    And, where some picture has several rows, the first row with its picture.
+    """
 
     stays: npt.NDArray[np.bool_]
     ids: npt.NDArray[np.int64]
     firsts: npt.NDArray[np.int64]
+    pictures: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, seen: Seen) -> Rows:
         """Leave out rows whose address stood before, number the others, find the first of each caption among them."""
         number = len(seen.labels)
         if seen.addresses is None:
-            return cls(np.ones(number, dtype=np.bool_), np.arange(number), first_rows(seen.captions))
+            pictures = None if seen.pictures is None else first_rows(seen.pictures)
+            if pictures is not None and np.array_equal(pictures, np.arange(number)):
+                pictures = None
+            return cls(np.ones(number, dtype=np.bool_), np.arange(number), first_rows(seen.captions), pictures)
         stays = first_rows(seen.addresses) == np.arange(number)
         firsts = np.zeros(number, dtype=np.int64)
         firsts[stays] = first_rows(seen.captions, stays)
@@ -93,17 +107,23 @@ class Rows(NamedTuple):
 
 def run(stage: Stage[CaptionsConfig], out: Path, progress: Progress) -> Produced:
     """Write captions.parquet (dense row ids, exact duplicates marked) and, where there are any, classes.parquet, which
-    says what the labels stand for, annotations.parquet, and places.parquet, which says where in tars the pictures lie.
+    says what the labels stand for, annotations.parquet, places.parquet, which says where in tars the pictures lie, and
+    shared_pictures.parquet, where pictures have several captions: all are in the split of the first.
 
     Two passes, because duplicates and numbers of classes need all rows: memory grows by some 50 bytes a row.
     """
     data, about = stage.config.data, {"digest": stage.digest, "config": stage.identity}
     (out / DRAFT).mkdir(exist_ok=True)
-    seen = Seen(out / DRAFT, addresses=reader_of(data.source).unique_urls)
+    reader = reader_of(data.source)
+    seen = Seen(out / DRAFT, addresses=reader.unique_urls, pictures=reader.several)
     placed = _first_pass(data, out / DRAFT, seen, progress)
     rows = Rows.of(seen)
-    splits = _second_pass(out, rows, by_name(seen.labels, seen.names), about)
+    splits = _second_pass(out, rows, seen, about)
     files = ["captions.parquet"]
+    if rows.pictures is not None:
+        shared = pa.table([rows.ids, rows.pictures], schema=schema.SHARED_PICTURES)
+        schema.write(shared, out / SHARED, schema.SHARED_PICTURES, about)
+        files.append(SHARED)
     if placed:
         _write_places(out, about)
         files.append("places.parquet")
@@ -123,6 +143,10 @@ def _stats(seen: Seen, rows: Rows, splits: Mapping[str, int]) -> dict[str, Any]:
     distinct = int((rows.firsts == rows.ids)[rows.stays].sum())
     counts = {name: splits[name] for name in sorted(splits)}
     again = {} if seen.addresses is None else {"repeated_urls": len(rows.stays) - total}
+    if rows.pictures is not None:
+        own = np.unique(rows.pictures)
+        train = np.asarray(seen.splits, dtype=np.int8)[own] == seen.split_names.get("train", -1)
+        again |= {"pictures_shown": len(own), "train_pictures": int(train.sum())}
     return {"train": 0, "rows": total, "distinct": distinct} | counts | seen.extra | again
 
 
@@ -186,9 +210,10 @@ def _placed(records: Sequence[Record], first: int) -> pa.Table:
     return pa.table([rows, files, offsets, sizes], schema=schema.PLACES)
 
 
-def _second_pass(out: Path, rows: Rows, labels: npt.NDArray[np.int32], about: Mapping[str, Any]) -> Counter[str]:
+def _second_pass(out: Path, rows: Rows, seen: Seen, about: Mapping[str, Any]) -> Counter[str]:
     """Write captions.parquet; rows of each split."""
-    row, splits = 0, Counter[str]()
+    row, splits, labels = 0, Counter[str](), by_name(seen.labels, seen.names)
+    names, numbers = pa.array(list(seen.split_names)), np.asarray(seen.splits, dtype=np.int8)
     with schema.writing(out / "captions.parquet", schema.CAPTIONS, about) as write:
         for batch in _row_groups(out / DRAFT / "captions.parquet"):
             these = slice(row, row + batch.num_rows)
@@ -199,6 +224,8 @@ def _second_pass(out: Path, rows: Rows, labels: npt.NDArray[np.int32], about: Ma
                 "dup_of": pa.array(firsts, mask=firsts == ids),
                 "label": pa.array(labels[these], mask=labels[these] < 0),
             }
+            if rows.pictures is not None:
+                later["split"] = names.take(pa.array(numbers[rows.pictures[these]]))
             columns = {name: later[name] if name in later else batch.column(name) for name in schema.CAPTIONS.names}
             table = pa.table(columns, schema=schema.CAPTIONS)
             table = table if rows.stays[these].all() else table.filter(pa.array(rows.stays[these]))

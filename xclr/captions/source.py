@@ -96,6 +96,7 @@ class SourceReader:
     pictures: Callable[[DataConfig], Iterator[Picture]] | None = None  # where records have neither url nor place
     classes: Callable[[DataConfig, Sequence[str]], list[Class]] = plain_classes  # of labels, in their order
     unique_urls: bool = False  # a row whose address stood before is left out: its picture would be its own negative
+    several: bool = False  # its pictures may have several captions, each a row: records say which picture they show
     files: Callable[[DataConfig], tuple[Path, ...]] = located_file  # whose content names the captions
     check: Callable[[DataConfig], object] = lambda data: None  # raises DataError for what is seen in a moment
     captions_listing: Callable[[DataConfig], str | None] = lambda data: None  # hash of what else names the captions

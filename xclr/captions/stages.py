@@ -28,7 +28,7 @@ EDITIONS: Mapping[str, int] = {"imagenet": 2}  # 2: the dog Cardigan and the gar
 def check_sizes(recipe: Recipe, captions: Manifest) -> None:
     """Raise DataError when the data are too few for the recipe, before any long work."""
     train, (key, batch), distinct = recipe.train, recipe.largest_batch, int(captions.stats["distinct"])
-    seen = train.seen(int(captions.stats["train"]))
+    seen = train.seen(int(captions.stats.get("train_pictures", captions.stats["train"])))
     if batch > seen:
         left, more = f" that train.fraction {train.fraction} leaves", ", or a larger train.fraction"
         raise DataError(

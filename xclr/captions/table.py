@@ -1,10 +1,14 @@
-"""A person's own table of captions and pictures: Parquet, CSV, TSV or JSON lines."""
+"""A person's own table of captions and pictures: Parquet, CSV, TSV or JSON lines.
+
+A picture may have several captions: rows that name the same file or address, or a list in the column of captions. Each
+becomes a row.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,23 +29,27 @@ ROW_ID = "row_id"  # an optional column that names the rows
 
 
 def captions(data: DataConfig) -> Records:
-    """One record a row; raises DataError for missing columns, no rows, repeated row ids, unusable captions."""
+    """One record a caption; raises DataError for missing columns, no rows, repeated row ids, unusable captions."""
     table = table_of(data)
     folder = table.path.absolute().parent
     columns = _columns(data, table)
     check, kinds, keys = CaptionCheck(str(table.path), table.where), LabelKinds(data, table), bytearray()
     for row, (place, values) in enumerate(tablefile.rows(table, list(columns.values()), data.limit)):
         value = dict(zip(columns, values, strict=True))
-        name = key("table", _text(value["id"], ROW_ID, table) or "" if "id" in value else str(row))
-        keys += name
+        own = _text(value["id"], ROW_ID, table) or "" if "id" in value else str(row)
+        keys += key("table", own)
         picture = picture_path(value.get("image"), folder, lambda place=place: f"{table.path}: {table.where([place])}")  # type: ignore[misc]
-        yield {
-            "key": name,
-            "caption": check.caption(place, value["caption"]),
-            "label": kinds.label(place, value.get("label")),
-            "split": _split(name),
-            "url": picture if isinstance(picture, str) else None,
-        }
+        label = kinds.label(place, value.get("label"))
+        for number, caption in enumerate(_each(value["caption"])):
+            name = key("table", own if number == 0 else f"{own}/{number}")
+            yield {
+                "key": name,
+                "caption": check.caption(place, caption),
+                "label": label,
+                "split": _split(name),
+                "url": picture if isinstance(picture, str) else None,
+                "picture": key("row", own) if picture is None else key("picture", str(picture)),
+            }
     if not keys:
         raise DataError(f"{table.path} has no rows", "give a table with captioned pictures")
     check.finish()
@@ -51,8 +59,46 @@ def captions(data: DataConfig) -> Records:
 
 
 def pictures(data: DataConfig) -> Iterator[Picture]:
-    """The pictures in the order of `captions`, streamed."""
-    return (picture for _, picture in picture_paths(data, table_of(data)))
+    """The pictures in the order of `captions`, streamed: each as often as it has captions."""
+    table = table_of(data)
+    if not _may_have_several(data, table):
+        yield from (picture for _, picture in picture_paths(data, table))
+        return
+    folder, columns = table.path.absolute().parent, [data.image_column, data.caption_column]
+    for place, (value, captions) in tablefile.rows(table, columns, data.limit):
+        picture = picture_path(value, folder, lambda place=place: f"{table.path}: {table.where([place])}")  # type: ignore[misc]
+        for _ in _each(captions):
+            yield picture
+
+
+def captions_listing(data: DataConfig) -> str | None:
+    """Which captions are of one picture, hashed, where a picture has several: the split goes by pictures then."""
+    table = table_of(data)
+    columns = [data.caption_column] if _may_have_several(data, table) else []
+    columns += [data.image_column] if table.types[data.image_column] == "text" else []
+    if not columns:
+        return None
+    found, several, seen = hashlib.sha256(), False, set[int]()
+    for _, values in tablefile.rows(table, columns, data.limit):
+        value = dict(zip(columns, values, strict=True))
+        number = len(_each(value.get(data.caption_column)))
+        picture = value.get(data.image_column)
+        name = hash(picture.strip()) if isinstance(picture, str) and picture.strip() else None
+        several = several or number > 1 or name in seen
+        if name is not None:
+            seen.add(name)
+        found.update(f"{number} {picture}\n".encode(errors="replace"))
+    return f"several {found.hexdigest()}" if several else None
+
+
+def _may_have_several(data: DataConfig, table: Table) -> bool:
+    """Whether a row may have a list of captions."""
+    return table.types[data.caption_column] == "texts" or table.ending in tablefile.JSON_LINES
+
+
+def _each(value: object) -> Sequence[object]:
+    """The captions of a row; none is one that is missing."""
+    return (value or (None,)) if isinstance(value, list) else (value,)
 
 
 def size(data: DataConfig) -> int:
@@ -132,8 +178,12 @@ def table_of(data: DataConfig) -> Table:
                 f"{table.path} has no column {column!r}",
                 f"set data.{field} to one of: " + ", ".join(name for name in table.types if name.strip()),
             )
-    for column, holds in ((data.caption_column, "text"), (data.image_column, "the pictures' bytes, paths or URLs")):
-        if table.types[column] not in {"text", "bytes"}:
+    kinds = {"text", "bytes"}
+    for column, holds, may_be in (
+        (data.caption_column, "text, or lists of text", kinds | {"texts"}),
+        (data.image_column, "the pictures' bytes, paths or URLs", kinds),
+    ):
+        if table.types[column] not in may_be:
             raise DataError(f"{table.path}: column {column!r} holds {table.types[column]}", f"it must hold {holds}")
     return table
 
@@ -184,4 +234,12 @@ def pictures_listing(data: DataConfig) -> str | None:
     return found.hexdigest() if files else None
 
 
-READER = SourceReader(captions, size, pictures, check=table_of, pictures_listing=pictures_listing)
+READER = SourceReader(
+    captions,
+    size,
+    pictures,
+    several=True,
+    check=table_of,
+    captions_listing=captions_listing,
+    pictures_listing=pictures_listing,
+)

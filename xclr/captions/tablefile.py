@@ -30,7 +30,7 @@ Row = tuple[int, list[Any]]  # its place (a line of the file, or a row of a Parq
 
 @dataclass(frozen=True)
 class Table:
-    """A table that was opened: its columns, each with "text", "bytes", or the name of another type."""
+    """A table that was opened: its columns, each with "text", "texts" (lists), "bytes", or the name of another type."""
 
     path: Path
     ending: str
@@ -229,5 +229,7 @@ def _type(kind: pa.DataType) -> str:
         return _type(kind.value_type)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return "text"
+    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _type(kind.value_type) == "text":
+        return "texts"
     binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
     return "bytes" if binary else str(kind)

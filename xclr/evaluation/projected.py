@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from xclr.artifact import Artifact
+from xclr.captions.shared import picture_of_row
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged, of_split
 from xclr.evaluation.networks.towers import PairTowers, load_towers
 from xclr.evaluation.stages import SuiteConfig
@@ -48,17 +49,24 @@ def pair_projections(
 ) -> tuple[Features, Labels]:
     """Held-out pictures and their captions in the space of the towers; without any, pictures of split "train".
 
-    At most SAMPLE of them, evenly spaced; labels.group is the first row with the same caption.
+    At most SAMPLE of them, evenly spaced, with all their captions; labels.group is the first row with the same caption,
+    labels.attribute that with the same picture.
     """
     table = pq.read_table(captions / "captions.parquet", columns=["row_id", "caption", "dup_of", "split"])
     table = table.sort_by("row_id")
     split = np.array(table["split"].to_pylist(), dtype=np.str_)
     there = split[pictures.rows]
     chosen = next((np.flatnonzero(there == name) for name in HELD_OUT if (there == name).any()), np.arange(len(there)))
-    chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), SAMPLE)).round().astype(np.int64))]
+    picture = picture_of_row(captions, len(split))
+    shown = picture[pictures.rows[chosen]]
+    first = np.sort(np.unique(shown, return_index=True)[1])
+    first = first[np.unique(np.linspace(0, len(first) - 1, min(len(first), SAMPLE)).round().astype(np.int64))]
+    chosen = chosen[np.isin(shown, shown[first])]
     some = FeatureSet(pictures.rows[chosen], pictures.vectors[chosen])
     towers = open_towers(checkpoint, config)
     texts = towers.texts(table["caption"].take(some.rows).to_pylist()).numpy()
     projected = FeatureSet(some.rows, towers.pictures(some.tensor()).numpy())
-    labels = Labels(split, Ragged.single(np.full(len(split), -1, dtype=np.int64)), group=representatives(table))
+    labels = Labels(
+        split, Ragged.single(np.full(len(split), -1, dtype=np.int64)), group=representatives(table), attribute=picture
+    )
     return Features(projected, texts=FeatureSet(some.rows, texts)), labels

@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from xclr.captions.shared import SHARED, picture_of_row
 from xclr.errors import DataError
 from xclr.images import read_pictures, usable_rows
 from xclr.recipe import TrainConfig
+from xclr.training.captions import CaptionsOf
 from xclr.training.keyed import epoch_order
 from xclr.training.model import memory_format
 from xclr.training.ranks import Rank
@@ -73,6 +75,7 @@ class PictureBatches:
     config: TrainConfig
     seed: int
     lost: set[int] = field(default_factory=set, compare=False)
+    captions: CaptionsOf | None = None  # where pictures have several
 
     @classmethod
     def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> PictureBatches:
@@ -86,7 +89,8 @@ class PictureBatches:
             rows, pictures = rows[places], pictures[torch.from_numpy(places)]
         count = int(pq.read_metadata(captions / "captions.parquet").num_rows)
         groups = as_groups(read_groups(captions), count)[rows]
-        return cls(torch.from_numpy(rows), pictures, groups, texture_bank(), config, seed, lost)
+        several = CaptionsOf.open(captions, rows, usable_rows(images))
+        return cls(torch.from_numpy(rows), pictures, groups, texture_bank(), config, seed, lost, several)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -120,6 +124,8 @@ class PictureBatches:
             )
             for view in range(2)
         ]
+        if self.captions is not None:
+            rows = self.captions.drawn(self.seed, epoch, chosen.numpy())
         return Batch(rows, torch.cat(views).contiguous(memory_format=memory_format(self.config)))
 
 
@@ -135,13 +141,15 @@ def stand_ins(rows: npt.NDArray[np.int64], lost: set[int]) -> npt.NDArray[np.int
 
 
 def training_rows(captions: Path, images: Path, config: TrainConfig, seed: int) -> npt.NDArray[np.int64]:
-    """Sorted row ids of the seed's share config.fraction of the usable training pictures.
+    """Sorted row ids of the seed's share config.fraction of the usable training pictures, of each the first row.
 
     Raises DataError when they do not fill one batch.
     """
     splits = pq.read_table(captions / "captions.parquet", columns=["split"]).column("split")
     usable = usable_rows(images)
     whole = usable[np.asarray(pc.equal(splits, "train"))[usable]]
+    if (captions / SHARED).exists():
+        whole = whole[np.sort(np.unique(picture_of_row(captions, len(splits))[whole], return_index=True)[1])]
     rows = nested(whole, config.seen(len(whole)), seed)
     if len(rows) < config.batch_size:
         left, more = f" that train.fraction {config.fraction} leaves of {len(whole)}", ", or a larger train.fraction"

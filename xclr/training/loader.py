@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from xclr.errors import DataError
-from xclr.images import EncodedPictures, PictureFiles, UnreadableError
+from xclr.images import EncodedPictures, PictureFiles, UnreadableError, usable_rows
 from xclr.recipe import TrainConfig
 from xclr.training import augment
 from xclr.training.augment import CROP_NUMBERS, NUMBERS, POLICY_NUMBERS
 from xclr.training.batches import Batch, PictureBatches, training_rows
+from xclr.training.captions import CaptionsOf
 from xclr.training.keyed import epoch_order, keyed_uniform, windowed_order
 from xclr.training.model import memory_format
 from xclr.training.ranks import Rank
@@ -55,11 +56,14 @@ class StreamedBatches:
     views: int = 2
     colours: bool = True
     lost: set[int] = field(default_factory=set, compare=False)
+    captions: CaptionsOf | None = None  # where pictures have several
 
     @classmethod
     def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> StreamedBatches:
         """Find the training pictures; raises DataError when they do not fill one batch."""
-        return cls(PictureFiles.open(images, training_rows(captions, images, config, seed)), config, seed)
+        rows = training_rows(captions, images, config, seed)
+        several = CaptionsOf.open(captions, rows, usable_rows(images))
+        return cls(PictureFiles.open(images, rows), config, seed, captions=several)
 
     @property
     def rows(self) -> Tensor:
@@ -130,6 +134,7 @@ class _Decoded(Dataset[Loaded]):
 
     def __init__(self, batches: StreamedBatches) -> None:
         self.pictures, self.config, self.seed = batches.pictures, batches.config, batches.seed
+        self.captions = batches.captions
         self.views, self.by_policy = batches.views, batches.colours and batches.config.views == "autoaugment"
 
     def __getitem__(self, share: Share) -> Loaded:
@@ -148,6 +153,8 @@ class _Decoded(Dataset[Loaded]):
             return error
         colours = numbers[:, :, CROP_NUMBERS : NUMBERS - POLICY_NUMBERS].flatten(0, 1)
         seen = torch.from_numpy(self.pictures.rows[chosen])
+        if self.captions is not None:
+            seen = self.captions.drawn(self.seed, epoch, chosen)
         return seen, torch.from_numpy(pixels).flatten(0, 1), colours, torch.tensor(lost, dtype=torch.int64)
 
     def _readable(self, position: int, numbers: Tensor, lost: list[int]) -> tuple[int, list[Image.Image]]:

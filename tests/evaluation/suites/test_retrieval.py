@@ -1,5 +1,6 @@
 """Retrieval between pictures and captions: ranks, captions that stand twice, ties."""
 
+from dataclasses import replace
 from itertools import permutations
 from math import comb
 
@@ -69,6 +70,30 @@ def test_recalls_are_scikit_learns_top_k_accuracies():
     assert found["image-to-text", "recall1"] != found["text-to-image", "recall1"]
 
 
+@pytest.mark.parametrize("noise", [0.0, 2.0])
+def test_with_several_captions_a_picture_recalls_are_those_of_clip_benchmark(noise):
+    """Its formula: the share of queries one of whose positives is among the best k; a picture counts once."""
+    rng = np.random.default_rng(3)
+    of = np.sort(rng.permutation(np.repeat(np.arange(30), 5)))  # the picture of each of 150 captions
+    pictures = unit(rng.normal(size=(30, 8)))
+    texts = unit(pictures[of] + noise * rng.normal(size=(150, 8)))
+    features, labels = given_by(pictures[of], texts)
+    first = np.array([np.flatnonzero(of == each)[0] for each in range(30)])
+    result = retrieval_suite(features, replace(labels, attribute=first[of]), CONFIG)
+    scores = texts @ pictures.T  # [150, 30]
+    positive = of[:, None] == np.arange(30)
+    for split, cosines, pairs in (("text-to-image", scores, positive), ("image-to-text", scores.T, positive.T)):
+        for depth in DEPTHS:
+            best = np.argsort(-cosines, axis=1)[:, :depth]
+            expected = np.take_along_axis(pairs, best, 1).any(1).mean()
+            assert values(result)[split, f"recall{depth}"] == pytest.approx(expected)
+    assert {(each.split, each.n) for each in result.scores} == {("image-to-text", 30), ("text-to-image", 150)}
+    answers = result.predictions.to_pandas()
+    assert sorted(answers[answers.split == "image-to-text"].target[0]) == list(range(5))
+    if not noise:
+        assert set(values(result).values()) == {1.0}
+
+
 def test_captions_that_stand_twice_are_right_for_each_other():
     pictures, texts = random_case(n=60, noise=1.2)
     group = np.arange(60) // 3  # rows 0 to 2 have one caption, and so on
@@ -100,7 +125,9 @@ def test_a_wrong_answer_as_near_as_the_right_one_halves_the_first_place():
     axes = np.eye(12)
     texts = axes.copy()
     texts[1] = axes[0]  # caption 1 lies on caption 0, and on picture 0
-    found, _ = recalls(torch.eye(12), torch.from_numpy(texts).float(), np.arange(12))
+    found, _ = recalls(
+        torch.eye(12), torch.from_numpy(texts).float(), lambda part: torch.eye(12, dtype=torch.bool)[part]
+    )
     assert found[0].tolist() == [0.5, 1, 1]
     assert found[2].tolist() == [1, 1, 1]
     assert found[1].tolist() == pytest.approx([1 / 12, 5 / 12, 10 / 12])  # all captions are orthogonal to picture 1
@@ -131,7 +158,9 @@ def test_recalls_are_the_mean_over_every_order_of_the_candidates(data, n):
         ranked = order[np.argsort(-(queries @ candidates[order].T), axis=1, kind="stable")]
         right = same[ranked] == same[:, None]
         hits.append(np.stack([right[:, :depth].any(1) for depth in DEPTHS], 1))
-    found, _ = recalls(torch.from_numpy(queries), torch.from_numpy(candidates), same)
+    found, _ = recalls(
+        torch.from_numpy(queries), torch.from_numpy(candidates), lambda part: torch.from_numpy(same[part, None] == same)
+    )
     np.testing.assert_allclose(found, np.mean(hits, 0), atol=1e-12)
 
 

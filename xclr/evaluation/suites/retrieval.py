@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from xclr.errors import DataError
-from xclr.evaluation.data import Answers, Features, Ints, Labels, Ragged, SuiteResult, predictions
+from xclr.evaluation.data import Answers, Bools, Features, FeatureSet, Ints, Labels, Ragged, SuiteResult, predictions
 from xclr.evaluation.networks.towers import projections
 from xclr.evaluation.score import Floats, mean_score
 from xclr.evaluation.stages import SuiteConfig
@@ -20,43 +23,74 @@ BLOCK = 1024  # queries at a time: 20 MB of cosines
 def retrieval_suite(features: Features, labels: Labels, config: SuiteConfig) -> SuiteResult:
     """Recall of pictures among captions (split "image-to-text") and of captions among pictures ("text-to-image").
 
-    `features.pictures` and `features.texts` are projections of the same rows, of which at most SAMPLE evenly spaced
-    ones are judged. Metrics: recall1, recall5 and recall10, as `recalls` defines them; the intervals resample queries
-    and keep the candidates. Rows of one group >= 0 in `labels.group` have one caption, so that each is right for the
-    others. Predictions: the row of the best answer, of equal ones the first. Raises DataError without captions
-    and for projections that are not finite.
+    `features.pictures` and `features.texts` are projections of the same rows, with those of at most SAMPLE evenly
+    spaced pictures. A picture is `labels.attribute` of its row, the first row that shows it (else each row is one): it
+    counts once, and any of its captions is right for it, as in CLIP_benchmark. Rows of one group >= 0 in `labels.group`
+    have one caption, so that each is right for the other's picture. Metrics: recall1, recall5 and recall10, as
+    `recalls` defines them; the intervals resample queries and keep the candidates. Predictions: the row of the best
+    answer, of equal ones the first. Raises DataError without captions and for projections that are not finite.
     """
     pictures, texts = features.pictures, features.texts
     if texts is None or not len(texts.rows) or not np.array_equal(pictures.rows, texts.rows):
         raise DataError("retrieval needs a caption for each picture and has other rows", "leave the suite out")
-    chosen = np.zeros(len(texts.rows), dtype=np.bool_)
-    chosen[spaced(len(chosen), SAMPLE)] = True
-    rows, same = texts.rows[chosen], identities(texts.rows[chosen], labels.group)
-    right = members(rows, same)
-    z, t = (projections(each.where(chosen)) for each in (pictures, texts))
+    shown, first, place = np.unique(
+        labels.attribute[texts.rows] if len(labels.attribute) else texts.rows, return_index=True, return_inverse=True
+    )
+    kept = spaced(len(shown), SAMPLE)
+    chosen = np.isin(place, kept)
+    rows, own = texts.rows[chosen], texts.rows[first[kept]]
+    caption, picture = identities(rows, labels.group), np.searchsorted(kept, place[chosen])
+    z, t = projections(FeatureSet(own, pictures.vectors[first[kept]])), projections(texts.where(chosen))
+    right = Captioned.of(picture, caption)
     scores, parts = [], []
-    for split, queries, candidates in (("image-to-text", z, t), ("text-to-image", t, z)):
-        found, best = recalls(queries, candidates, same)
+    for split, queries, candidates, matches, asked, found_in in (
+        ("image-to-text", z, t, right.of_pictures, own, rows),
+        ("text-to-image", t, z, right.of_captions, rows, own),
+    ):
+        found, best = recalls(queries, candidates, matches)
         scores += [
             mean_score(config, split, f"recall{depth}", each) for depth, each in zip(DEPTHS, found.T, strict=True)
         ]
-        parts.append(Answers(split, rows, right, rows[best]))
+        targets = Ragged.of(found_in[matches(slice(each, each + 1))[0].numpy()] for each in range(len(asked)))
+        parts.append(Answers(split, asked, targets, found_in[best]))
     return SuiteResult(scores, predictions(parts))
 
 
-def recalls(queries: Tensor, candidates: Tensor, same: Ints) -> tuple[Floats, Ints]:
-    """How probably each query [n, d] has a right candidate [n, d] among its best 1, 5 and 10: [n, 3]; the best, [n].
+@dataclass(frozen=True, eq=False)
+class Captioned:
+    """Which captions are right for which pictures: any that says what one of the picture's own says."""
 
-    Candidate j is right for query i where same [n] is equal. Candidates of equal similarity are taken to be in random
-    order, so that ties favour nobody: with b candidates above the best right one, beside it e wrong and r right ones
-    of the same similarity, and m = k - b > 0 places left, the probability is 1 - C(e, m) / C(e + r, m).
+    has: Bools  # [P, S]: whether a picture has a saying
+    said: Ints  # [n]: the saying of each caption
+
+    @classmethod
+    def of(cls, picture: Ints, caption: Ints) -> Captioned:
+        """From the picture [n], numbered from 0, and the saying [n] of each caption."""
+        _, said = np.unique(caption, return_inverse=True)
+        has = np.zeros((picture.max() + 1, said.max() + 1), dtype=np.bool_)
+        has[picture, said] = True
+        return cls(has, said)
+
+    def of_pictures(self, part: slice) -> Tensor:
+        """Which captions are right for some pictures, bool [b, n]."""
+        return torch.from_numpy(self.has[part][:, self.said])
+
+    def of_captions(self, part: slice) -> Tensor:
+        """Which pictures are right for some captions, bool [b, P]."""
+        return torch.from_numpy(self.has[:, self.said[part]].T)
+
+
+def recalls(queries: Tensor, candidates: Tensor, right_of: Callable[[slice], Tensor]) -> tuple[Floats, Ints]:
+    """How probably each query [n, d] has a right candidate [m, d] among its best 1, 5 and 10: [n, 3]; the best, [n].
+
+    `right_of` says which candidates are right for some queries, bool [b, m]. Candidates of equal similarity are taken
+    to be in random order, so that ties favour nobody: with b candidates above the best right one, beside it e wrong and
+    r right ones of the same similarity, and m = k - b > 0 places left, it is 1 - C(e, m) / C(e + r, m).
     """
-    identity = torch.from_numpy(same)
     found, best = [], []
     for start in range(0, len(queries), BLOCK):
-        part = slice(start, start + BLOCK)
-        similarity = queries[part] @ candidates.T  # [b, n]
-        right = identity[part, None] == identity
+        part = slice(start, min(start + BLOCK, len(queries)))
+        similarity, right = queries[part] @ candidates.T, right_of(part)  # [b, m]
         highest = similarity.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
         level = similarity == highest
         counts = (similarity > highest, level & ~right, level & right)
@@ -82,15 +116,6 @@ def identities(rows: Ints, group: Ints) -> Ints:
     if not len(group):
         return own
     return np.where(group[rows] >= 0, group[rows], own)
-
-
-def members(rows: Ints, same: Ints) -> Ragged:
-    """The rows that share the caption of each row [n]."""
-    _, place, counts = np.unique(same, return_inverse=True, return_counts=True)
-    by_caption = Ragged(
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), rows[np.argsort(same, kind="stable")]
-    )
-    return by_caption.take(place)
 
 
 def spaced(n: int, count: int) -> Ints:

@@ -226,7 +226,14 @@ def test_the_same_rows_have_the_same_keys_in_every_kind_of_table(tmp_path, write
 
 @pytest.mark.parametrize(
     ("value", "part"),
-    [("7", "the caption is a number (7), not text"), ("[1]", "a list"), ('""', "empty"), ("null", "empty")],
+    [
+        ("7", "the caption is a number (7), not text"),
+        ("[1]", "the caption is a number (1), not text"),
+        ("{}", "an object"),
+        ("[[]]", "a list"),
+        ('""', "empty"),
+        ("null", "empty"),
+    ],
 )
 def test_captions_of_json_that_are_of_no_use_are_named_by_line(value, part, tmp_path):
     text = '{"caption": "a dog", "image": "a.png"}\n\n{"caption": ' + value + ', "image": "b.png"}\n'

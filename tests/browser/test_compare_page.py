@@ -23,7 +23,7 @@ def path(tmp_path_factory):
 def test_a_person_finds_table_curves_and_thumbnails(opened):
     page = opened(viewport=DESKTOP)
     table = page.get_by_role("table").first
-    assert table.get_by_role("columnheader").all_inner_texts() == ["method", "targets from", "pictures top-1"]
+    assert table.get_by_role("columnheader").all_inner_texts() == ["method", "targets from", "uses", "pictures top-1"]
     assert table.get_by_role("rowheader").all_inner_texts() == ["random", "clip", "xclr"]
     assert table.locator("strong").count() >= 1
     for method in ("clip", "xclr"):

@@ -215,7 +215,7 @@ def test_two_ranks_give_what_one_gives(stage, tmp_path):
     run_on_ranks(partial(on_a_rank, short.to_json(), tmp_path), 2, tmp_path)
     one, two = (np.load(tmp_path / world / "vectors.npy").astype(np.float32) for world in "12")
     np.testing.assert_allclose(two, one, rtol=2e-3, atol=1e-3)
-    assert np.abs(one).max() > 0.1
+    assert np.abs(one).max() > 0.05
     losses = [[e.metrics["train/loss"] for e in read_spool(tmp_path / world / SPOOL)] for world in "12"]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 

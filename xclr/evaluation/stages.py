@@ -91,7 +91,6 @@ class FinetuneStageConfig(Config):
 
     train: TrainConfig
     seed: int
-    exact_crops: bool = Field(False, json_schema_extra=LATER)  # of photographs that are decoded at a smaller scale
     root: Path | None = Field(None, json_schema_extra=RUNTIME)
 
 
@@ -170,7 +169,7 @@ PROBE = Kind("probe", ProbeStageConfig, code=1, run="xclr.evaluation.probe", ste
 FINETUNE = Kind(
     "finetune",
     FinetuneStageConfig,
-    code=1,
+    code=2,
     run="xclr.evaluation.finetune",
     step="evaluate",
     ranks=lambda config: config.train.stuck_after_s,
@@ -395,9 +394,7 @@ def finetune(recipe: Recipe, title: str, checkpoint: Artifact, data: DataSets) -
             "views": "simclr" if views == "stickers" else views,
         }
     )
-    config = FinetuneStageConfig(
-        train=train, seed=recipe.evaluate.seed, exact_crops=True, root=roots(recipe).get("imagenet")
-    )
+    config = FinetuneStageConfig(train=train, seed=recipe.evaluate.seed, root=roots(recipe).get("imagenet"))
     return Stage(FINETUNE, f"finetuning {title}", config, _pictures(recipe, checkpoint, "imagenet", data))
 
 

@@ -104,6 +104,16 @@ def test_a_column_says_what_methods_use_and_a_line_below_what_is_otherwise():
     assert grids_of(table(score("clip", "pairs", 0.5)))[0].lead == ("method", "targets from")  # scores of before
 
 
+def test_a_narrow_terminal_has_what_methods_use_in_a_table_of_its_own():
+    columns = ("pictures", "concepts", "vendor")
+    uses = {"uses": "pixels, captions, pretrained text model"}
+    scores = table(*(score("xclr", "captions", 0.5, where=("linear", each, "top1")) | uses for each in columns))
+    (grid,) = grids_of(scores)
+    headings = [[column.header for column in each.columns] for each in tables_of(grid, 76)]
+    assert headings == [["method", "targets from", *grid.headings], ["method", "targets from", "uses"]]
+    assert len(tables_of(grid, 140)) == 1
+
+
 def test_what_a_suite_was_judged_over_stands_below_its_table():
     said = "judged over 100 of 1,000 classes: 5,000 of 50,000 pictures"
     real, knn = (

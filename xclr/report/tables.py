@@ -242,13 +242,15 @@ def _grids(
         (row["method"], row["graph"]): row["uses"] or ""
         for row in scores.select(["method", "graph", "uses"]).to_pylist()
     }
-    grids, groups = [], columns_of({_key(each) for each, _ in shown}, suite)
+    grids, groups = list[Grid](), columns_of({_key(each) for each, _ in shown}, suite)
     for title, columns in groups.items():
         keys = [column.key for column in columns]
         caption = caption_of(what, [each for each, _ in shown if _key(each) in keys])
         caption = "; ".join([caption, *remarks_of(scores, {key[0] for key in keys})])
         lines = _lines(keys, cells, uses)
-        lead = (*LEAD, "uses") if any(line.uses for line in lines) else LEAD
+        told = {(line.method, line.graph) for grid in grids for line in grid.lines}
+        new = any(line.uses and (line.method, line.graph) not in told for line in lines)
+        lead = (*LEAD, "uses") if new else LEAD
         headings = tuple(each.heading for each in columns)
         grids.append(Grid(headings, lines, caption, title if len(groups) > 1 else "", lead))
     return grids
@@ -305,15 +307,22 @@ def distance_text(found: Distance) -> str:
 
 
 def tables_of(grid: Grid, width: int) -> list[Table]:
-    """A grid's cells for a terminal of so many characters: where they do not fit, tables one below another."""
+    """A grid's cells for a terminal of so many characters: where they do not fit, tables one below another.
+
+    What methods use is then a table of its own, the last.
+    """
     lead = [list(column) for column in zip(grid.lead, *map(grid.named, grid.lines), strict=True)]
-    parts = [[*lead]]
-    for place, heading in enumerate(grid.headings):
-        column = [heading, *(line.cells[place].text for line in grid.lines)]
-        if len(parts[-1]) > len(lead) and _width([*parts[-1], column]) > width:
-            parts.append([*lead])
+    columns = [[name, *(line.cells[at].text for line in grid.lines)] for at, name in enumerate(grid.headings)]
+    if _width([*lead, *columns]) <= width:
+        return [_table([*lead, *columns], grid.title)]
+    names, more = lead[: len(LEAD)], lead[len(LEAD) :]
+    parts = [[*names]]
+    for column in columns:
+        if len(parts[-1]) > len(names) and _width([*parts[-1], column]) > width:
+            parts.append([*names])
         parts[-1].append(column)
-    return [_table(columns, "" if number else grid.title) for number, columns in enumerate(parts)]
+    parts += [[*names, *more]] if more else []
+    return [_table(each, "" if number else grid.title) for number, each in enumerate(parts)]
 
 
 def _width(columns: Iterable[Sequence[str]]) -> int:

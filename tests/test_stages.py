@@ -24,6 +24,7 @@ from xclr.recipe import SUITES, RandomConfig, SupConConfig, load_recipe, parse_r
 from xclr.stage import Stage
 from xclr.store import Store
 from xclr.training import stages as training_stages
+from xclr.training.stages import PretrainConfig
 
 ROOT = Path(__file__).parents[1]
 FOUR = ["simclr", "supcon", "clip", "xclr"]
@@ -436,6 +437,9 @@ def test_supcon_on_the_emojis_judged_classes_has_a_name_of_its_own_and_on_other_
     found = {stage.name: stage for stage in pipeline(load_recipe("emoji"), store) if stage.kind.name == "pretrain"}
     judged, concepts = (found[f"pretrain supcon{suffix} seed 0"] for suffix in ("", " (concept)"))
     assert judged.config.judged and not concepts.config.judged and judged.digest != concepts.digest
+    before = PretrainConfig.model_validate(judged.identity | {"judged": False})  # as manifests of before have it
+    told = [training_stages.origin(each).graph for each in (judged.config, before, concepts.config)]
+    assert told == ["class", "concept", "concept"]
     assert "judged" not in concepts.identity and "classes" not in judged.identity["objective"]
     (tmp_path / "x.csv").write_text("caption,image,kind\na,http://host/a.png,b\n")
     mine = recipe(data={"source": "table", "path": tmp_path / "x.csv", "label_column": "kind"}, objectives=["supcon"])

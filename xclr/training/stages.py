@@ -65,6 +65,22 @@ class JudgedNetwork(NamedTuple):
     stage: Stage
 
 
+def origin(config: PretrainConfig) -> Origin:
+    """Whose network it is; SupCon on the emoji that does not say so is of before, when it was trained on concepts."""
+    objective = config.objective
+    if isinstance(objective, SupConConfig) and SOURCES[config.dataset].annotated and not config.judged:
+        objective = objective.model_copy(update={"classes": "concepts"})
+    return Origin(
+        method=method_name(objective),
+        dataset=config.dataset,
+        graph=graph_name(objective, config.dataset),
+        seed=config.seed,
+        rate="" if isinstance(objective, RandomConfig) else config.train.rate,
+        uses=", ".join(objective.uses),
+        trained=", ".join(f"{key}={value}" for key, value in details(objective).items()),
+    )
+
+
 PRETRAIN = Kind(
     "pretrain",
     PretrainConfig,
@@ -73,15 +89,7 @@ PRETRAIN = Kind(
     step="pretrain",
     ranks=lambda config: config.train.stuck_after_s,
     here=lambda config: isinstance(config.objective, RandomConfig),
-    network=lambda config: Origin(
-        method=method_name(config.objective),
-        dataset=config.dataset,
-        graph=graph_name(config.objective, config.dataset),
-        seed=config.seed,
-        uses=", ".join(config.objective.uses),
-        rate="" if isinstance(config.objective, RandomConfig) else config.train.rate,
-        trained=", ".join(f"{key}={value}" for key, value in details(config.objective).items()),
-    ),
+    network=origin,
     tell=lambda made: (*tell_unreadable(made), *str(made.stats.get("notices", "")).splitlines()),
     watched=True,
 )

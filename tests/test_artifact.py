@@ -116,7 +116,8 @@ def test_every_other_field_of_a_recipe_enters_the_digest():
         "TrainConfig.log_every",
         "TrainConfig.checkpoint_every", "TrainConfig.keep_checkpoints", "TrainConfig.stuck_after_s",
         "TrainConfig.stop_dead",
-        "TrainConfig.watch_every", "TrainConfig.workers", "TrainConfig.activation_checkpointing", "TrainConfig.blockwise_from",
+        "TrainConfig.watch_every", "TrainConfig.workers",
+        "TrainConfig.activation_checkpointing", "TrainConfig.blockwise_from",
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 TRAIN, HELD_OUT = "train", ("val", "test")  # folders that are splits when they are all there is
+NOT_TRAINED = ("pictures", "val", "validation", "test")  # splits of own pictures to judge by, the first that there is
 
 
 class Inside(NamedTuple):

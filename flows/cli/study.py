@@ -31,7 +31,8 @@ def study(
     loaded, place = load_study(what), home_folder(home)
     if only_plan:
         print(study_file(what).read_text(encoding="utf-8"), end="")
-        _say_plan(loaded.recipe.name, len(loaded.arms) * loaded.seeds)
+        networks = len(loaded.arms) * loaded.seeds
+        print(f"\n{networks} networks are trained and judged, as the run {loaded.recipe.name}", file=sys.stderr)
         return
     from rich.text import Text
 
@@ -57,7 +58,3 @@ def study(
     keep_fonts(state_folder(place) / "matplotlib")
     page = write_study_page(place, found, study_file(what).read_text(encoding="utf-8"), out)
     print(f"page        {page}", file=sys.stderr)
-
-
-def _say_plan(recipe: str, networks: int) -> None:
-    print(f"\n{networks} networks are trained and judged, as the run {recipe}", file=sys.stderr)

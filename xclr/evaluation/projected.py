@@ -14,13 +14,12 @@ from xclr.evaluation.networks.towers import PairTowers, load_towers
 from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.suites.retrieval import SAMPLE
 from xclr.evaluation.suites.zero_shot import class_vectors, curated, prompts_of
+from xclr.files import NOT_TRAINED
 from xclr.graph import open_encoder
 from xclr.graph.embed import representatives
 from xclr.recipe import PairsConfig
 from xclr.store import Store
 from xclr.training.stages import PretrainConfig
-
-HELD_OUT = ("pictures", "val", "validation", "test")  # splits of a recipe's own pictures, the first that there is
 
 
 def open_towers(checkpoint: Artifact, config: SuiteConfig) -> PairTowers:
@@ -56,7 +55,9 @@ def pair_projections(
     table = table.sort_by("row_id")
     split = np.array(table["split"].to_pylist(), dtype=np.str_)
     there = split[pictures.rows]
-    chosen = next((np.flatnonzero(there == name) for name in HELD_OUT if (there == name).any()), np.arange(len(there)))
+    chosen = next(
+        (np.flatnonzero(there == name) for name in NOT_TRAINED if (there == name).any()), np.arange(len(there))
+    )
     picture = picture_of_row(captions, len(split))
     shown = picture[pictures.rows[chosen]]
     first = np.sort(np.unique(shown, return_index=True)[1])

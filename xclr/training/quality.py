@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xclr.files import HELD_OUT, TRAIN
+from xclr.files import NOT_TRAINED, TRAIN
 from xclr.graph.similarity import judged_of_row
 from xclr.images import read_pictures, usable_rows
 from xclr.recipe import TrainConfig
@@ -23,7 +23,6 @@ BANK, SLICE = 768, 256  # pictures of the training and held-out pictures, at mos
 K, TEMPERATURE = 20, 0.07  # of the vote: exp(cosine / 0.07), as the suite knn
 PART = 128  # pictures at a time
 DEAD = 1e-4  # of the mean deviation of all dimensions
-HELD = ("pictures", *HELD_OUT, "validation")  # names of a split that is not trained on, the first that there is
 
 Quality = Callable[[nn.Module, torch.device], dict[str, float]]
 
@@ -41,7 +40,7 @@ def open_sample(captions: Path, images: Path, config: TrainConfig) -> Sample:
     split = np.array(pq.read_table(captions / "captions.parquet", columns=["split"])["split"].to_pylist())
     usable = usable_rows(images)
     there = split[usable]
-    held = next((name for name in HELD if (there == name).any()), None)
+    held = next((name for name in NOT_TRAINED if (there == name).any()), None)
     train = _spaced(usable[there == TRAIN], BANK)
     rows = np.concatenate([train, _spaced(usable[there == held], SLICE) if held else train[:0]])
     lost: set[int] = set()

@@ -59,8 +59,9 @@ def read(tree: Tree) -> Benchmark:
 
 
 def numbers(tree: Tree) -> list[int]:
-    """The numbers of the classes that are there, sorted as their folders are."""
-    return list(_found(tree).labels.values())
+    """The numbers of the classes that are there, sorted as their folders are; lists no pictures."""
+    base = placed(tree, TRAIN)
+    return list(_numbered(tree.root / base, tree.folders(base + TRAIN), _given(tree, base)).values())
 
 
 def tables(tree: Tree) -> list[str]:

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import psutil
 from infra.cluster import Cluster
 from infra.resources import Resources
 from infra.slurm import private
-from tests.kit.polling import until
+from tests.kit.polling import EVERY_S, until
 from tests.kit.recipes import STEPS, tiny
 from xclr.shards import SHARDS
 
@@ -107,13 +108,26 @@ def element(out: Path, first: str) -> psutil.Process | None:
 def lose(cluster: private.Private, node: str) -> None:
     """What a power cut does: the daemon of a node and all that runs there are gone, and nobody says so."""
     private.stop_daemon(cluster, f"slurmd.{node}", kill=True)
-    here = slurm("squeue", "--noheader", "--array", f"--nodelist={node}", "--states=running", "--format=%A").split()
-    titles, variables = {f"[{job}." for job in here}, {f"SLURM_JOB_ID={job}".encode() for job in here}
-    for process in list(processes()):  # those first who would tell
+    jobs = slurm("squeue", "--noheader", "--array", f"--nodelist={node}", "--states=running", "--format=%A").split()
+    quiet = 0
+    while quiet < 2:  # what one of them was just starting would live on, and hold the lock of its output
+        quiet = 0 if _end_processes_of(jobs) else quiet + 1
+        time.sleep(EVERY_S)
+
+
+def _end_processes_of(jobs: Sequence[str]) -> int:
+    """Kill them, those first who would tell; returns how many there were."""
+    seen, variables = list(processes()), {f"SLURM_JOB_ID={job}".encode() for job in jobs}
+    tellers = [each for each in seen if any(f"[{job}." in _step(each) for job in jobs)]
+    found = tellers + [each for each in seen if _environment(each) & variables]
+    for each in found:
         with suppress(psutil.Error):
-            if process.name() == "slurmstepd" and any(each in "".join(process.cmdline()) for each in titles):
-                process.kill()
-    for process in list(processes()):
-        with suppress(psutil.Error):
-            if _environment(process) & variables:
-                process.kill()
+            each.kill()
+    return len(found)
+
+
+def _step(process: psutil.Process) -> str:
+    """What Slurm's daemon of a step calls itself; nothing for other processes."""
+    with suppress(psutil.Error):
+        return "".join(process.cmdline()) if process.name() == "slurmstepd" else ""
+    return ""

@@ -130,10 +130,18 @@ def check(home: Path, planned: dict[str, dict[str, int]], lost: str, preempted: 
     assert (planned["pretrain"]["arrays"], planned["suite linear"]["arrays"]) == (1, 2)
     for kind in ("pretrain", "suite linear"):  # submissions as planned, and every cell once
         assert len(arrays(home, kind)) <= planned[kind]["arrays"]
-        assert list(elements(home, kind).values()) == ["COMPLETED"] * 6
+        found = elements(home, kind)
+        assert list(found.values()) == ["COMPLETED"] * 6, told(home, found)
     shown = json.loads(said(home, "compare", "--sweep", "many", "--json"))
     assert len(shown) == 6 and all(each["state"] == "done" and each["scores"] for each in shown)
     assert "6 of 6 cells done" in said(home, "status")
+
+
+def told(home: Path, found: dict[str, str]) -> str:
+    """What Slurm and the logs say of elements that did not complete."""
+    odd = [job for job, state in found.items() if state != "COMPLETED"]
+    logs = [path for job in odd for path in sorted(home.rglob(f"{job}_0_log.out"))]
+    return "\n".join([*(slurm("scontrol", "show", "job", job) for job in odd), *(path.read_text() for path in logs)])
 
 
 def said(home: Path, *arguments: str) -> str:

@@ -12,7 +12,7 @@ from infra.stage import ensure
 from xclr.captions.stages import CAPTIONS
 from xclr.errors import StoreError
 from xclr.images.stages import IMAGES
-from xclr.pipeline import pipeline
+from xclr.pipeline import other_pictures, pipeline
 from xclr.recipe import Recipe, with_overrides
 from xclr.stage import Plan, Stage
 from xclr.store import Store
@@ -49,11 +49,12 @@ def evaluate(
 
 
 def judging(run: Run, plan: Plan) -> list[Stage]:
-    """The stages of an evaluation: all that judges a network that is there, or comes from elsewhere.
+    """The stages of an evaluation: other pictures to judge, and all that judges a network that is there or elsewhere.
 
     A checkpoint that is not there is told and left out. Raises StoreError when none, or no data, are there.
     """
-    data: list[Stage] = [*plan.of(CAPTIONS), *plan.of(IMAGES)[-1:]]
+    others = other_pictures(plan.recipe, plan.store)
+    data: list[Stage] = [] if len(others) else [*plan.of(CAPTIONS), *plan.of(IMAGES)[-1:]]
     trained = plan.of(PRETRAIN)
     lost = {stage.digest: stage for stage in (*data, *trained) if run.store.find(stage.digest) is None}
     if any(stage.digest in lost for stage in data) or all(stage.digest in lost for stage in trained):
@@ -65,4 +66,4 @@ def judging(run: Run, plan: Plan) -> list[Stage]:
             run.board.say(f"{title} is not judged: it is not in {run.store.home}")
         else:
             ensure(run, stage)  # is there; told to MLflow, which may be another one than before
-    return [stage for stage in plan if stage.kind.step == "evaluate" and stage.network not in lost]
+    return [*others, *(stage for stage in plan if stage.kind.step == "evaluate" and stage.network not in lost)]

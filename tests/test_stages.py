@@ -24,7 +24,7 @@ from xclr.recipe import SUITES, RandomConfig, SupConConfig, load_recipe, parse_r
 from xclr.stage import Stage
 from xclr.store import Store
 from xclr.training import stages as training_stages
-from xclr.training.stages import PretrainConfig
+from xclr.training.stages import PRETRAIN, PretrainConfig
 
 ROOT = Path(__file__).parents[1]
 FOUR = ["simclr", "supcon", "clip", "xclr"]
@@ -239,6 +239,31 @@ def test_a_labelled_table_has_supcon_and_the_linear_probe_but_not_the_emojis_sui
     assert evaluation_stages.suites(mine) == ["linear"]
     assert sorted(line.split()[1] for line in evaluation_stages.tell_skipped(mine)) == ["keywords", "objectnet"]
     assert "pretrain supcon seed 0" in {stage.name for stage in pipeline(mine, store)}
+
+
+def test_other_pictures_are_judged_by_networks_that_keep_their_names(store, table):
+    """Their suites read the other captions and pictures, and ask for those's classes."""
+    own = recipe(objectives=["simclr", "clip"], evaluate={"suites": ["linear", "keywords"]})
+    other = recipe(data={"source": "table", "path": str(table), "label_column": "kind"})
+    mine = own.on(other)
+    assert mine.name == f"{own.name}-on-{other.name}" and mine.judged == other.data and mine.data == own.data
+    assert evaluation_stages.suites(mine) == ["retrieval", "linear", "own-knn"]
+    planned, judged = ({stage.name: stage for stage in pipeline(each, store)} for each in (mine, other))
+    trained = {each.digest for each in pipeline(own, store) if each.kind is PRETRAIN}
+    assert {each.digest for each in planned.values() if each.kind is PRETRAIN} == trained
+    shown = {role: store.reference(judged[role].digest) for role in ("captions", "images")}
+    seen = planned["features simclr seed 0"].inputs
+    assert {role: seen[role] for role in shown} == shown
+    assert planned["captions"].digest != planned["captions to judge"].digest == judged["captions"].digest
+    assert {planned[f"{suite} clip seed 0"].inputs["labels"] for suite in ("retrieval", "linear", "own-knn")} == {
+        shown["captions"]
+    }
+    assert "retrieval simclr seed 0" not in planned
+    unlabelled = recipe(data={"source": "table", "path": str(table)})
+    lines = evaluation_stages.tell_skipped(own.on(unlabelled))
+    assert lines == [
+        f"suite {each} is left out: it needs classes (evaluate.data.label_column)" for each in ("linear", "own-knn")
+    ]
 
 
 def test_the_emoji_skip_nothing():
@@ -478,7 +503,9 @@ def test_the_papers_recipes_serve_all_they_ask_for(name, store, tmp_path):
     with_captions = {"zero-shot", "retrieval"}
     assert suites == {
         f"{suite} {method} seed 0"
-        for suite in SUITES.keys() - {"linear", "keywords"} - (with_captions if name == "imagenet" else set())
+        for suite in SUITES.keys()
+        - {"linear", "own-knn", "keywords"}
+        - (with_captions if name == "imagenet" else set())
         for method in methods
         if method.startswith("clip") or suite not in with_captions
     }

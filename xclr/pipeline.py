@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 
 from xclr.artifact import Artifact
@@ -45,8 +46,9 @@ def pipeline(recipe: Recipe, store: Store) -> Plan:
 
 def _pipeline(recipe: Recipe, store: Store) -> Plan:
     plan = Plan(recipe, store)
+    others = add_others(plan)
     data = add_data(plan)
-    data_sets = evaluation_stages.data_sets(plan, data.captions, data.images)
+    data_sets = evaluation_stages.data_sets(plan, *(others or (data.captions, data.images)))
     scores = []
     for network in (*training_stages.trainings(recipe, data), *evaluation_stages.references(recipe, store)):
         scores += evaluation_stages.judge(plan, network, data_sets)
@@ -66,6 +68,23 @@ def add_data(plan: Plan) -> training_stages.Data:
         for target in training_stages.class_graphs(recipe)
     }
     return training_stages.Data(captions, images, embeddings, graph, class_graphs)
+
+
+def other_pictures(recipe: Recipe, store: Store) -> Plan:
+    """What becomes of the pictures that are judged instead of the recipe's own; no stages where these are."""
+    plan, judged = Plan(recipe, store), Plan(recipe.model_copy(update={"data": recipe.judged}), store)
+    if recipe.evaluate.data is not None:
+        add_pictures(judged)
+    for stage in judged:
+        plan.add(replace(stage, name=f"{stage.name} to judge"))
+    return plan
+
+
+def add_others(plan: Plan) -> tuple[Artifact, Artifact] | None:
+    """Add these; returns the current captions and images, None where there are none."""
+    others = other_pictures(plan.recipe, plan.store)
+    made = [plan.add(stage) for stage in others]
+    return (made[0], made[-1]) if made else None
 
 
 def add_pictures(plan: Plan) -> tuple[Artifact, Artifact]:

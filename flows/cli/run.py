@@ -72,6 +72,10 @@ def retry(
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or a recipe's name for its last run")],
     suite: Annotated[list[str] | None, typer.Option(help="a suite to add: --suite objectnet; may stand often")] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE", help="judge on the pictures of another recipe, which were never trained on"),
+    ] = None,
     sets: Sets = None,
     cluster: ClusterName = None,
     home: Home = None,
@@ -79,17 +83,19 @@ def evaluate(
     """Judge the checkpoints of an earlier run by further suites; nothing is trained, what is judged already is found.
 
     Where data sets lie is set as in a recipe: --set evaluate.roots.objectnet=/data/objectnet-1.0
+    With --on other pictures are judged, by the suites for own pictures; the scores are those of a run of its own.
     """
     from flows.context import home_folder
     from infra.home.runs import last_run
-    from xclr.recipe import with_overrides
+    from xclr.recipe import load_recipe, with_overrides
 
     record = last_run(home_folder(home), run)
     if record.sweep is not None:
         remedy = "run the sweep again with --set evaluate.suites=[...]: it trains nothing anew"
         raise StoreError(f"{run} is a sweep, whose cells are judged by its recipe's suites", remedy)
-    suites = list(dict.fromkeys([*record.recipe.evaluate.suites, *(suite or [])]))
-    recipe = with_overrides(record.recipe, [f"evaluate.suites={json.dumps(suites)}", *(sets or ())])
+    judged = record.recipe if on is None else record.recipe.on(load_recipe(on))
+    suites = list(dict.fromkeys([*judged.evaluate.suites, *(suite or [])]))
+    recipe = with_overrides(judged, [f"evaluate.suites={json.dumps(suites)}", *(sets or ())])
     execute(recipe, Choices(cluster or record.cluster, home, flow="evaluate"))
 
 

@@ -83,6 +83,15 @@ def test_a_failing_suite_hides_no_other_and_a_later_one_runs_alone(data, tmp_pat
     assert "pretrain" not in kinds and "features" not in kinds
     assert {"reference", "benchmark_features", "suite"} <= kinds
 
+    other = own_recipe(tmp_path / "other", "a sketch of").model_copy(update={"name": "other"})
+    before = attempts(home)
+    done = xclr("evaluate", "own", "--on", written(other, tmp_path / "other"))
+    assert done.returncode == 0, done.stderr
+    assert "pictures k-NN" in done.stdout and "retrieval is left out" in done.stderr
+    assert scores(home) == dict.fromkeys(("linear", "own-knn"), all_three)
+    made = [json.loads((home / "ledger" / f"{each}").read_text())["kind"] for each in attempts(home) - before]
+    assert set(made) == {"captions", "images", "features", "suite", "comparison"} and made.count("suite") == 6
+
 
 def test_suites_are_refused_that_there_are_not(tmp_path, xclr):
     recipe = own_recipe(tmp_path, "a drawing of", objectives=["simclr"], evaluate={"suites": ["linear"]})

@@ -524,6 +524,13 @@ def test_every_source_but_the_emoji_needs_a_path(source, tmp_path):
     assert f"source {source} needs `path`" in message
 
 
+def test_pictures_to_judge_start_at_the_recipe_and_are_no_address(tmp_path):
+    judged = load_recipe(written(tmp_path, "evaluate: {data: {source: table, path: x.csv}}")).judged
+    assert judged.path == tmp_path / "x.csv"
+    message = fault(tmp_path, "evaluate: {data: {source: cc3m, url: 'http://host/a.tsv'}}").message
+    assert "evaluate.data" in message and "`path`" in message
+
+
 @pytest.mark.parametrize("template", ["a photo", "{} and {}", "a {name}"])
 def test_a_template_has_one_place_for_the_name(template, tmp_path):
     message = fault(tmp_path, f"data: {{source: folder, path: x, caption_template: '{template}'}}").message

@@ -90,7 +90,7 @@ class Breadth(NamedTuple):
 
 
 NARROW = Breadth(128, ("clip", "xclr"), ("imagenet", "imagenet9", "zero-shot", "finetune"), 2)
-WHOLE = Breadth(256, ("simclr", "clip", "xclr"), tuple(sorted(SUITES.keys() - {"linear", "keywords"})), 8)
+WHOLE = Breadth(256, ("simclr", "clip", "xclr"), tuple(sorted(SUITES.keys() - {"linear", "own-knn", "keywords"})), 8)
 
 
 def publish(folder: Path, address: str, pictures: int) -> None:

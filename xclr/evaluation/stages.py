@@ -21,6 +21,7 @@ from xclr.recipe import (
     SOURCES,
     SUITES,
     Config,
+    DataConfig,
     Dataset,
     Framing,
     ObjectiveConfig,
@@ -196,7 +197,7 @@ KINDS = (REFERENCE, EXPORT, BENCHMARK, FEATURES, BENCHMARK_FEATURES, PROBE, FINE
 
 
 class DataSets(NamedTuple):
-    """What networks are judged on: the recipe's own pictures, and those of the suites' data sets."""
+    """What networks are judged on: the recipe's own pictures, or others, and those of the suites' data sets."""
 
     captions: Artifact
     images: Artifact
@@ -225,12 +226,12 @@ def roots(recipe: Recipe) -> dict[Dataset, Path]:
 def lacks(recipe: Recipe) -> dict[SuiteName, str]:
     """Why some of the recipe's suites are left out: what each of them lacks."""
     found: dict[SuiteName, str] = {}
-    annotated, there = SOURCES[recipe.data.source].annotated, roots(recipe)
+    annotated, there = SOURCES[recipe.judged.source].annotated, roots(recipe)
     with_captions = any(isinstance(each, PairsConfig) for each in recipe.objectives)
     for each in recipe.evaluate.suites:
         missing = [name for name in SUITES[each].datasets if name not in there]
-        if SUITES[each].classes and not recipe.data.has_labels:
-            found[each] = f"it needs classes ({_no_labels(recipe)})"
+        if SUITES[each].classes and not recipe.judged.has_labels:
+            found[each] = f"it needs classes ({_no_labels(recipe.judged, recipe.evaluate.data is not None)})"
         elif missing and not annotated:
             found[each] = f"evaluate.roots.{missing[0]} is not set"
         elif SUITES[each].annotated and not annotated:
@@ -245,12 +246,13 @@ def tell_skipped(recipe: Recipe) -> list[str]:
     needy = (
         () if recipe.data.has_labels else (each for each in recipe.objectives if each.targets in {"class", "concept"})
     )
-    lines = dict.fromkeys(f"{each.name} is left out: it needs classes ({_no_labels(recipe)})" for each in needy)
+    lines = dict.fromkeys(f"{each.name} is left out: it needs classes ({_no_labels(recipe.data)})" for each in needy)
     return [*lines] + [f"suite {name} is left out: {why}" for name, why in lacks(recipe).items()]
 
 
-def _no_labels(recipe: Recipe) -> str:
-    return "data.label_column" if SOURCES[recipe.data.source].labels == "column" else f"{recipe.data.source} has none"
+def _no_labels(data: DataConfig, others: bool = False) -> str:
+    key = f"{'evaluate.' if others else ''}data.label_column"
+    return key if SOURCES[data.source].labels == "column" else f"{data.source} has none"
 
 
 def suites(recipe: Recipe) -> list[SuiteName]:
@@ -292,7 +294,7 @@ def reference(reference: Reference, title: str, store: Store) -> Stage[Reference
 def data_sets(plan: Plan, captions: Artifact, images: Artifact) -> DataSets:
     """Add the stages that read the data sets of the suites."""
     recipe, wanted, exported = plan.recipe, datasets(plan.recipe), None
-    if SOURCES[recipe.data.source].annotated and any(each not in roots(recipe) for each in wanted):
+    if SOURCES[recipe.judged.source].annotated and any(each not in roots(recipe) for each in wanted):
         exported = plan.add(export(recipe, captions, images))
     return DataSets(captions, images, exported, {each: plan.add(benchmark(recipe, each, exported)) for each in wanted})
 

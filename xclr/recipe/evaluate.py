@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from xclr.recipe.config import RUNTIME, Config, OneOf
+from xclr.recipe.data import DataConfig
 from xclr.recipe.suites import SUITES, Dataset
 
 Framing = Literal["standard", "whole", "template"]  # of a data set's pictures
@@ -64,7 +65,7 @@ class Reference(Config):
 
 
 class EvalConfig(Config):
-    """Which suites judge the frozen features."""
+    """Which suites judge the frozen features, and of which pictures."""
 
     suites: tuple[SuiteName, ...] = Field(
         ("linear",),
@@ -82,6 +83,11 @@ class EvalConfig(Config):
         "the benchmarks' own tools show them; standard: both as ImageNet's, with a margin cut off",
     )
     references: tuple[Reference, ...] = Field((), description="networks from elsewhere that are judged too")
+    data: DataConfig | None = Field(
+        None,
+        description="other pictures, told as in `data`, that the suites for own pictures judge instead of those that "
+        "were trained on",
+    )
     probe: ProbeConfig = ProbeConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     prompts: tuple[str, ...] = Field((), description="of zero-shot, {} standing for the class; default: CLIP's eighty")
@@ -93,3 +99,10 @@ class EvalConfig(Config):
         description="pictures of one piece of the features; an element of a job array",
         json_schema_extra=RUNTIME,
     )
+
+    @field_validator("data")
+    @classmethod
+    def _data_are_there(cls, value: DataConfig | None) -> DataConfig | None:
+        if value is not None and not value.is_located:
+            raise ValueError("name the table by `path`: what `url` names is fetched for `data` alone")
+        return value

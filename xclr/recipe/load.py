@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from xclr.errors import RecipeError
+from xclr.recipe.data import DataConfig
 from xclr.recipe.objective import OBJECTIVE_MODELS, OBJECTIVE_NAMES
 from xclr.recipe.recipe import Recipe
 
@@ -62,16 +63,20 @@ def parse_recipe(raw: dict[str, Any], where: str, base: Path = Path()) -> Recipe
 
 def _placed(recipe: Recipe, base: Path) -> Recipe:
     """The recipe with paths that are relative starting at `base`."""
-    data, evaluate = recipe.data, recipe.evaluate
-    if data.path is not None:
-        data = data.model_copy(update={"path": base / data.path})
+    evaluate = recipe.evaluate
     roots = {name: base / root for name, root in evaluate.roots.items()}
     references = tuple(
         each.model_copy(update={"weights": str(base / each.weights)}) if each.is_file else each
         for each in evaluate.references
     )
-    evaluate = evaluate.model_copy(update={"roots": roots, "references": references})
-    return recipe.model_copy(update={"data": data, "evaluate": evaluate})
+    evaluate = evaluate.model_copy(
+        update={"roots": roots, "references": references, "data": evaluate.data and _started(evaluate.data, base)}
+    )
+    return recipe.model_copy(update={"data": _started(recipe.data, base), "evaluate": evaluate})
+
+
+def _started(data: DataConfig, base: Path) -> DataConfig:
+    return data if data.path is None else data.model_copy(update={"path": base / data.path})
 
 
 def _check_version(raw: dict[str, Any], where: str) -> None:

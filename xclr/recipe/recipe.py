@@ -22,6 +22,7 @@ from xclr.recipe.objective import (
     method_name,
     with_graph,
 )
+from xclr.recipe.suites import SUITES
 from xclr.recipe.train import TrainConfig
 
 
@@ -90,6 +91,17 @@ class Recipe(Config):
                 except ValidationError as error:
                     raise ValueError(f"objectives.{place}.train: {error.errors()[0]['msg']}") from error
         return self
+
+    def on(self, other: Recipe) -> Recipe:
+        """This recipe's networks, judged on the pictures of another by the suites for own pictures."""
+        suites = tuple(name for name, suite in SUITES.items() if suite.pictures is None and not suite.annotated)
+        evaluate = self.evaluate.model_copy(update={"data": other.data, "suites": suites})
+        return self.model_copy(update={"name": f"{self.name}-on-{other.name}", "evaluate": evaluate})
+
+    @property
+    def judged(self) -> DataConfig:
+        """The pictures that the suites for own pictures judge: the recipe's, unless `evaluate.data` tells others."""
+        return self.evaluate.data or self.data
 
     @property
     def largest_batch(self) -> tuple[str, int]:

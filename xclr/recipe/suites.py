@@ -83,6 +83,9 @@ SUITES: Mapping[str, Suite] = {  # in the order of the columns
         ScoreColumn("concepts", "top1", "concepts top-1", "linear probe on concepts never trained on"),
         ScoreColumn("vendor", "top1", "vendor top-1", "linear probe on drawings of a vendor never trained on"),
     )),
+    "own-knn": Suite(classes=True, columns=(
+        ScoreColumn("pictures", "top1", "pictures k-NN", "vote of the nearest training pictures for held-out ones"),
+    )),
     "keywords": Suite(annotated=True, columns=(
         ScoreColumn("concepts", "map", "keywords mAP", "mean average precision of keywords, same concepts"),
     )),

@@ -47,8 +47,9 @@ def publish_sweep(run: Run) -> None:
     from xclr.report.sweep_page import pictures, render_sweep
 
     swept = read_swept(run.store.home, run.record)
-    name, done = swept.sweep.name, state_counts(swept).get("done", 0)
-    complete = done == len(swept.lines)
+    name, states = swept.sweep.name, state_counts(swept)
+    done = states.get("done", 0)
+    complete = done + states.get("stopped", 0) == len(swept.lines)
     state = "completed" if complete else "cancelled" if run.cancelled else "failed"
     swept = replace(swept, record=run.record.model_copy(update={"state": state, "ended": now()}))  # all but its ending
     key = artifact_key(f"sweep {name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from prefect import flow
@@ -14,6 +15,8 @@ from flows.context import cancel_jobs, cluster_name, home_folder, open_run
 from flows.publish import publish_links, publish_sweep
 from flows.walk import with_source
 from infra.cluster import load_cluster
+from infra.halving import stopping_weak
+from infra.home.sweeps import cell_lines
 from infra.plan import check_budget, plan_sweep
 from infra.run import Mode, Run
 from xclr.errors import JobError
@@ -54,8 +57,9 @@ def sweep(
         shared = submit_levels(run, swept, swept.shared, {})
         wait(list(shared.values()))
         check_sizes(run, swept)
-        cells = submit_levels(run, swept, [each for each in swept.levels if each not in swept.shared], shared)
-        wait(list(cells.values()))
+        with stopping_weak(run, swept.stages) if swept.sweep.stop_weak else nullcontext():
+            cells = submit_levels(run, swept, [each for each in swept.levels if each not in swept.shared], shared)
+            wait(list(cells.values()))
         settle(run, swept, [*shared.values(), *cells.values()])
         return run.id
 
@@ -79,12 +83,15 @@ def check_sizes(run: Run, swept: SweepPlan) -> None:
 
 
 def settle(run: Run, swept: SweepPlan, futures: Sequence[Any]) -> None:
-    """Publish what came of the cells; raises JobError when some could not be made."""
+    """Publish what came of the cells; raises JobError when some could not be made that were not stopped as weak."""
     publish_links(run, swept.stages)
     publish_sweep(run)
     failures: dict[str, str] = {}
     for future in futures:
         failures |= future.result()
+    for line in cell_lines(run.store.home, run.record) if failures else ():
+        if line.state == "stopped":  # as the sweep was asked to
+            failures = {digest: why for digest, why in failures.items() if digest not in line.cell.digests}
     assert run.record.sweep is not None
     if failures:
         name, lost = run.record.sweep.name, [each for each in run.record.cells if _lost(each, failures)]
@@ -96,4 +103,4 @@ def settle(run: Run, swept: SweepPlan, futures: Sequence[Any]) -> None:
 
 
 def _lost(cell: Cell, failures: Mapping[str, str]) -> bool:
-    return any(each.digest in failures for each in cell.stages)
+    return not cell.digests.isdisjoint(failures)

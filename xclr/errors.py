@@ -37,6 +37,10 @@ class BusyError(JobError):
     """Another process is writing the same artifact."""
 
 
+class WeakError(JobError):
+    """A training that its sweep gave up, because others are better."""
+
+
 class Stopped(Exception):  # noqa: N818
     """Work that ended at a step boundary because it was asked to; what it came to is on disk."""
 

@@ -160,7 +160,7 @@ def _report(error: Exception, rank: int, out: Path) -> None:
     if any(words in f"{error} {error.__cause__}" for words in PEER_LOST):
         return
     if rank:
-        _wait_for(out / FAILURE, FIRST_SPEAKS_S)
+        _wait_for(FIRST_SPEAKS_S, out / FAILURE)
     if rank == 0 or not (out / FAILURE).exists():
         record_failure(out, error)
 
@@ -180,7 +180,7 @@ def _hand_on(stopped: Stopped, rank: int, out: Path) -> None:
     fails.
     """
     if rank:
-        _wait_for(out / STOPPED, OTHERS_WAIT_S)
+        _wait_for(OTHERS_WAIT_S, out / STOPPED, out / FAILURE)
         return
     if stopped.number is not None and callable(handler := signal.getsignal(stopped.number)):
         handler(stopped.number, None)
@@ -188,9 +188,10 @@ def _hand_on(stopped: Stopped, rank: int, out: Path) -> None:
     write_atomically(out / STOPPED, json.dumps({"why": str(stopped)}))
 
 
-def _wait_for(path: Path, most_s: float) -> None:
+def _wait_for(most_s: float, *paths: Path) -> None:
+    """Until one of them is there."""
     began = time.monotonic()
-    while not path.exists() and time.monotonic() - began < most_s:
+    while not any(each.exists() for each in paths) and time.monotonic() - began < most_s:
         time.sleep(0.2)
 
 

@@ -64,7 +64,8 @@ def retry(
         wanted = [each.strip() for each in status.split(",") if each.strip()]
         print(try_again(home_folder(home), record, wanted), file=sys.stderr)
     if record.sweep is not None:
-        execute_sweep(record.sweep, Choices(cluster or record.cluster, home))
+        whole = record.sweep.model_copy(update={"stop_weak": False})
+        execute_sweep(whole, Choices(cluster or record.cluster, home))
         return
     execute(record.recipe, Choices(cluster or record.cluster, home, until=until))
 

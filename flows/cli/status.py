@@ -136,7 +136,8 @@ def _sweep_words(sweep: SweepLine) -> str:
 def _sweep_table(sweep: SweepLine) -> Table:
     from rich.table import Column, Table
 
-    states = ("done", "running", "waiting", "failed", "to_come")
+    stopped = ["stopped"] if any(each.stopped for each in sweep.levels) else []
+    states = ("done", "running", "waiting", "failed", *stopped, "to_come")
     table = Table("level", *(Column(each.replace("_", " "), justify="right") for each in states))
     for level in sweep.levels:
         numbers = [getattr(level, each) for each in states]

@@ -39,6 +39,9 @@ def sweep(
     name: Annotated[str | None, typer.Option(help="of the sweep [default: recipe and fields]")] = None,
     max_gpu_hours: Annotated[float | None, typer.Option(help="refuse a plan that may take more")] = None,
     parallel: Annotated[int | None, typer.Option(min=1, help="jobs at once [default: of the cluster file]")] = None,
+    stop_weak: Annotated[
+        bool, typer.Option("--stop-weak", help="end trainings early that are not among the better half (halving)")
+    ] = False,
     sets: Sets = None,
     cluster: ClusterName = None,
     home: Home = None,
@@ -47,7 +50,8 @@ def sweep(
 ) -> None:
     """Train and judge a recipe at many values of its fields; cells that are there already are found.
 
-    Run again with more values it runs the new ones only. Cells that failed stay so: xclr retry NAME tries them again.
+    Run again with more values it runs the new ones only. Cells that failed or were stopped as weak stay so: xclr retry
+    NAME tries them again, to their end.
     """
     from flows.context import cluster_name
     from xclr.sweep.load import load_sweep, parse_draw, parse_values
@@ -62,6 +66,7 @@ def sweep(
         "name": name,
         "max_gpu_hours": max_gpu_hours,
         "parallel": parallel,
+        "stop_weak": stop_weak or None,
     }
     loaded = load_sweep(what, {key: value for key, value in given.items() if value not in (None, {})}, sets or ())
     choices = Choices(cluster_name(cluster), home, mode="cached")

@@ -67,6 +67,7 @@ class LevelLine(BaseModel):
     running: int
     waiting: int
     failed: int
+    stopped: int
     to_come: int
 
 
@@ -189,7 +190,7 @@ def _level_lines(lines: Sequence[CellLine]) -> Iterator[LevelLine]:
         number = Counter(found.values())
         yield LevelLine(
             level=level, done=number["done"], running=number["running"], waiting=number["waiting"],
-            failed=number["failed"], to_come=number["to come"],
+            failed=number["failed"], stopped=number["stopped"], to_come=number["to come"],
         )  # fmt: skip
 
 

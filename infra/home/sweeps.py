@@ -9,10 +9,11 @@ from infra.executors.observe import observe
 from infra.home.runs import RunRecord, read_runs, runs_named
 from infra.ledger import WHY, Attach, Book, GiveUp, JobState, Ledger, reconcile
 from infra.processes import now
+from xclr.errors import WeakError
 from xclr.job import FAILURE, Failure
 from xclr.store import MANIFEST, Store
 from xclr.sweep.cells import ORDER, CellLine, Standing
-from xclr.sweep.layout import Cell, Ref
+from xclr.sweep.layout import Cell
 
 
 def find_sweep(home: Path, name: str | None) -> RunRecord:
@@ -27,7 +28,7 @@ def cell_lines(home: Path, record: RunRecord) -> tuple[CellLine, ...]:
 
 
 def _line(home: Path, record: RunRecord, cell: Cell) -> CellLine:
-    standings = tuple(standing(home, record, ref) for ref in cell.stages)
+    standings = tuple(standing(home, record, ref.kind, ref.digest) for ref in cell.stages)
     first = min(range(len(standings)), key=lambda place: (ORDER.index(standings[place].state), place))
     shown = standings[first]
     level = "" if shown.state == "done" else cell.stages[first].level
@@ -36,12 +37,12 @@ def _line(home: Path, record: RunRecord, cell: Cell) -> CellLine:
     return CellLine(cell, shown.state, level, shown.reason, shown.job, hours, standings)
 
 
-def standing(home: Path, record: RunRecord, ref: Ref) -> Standing:
+def standing(home: Path, record: RunRecord, kind: str, digest: str) -> Standing:
     """How a stage stands."""
-    out = Store(home).folder(ref.kind, ref.digest)
+    out = Store(home).folder(kind, digest)
     if (out / MANIFEST).exists():
         return Standing("done")
-    entry = Book(home).latest(ref.digest)
+    entry = Book(home).latest(digest)
     if entry is None:
         return Standing("to come")
     executor = executor_of(entry.job or "")
@@ -53,15 +54,17 @@ def standing(home: Path, record: RunRecord, ref: Ref) -> Standing:
             running = observed.get(entry.job or "") is JobState.RUNNING
             return Standing("running" if running else "waiting", job=job)
         case GiveUp(reason=reason):
-            return Standing("failed", _why(out) or reason, job)
+            failure = _failure(out)
+            weak = failure is not None and failure.error == WeakError.__name__
+            return Standing("stopped" if weak else "failed", failure.message if failure else reason, job)
         case _ if entry.state is JobState.CANCELLED:
             return Standing("failed", WHY[JobState.CANCELLED], job)
         case _:
             return Standing("to come")
 
 
-def _why(out: Path) -> str:
+def _failure(out: Path) -> Failure | None:
     try:
-        return Failure.model_validate_json((out / FAILURE).read_text()).message
+        return Failure.model_validate_json((out / FAILURE).read_text())
     except (OSError, ValueError):
-        return ""
+        return None

@@ -199,10 +199,12 @@ def test_hours_are_counted_once_however_many_cells_share_a_stage():
 
 def test_failures_name_cell_level_reason_and_job():
     failed = line(cell(tau=0.1, seed=2), "failed", "pretrain", "the loss is not finite\nTraceback", "4711_3")
-    swept = swept_of([failed, line(cell(tau=0.2), "failed", "suite knn"), line(cell(tau=0.5))], lambda each: {})
+    weak = line(cell(tau=0.3), "stopped", "pretrain", "stopped as weak")
+    swept = swept_of([failed, line(cell(tau=0.2), "failed", "suite knn"), weak, line(cell(tau=0.5))], lambda each: {})
     assert failures_of(swept) == [
         "xclr target_temperature=0.1 seed 2: pretrain failed: the loss is not finite (job 4711_3)",
         "xclr target_temperature=0.2 seed 0: suite knn failed: no reason is known",
+        "xclr target_temperature=0.3 seed 0: pretrain stopped: stopped as weak",
     ]
     text = markdown_of_sweep(swept)
     assert "3 cells: 1 done, 2 failed." in text
@@ -233,7 +235,9 @@ def test_rows_are_stable_and_plain_json():
 
 def test_a_summary_is_numbers_alone():
     numbers = summary_of(by_tau({0.1: [0.5], 0.2: [0.4]}))
-    states = dict.fromkeys(("cells/failed", "cells/running", "cells/waiting", "cells/to_come"), 0) | {"cells/done": 2}
+    states = dict.fromkeys(("cells/failed", "cells/stopped", "cells/running", "cells/waiting", "cells/to_come"), 0) | {
+        "cells/done": 2
+    }
     best = {"best/imagenet/val/top1": 0.5, "best/imagenet/val/top1/ci95": 0.02}
     assert numbers == {"cells": 2} | states | best
 

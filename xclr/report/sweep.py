@@ -303,13 +303,13 @@ def hours(number: float | None) -> str:
 
 
 def failures_of(swept: Swept) -> list[str]:
-    """A line for each failed cell: which, at what, why, and in which job."""
-    return [_failure(each) for each in swept.lines if each.state == "failed"]
+    """A line for each cell that failed or was stopped: which, at what, why, and in which job."""
+    return [_failure(each) for each in swept.lines if each.state in {"failed", "stopped"}]
 
 
 def _failure(line: CellLine) -> str:
     job = f" (job {line.job})" if line.job else ""
-    return f"{line.cell.title}: {line.level} failed: {first_line(line.reason)}{job}"
+    return f"{line.cell.title}: {line.level} {line.state}: {first_line(line.reason)}{job}"
 
 
 def first_line(reason: str) -> str:

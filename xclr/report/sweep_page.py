@@ -91,7 +91,7 @@ def render_sweep(swept: Swept) -> str:
         seeds=list(dict.fromkeys(line.cell.seed for line in swept.lines)),
         cells=[_cells(swept, each) for each in settings],
         open=len(settings) <= OPEN,
-        failed=[_failed(each) for each in swept.lines if each.state == "failed"],
+        failed=[_failed(each) for each in swept.lines if each.state in {"failed", "stopped"}],
         command=again[0],
         files=again[1],
         side=SIDE,

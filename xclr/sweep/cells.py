@@ -7,12 +7,14 @@ from typing import Literal, NamedTuple
 
 from xclr.sweep.layout import Cell
 
-CellState = Literal["done", "failed", "running", "waiting", "to come"]
-ORDER: tuple[CellState, ...] = ("failed", "running", "waiting", "to come", "done")  # a cell's is its stages' first
+CellState = Literal["done", "failed", "stopped", "running", "waiting", "to come"]
+ORDER: tuple[CellState, ...] = (  # a cell's is its stages' first
+    "failed", "stopped", "running", "waiting", "to come", "done",
+)  # fmt: skip
 
 
 class Standing(NamedTuple):
-    """How a stage of a cell stands, and why it failed."""
+    """How a stage of a cell stands, and why it failed, or was stopped as weak."""
 
     state: CellState
     reason: str = ""

@@ -53,6 +53,11 @@ class Cell(Config):
         return self.stages[0]
 
     @property
+    def digests(self) -> frozenset[str]:
+        """Of what it is made of."""
+        return frozenset(each.digest for each in self.stages)
+
+    @property
     def suites(self) -> tuple[Ref, ...]:
         """What judges it."""
         return tuple(each for each in self.stages if each.kind == "suite")

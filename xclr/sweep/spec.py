@@ -59,6 +59,11 @@ class Sweep(Config):
     by: str = Field("", description="the suite that names the best point; default: the recipe's first")
     parallel: int | None = Field(None, ge=1, description="jobs of one array at once; default: the cluster file's")
     max_gpu_hours: float | None = Field(None, ge=0, description="refuse a plan that may take more")
+    stop_weak: bool = Field(
+        False,
+        description="successive halving: after 1/8, 1/4 and 1/2 of its steps a training stops that is not among the "
+        "better half of its objective's, by the k-NN top-1 that it logs every train.watch_every steps",
+    )
 
     @field_validator("grid", "lists", "random")
     @classmethod
@@ -79,6 +84,9 @@ class Sweep(Config):
         if len({len(values) for values in self.lists.values()}) > 1:
             lengths = ", ".join(f"{field} {len(values)}" for field, values in self.lists.items())
             raise ValueError(f"lists must be equally long: {lengths}")
+        if self.stop_weak and (self.recipe.train.watch_every is None or not self.recipe.data.has_labels):
+            lacking = "data with classes" if not self.recipe.data.has_labels else "train.watch_every"
+            raise ValueError(f"stop_weak goes by the k-NN top-1 of trainings, which needs {lacking}")
         if self.by and self.by not in self.recipe.evaluate.suites:
             raise ValueError(f"by: {self.by} is not among the suites {', '.join(self.recipe.evaluate.suites)}")
         return self

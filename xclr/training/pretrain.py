@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from xclr.errors import Stopped
+from xclr.errors import Stopped, WeakError
 from xclr.images.stages import unreadable
 from xclr.recipe import TrainConfig
 from xclr.stage import Produced, Progress, Stage
@@ -31,7 +31,7 @@ from xclr.training.quality import Quality, open_sample, quality_of
 from xclr.training.ranks import Rank
 from xclr.training.spool import SPOOL, Spool, read_spool
 from xclr.training.stages import PretrainConfig
-from xclr.training.stop import StopFlag
+from xclr.training.stop import WEAK, StopFlag
 from xclr.training.subset import told as told_of
 from xclr.training.watch import Watch, signs, write_notices
 from xclr.training.words import WORDS
@@ -84,7 +84,7 @@ def fit(
     """Train a model as `train` does, on from the newest checkpoint below `out`, with spool.jsonl; its last metrics.
 
     Every rank calls it; rank 0 writes, and asks `quality` of the backbone every config.watch_every steps. Raises
-    Stopped, with the signal's number, after a checkpoint.
+    Stopped, with the signal's number, after a checkpoint; WeakError, after one, where a sweep left word to stop.
     """
     resume, steps = _agree(checkpoint.latest(out / "checkpoints")), config.epochs * batches.steps_per_epoch
     begun = resume.step if resume else 0
@@ -94,8 +94,10 @@ def fit(
         if point.step <= begun:
             watch(point.step, point.metrics)
     spool, said = Spool(out / SPOOL, begun) if _first() else None, -SAY_EVERY_S
+    weak = out / WEAK
     if spool is not None:
         write_notices(out, watch.told)
+        weak.unlink(missing_ok=True)  # of an attempt before; a sweep that still finds so says it again
 
     def log(step: int, metrics: Mapping[str, float]) -> None:
         nonlocal said
@@ -114,8 +116,11 @@ def fit(
 
     with StopFlag() as flag:
         try:
-            train(config, batches, model, out=out, resume=resume, should_stop=flag, log=log)
+            asked = (lambda: flag() or weak.exists()) if spool is not None and quality else flag
+            train(config, batches, model, out=out, resume=resume, should_stop=asked, log=log)
         except Stopped as stopped:
+            if flag.number is None and spool is not None and weak.exists():  # other ranks end with this one
+                raise WeakError(weak.read_text(), "xclr retry SWEEP trains what was stopped to its end") from None
             raise Stopped(str(stopped), flag.number) from None
     told = {"notices": "\n".join(watch.told.values())} if watch.told else {}
     return {**stats, **told, **_account(batches.lost)}

@@ -1,4 +1,4 @@
-"""Being asked to stop: a flag that signals set and loops read at step boundaries."""
+"""Being asked to stop: a flag that signals set, and a note that a sweep leaves; loops read both at step boundaries."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
+WEAK = "weak.txt"  # beside a training that is to stop, why: others of its sweep are better
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # of an operator and of a preemption
 
 

@@ -207,7 +207,7 @@ def test_failures_name_cell_level_reason_and_job():
         "xclr target_temperature=0.3 seed 0: pretrain stopped: stopped as weak",
     ]
     text = markdown_of_sweep(swept)
-    assert "3 cells: 1 done, 2 failed." in text
+    assert "4 cells: 1 done, 1 stopped, 2 failed." in text
     assert "- xclr target\\_temperature=0.1 seed 2: pretrain failed" in text
     assert "`xclr retry warm`" in text
 

@@ -30,28 +30,29 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take one step along the gradients; nothing is read back from the device."""
+        """Take one step along the gradients, all tensors of a group at once; nothing is read back from the device."""
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._move(weight, group)
+            weights = [each for each in group["params"] if each.grad is not None]
+            if weights:
+                self._move(weights, [each.grad for each in weights], group)
 
-    def _move(self, weight: Tensor, group: Mapping[str, Any]) -> None:
-        gradient = weight.grad.add(weight, alpha=group["weight_decay"]) if weight.grad is not None else weight
+    def _move(self, weights: list[Tensor], slopes: list[Tensor], group: Mapping[str, Any]) -> None:
+        gradients = torch._foreach_add(slopes, weights, alpha=group["weight_decay"])
         if group["trust"] is not None:
-            gradient *= _trust_ratio(weight, group)
-        state = self.state[weight]
-        if "momentum" in state:
-            state["momentum"].mul_(group["momentum"]).add_(gradient)
-        else:
-            state["momentum"] = gradient
-        weight.sub_(state["momentum"], alpha=group["lr"])
+            torch._foreach_mul_(gradients, _trust_ratios(weights, slopes, group))
+        for weight in weights:
+            if "momentum" not in self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        momenta = [self.state[weight]["momentum"] for weight in weights]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, gradients)
+        torch._foreach_sub_(weights, momenta, alpha=group["lr"])
 
 
-def _trust_ratio(weight: Tensor, group: Mapping[str, Any]) -> Tensor:
-    size, slope = torch.linalg.vector_norm(weight), torch.linalg.vector_norm(weight.grad)
+def _trust_ratios(weights: list[Tensor], slopes: list[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
+    size, slope = (torch.stack(list(torch._foreach_norm(each))) for each in (weights, slopes))
     ratio = group["trust"] * size / (slope + group["weight_decay"] * size + group["eps"])
-    return torch.where((size > 0) & (slope > 0), ratio, 1.0)
+    return list(torch.where((size > 0) & (slope > 0), ratio, 1.0).unbind())
 
 
 class Descent(NamedTuple):

@@ -114,6 +114,32 @@ def test_the_precision_of_the_products_changes_no_bit(kind, half, monkeypatch):
     assert (fast - vectors.double() @ vectors.double().T).abs().max() <= task.fast.error
 
 
+def crowded(n, d, spread, seed=0):
+    """Unit rows about one direction: their products differ by less than the fast product's error."""
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal(d) / np.sqrt(d) + spread * rng.standard_normal((n, d)) / np.sqrt(d)
+    return F.normalize(torch.from_numpy(rows), dim=1).half()
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("spread", [3e-3, 3e-2])
+@pytest.mark.parametrize("cutoff", [None, "the middle"])
+def test_neighbours_that_the_fast_product_cannot_tell_apart_are_found(kind, spread, cutoff, monkeypatch):
+    """Its margin is what keeps them: with less of it, or of the other sign, some would be lost."""
+    monkeypatch.setattr(knn, "fast_dtype", lambda device, width: kind)
+    vectors = crowded(300, 48, spread)
+    sims = (vectors.double() @ vectors.double().T).float().fill_diagonal_(-torch.inf)
+    least = None if cutoff is None else float(sims.flatten().quantile(0.5))
+    found, count = self_join(vectors, 5, block=64, cutoff=least)
+    assert same(found, cut(brute_force(vectors, vectors, 5, own=True), least))
+    assert torch.equal(count, true_count(sims, least))
+    (mine, _), (theirs, _) = cross_join(vectors, 120, 5, block=64, cutoff=least)
+    assert same(mine, cut(brute_force(vectors[:120], vectors[120:], 5), least))
+    assert same(theirs, cut(brute_force(vectors[120:], vectors[:120], 5), least))
+    if cutoff is None:
+        assert same(topk(vectors[:50], vectors, 5, block=64), brute_force(vectors[:50], vectors, 5))
+
+
 def test_many_copies_are_ordered_by_id():
     vectors = unit_rows(6, 24, seed=3)[torch.arange(6).repeat_interleave(COPIES)]
     found, count = self_join(vectors, 5, block=100, cutoff=0.99)

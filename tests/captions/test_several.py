@@ -152,6 +152,9 @@ def test_a_batch_shows_a_picture_once_and_over_epochs_all_its_captions(made, vie
         for each in batch.rows.tolist():
             seen.setdefault(number_of(rows[each]), set()).add(each)
     assert np.mean([len(each) for each in seen.values()]) > EACH - 0.3
+    turns = open_batches(found["captions"], found["images"], train.model_copy(update={"captions": "all"}), 0)
+    first = torch.cat([batch.rows for batch in turns.stream(0, EACH * steps, Rank(0, 1, torch.device("cpu")))])
+    assert len(first.unique()) == len(first), "no caption twice before the others"
     later = list(batches.stream(5 * steps, 6 * steps, Rank(0, 1, torch.device("cpu"))))
     for one, other in zip(later, stream[5 * steps : 6 * steps], strict=True):
         assert torch.equal(one.rows, other.rows) and torch.equal(one.views, other.views)

@@ -74,6 +74,12 @@ class TrainConfig(Config):
     background: float = Field(
         0.8, ge=0, le=1, description="how often a transparent picture gets its group's background (stickers)"
     )
+    captions: Literal["draw", "all"] = Field(
+        "draw",
+        description="of a picture with several, one an epoch. draw: any; all: in turn, each once before "
+        "one comes again",
+        json_schema_extra=LATER,
+    )
     shuffle_shards: int | None = Field(
         None, ge=1, description="shuffle pictures within so many shards at a time, for slow disks; default: within all"
     )

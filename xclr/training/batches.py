@@ -89,7 +89,7 @@ class PictureBatches:
             rows, pictures = rows[places], pictures[torch.from_numpy(places)]
         count = int(pq.read_metadata(captions / "captions.parquet").num_rows)
         groups = as_groups(read_groups(captions), count)[rows]
-        several = CaptionsOf.open(captions, rows, usable_rows(images))
+        several = CaptionsOf.open(captions, rows, usable_rows(images), in_turn=config.captions == "all")
         return cls(torch.from_numpy(rows), pictures, groups, texture_bank(), config, seed, lost, several)
 
     @property

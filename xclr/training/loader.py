@@ -62,7 +62,7 @@ class StreamedBatches:
     def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> StreamedBatches:
         """Find the training pictures; raises DataError when they do not fill one batch."""
         rows = training_rows(captions, images, config, seed)
-        several = CaptionsOf.open(captions, rows, usable_rows(images))
+        several = CaptionsOf.open(captions, rows, usable_rows(images), in_turn=config.captions == "all")
         return cls(PictureFiles.open(images, rows), config, seed, captions=several)
 
     @property

@@ -89,7 +89,7 @@ class Breadth(NamedTuple):
         return set(self.suites) - (set() if objective == "clip" else {"zero-shot", "retrieval"})
 
 
-NARROW = Breadth(128, ("clip", "xclr"), ("imagenet", "imagenet9", "zero-shot", "finetune"), 2)
+NARROW = Breadth(128, ("clip", "xclr"), ("imagenet", "zero-shot", "finetune"), 2)
 WHOLE = Breadth(256, ("simclr", "clip", "xclr"), tuple(sorted(SUITES.keys() - {"linear", "own-knn", "keywords"})), 8)
 
 

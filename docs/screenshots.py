@@ -42,6 +42,7 @@ def main() -> None:
         run_in_prefect(browser, prefect, home)
         comparison_page(browser, home)
         graph_page(browser, home)
+        study_page(browser, home)
         browser.close()
 
 
@@ -92,6 +93,15 @@ def graph_page(browser: Browser, home: Path) -> None:
     )
     page.get_by_role("heading", name="Pictures whose captions are near").evaluate("each => each.scrollIntoView()")
     save(page, "graph-sheet", height=820)
+
+
+def study_page(browser: Browser, home: Path) -> None:
+    """The plots of the page of `xclr study`, where there is one."""
+    path = home / "pages" / f"study-{RECIPE}.html"
+    if path.exists():
+        page = open_page(browser, path.as_uri(), height=1000)
+        page.locator(".charts").screenshot(path=IMAGES / "study.png")
+        print(IMAGES / "study.png")
 
 
 def open_page(browser: Browser, address: str, *, height: int, **options: Any) -> Page:  # noqa: ANN401

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.kit.polling import until
 from xclr import job
 from xclr.artifact import Digest, Manifest, sha256_file
 from xclr.captions.stages import CAPTIONS, CaptionsConfig
@@ -64,6 +66,21 @@ def test_a_finished_job_leaves_its_result(tmp_path, out):
     assert result.cost.cpu_s > 0
     assert json.loads((out / PROGRESS).read_text()).items() >= {"done": 3, "total": 3, "whole": None}.items()
     assert not (out / FAILURE).exists()
+
+
+def test_what_a_job_used_that_ends_beside_a_stage_of_this_process_is_not_the_stages(tmp_path, out, monkeypatch):
+    child = subprocess.Popen([sys.executable, "-c", "import time\nwhile time.process_time() < 2: pass"])
+    before = importlib.import_module(CAPTIONS.run).run
+
+    def beside(stage, folder, progress):
+        child.wait()
+        return before(stage, folder, progress)
+
+    until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+    monkeypatch.setattr(f"{CAPTIONS.run}.run", beside)
+    job.run_stage(captions_stage(tmp_path), out)
+    cost = Result.model_validate_json((out / RESULT).read_text()).cost
+    assert 0 < cost.cpu_s <= cost.wall_s * os.cpu_count()
 
 
 def test_a_fault_a_person_can_mend_is_left_with_its_remedy(tmp_path, out):

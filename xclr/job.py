@@ -91,7 +91,8 @@ def run_stage(stage: Stage, out: Path) -> None:
         check_inputs(stage)
         produced = _runner(stage)(stage, out, ProgressFile(out / PROGRESS))
         entries = tuple(describe(out, name) for name in produced.files)
-        wall_s, cpu_s = time.perf_counter() - started, _cpu_s() - used
+        wall_s = time.perf_counter() - started
+        cpu_s = min(_cpu_s() - used, wall_s * (os.cpu_count() or 1))  # an orchestrator's jobs end beside a stage in it
         ranks = int(os.environ.get("WORLD_SIZE", "1"))
         cost = Cost(cpu_s=cpu_s * ranks, gpu_s=wall_s * ranks if _on_gpu() else 0.0, wall_s=wall_s)
         write_atomically(out / RESULT, Result(files=entries, stats=produced.stats, cost=cost).model_dump_json())

@@ -58,7 +58,7 @@ def stop_weak(run: Run, trainings: Sequence[Stage[PretrainConfig]]) -> None:
 def told(why: Weakness) -> str:
     """Why a training is stopped."""
     return (
-        f"stopped as weak after {why.rung:.0%} of its steps: k-NN top-1 {why.value:.1%}, the better half of "
+        f"weak after {100 * why.rung:g}% of its steps: k-NN top-1 {why.value:.1%}, the better half of "
         f"{why.come} has {why.lowest:.1%} or more"
     )
 

@@ -53,7 +53,7 @@ def test_the_weaker_half_stops_and_goes_on_when_it_is_tried_again(tmp_path):
     stopped = [place for place, out in enumerate(outs) if lines[out].state == "stopped"]
     assert counts(lines.values()) == {"done": 4 - len(stopped), "stopped": len(stopped)} and 1 <= len(stopped) <= 2
     assert max(values[place] for place in stopped) < sorted(values)[2]
-    assert all("stopped as weak after 12%" in lines[outs[place]].reason for place in stopped)
+    assert all("weak after 12.5% of its steps" in lines[outs[place]].reason for place in stopped)
     assert set(failures) >= {trainings[place].digest for place in stopped}
 
     again, swept = open_sweep(home, four().model_copy(update={"stop_weak": False}), HERE, mode="retry")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from infra.home.sweeps import standing
+from infra.progress import beside
 from infra.run import Run
 from xclr.artifact import Digest
 from xclr.stage import Stage
@@ -20,23 +21,15 @@ EVERY_S = 2.0
 VALUE, EPOCH = "train/knn_top1", "train/epoch"
 
 
-@contextmanager
-def stopping_weak(run: Run, stages: Sequence[Stage]) -> Iterator[None]:
+def stopping_weak(run: Run, stages: Sequence[Stage]) -> AbstractContextManager[None]:
     """Within the block trainings among the stages are told to stop that are weak among those of their objective."""
     trainings = [stage for stage in stages if stage.kind is PRETRAIN]
-    over = threading.Event()
 
-    def look() -> None:
+    def look(over: threading.Event) -> None:
         while not over.wait(EVERY_S):
             stop_weak(run, trainings)
 
-    thread = threading.Thread(target=look, name="halving", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return beside(look)
 
 
 def stop_weak(run: Run, trainings: Sequence[Stage[PretrainConfig]]) -> None:

@@ -22,20 +22,26 @@ from xclr.recipe import TrainConfig
 from xclr.training.captions import CaptionsOf
 from xclr.training.keyed import epoch_order
 from xclr.training.model import memory_format
+from xclr.training.objectives.materials import NOTHING, Look, Looked
 from xclr.training.ranks import Rank
 from xclr.training.subset import nested
 from xclr.training.views import as_groups, texture_bank, training_view, view_numbers
 
 
 class Batch(NamedTuple):
-    """This rank's share of a global batch: row ids [b]; views [2b, 3, s, s], all first views, then all second."""
+    """This rank's share of a global batch: row ids [b]; views [2b, 3, s, s], all first views, then all second.
+
+    `looked` is what the objective reads of the rows' captions.
+    """
 
     rows: Tensor
     views: Tensor
+    looked: Looked = Looked()
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        return Batch(*(each.to(device, non_blocking=True) for each in self))
+        rows, views = (each.to(device, non_blocking=True) for each in (self.rows, self.views))
+        return Batch(rows, views, self.looked.to(device))
 
 
 class Batches(Protocol):
@@ -56,10 +62,11 @@ class Batches(Protocol):
         """The rows that this rank found unreadable so far; others stand in their places."""
         ...
 
-    def stream(self, start: int, stop: int, place: Rank) -> Iterator[Batch]:
+    def stream(self, start: int, stop: int, place: Rank, look: Look = NOTHING) -> Iterator[Batch]:
         """This rank's share of the batches of global steps start, ..., stop - 1, on its device.
 
-        The share of a step is a pure function of the step, the rank and the world.
+        `look` says what of the rows' captions comes with it. The share of a step is a pure function of the step, the
+        rank and the world.
         """
         ...
 
@@ -102,10 +109,11 @@ class PictureBatches:
         """Samples a step over all ranks."""
         return self.config.batch_size
 
-    def stream(self, start: int, stop: int, place: Rank) -> Iterator[Batch]:
+    def stream(self, start: int, stop: int, place: Rank, look: Look = NOTHING) -> Iterator[Batch]:
         """The batches of the steps, on the rank's device."""
         for step in range(start, stop):
-            yield self.batch(step, place.rank, place.world).to(place.device)
+            batch = self.batch(step, place.rank, place.world)
+            yield batch._replace(looked=look(batch.rows)).to(place.device)
 
     def batch(self, step: int, rank: int, world: int) -> Batch:
         """Samples rank * b to (rank + 1) * b of the step's global batch, and their two views."""

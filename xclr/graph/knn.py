@@ -97,9 +97,11 @@ class _Search:
     """
 
     def __init__(self, rows: int, task: _Task, device: torch.device) -> None:
-        self.k, self.joins, self.cutoff = task.k, task.joins, task.cutoff
-        least = -torch.inf if task.cutoff is None else task.cutoff
-        self.floor = torch.full((rows,), least, device=device)  # what a new edge must reach: exact, never too high
+        self.k, self.joins = task.k, task.joins
+        self.counted = task.joins and task.cutoff is not None and task.once is None
+        self.least = -torch.inf if task.cutoff is None else task.cutoff
+        self.floor = torch.full((rows,), self.least, device=device)  # what a new edge must reach: exact, never too high
+        self.raised = False  # above the cut-off, which edges have passed
         self.floored: set[int] = set()  # first rows of the blocks that have one
         self.counts = torch.zeros(rows, dtype=torch.int32, device=device)  # of edges that reach the cut-off
         room = (1 + PENDING) * self.k * rows
@@ -109,12 +111,12 @@ class _Search:
 
     def take(self, edges: _Edges) -> None:
         """Note edges that reach their row's floor, and count those that reach the cut-off."""
-        good = edges.sims >= self.floor[edges.rows]  # which is never below the cut-off
+        good = edges.sims >= (self.floor[edges.rows] if self.raised else self.least)  # no floor is below the cut-off
         if self.joins:
             other = edges.rows != edges.ids
             good &= other
-            if self.cutoff is not None:
-                self.count(edges.rows, other & (edges.sims >= self.cutoff))
+            if self.counted:
+                self.count(edges.rows, other & (edges.sims >= self.least))
         edges = edges.where(good)
         start, number = 0, len(edges.rows)
         while start < number:
@@ -131,13 +133,14 @@ class _Search:
 
     def lacks_floor(self, at: Rows) -> bool:
         """Whether some rows have none; of a block that is known without asking the device."""
-        if isinstance(at, slice):
-            return self.cutoff is None and at.start not in self.floored
-        return self.cutoff is None and bool((self.floor[at] == -torch.inf).any())
+        if self.least > -torch.inf:
+            return False
+        return at.start not in self.floored if isinstance(at, slice) else bool((self.floor[at] == -torch.inf).any())
 
     def raise_floor(self, at: Rows, least: Tensor) -> None:
         """Have edges of some rows reach `least`."""
         self.floor[at] = torch.maximum(self.floor[at], least)
+        self.raised = True
 
     def compact(self) -> None:
         """Keep the k best edges of each row, by (similarity descending, id ascending), and raise the floors."""
@@ -395,17 +398,21 @@ def _tile_edges(task: _Task, left: Rows, right: slice, search: _Search) -> _Edge
     if both:
         _raise_floor(search, right, sims.T, task, always=False)
     floors = (search.floor[left] - error) / scale, (search.floor[right] - error) / scale if both else None
-    if task.cutoff is None:
-        return _scored(task, left, right, _cells(sims, floors))
-    flat = _cells(sims, (task.cutoff - error) / scale)
-    row, col = flat // sims.shape[1], flat % sims.shape[1]
+    flat = _cells(sims, floors if task.cutoff is None else (task.cutoff - error) / scale)
+    row = flat // sims.shape[1]
+    col = flat - row * sims.shape[1]
+    if task.cutoff is None or not search.raised:
+        return _scored(task, left, right, row, col)
     fast = sims.flatten()[flat]
-    matter = (fast >= _least_at(floors, row, col)) | (fast < (task.cutoff + error) / scale)
-    rows, ids = _numbered(left, right, row, col)
-    surely = ~matter & (rows != ids)
-    for ends in (rows, ids) if both else (rows,):
-        search.count(ends, surely)
-    return _scored(task, left, right, flat[matter.nonzero()[:, 0]])
+    matter = fast >= _least_at(floors, row, col)
+    if search.counted:
+        matter |= fast < (task.cutoff + error) / scale
+        rows, ids = _numbered(left, right, row, col)
+        surely = ~matter & (rows != ids)
+        for ends in (rows, ids) if both else (rows,):
+            search.count(ends, surely)
+    kept = matter.nonzero()[:, 0]
+    return _scored(task, left, right, row[kept], col[kept])
 
 
 def _raise_floor(search: _Search, at: Rows, sims: Tensor, task: _Task, *, always: bool) -> None:
@@ -513,16 +520,13 @@ def _numbered(left: Rows, right: slice, row: Tensor, col: Tensor) -> tuple[Tenso
     return row + left.start if isinstance(left, slice) else left[row], col + right.start
 
 
-def _scored(task: _Task, left: Rows, right: slice, flat: Tensor) -> _Edges:
+def _scored(task: _Task, left: Rows, right: slice, row: Tensor, col: Tensor) -> _Edges:
     """Some cells of a tile with their inner products, summed in float64."""
-    size = right.stop - right.start
-    row = flat // size
-    col = flat - row * size
     rows, ids = _numbered(left, right, row, col)
     if task.once is not None:
         keep = task.once(rows, ids).nonzero()[:, 0]
         row, col, rows, ids = row[keep], col[keep], rows[keep], ids[keep]
-    whole = (left.stop - left.start if isinstance(left, slice) else len(left)) * size
+    whole = (left.stop - left.start if isinstance(left, slice) else len(left)) * (right.stop - right.start)
     if len(rows) > whole // DENSE:
         sims = (_picked(task.left, left).double() @ task.right[right].double().T).float()[row, col]
     else:

@@ -188,7 +188,7 @@ def open_session(
 
 def written(url: httpx.URL) -> yarl.URL:
     """The address as it is written, for aiohttp, which would else write it anew; without user, password, fragment."""
-    return yarl.URL(str(url.copy_with(userinfo=b"", fragment=None)), encoded=True)
+    return yarl.URL(f"{url.scheme}://{url.netloc.decode()}{url.raw_path.decode()}", encoded=True)
 
 
 def _wrapped(address: Address) -> ipaddress.IPv4Address | None:

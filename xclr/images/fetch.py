@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 import aiohttp
@@ -185,8 +186,8 @@ def _unpacked(body: bytes, most_bytes: int) -> bytes:
 
 def _host(url: str) -> str:
     try:
-        return httpx.URL(url).host
-    except (httpx.InvalidURL, ValueError):
+        return urlsplit(url).hostname or ""
+    except ValueError:
         return ""
 
 
@@ -201,7 +202,7 @@ def _target(url: str, limits: Limits) -> httpx.URL | Outcome:
         host = target.host.rstrip(".")
         if limits.proxy and not is_allowed(host, target.port or 0, limits.allow_hosts):
             check(host, spelled_out(host))  # what the proxy resolves it to is not seen here
-        return target.copy_with(host=host)
+        return target if host == target.host else target.copy_with(host=host)
     except BlockedError as error:
         return Outcome("blocked", error=str(error))
     except (httpx.InvalidURL, ValueError) as error:

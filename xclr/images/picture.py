@@ -16,13 +16,15 @@ import struct
 import sys
 from contextlib import suppress
 from functools import cache
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from xclr.recipe import MIN_SIDE
+
+if TYPE_CHECKING:
+    from cv2.typing import MatLike
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 # not among them: formats for which Pillow starts other programs (EPS) or that no page shows
@@ -174,7 +176,7 @@ def _smaller(data: bytes, picture: Image.Image, edge: int) -> bytes:
     return cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))[1].tobytes()
 
 
-def _pixels(data: bytes, picture: Image.Image, part: int) -> npt.NDArray[np.uint8]:
+def _pixels(data: bytes, picture: Image.Image, part: int) -> MatLike:
     """Blue, green, red at a part of the size; by OpenCV where it can, else by Pillow, which says what is broken."""
     import cv2
 

@@ -3,16 +3,18 @@
 import asyncio
 import ipaddress
 import socket
+import ssl
 
+import aiohttp
 import anyio
-import httpcore
 import pytest
+import yarl
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kit.web import serving
 from xclr import address
-from xclr.address import BlockedError, CheckedBackend, LookupFailedError, is_allowed, is_public, resolve
+from xclr.address import BlockedError, CheckedConnector, LookupFailedError, is_allowed, is_public, open_session, resolve
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:8.8.8.8",
           "64:ff9b::8.8.8.8", "2002:808:808::1"]  # fmt: skip
@@ -91,15 +93,15 @@ def test_only_a_host_as_it_is_written_is_allowed(host, allow, allowed):
 
 
 def connect(host, port, allow=()):
-    """Opens and closes a connection."""
+    """Asks for a page; the address that was dialled."""
 
     async def once():
-        stream = await CheckedBackend(allow).connect_tcp(host, port, 5.0)
-        peer = stream.get_extra_info("server_addr")
-        await stream.aclose()
-        return peer
+        url = yarl.URL.build(scheme="http", host=host, port=port, path="/drip")
+        connector = CheckedConnector(allow, ssl.create_default_context(), 5.0)
+        async with open_session(connector, aiohttp.ClientTimeout(5.0)) as session, session.get(url) as answer:
+            return answer.connection.transport.get_extra_info("peername")
 
-    return anyio.run(once)
+    return asyncio.run(once())
 
 
 @pytest.mark.parametrize("host", LOOPBACK)
@@ -116,10 +118,19 @@ def test_an_allowed_host_is_reached_by_the_address_found(host):
         assert connect(host, server.server_port, [host]) == ("127.0.0.1", server.server_port)
 
 
+def test_an_address_that_was_not_checked_is_not_dialled(monkeypatch):
+    """Were aiohttp to find addresses by itself one day, nothing would be reached."""
+    monkeypatch.delattr(CheckedConnector, "_resolve_host")
+    with serving() as server:
+        with pytest.raises(BlockedError, match="was not checked"):
+            connect("127.0.0.1", server.server_port, ["127.0.0.1"])
+        assert server.asked.total() == 0
+
+
 def test_a_refused_connection_is_an_error_of_the_last_address():
     with serving() as server:
         port = server.server_port
-    with pytest.raises(httpcore.ConnectError):
+    with pytest.raises(aiohttp.ClientConnectorError):
         connect("localhost", port, ["localhost"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
@@ -13,10 +14,17 @@ from functools import partial
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
+import aiohttp
 import anyio
 import anyio.to_thread
-import httpcore
+import httpx
+import yarl
+from aiohttp.abc import ResolveResult
 
+from xclr import __version__
+
+AGENT = "xclr"
+HEADERS = {"User-Agent": f"{AGENT}/{__version__}", "Accept-Encoding": "identity"}
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MOST_DIALLED = 3  # addresses of one name
 MOST_LOOK_UPS = 16  # at once: name servers drop queries of a burst, and each then costs 5 s
@@ -132,37 +140,55 @@ class Names:
         return Known(self.clock() + FRESH_S, addresses)
 
 
-class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Opens connections to checked addresses only; what it checked is what it dials, so no second answer can differ."""
+class Checked(str):
+    """An address that may be dialled."""
 
-    def __init__(self, allow: Collection[str]) -> None:
-        self.allow = allow
-        self._dial = httpcore.AnyIOBackend()
-        self.names = Names()
+    __slots__ = ()
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address that answers; raises BlockedError, LookupFailedError, httpcore's errors."""
-        addresses = await self.names.find(host, port, timeout)
+
+class CheckedConnector(aiohttp.TCPConnector):
+    """Opens connections to checked addresses only; what it checked is what it dials, so no second answer can differ.
+
+    What asks through it meets BlockedError, LookupFailedError and aiohttp's errors.
+    """
+
+    def __init__(self, allow: Collection[str], context: ssl.SSLContext, timeout_s: float | None) -> None:
+        context.set_alpn_protocols(["http/1.1"])
+        super().__init__(ssl=context, limit=0, socket_factory=_open_socket)
+        self.allow, self.timeout_s, self.names = allow, timeout_s, Names()
+
+    async def _resolve_host(self, host: str, port: int, traces: object = None) -> list[ResolveResult]:
+        """The addresses of a host in any spelling, numbers too, which aiohttp would not hand to a resolver."""
+        addresses = await self.names.find(host, port, self.timeout_s)
         if not is_allowed(host, port, self.allow):
             check(host, addresses)
-        *others, last = addresses[:MOST_DIALLED]
-        for each in others:
-            try:
-                return await self._dial.connect_tcp(each, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue
-        return await self._dial.connect_tcp(last, port, timeout, local_address, socket_options)
+        return [
+            ResolveResult(hostname=host, host=Checked(each), port=port, family=socket.AF_UNSPEC, proto=0, flags=0)
+            for each in addresses[:MOST_DIALLED]
+        ]
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait between attempts of httpcore."""
-        await anyio.sleep(seconds)
+
+def _open_socket(place: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket for a checked address, and for no other, wherever aiohttp may have it from."""
+    family, kind, protocol, _, (address, *_) = place
+    if not isinstance(address, Checked):
+        raise BlockedError(f"{address!r} was not checked")
+    return socket.socket(family, kind, protocol)
+
+
+def open_session(
+    connector: CheckedConnector, timeout: aiohttp.ClientTimeout, proxy: str | None = None
+) -> aiohttp.ClientSession:
+    """A client that says who it is, keeps no cookies, leaves bodies as they come and asks the environment nothing."""
+    return aiohttp.ClientSession(
+        connector=connector, headers=HEADERS, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False,
+        timeout=timeout, proxy=proxy,
+    )  # fmt: skip
+
+
+def written(url: httpx.URL) -> yarl.URL:
+    """The address as it is written, for aiohttp, which would else write it anew; without user, password, fragment."""
+    return yarl.URL(f"{url.scheme}://{url.netloc.decode()}{url.raw_path.decode()}", encoded=True)
 
 
 def _wrapped(address: Address) -> ipaddress.IPv4Address | None:

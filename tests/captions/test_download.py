@@ -93,7 +93,7 @@ def test_an_interrupted_body_is_gone_on_with(server, tmp_path):
 
 def test_a_table_that_changed_meanwhile_is_fetched_from_its_start(server, tmp_path):
     server.cuts = [1000] + [0] * 4
-    with pytest.raises(DataError, match="RemoteProtocolError"):
+    with pytest.raises(DataError, match="ClientPayloadError"):
         download.fetch(data(server), tmp_path)
     server.tag = '"two"'
     assert download.fetch(data(server), tmp_path).read_bytes() == BODY

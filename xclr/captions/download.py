@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
+import aiohttp
 import anyio
-import httpcore
 import httpx
 
-from xclr import __version__
-from xclr.address import BlockedError, CheckedBackend, LookupFailedError
+from xclr.address import BlockedError, CheckedConnector, LookupFailedError, open_session, written
 from xclr.artifact import sha256_file
 from xclr.captions.source import fetched
 from xclr.errors import DataError
@@ -22,10 +21,16 @@ from xclr.recipe import DataConfig, host_of
 from xclr.store import write_atomically
 
 TRIES, PAUSE_S, REDIRECTS = 5, 1.0, 5
-WAIT = {"connect": 10.0, "read": 30.0, "write": 30.0, "pool": 30.0}
+WAIT = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=30.0)
 PIECE = 1 << 20
 MOVED = frozenset({301, 302, 303, 307, 308})
-PASSING = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, LookupFailedError, OSError)
+PASSING = (
+    aiohttp.ClientConnectionError,
+    aiohttp.ClientPayloadError,
+    aiohttp.ClientResponseError,
+    LookupFailedError,
+    OSError,
+)
 Progress = Callable[[int, int], None]  # bytes done, bytes in all (0 when nobody says)
 
 
@@ -73,12 +78,10 @@ def fetch(data: DataConfig, home: Path, progress: Progress = lambda done, total:
 
 async def _download(url: str, path: Path, allow: tuple[str, ...], progress: Progress) -> None:
     part = Part(path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.validator"))
-    async with httpcore.AsyncConnectionPool(
-        ssl_context=httpx.create_ssl_context(), network_backend=CheckedBackend(allow)
-    ) as pool:
+    async with open_session(CheckedConnector(allow, httpx.create_ssl_context(), WAIT.sock_connect), WAIT) as session:
         for attempt in range(1, TRIES + 1):
             try:
-                await _follow(pool, url, part, progress)
+                await _follow(session, url, part, progress)
                 break
             except PASSING:
                 if attempt == TRIES:
@@ -88,38 +91,35 @@ async def _download(url: str, path: Path, allow: tuple[str, ...], progress: Prog
     part.about.unlink(missing_ok=True)
 
 
-async def _follow(pool: httpcore.AsyncConnectionPool, url: str, part: Part, progress: Progress) -> None:
+async def _follow(session: aiohttp.ClientSession, url: str, part: Part, progress: Progress) -> None:
     """Ask, follow redirects, append what comes."""
     for _ in range(REDIRECTS + 1):
         if urlsplit(url).scheme not in {"http", "https"}:
             raise BlockedError(f"{url[:80]} is neither http nor https")
-        headers = {"Host": host_of(url), "User-Agent": f"xclr/{__version__}", "Accept-Encoding": "identity"}
-        if part.size and part.validator:
-            headers |= {"Range": f"bytes={part.size}-", "If-Range": part.validator}
-        async with pool.stream("GET", url, headers=list(headers.items()), extensions={"timeout": WAIT}) as answer:
-            found = httpx.Headers(answer.headers)
-            if answer.status in MOVED and "location" in found:
-                url = urljoin(url, found["location"])
+        asked = {"Range": f"bytes={part.size}-", "If-Range": part.validator} if part.size and part.validator else {}
+        async with session.get(written(httpx.URL(url)), headers=asked, allow_redirects=False) as answer:
+            if answer.status in MOVED and "location" in answer.headers:
+                url = urljoin(url, answer.headers["location"])
                 continue
             if answer.status >= 500:
                 raise ServerError(f"HTTP {answer.status}")
             if answer.status not in {200, 206}:
                 raise ValueError(f"HTTP {answer.status}")
-            await _append(answer, found, part, progress)
+            await _append(answer, part, progress)
             return
     raise ValueError(f"more than {REDIRECTS} redirects")
 
 
-async def _append(answer: httpcore.Response, headers: httpx.Headers, part: Part, progress: Progress) -> None:
+async def _append(answer: aiohttp.ClientResponse, part: Part, progress: Progress) -> None:
     begun = part.size if answer.status == 206 else 0
     if begun == 0:
         part.path.unlink(missing_ok=True)
-        write_atomically(part.about, headers.get("etag", "") or headers.get("last-modified", ""))
-    length = headers.get("content-length", "")
+        write_atomically(part.about, answer.headers.get("etag", "") or answer.headers.get("last-modified", ""))
+    length = answer.headers.get("content-length", "")
     total = begun + int(length) if length.isdecimal() else 0
     with part.path.open("ab") as stream:
         done, shown = begun, begun
-        async for piece in answer.aiter_stream():
+        async for piece in answer.content.iter_any():
             stream.write(piece)
             done += len(piece)
             if done - shown >= PIECE:

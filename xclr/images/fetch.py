@@ -7,34 +7,39 @@ import errno
 import ssl
 import time
 import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from itertools import cycle
+from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-import anyio
+import aiohttp
 import anyio.from_thread
-import httpcore
 import httpx
 
-from xclr import __version__
-from xclr.address import BlockedError, CheckedBackend, LookupFailedError, check, is_allowed, spelled_out
+from xclr.address import (
+    AGENT,
+    BlockedError,
+    CheckedConnector,
+    LookupFailedError,
+    check,
+    is_allowed,
+    open_session,
+    spelled_out,
+    written,
+)
 from xclr.errors import JobError
 from xclr.images.outcome import Limits, Outcome, Start
 from xclr.recipe import host_of
 
-AGENT = "xclr"
-HEADERS = {"User-Agent": f"{AGENT}/{__version__}", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
+ACCEPT = {"Accept": "image/*,*/*;q=0.5"}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 NO_AI = frozenset({"noai", "noimageai"})  # X-Robots-Tag
 VALUED = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})  # name: value
 PACKED = frozenset({"gzip", "x-gzip", "deflate"})  # what servers send unasked
 AGAIN = frozenset({"http_429", "http_5xx", "connection", "timeout"})  # may be better a moment later
-# httpcore looks at all connections of a pool for each request, and keeps none idle when more are open than it may keep
-IN_POOL = 8
 MOST_PORT = 65_535
 ERROR_LENGTH = 200  # characters
 
@@ -54,11 +59,10 @@ FAILURES: tuple[tuple[type[Exception], str], ...] = (  # the first that fits
     (PackedError, "decode"),
     (zlib.error, "decode"),
     (ssl.SSLError, "tls"),
-    (httpcore.TimeoutException, "timeout"),
     (TimeoutError, "timeout"),
 )  # whatever else a server, a proxy or a library raises is "connection"
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})  # this machine's fault, no picture's
-UNREACHED = (LookupFailedError, httpcore.ConnectError, httpcore.ConnectTimeout)
+UNREACHED = (LookupFailedError, aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 @contextmanager
@@ -72,9 +76,9 @@ def downloading(limits: Limits, context: ssl.SSLContext | None = None) -> Iterat
     """
     with (
         anyio.from_thread.start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(_pools(limits, context)) as pools,
+        portal.wrap_async_context_manager(_session(limits, context)) as session,
     ):
-        fetch, loop = Downloads(limits, pools).fetch, portal.call(_loop)
+        fetch, loop = Downloads(limits, session).fetch, portal.call(_loop)
         yield lambda url: asyncio.run_coroutine_threadsafe(fetch(url), loop)
 
 
@@ -83,31 +87,20 @@ async def _loop() -> asyncio.AbstractEventLoop:
 
 
 @asynccontextmanager
-async def _pools(limits: Limits, context: ssl.SSLContext | None) -> AsyncIterator[list[httpcore.AsyncConnectionPool]]:
-    """Connections in several pools that requests take in turn."""
-    backend = CheckedBackend((*limits.allow_hosts, *([host_of(limits.proxy)] if limits.proxy else [])))
-    authorities = context or httpx.create_ssl_context()
-    async with AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(
-                httpcore.AsyncConnectionPool(
-                    ssl_context=authorities,
-                    proxy=httpcore.Proxy(limits.proxy) if limits.proxy else None,
-                    max_connections=max(1, limits.in_flight),
-                    max_keepalive_connections=IN_POOL,
-                    keepalive_expiry=15.0,
-                    network_backend=backend,
-                )
-            )
-            for _ in range(-(-limits.in_flight // IN_POOL) or 1)
-        ]
+async def _session(limits: Limits, context: ssl.SSLContext | None) -> AsyncIterator[aiohttp.ClientSession]:
+    """Made where its event loop runs."""
+    allow = (*limits.allow_hosts, *([host_of(limits.proxy)] if limits.proxy else []))
+    connector = CheckedConnector(allow, context or httpx.create_ssl_context(), limits.connect_s)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s, sock_read=limits.read_s)
+    async with open_session(connector, timeout, limits.proxy) as session:
+        yield session
 
 
 class Downloads:
     """Downloads that share connections and take turns."""
 
-    def __init__(self, limits: Limits, pools: Sequence[httpcore.AsyncConnectionPool]) -> None:
-        self.limits, self._pools = limits, cycle(pools)
+    def __init__(self, limits: Limits, session: aiohttp.ClientSession) -> None:
+        self.limits, self._session = limits, session
         self._slots = asyncio.Semaphore(limits.in_flight)
         self._hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of those asked now
 
@@ -120,7 +113,7 @@ class Downloads:
             again = outcome.status in AGAIN and wait_s <= self.limits.longest_wait_s
             if not again or attempt >= self.limits.tries:
                 return outcome
-            await anyio.sleep(wait_s)
+            await asyncio.sleep(wait_s)
             attempt += 1
 
     async def _try(self, url: str) -> Outcome:
@@ -151,26 +144,21 @@ class Downloads:
     async def _answer(self, target: httpx.URL, left_s: float) -> Outcome | str:
         """An outcome, or where the server redirects to."""
         try:
-            with anyio.fail_after(max(left_s, 0.0)):
+            async with asyncio.timeout(max(left_s, 0.0)):
                 return await self._ask(target)
         except Exception as error:  # noqa: BLE001 - a list would forget one, and no picture is worth the others
             _check_machine(error)
             return _failed(error, self.limits)
 
     async def _ask(self, target: httpx.URL) -> Outcome | str:
-        where = httpcore.URL(scheme=target.raw_scheme, host=target.raw_host, port=target.port, target=target.raw_path)
-        limits = self.limits
-        wait = {"connect": limits.connect_s, "read": limits.read_s, "write": limits.read_s, "pool": limits.total_s}
-        headers = [*HEADERS.items(), ("Host", target.netloc.decode("ascii"))]
-        async with next(self._pools).stream("GET", where, headers=headers, extensions={"timeout": wait}) as response:
-            answer = httpx.Response(response.status, headers=response.headers, content=response.aiter_stream())
-            if answer.status_code in REDIRECTS:
+        async with self._session.get(written(target), headers=ACCEPT, allow_redirects=False) as answer:
+            if answer.status in REDIRECTS:
                 return _location(target, answer)
-            refused = _refused(answer, limits)
-            return refused or Outcome("ok", answer.status_code, data=await _body(answer, limits.most_bytes))
+            refused = _refused(answer, self.limits)
+            return refused or Outcome("ok", answer.status, data=await _body(answer, self.limits.most_bytes))
 
 
-async def _body(answer: httpx.Response, most_bytes: int) -> bytes:
+async def _body(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:
     """The body, unpacked; raises TooLargeError as soon as it is known to exceed the limit, PackedError, zlib.error."""
     packing = answer.headers.get("content-encoding", "identity").strip().lower() or "identity"
     if packing not in PACKED | {"identity"}:
@@ -179,7 +167,7 @@ async def _body(answer: httpx.Response, most_bytes: int) -> bytes:
     if announced.isdecimal() and int(announced) > most_bytes:
         raise TooLargeError
     parts, total = [], 0
-    async for piece in answer.aiter_raw():
+    async for piece in answer.content.iter_any():
         total += len(piece)
         if total > most_bytes:
             raise TooLargeError
@@ -198,13 +186,13 @@ def _unpacked(body: bytes, most_bytes: int) -> bytes:
 
 def _host(url: str) -> str:
     try:
-        return httpx.URL(url).host
-    except (httpx.InvalidURL, ValueError):
+        return urlsplit(url).hostname or ""
+    except ValueError:
         return ""
 
 
 def _target(url: str, limits: Limits) -> httpx.URL | Outcome:
-    """The URL without user, password and fragment, or why it cannot be asked."""
+    """The URL, its host without a last dot, or why it cannot be asked."""
     try:
         target = httpx.URL(url)
         if target.scheme not in {"http", "https"}:
@@ -214,33 +202,33 @@ def _target(url: str, limits: Limits) -> httpx.URL | Outcome:
         host = target.host.rstrip(".")
         if limits.proxy and not is_allowed(host, target.port or 0, limits.allow_hosts):
             check(host, spelled_out(host))  # what the proxy resolves it to is not seen here
-        return target.copy_with(userinfo=b"", fragment=None, host=host)
+        return target if host == target.host else target.copy_with(host=host)
     except BlockedError as error:
         return Outcome("blocked", error=str(error))
     except (httpx.InvalidURL, ValueError) as error:
         return Outcome("blocked", error=f"not a URL: {error}"[:ERROR_LENGTH])
 
 
-def _location(target: httpx.URL, answer: httpx.Response) -> Outcome | str:
+def _location(target: httpx.URL, answer: aiohttp.ClientResponse) -> Outcome | str:
     location = answer.headers.get("location", "").strip()
     if not location:
-        return Outcome("redirect", answer.status_code, f"HTTP {answer.status_code} without Location")
+        return Outcome("redirect", answer.status, f"HTTP {answer.status} without Location")
     try:
         return str(target.join(location))
     except (httpx.InvalidURL, ValueError) as error:
-        return Outcome("redirect", answer.status_code, f"bad Location: {error}"[:ERROR_LENGTH])
+        return Outcome("redirect", answer.status, f"bad Location: {error}"[:ERROR_LENGTH])
 
 
-def _refused(answer: httpx.Response, limits: Limits) -> Outcome | None:
+def _refused(answer: aiohttp.ClientResponse, limits: Limits) -> Outcome | None:
     """The outcome of an answer that holds no picture for us."""
-    code = answer.status_code
+    code = answer.status
     if not 200 <= code < 300:
         status = "http_429" if code == 429 else {3: "redirect", 4: "http_4xx"}.get(code // 100, "http_5xx")
         wait_s = _retry_after_s(answer.headers.get("retry-after"), datetime.now(UTC))
         return Outcome(status, code, f"HTTP {code}", retry_after_s=wait_s)
-    tags = answer.headers.get_list("x-robots-tag")
+    tags = answer.headers.getall("x-robots-tag", [])
     if limits.robots and any(forbids(tag) for tag in tags):
-        return Outcome("robots", code, f"X-Robots-Tag: {', '.join(tags)}"[:ERROR_LENGTH])
+        return Outcome("robots", code, _told(f"X-Robots-Tag: {', '.join(tags)}"))
     return None
 
 
@@ -282,11 +270,16 @@ def _check_machine(error: BaseException | None) -> None:
 
 
 def _failed(error: Exception, limits: Limits) -> Outcome:
-    cause = next((each for each in error.args if isinstance(each, ssl.SSLError)), error)  # httpcore wraps it
-    status = next((status for kind, status in FAILURES if isinstance(cause, kind)), "connection")
+    behind = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error  # TLS that ends amid an answer
+    status = next((status for kind, status in FAILURES if isinstance(behind, kind)), "connection")
     if isinstance(error, TooLargeError):
         return Outcome(status, error=f"larger than {limits.most_bytes:,} bytes")
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
         return Outcome(status, error=f"not done within {limits.total_s:g} s")
-    text = str(cause) if status in {"blocked", "dns"} else f"{type(cause).__name__}: {cause}".removesuffix(": ")
-    return Outcome(status, error=text[:ERROR_LENGTH], reached=status == "tls" or not isinstance(cause, UNREACHED))
+    text = str(error) if status in {"blocked", "dns"} else f"{type(error).__name__}: {error}".removesuffix(": ")
+    return Outcome(status, error=_told(text), reached=status == "tls" or not isinstance(error, UNREACHED))
+
+
+def _told(text: str) -> str:
+    """A short text of a server, bytes that are no UTF-8 spelled out, which no table would take."""
+    return text[:ERROR_LENGTH].encode(errors="backslashreplace").decode()

@@ -86,7 +86,7 @@ def tell_unreadable(made: Manifest) -> Iterator[str]:
 IMAGES = Kind(
     "images",
     ImagesConfig,
-    code=2,
+    code=3,
     run="xclr.images.pack",
     step="images",
     pieces=cut,

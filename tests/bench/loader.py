@@ -71,7 +71,7 @@ def figures() -> Iterator[Figure]:
             decoded[(0, rows)]
 
         def everything() -> None:
-            _, pixels, u = decoded[(0, rows)]
+            _, pixels, u, _ = decoded[(0, rows)]
             augment.recolour(pixels.permute(0, 3, 1, 2).float().div_(255).contiguous(), u)
 
         yield compare(

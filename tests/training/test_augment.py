@@ -170,6 +170,20 @@ def test_the_colours_of_a_picture_do_not_depend_on_its_batch():
     torch.testing.assert_close(augment.recolour(batch[3:5].clone(), numbers[3:5]), whole[3:5], rtol=0, atol=1e-6)
 
 
+def test_what_a_gpu_compiles_is_the_same():
+    """Whole batches and sums in place of parts of them and convolutions."""
+    batch, drawn = pictures(40, 32), augment.colours(uniform(COLOUR_NUMBERS, 40))
+    whole = augment._recolour(batch.clone(), drawn, augment._change_all, augment.blur_by_taps)
+    parts = augment._recolour(batch.clone(), drawn, augment._change_some, augment.blur)
+    torch.testing.assert_close(whole, parts, rtol=0, atol=1e-5)
+
+
+def test_colours_never_wait_for_their_device():
+    """The meta device has no values, so that it refuses whatever would bring one to the host."""
+    views = augment.recolour(pictures(8).to("meta"), uniform(COLOUR_NUMBERS, 8))
+    assert views.device.type == "meta"
+
+
 def test_auto_augment_is_torchvisions_with_keyed_numbers():
     picture = Image.fromarray((pictures(1, 32)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8))
 

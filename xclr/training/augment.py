@@ -10,13 +10,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial, reduce
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+
+from xclr.training.ranks import moved
 
 JITTER = (0.8, 0.8, 0.8, 0.2)  # brightness, contrast, saturation, hue (share of the circle)
 JITTER_CHANCE, GREY_CHANCE, BLUR_CHANCE = 0.8, 0.2, 0.5
@@ -90,28 +92,63 @@ def _auto_augment() -> Any:  # noqa: ANN401
     return Keyed()
 
 
-def recolour(pictures: Tensor, u: Tensor) -> Tensor:
-    """SimCLR's colour jitter, grey and blur: float [b, 3, s, s] in [0, 1] and u [b, 9] to the same, batched.
+class Colours(NamedTuple):
+    """What is done to each picture of a batch."""
 
-    Brightness, contrast, saturation and hue change in a random order of their own for every picture.
-    """
+    order: Tensor  # [b, 4]: which of CHANGES comes first, second, third, fourth; -1 for none
+    factors: Tensor  # [b, 4]: of each of CHANGES
+    greyed: Tensor  # bool [b]
+    sigma: Tensor  # [b]: of the blur, 0 for none
+
+
+def colours(u: Tensor) -> Colours:
+    """SimCLR's colour jitter, grey and blur, drawn by u [b, 9]: the changes come in a random order of each picture."""
     factors = [1 + strength * (2 * u[:, index] - 1) for index, strength in enumerate(JITTER[:3])]
     factors.append(JITTER[3] * (2 * u[:, 3] - 1))
-    order = ORDERS.to(u.device)[(u[:, 4] * len(ORDERS)).long()]
-    strong = u[:, 5] < JITTER_CHANCE
-    for place, (index, change) in itertools.product(range(4), enumerate(CHANGES)):
-        _change(pictures, strong & (order[:, place] == index), change, factors[index])
-    _change(pictures, u[:, 6] < GREY_CHANCE, lambda x, _: grey(x).expand_as(x), factors[0])
-    sigma = SIGMA[0] + (SIGMA[1] - SIGMA[0]) * u[:, 8]
-    _change(pictures, u[:, 7] < BLUR_CHANCE, blur, sigma)
-    return pictures
+    order = torch.where(u[:, 5:6] < JITTER_CHANCE, ORDERS[(u[:, 4] * len(ORDERS)).long()], -1)
+    sigma = torch.where(u[:, 7] < BLUR_CHANCE, SIGMA[0] + (SIGMA[1] - SIGMA[0]) * u[:, 8], 0.0)
+    return Colours(order, torch.stack(factors, dim=1), u[:, 6] < GREY_CHANCE, sigma)
 
 
-def _change(pictures: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor], Tensor], factor: Tensor) -> None:
+def recolour(pictures: Tensor, u: Tensor) -> Tensor:
+    """Apply `colours` to pictures, float [b, 3, s, s] in [0, 1] on any device, in place; u [b, 9] is on the CPU.
+
+    Each change is computed of the pictures that it is drawn for, of which the CPU knows without asking the device.
+    """
+    return _recolour(pictures, colours(u), _change_some, blur)
+
+
+@cache
+def compiled_recolour() -> Callable[[Tensor, Tensor], Tensor]:
+    """`recolour` as few kernels, which go over the whole batch; for a GPU."""
+    compiled = torch.compile(partial(_recolour, change=_change_all, blur=blur_by_taps))
+    return lambda pictures, u: compiled(pictures, Colours(*(moved(each, pictures.device) for each in colours(u))))
+
+
+Change = Callable[[Tensor, Tensor], Tensor]
+
+
+def _recolour(
+    pictures: Tensor, drawn: Colours, change: Callable[[Tensor, Tensor, Change, Tensor], Tensor], blur: Change
+) -> Tensor:
+    for place, (index, one) in itertools.product(range(4), enumerate(CHANGES)):
+        pictures = change(pictures, drawn.order[:, place] == index, one, drawn.factors[:, index])
+    pictures = change(pictures, drawn.greyed, lambda x, _: grey(x).expand_as(x), drawn.sigma)
+    return change(pictures, drawn.sigma > 0, blur, drawn.sigma)
+
+
+def _change_some(pictures: Tensor, chosen: Tensor, change: Change, factor: Tensor) -> Tensor:
     """Change some pictures of a batch in place."""
     (index,) = chosen.nonzero(as_tuple=True)
     if len(index):
-        pictures[index] = change(pictures[index], factor[index])
+        place = moved(index, pictures.device)
+        pictures[place] = change(pictures[place], moved(factor[index], pictures.device))
+    return pictures
+
+
+def _change_all(pictures: Tensor, chosen: Tensor, change: Change, factor: Tensor) -> Tensor:
+    """Change all pictures of a batch, and take those that are chosen."""
+    return torch.where(_each(chosen), change(pictures, factor), pictures)
 
 
 def grey(pictures: Tensor) -> Tensor:
@@ -139,18 +176,16 @@ def saturation(pictures: Tensor, factor: Tensor) -> Tensor:
 def hue(pictures: Tensor, shift: Tensor) -> Tensor:
     """Hue turned by a share of the circle; value and saturation (of HSV) stay."""
     red, green, blue = pictures.unbind(1)
-    value, chroma = pictures.amax(1), pictures.amax(1) - pictures.amin(1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
     safe = torch.where(chroma > 0, chroma, 1.0)
-    angle = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
-    angle = angle + 6 * shift[:, None, None]
+    second = torch.where(value == green, blue - red + 2 * safe, red - green + 4 * safe)
+    angle = torch.where(value == red, green - blue, second) / safe + 6 * shift[:, None, None]
     channels = []
     for start in (5, 3, 1):
-        k = (start + angle) % 6
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
+        away = (angle + (start - 2)).abs_()  # from where the channel has the least, on a circle of 6
+        away = torch.minimum(away, (away - 6).abs_())
+        channels.append(value - chroma * (2 - away).clamp_(0, 1))
     return torch.stack(channels, dim=1)
 
 
@@ -160,14 +195,30 @@ CHANGES = (brightness, contrast, saturation, hue)
 def blur(pictures: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur with a width for each picture, its kernel a tenth of the side, borders reflected."""
     b, _, height, width = pictures.shape
-    reach = max(1, int(0.1 * min(height, width)) // 2)
-    places = torch.arange(-reach, reach + 1, device=pictures.device)
-    kernel = (-0.5 * (places / sigma[:, None]).square()).exp()
-    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)[:, None]  # [3b, 1, k]
+    kernel, reach = _kernel(pictures, sigma)
+    kernel = kernel.repeat_interleave(3, dim=0)[:, None]  # [3b, 1, k]
     flat = F.pad(pictures.reshape(1, 3 * b, height, width), (reach,) * 4, mode="reflect")
     flat = F.conv2d(flat, kernel[:, :, None, :], groups=3 * b)
     flat = F.conv2d(flat, kernel[:, :, :, None], groups=3 * b)
     return flat.reshape(b, 3, height, width)
+
+
+def blur_by_taps(pictures: Tensor, sigma: Tensor) -> Tensor:
+    """The same as sums of shifted pictures, which a compiler makes two kernels of; a width of 0 spreads nothing."""
+    _, _, height, width = pictures.shape
+    kernel, reach = _kernel(pictures, sigma.clamp(min=SIGMA[0]))
+    wide = F.pad(pictures, (reach, reach, 0, 0), mode="reflect")
+    rows = reduce(torch.add, (_each(tap) * wide[..., at : at + width] for at, tap in enumerate(kernel.unbind(1))))
+    high = F.pad(rows, (0, 0, reach, reach), mode="reflect")
+    return reduce(torch.add, (_each(tap) * high[..., at : at + height, :] for at, tap in enumerate(kernel.unbind(1))))
+
+
+def _kernel(pictures: Tensor, sigma: Tensor) -> tuple[Tensor, int]:
+    """The weights [b, 2 * reach + 1] of a Gaussian as wide as each picture's sigma, and their reach."""
+    reach = max(1, int(0.1 * min(pictures.shape[2:])) // 2)
+    places = torch.arange(-reach, reach + 1, device=pictures.device)
+    kernel = (-0.5 * (places / sigma[:, None]).square()).exp()
+    return kernel / kernel.sum(dim=1, keepdim=True), reach
 
 
 def _each(factor: Tensor) -> Tensor:

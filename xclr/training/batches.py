@@ -22,7 +22,7 @@ from xclr.recipe import TrainConfig
 from xclr.training.captions import CaptionsOf
 from xclr.training.keyed import epoch_order
 from xclr.training.model import memory_format
-from xclr.training.ranks import Rank
+from xclr.training.ranks import Rank, moved
 from xclr.training.subset import nested
 from xclr.training.views import as_groups, texture_bank, training_view, view_numbers
 
@@ -139,12 +139,6 @@ class PictureBatches:
         if self.captions is not None:
             rows = self.captions.drawn(self.seed, epoch, chosen.numpy())
         return Batch(rows, views.contiguous(memory_format=memory_format(self.config)))
-
-
-def moved(values: Tensor, device: torch.device) -> Tensor:
-    """The same on a device; what is on the CPU is not waited for, nor does it wait for what the device still does."""
-    waits = device.type == "cuda" and values.device.type == "cpu"
-    return (values.pin_memory() if waits else values).to(device, non_blocking=True)
 
 
 def free_memory(device: torch.device) -> int:

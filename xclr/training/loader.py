@@ -24,7 +24,7 @@ from xclr.training.batches import Batch, PictureBatches, training_rows
 from xclr.training.captions import CaptionsOf
 from xclr.training.keyed import epoch_order, keyed_uniform, windowed_order
 from xclr.training.model import memory_format
-from xclr.training.ranks import Rank
+from xclr.training.ranks import Rank, moved
 from xclr.training.stop import SIGNALS
 from xclr.training.views import PLAIN, normalised
 
@@ -98,9 +98,9 @@ class StreamedBatches:
         for loaded in loader:
             if isinstance(loaded, DataError):
                 raise DataError(loaded.message, loaded.remedy)
-            *batch, lost = loaded
+            rows, pixels, u, lost = loaded
             self._note(lost.tolist())
-            yield self._coloured(*(each.to(place.device, non_blocking=True) for each in batch))
+            yield self._coloured(moved(rows, place.device), moved(pixels, place.device), u)
 
     def _note(self, lost: list[int]) -> None:
         for row in sorted(set(lost) - self.lost):
@@ -125,7 +125,9 @@ class StreamedBatches:
     def _coloured(self, rows: Tensor, pixels: Tensor, u: Tensor) -> Batch:
         views = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # stays channels-last
         if self.colours and self.config.views == "simclr":
-            views = augment.recolour(views.contiguous(), u)
+            on_cuda = self.config.compile and views.device.type == "cuda"
+            recolour = augment.compiled_recolour() if on_cuda else augment.recolour
+            views = recolour(views.contiguous(), u)
         return Batch(rows, normalised(views, self.config).contiguous(memory_format=memory_format(self.config)))
 
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from xclr.errors import JobError
 from xclr.objective import world_and_rank
@@ -33,6 +34,12 @@ class Rank:
             local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
             return cls(rank, world, torch.device("cuda", local))
         return cls(rank, world, torch.device("cpu"))
+
+
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """The same on a device; what is on the CPU is not waited for, nor does it wait for what the device still does."""
+    waits = device.type == "cuda" and values.device.type == "cpu"
+    return (values.pin_memory() if waits else values).to(device, non_blocking=True)
 
 
 class Boundary:

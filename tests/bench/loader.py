@@ -19,6 +19,7 @@ from xclr.images import PictureFiles
 from xclr.recipe import TrainConfig
 from xclr.training import Rank, StreamedBatches, augment
 from xclr.training.loader import _Decoded
+from xclr.training.objectives.materials import NOTHING
 
 COUNT, SIZE = 32, (500, 375)
 CONFIG = TrainConfig(views="simclr", image_size=224, min_crop=0.08, batch_size=COUNT, workers=0)
@@ -59,7 +60,7 @@ def figures() -> Iterator[Figure]:
         rows, zeros = np.arange(COUNT), np.zeros(COUNT, np.int64)
         files = PictureFiles(Path(folder), rows, zeros, np.cumsum(sizes) - sizes, sizes)
         batches = StreamedBatches(files, CONFIG, 0)
-        decoded = _Decoded(batches)
+        decoded = _Decoded(batches, NOTHING)
 
         def theirs() -> None:
             for each in data:
@@ -71,7 +72,7 @@ def figures() -> Iterator[Figure]:
             decoded[(0, rows)]
 
         def everything() -> None:
-            _, pixels, u, _ = decoded[(0, rows)]
+            _, pixels, u, *_ = decoded[(0, rows)]
             augment.recolour(pixels.permute(0, 3, 1, 2).float().div_(255).contiguous(), u)
 
         yield compare(

@@ -30,7 +30,8 @@ def stepper(objective: ObjectiveConfig, paths: dict[str, Path], batch: Callable[
 
     def steps() -> None:
         for _ in range(STEPS):
-            learner.step(batch(), 1e-4, 0, None)
+            shown = batch()
+            learner.step(shown._replace(looked=made.look(shown.rows)), 1e-4, 0, None)
 
     return steps
 

@@ -62,14 +62,14 @@ def build(case, paths):
     train = TRAIN.model_copy(update={"blockwise_from": blockwise_from})
     objective = build_objective(CONFIGS[name], Materials(paths, FEATURES, train))
     if getattr(CONFIGS[name], "text", "") == "frozen":
-        texts = objective.towers.texts
-        objective.towers.texts = lambda rows: texts(rows).double()
+        texts = objective.look.text
+        objective.look = objective.look._replace(text=lambda rows: texts(rows).double())
     return Pretrainer(backbone(), objective).double()
 
 
 def state_after(model, module, pictures, rows):
     """The loss, every gradient and every buffer after one backward pass."""
-    loss = model(pictures, rows).loss
+    loss = model(pictures, rows, module.look(rows)).loss
     loss.backward()
     gradients = {key: parameter.grad for key, parameter in module.named_parameters()}
     return {"loss": loss.detach(), "gradients": gradients, "buffers": dict(module.named_buffers())}

@@ -52,7 +52,7 @@ def source(request, captions, embeddings, knn_path, class_path) -> SimilaritySou
         "class": lambda: ClassGraph.open(class_path, table),
         "same class": lambda: SameClass.open(table.parent),
         "same row": SameRow,
-        "permuted": lambda: Permuted.open(embeddings.path / "vectors.npy", table, 3),
+        "permuted": lambda: Permuted.of(embeddings.path / "vectors.npy", table, 3),
         "random pair": lambda: RandomPair.open(embeddings.path / "vectors.npy", 3),
     }[request.param]()
 
@@ -130,7 +130,8 @@ def test_knn_graph_of_other_captions(knn_path, tmp_path):
 
 
 def test_between_gives_blocks_of_the_same_similarities(source):
-    whole, some = source.block(ROWS_ASKED, COLS_ASKED), source.between(ROWS_ASKED, COLS_ASKED)
+    whole = source.block(ROWS_ASKED, COLS_ASKED)
+    some = source.to(torch.device("cpu")).between(source.keys(ROWS_ASKED), source.keys(COLS_ASKED))
     torch.testing.assert_close(torch.cat([some(slice(0, 4)), some(slice(4, 6))]), whole)
 
 
@@ -150,7 +151,7 @@ def test_permuted_captions_keep_classes_together_and_give_each_that_of_another(c
     labels, texts = rows["label"].to_pylist(), rows["caption"].to_pylist()
     group = [text if label is None else label for label, text in zip(labels, texts, strict=True)]
     every = torch.arange(len(group))
-    found, other = (Permuted.open(vectors, table, seed) for seed in (0, 1))
+    found, other = (Permuted.of(vectors, table, seed) for seed in (0, 1))
     together = torch.tensor([[a == b for b in group] for a in group])
     assert (found.block(every, every)[together] > 0.999).all()
     given = found.stands_in.tolist()

@@ -103,7 +103,7 @@ def test_the_state_of_a_real_model_and_optimiser_survives(home, batches, tmp_pat
     model = build(SimCLRConfig(), home.paths)
     optimizer = build_optimizer(model, TRAIN.model_copy(update={"optimizer": name}))
     batch = batches.batch(0, 0, 1)
-    model(batch.views, batch.rows).loss.backward()
+    model(batch.views, batch.rows, batch.looked).loss.backward()
     optimizer.step()
     kept = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     loaded = checkpoint.load(save(tmp_path, 1, kept))

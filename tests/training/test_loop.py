@@ -215,8 +215,8 @@ class Spoilt:
     def __getattr__(self, name):
         return getattr(self.batches, name)
 
-    def stream(self, start, stop, place):
-        for step, batch in enumerate(self.batches.stream(start, stop, place), start=start):
+    def stream(self, start, stop, place, look):
+        for step, batch in enumerate(self.batches.stream(start, stop, place, look), start=start):
             yield batch._replace(views=batch.views * math.nan) if step == self.step else batch
 
 

@@ -73,6 +73,11 @@ def head_of(module):
     return getattr(module, "towers", module).head
 
 
+def outcome_of(module, features, rows):
+    """A step's, of rows whose captions are looked up as the loader does."""
+    return module(features, rows, module.look(rows))
+
+
 def features_of(rows, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(2 * len(rows), FEATURES, generator=generator)
@@ -98,7 +103,7 @@ def distinct(home):
 def test_a_step_has_a_finite_loss_and_moves_every_parameter(paths, rows, name):
     module = module_of(CONFIGS[name], paths)
     features = features_of(rows).requires_grad_()
-    outcome = module(features, rows)
+    outcome = outcome_of(module, features, rows)
     outcome.loss.backward()
     assert outcome.loss.ndim == 0 and outcome.loss.isfinite() and outcome.loss != 0
     assert features.grad.abs().amax(dim=1).min() > 0
@@ -112,7 +117,7 @@ def test_a_step_has_a_finite_loss_and_moves_every_parameter(paths, rows, name):
 def test_constant_features_have_the_loss_of_chance(paths, rows, name):
     """One picture and its caption throughout: every candidate is as near as any other."""
     module, same = module_of(CONFIGS[name], paths), rows[:1].repeat(24)
-    outcome = module(features_of(rows)[:1].repeat(48, 1), same)
+    outcome = outcome_of(module, features_of(rows)[:1].repeat(48, 1), same)
     assert outcome.loss.item() == pytest.approx(outcome.chance, rel=1e-5)
     assert outcome.report()["uniformity"].item() > SAME
 
@@ -132,14 +137,14 @@ def test_simclr_is_the_cross_entropy_of_the_other_view(paths, rows):
     z = F.normalize(head_of(module)(features), dim=1)
     logits = (z @ z.T / TAU).fill_diagonal_(-math.inf)
     expected = F.cross_entropy(logits, torch.arange(n).roll(-n // 2))
-    torch.testing.assert_close(module(features, rows).loss, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outcome_of(module, features, rows).loss, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_xclr_with_cold_targets_and_distinct_captions_is_simclr(paths, distinct):
     config = XCLRConfig(temperature=TAU, target_temperature=1e-4)
     features = features_of(distinct)
-    expected = module_of(SimCLRConfig(temperature=TAU), paths)(features, distinct)
-    outcome = module_of(config, paths)(features, distinct)
+    expected = outcome_of(module_of(SimCLRConfig(temperature=TAU), paths), features, distinct)
+    outcome = outcome_of(module_of(config, paths), features, distinct)
     torch.testing.assert_close(outcome.loss, expected.loss, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(outcome.report(), expected.report(), rtol=1e-5, atol=2e-5)
 
@@ -149,13 +154,13 @@ def test_xclr_with_cold_targets_draws_equal_captions_together(home, paths):
     captions = home.column("caption")
     pair = next((a, b) for b, a in enumerate(map(captions.index, captions)) if a < b)
     rows = torch.tensor(pair)
-    report = module_of(XCLRConfig(target_temperature=1e-4), paths)(features_of(rows), rows).report()
+    report = outcome_of(module_of(XCLRConfig(target_temperature=1e-4), paths), features_of(rows), rows).report()
     assert report["positive_mass"].item() == pytest.approx(1 / 3, abs=1e-3)
     assert report["target_entropy"].item() == pytest.approx(math.log(3), abs=1e-3)
 
 
 def test_xclr_with_hot_targets_has_uniform_ones(paths, distinct):
-    report = module_of(XCLRConfig(target_temperature=1e4), paths)(features_of(distinct), distinct).report()
+    report = outcome_of(module_of(XCLRConfig(target_temperature=1e4), paths), features_of(distinct), distinct).report()
     assert report["target_entropy"].item() == pytest.approx(math.log(2 * len(distinct) - 1), abs=1e-4)
     assert report["positive_mass"].item() == pytest.approx(1 / (2 * len(distinct) - 1), abs=1e-4)
 
@@ -163,12 +168,12 @@ def test_xclr_with_hot_targets_has_uniform_ones(paths, distinct):
 def test_supcon_is_xclr_with_a_cold_class_graph(paths, rows):
     graph = TargetGraph(source="random_class")
     features = features_of(rows)
-    expected = module_of(SupConConfig(temperature=TAU), paths)(features, rows)
+    expected = outcome_of(module_of(SupConConfig(temperature=TAU), paths), features, rows)
     config = XCLRConfig(temperature=TAU, target_temperature=1e-3, graph=graph)
-    outcome = module_of(config, paths)(features, rows)
+    outcome = outcome_of(module_of(config, paths), features, rows)
     torch.testing.assert_close(outcome.loss, expected.loss, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(outcome.report(), expected.report(), rtol=1e-5, atol=2e-5)
-    simclr = module_of(SimCLRConfig(temperature=TAU), paths)(features, rows)
+    simclr = outcome_of(module_of(SimCLRConfig(temperature=TAU), paths), features, rows)
     assert abs(simclr.loss - outcome.loss) > 1e-3  # there are classes with more than one sample
 
 
@@ -177,7 +182,9 @@ def test_supcon_is_of_the_judged_classes_or_of_concepts(home, paths, rows):
     judged = schema.read(home.paths["captions"] / "annotations.parquet", schema.ANNOTATIONS)["subgroup"].to_numpy()
     labels = {"judged": judged, "concepts": np.array(home.column("label"))}
     for classes, of_row in labels.items():
-        found = module_of(SupConConfig(classes=classes), paths)(features_of(rows), rows).report()["target_entropy"]
+        found = outcome_of(module_of(SupConConfig(classes=classes), paths), features_of(rows), rows).report()[
+            "target_entropy"
+        ]
         own = of_row[rows].tolist()
         expected = np.mean([math.log(2 * own.count(each) - 1) for each in own])
         assert found.item() == pytest.approx(expected, rel=1e-5)
@@ -198,19 +205,19 @@ def test_a_row_without_a_class_has_only_its_other_view(home, paths, rows, tmp_pa
     table = table.set_column(table.column_names.index("label"), "label", labels)
     schema.write(table, tmp_path / "captions.parquet", schema.CAPTIONS, {})
     odd = rows[rows % 2 == 1]
-    outcome = module_of(SupConConfig(), paths | {"captions": tmp_path})(features_of(odd), odd)
+    outcome = outcome_of(module_of(SupConConfig(), paths | {"captions": tmp_path}), features_of(odd), odd)
     assert outcome.report()["target_entropy"] == 0 and outcome.report()["positive_mass"] == 1
 
 
 def test_simclr_reports_one_hot_targets(paths, rows):
-    report = module_of(SimCLRConfig(), paths)(features_of(rows), rows).report()
+    report = outcome_of(module_of(SimCLRConfig(), paths), features_of(rows), rows).report()
     assert report["target_entropy"] == 0 and report["positive_mass"] == 1
 
 
 def test_supcon_reports_uniform_targets_over_the_class(home, paths, rows):
     labels = np.asarray(home.column("label"))[rows.numpy()]
     positives = 2 * (labels[:, None] == labels).sum(axis=1) - 1
-    report = module_of(SupConConfig(), paths)(features_of(rows), rows).report()
+    report = outcome_of(module_of(SupConConfig(), paths), features_of(rows), rows).report()
     assert report["target_entropy"].item() == pytest.approx(np.log(positives).mean(), rel=1e-5)
     assert report["positive_mass"].item() == pytest.approx((1 / positives).mean(), rel=1e-5)
     assert positives.max() > 1
@@ -221,9 +228,9 @@ def test_clip_with_one_view_twice_is_open_clips_loss(paths, rows, text):
     module = module_of(CLIPConfig(text=text), paths)
     features = features_of(rows)[: len(rows)].repeat(2, 1)
     z = F.normalize(head_of(module)(features), dim=1)[: len(rows)]
-    t = F.normalize(module.towers.text(module.towers.texts(rows)), dim=1)
+    t = F.normalize(module.towers.text(module.look.text(rows)), dim=1)
     expected = ClipLoss()(z, t, module.scale())
-    torch.testing.assert_close(module(features, rows).loss, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outcome_of(module, features, rows).loss, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_smoothed_targets_are_torchs(paths, rows):
@@ -231,23 +238,23 @@ def test_smoothed_targets_are_torchs(paths, rows):
     module = module_of(CLIPConfig(text="frozen", label_smoothing=0.2), paths)
     features = features_of(rows)[: len(rows)].repeat(2, 1)
     with torch.no_grad():
-        pairs = module.towers(features, rows, 0.07)[0]
+        pairs = module.towers(features, module.look(rows), 0.07)[0]
         logits, own = pairs.pictures @ pairs.captions.T / 0.07, torch.arange(len(rows))
         expected = [F.cross_entropy(each, own, label_smoothing=0.2) for each in (logits, logits.T)]
-        assert module(features, rows).loss.item() == pytest.approx(sum(expected).item() / 2, rel=1e-4)
+        assert outcome_of(module, features, rows).loss.item() == pytest.approx(sum(expected).item() / 2, rel=1e-4)
 
 
 def test_clip_is_the_mean_of_its_two_views(paths, rows):
     module = module_of(CLIPConfig(), paths)
     features = features_of(rows)
     z = F.normalize(head_of(module)(features), dim=1)
-    t = F.normalize(module.towers.text(module.towers.texts(rows)), dim=1)
+    t = F.normalize(module.towers.text(module.look.text(rows)), dim=1)
     both = [ClipLoss()(view, t, module.scale()) for view in z.chunk(2)]
-    torch.testing.assert_close(module(features, rows).loss, sum(both) / 2, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outcome_of(module, features, rows).loss, sum(both) / 2, rtol=1e-5, atol=1e-6)
 
 
 def test_clips_scale_starts_at_the_inverse_temperature(paths, rows):
-    report = module_of(CLIPConfig(init_temperature=0.07), paths)(features_of(rows), rows).report()
+    report = outcome_of(module_of(CLIPConfig(init_temperature=0.07), paths), features_of(rows), rows).report()
     assert report["temperature"].item() == pytest.approx(0.07, rel=1e-5)
 
 
@@ -256,7 +263,7 @@ def test_clips_scale_is_never_above_its_limit(paths, rows):
     optimizer = torch.optim.SGD([module.scale.log], lr=0.5)
     scales = []
     for _ in range(5):
-        scales.append(1 / module(features_of(rows), rows).report()["temperature"].item())
+        scales.append(1 / outcome_of(module, features_of(rows), rows).report()["temperature"].item())
         module.scale.log.grad = torch.tensor(-1.0)  # as data that always ask for a larger scale
         optimizer.step()
     assert scales == sorted(scales) and scales[0] < scales[-1] == pytest.approx(20.0, rel=1e-6)
@@ -267,7 +274,7 @@ def test_clips_scale_is_never_below_one_and_rises_again(paths, rows):
     optimizer = torch.optim.SGD([module.scale.log], lr=0.5)
     scales = []
     for slope in [9.0] * 3 + [-1.0] * 2:
-        scales.append(1 / module(features_of(rows), rows).report()["temperature"].item())
+        scales.append(1 / outcome_of(module, features_of(rows), rows).report()["temperature"].item())
         module.scale.log.grad = torch.tensor(slope)
         optimizer.step()
     scales.append(module.scale().item())
@@ -283,7 +290,7 @@ def test_clips_scale_comes_down_again_from_its_limit(paths, rows):
     scales = []
     for _ in range(5):
         optimizer.zero_grad()
-        outcome = module(features_of(rows), rows)
+        outcome = outcome_of(module, features_of(rows), rows)
         outcome.loss.backward()
         optimizer.step()
         scales.append(1 / outcome.report()["temperature"].item())
@@ -293,7 +300,7 @@ def test_clips_scale_comes_down_again_from_its_limit(paths, rows):
 def test_clips_vocabulary_is_of_the_training_captions_only(home, paths):
     module = module_of(CLIPConfig(), paths)
     splits = home.splits
-    texts = module.towers.texts(torch.arange(len(splits)))
+    texts = module.look.text(torch.arange(len(splits)))
     assert texts.shape[0] == len(splits)
     trained = texts[torch.from_numpy(splits == "train")]
     assert set(trained.unique().tolist()) - {0} == set(range(2, module.towers.text.words.num_embeddings))
@@ -310,10 +317,10 @@ def test_block_by_block_every_objective_has_the_plain_value_and_gradients(paths,
         module = module_of(config, paths, train=TRAIN.model_copy(update={"blockwise_from": blockwise_from}))
         module.to(dtype)
         if dtype == torch.float64 and getattr(config, "text", "") == "frozen":
-            texts = module.towers.texts
-            module.towers.texts = lambda rows, texts=texts: texts(rows).double()
+            texts = module.look.text
+            module.look = module.look._replace(text=lambda rows, texts=texts: texts(rows).double())
         features = features_of(rows).to(dtype).requires_grad_()
-        loss = module(features, rows).loss
+        loss = outcome_of(module, features, rows).loss
         gradients = torch.autograd.grad(loss, [features, *module.parameters()])
         found.append((loss, gradients))
     (blocks, by_blocks), (plain, by_plain) = found
@@ -325,8 +332,10 @@ def test_block_by_block_every_objective_has_the_plain_value_and_gradients(paths,
 @pytest.mark.parametrize("name", CONFIGS)
 def test_block_by_block_every_report_is_the_plain_one(paths, rows, name):
     reports = [
-        module_of(CONFIGS[name], paths, train=TRAIN.model_copy(update={"blockwise_from": start}))(
-            features_of(rows), rows
+        outcome_of(
+            module_of(CONFIGS[name], paths, train=TRAIN.model_copy(update={"blockwise_from": start})),
+            features_of(rows),
+            rows,
         )
         for start in (2, 1000)
     ]
@@ -337,7 +346,9 @@ def test_block_by_block_every_report_is_the_plain_one(paths, rows, name):
 def test_the_order_of_the_batch_changes_no_loss(paths, rows, name):
     module, features, order = module_of(CONFIGS[name], paths), features_of(rows), torch.randperm(len(rows))
     shuffled = features.unflatten(0, (2, -1))[:, order].flatten(0, 1)
-    torch.testing.assert_close(module(shuffled, rows[order]).loss, module(features, rows).loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        outcome_of(module, shuffled, rows[order]).loss, outcome_of(module, features, rows).loss, rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -345,10 +356,10 @@ def test_the_order_of_the_batch_changes_no_loss(paths, rows, name):
 def test_autocast_to_bfloat16_gives_no_nan_and_about_the_same(paths, rows, name, blockwise_from):
     module = module_of(CONFIGS[name], paths, train=TRAIN.model_copy(update={"blockwise_from": blockwise_from}))
     features = features_of(rows).requires_grad_()
-    expected = module(features, rows).loss
+    expected = outcome_of(module, features, rows).loss
     (slope,) = torch.autograd.grad(expected, features)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = module(features, rows).loss
+        loss = outcome_of(module, features, rows).loss
     (gradient,) = torch.autograd.grad(loss, features)
     assert loss.dtype == torch.float32 and gradient.isfinite().all()
     torch.testing.assert_close(loss, expected, rtol=0.05, atol=0.05)
@@ -358,7 +369,7 @@ def test_autocast_to_bfloat16_gives_no_nan_and_about_the_same(paths, rows, name,
 def pairs_of(module, features, rows):
     """Unit pictures of both views and captions, as the towers make them."""
     z = F.normalize(module.towers.head(features), dim=1)
-    return z.chunk(2), F.normalize(module.towers.text(module.towers.texts(rows)), dim=1)
+    return z.chunk(2), F.normalize(module.towers.text(module.look.text(rows)), dim=1)
 
 
 def cross_entropy(logits, targets):
@@ -376,7 +387,7 @@ def test_cwcl_draws_captions_to_all_pictures_in_proportion_to_the_graph(paths, r
         logits = t @ z.T / 0.07
         by_hand = -(weights / weights.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
         expected += [by_hand, F.cross_entropy(logits.T, torch.arange(len(rows)))]
-    torch.testing.assert_close(module(features, rows).loss, sum(expected) / 4, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outcome_of(module, features, rows).loss, sum(expected) / 4, rtol=1e-5, atol=1e-6)
 
 
 def test_softclip_softens_the_own_caption_by_likeness_inside_each_modality(paths, rows):
@@ -387,12 +398,12 @@ def test_softclip_softens_the_own_caption_by_likeness_inside_each_modality(paths
         for a, b in ((z, t), (t, z)):
             targets = 0.6 * own + 0.4 * (a @ a.T / 0.07).softmax(1).detach()
             losses.append(cross_entropy(a @ b.T / 0.07, targets))
-    torch.testing.assert_close(module(features, rows).loss, sum(losses) / 4, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outcome_of(module, features, rows).loss, sum(losses) / 4, rtol=1e-5, atol=1e-6)
 
 
 def test_softclip_without_softening_is_clip(paths, rows):
     soft, hard = (
-        module_of(each, paths)(features_of(rows), rows)
+        outcome_of(module_of(each, paths), features_of(rows), rows)
         for each in (SoftCLIPConfig(text="frozen", mix=0), CLIPConfig(text="frozen"))
     )
     torch.testing.assert_close(soft.loss, hard.loss, rtol=1e-6, atol=0)
@@ -421,23 +432,25 @@ def test_cloob_is_infoloob_on_what_hopfield_networks_retrieve(paths, rows):
         + tau * leave_one_out(retrieved(y, y, 8), retrieved(x, y, 8), tau)
         for x in views
     ]
-    torch.testing.assert_close(module(features, rows).loss, sum(losses) / 2, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(outcome_of(module, features, rows).loss, sum(losses) / 2, rtol=1e-4, atol=1e-6)
 
 
 def test_dclw_with_a_wide_sigma_is_dcl(paths, rows):
-    wide, dcl = (module_of(each, paths)(features_of(rows), rows) for each in (DCLWConfig(sigma=1e6), DCLConfig()))
+    wide, dcl = (
+        outcome_of(module_of(each, paths), features_of(rows), rows) for each in (DCLWConfig(sigma=1e6), DCLConfig())
+    )
     torch.testing.assert_close(wide.loss, dcl.loss, rtol=1e-5, atol=1e-6)
 
 
 def test_xclr_on_the_class_graph_with_cold_targets_is_supcon(paths, rows):
     cold = XCLRConfig(target_temperature=1e-3, graph=TargetGraph(source="class"))
-    losses = [module_of(each, paths)(features_of(rows), rows).loss for each in (cold, SupConConfig())]
+    losses = [outcome_of(module_of(each, paths), features_of(rows), rows).loss for each in (cold, SupConConfig())]
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
 
 
 def test_xclr_on_the_augmentation_graph_with_cold_targets_is_simclr(paths, rows):
     cold = XCLRConfig(target_temperature=1e-3, graph=TargetGraph(source="augmentation"))
-    losses = [module_of(each, paths)(features_of(rows), rows).loss for each in (cold, SimCLRConfig())]
+    losses = [outcome_of(module_of(each, paths), features_of(rows), rows).loss for each in (cold, SimCLRConfig())]
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
 
 

@@ -29,6 +29,7 @@ from xclr.stage import Produced, Progress, Stage
 from xclr.store import Store
 from xclr.training import CHECKPOINT, Pretrainer, Rank, StepLoss, StreamedBatches, build_backbone, fit, precision_of
 from xclr.training.model import memory_format
+from xclr.training.objectives.materials import NOTHING, Looked
 from xclr.training.spool import SPOOL
 from xclr.training.stages import PretrainConfig
 
@@ -69,13 +70,14 @@ class Classifier(nn.Module):
     """Logits linear in the features, under cross-entropy; labels: int64 [N], of all rows."""
 
     labels: Tensor
+    look = NOTHING
 
     def __init__(self, features: int, classes: int, labels: Tensor) -> None:
         super().__init__()
         self.linear = nn.Linear(features, classes)
         self.register_buffer("labels", labels, persistent=False)
 
-    def forward(self, features: Tensor, rows: Tensor) -> StepLoss:
+    def forward(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
         """The mean cross-entropy of features [b, d] of rows [b], and how many of them are right."""
         logits, labels = self.linear(features).float(), self.labels[rows]
         chance = math.log(logits.shape[1])

@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xclr import schema
 from xclr.errors import DataError
@@ -21,35 +20,36 @@ from xclr.recipe import GraphSource, TargetGraph
 
 VALUES = 1 << 16  # of RandomPair
 GOLDEN = 0x9E3779B97F4A7C15
+BEYOND = 1 << 62  # above any row id
 
 Rows = Callable[[slice], Tensor]
 
 
-class SimilaritySource(Protocol):
-    """A graph over rows of the captions table."""
+class SimilaritySource(ABC):
+    """A graph over rows of the captions table, in two halves: what rows are compared by, and the comparison.
 
-    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Similarities [b, B] float32 in [-1, 1] of row ids `rows` [b] and `cols` [B], on the device of `rows`."""
-        ...
-
-    def between(self, rows: Tensor, cols: Tensor) -> Rows:
-        """What gives block(rows[part], cols) for a slice, after looking up once what all slices need."""
-        ...
-
-
-class _ByBlock(ABC):
-    """A graph with nothing to look up beforehand."""
+    Keys are looked up on the CPU by whoever loads a batch, and travel with it; the comparison is of tensors on any
+    device and waits for none.
+    """
 
     @abstractmethod
+    def keys(self, rows: Tensor) -> Tensor:
+        """What row ids [b] on the CPU are compared by, [b, ...] on the CPU; raises IndexError beyond the table."""
+
+    @abstractmethod
+    def between(self, own: Tensor, every: Tensor) -> Rows:
+        """What gives the similarities [r, B] float32 in [-1, 1] of a slice of keys `own` with keys `every`."""
+
+    def to(self, device: torch.device) -> SimilaritySource:
+        """The same, with all that comparisons read on a device."""
+        return self
+
     def block(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Similarities [b, B] of row ids."""
-
-    def between(self, rows: Tensor, cols: Tensor) -> Rows:
-        """block(rows[part], cols) for any slice."""
-        return lambda part: self.block(rows[part], cols)
+        """Similarities [b, B] of row ids `rows` [b] and `cols` [B] on the CPU."""
+        return self.between(self.keys(rows), self.keys(cols))(slice(None))
 
 
-class EmbeddingLookup:
+class EmbeddingLookup(SimilaritySource):
     """Cosines of caption vectors [n, d], looked up by row_id; memory-mapped, so that only a batch's rows are read."""
 
     def __init__(self, vectors: npt.NDArray[np.float16] | npt.NDArray[np.float32]) -> None:
@@ -65,33 +65,33 @@ class EmbeddingLookup:
         """Size of a vector."""
         return int(self.vectors.shape[1])
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """The vectors [b, d] float32 of row ids [b], on their device; raises IndexError for a row beyond the table."""
-        return torch.from_numpy(self.vectors[rows.cpu().numpy()]).to(rows.device).float()
+    def keys(self, rows: Tensor) -> Tensor:
+        """The vectors [b, d] as they are stored."""
+        return torch.from_numpy(self.vectors[rows.numpy()])
 
-    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Cosines [b, B], clamped to [-1, 1]."""
-        return self.between(rows, cols)(slice(None))
-
-    def between(self, rows: Tensor, cols: Tensor) -> Rows:
-        """The vectors of all rows are read once."""
-        left, right = self.gather(rows), self.gather(cols)
+    def between(self, own: Tensor, every: Tensor) -> Rows:
+        """Cosines, clamped to [-1, 1]."""
+        left, right = own.float(), every.float()
         return lambda part: (left[part] @ right.T).clamp_(-1, 1)
 
 
-class SameRow(_ByBlock):
+class SameRow(SimilaritySource):
     """1 for a row itself, else 0: the graph of SimCLR."""
 
-    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Equality of row ids [b, B]."""
-        return (rows[:, None] == cols).float()
+    def keys(self, rows: Tensor) -> Tensor:
+        """The row ids."""
+        return rows
+
+    def between(self, own: Tensor, every: Tensor) -> Rows:
+        """Equality."""
+        return lambda part: (own[part, None] == every).float()
 
 
-class SameClass(_ByBlock):
+class SameClass(SameRow):
     """1 within a class, else 0: the graph of SupCon; a row without a class (label -1) is alone."""
 
     def __init__(self, labels: Tensor) -> None:
-        self.labels = torch.where(labels < 0, -1 - torch.arange(len(labels)), labels)  # [n] int64, by row_id
+        self.labels = alone(labels)  # [n] int64, by row_id
 
     @classmethod
     def open(cls, captions: Path, *, judged: bool = False) -> SameClass:
@@ -104,67 +104,74 @@ class SameClass(_ByBlock):
             raise DataError("these data have no classes", "set data.label_column, or choose another graph")
         return cls(labels)
 
-    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Equality of classes [b, B]."""
-        left, right = (self.labels[each.cpu()].to(each.device) for each in (rows, cols))
-        return (left[:, None] == right).float()
+    def keys(self, rows: Tensor) -> Tensor:
+        """Classes [b]."""
+        return self.labels[rows]
 
 
-class RandomPair(_ByBlock):
+def alone(labels: Tensor) -> Tensor:
+    """Labels [n] int64 in which each row without a class (-1) has a number of its own, below zero."""
+    return torch.where(labels < 0, -1 - torch.arange(len(labels)), labels)
+
+
+class RandomPair(SimilaritySource):
     """For each pair of rows a value of its own from a table, 1 for a row itself: a graph without any structure.
 
     Which value depends on (seed, the smaller row id, the larger), so that a pair has the same one in every batch.
     """
 
     def __init__(self, values: Tensor, seed: int) -> None:
-        self.values = values  # [2^k] float32
-        self.key = torch.tensor(seed * GOLDEN % 2**63, dtype=torch.int64)
+        self.values, self.seed = values, seed  # [2^k] float32
 
     @classmethod
     def open(cls, vectors: Path, seed: int) -> RandomPair:
         """Values: the cosines of VALUES random pairs of captions."""
         lookup = EmbeddingLookup.open(vectors)
         picked = np.random.default_rng(seed).integers(0, len(lookup.vectors), (2, VALUES))
-        left, right = (lookup.gather(torch.from_numpy(each)) for each in picked)
+        left, right = (lookup.keys(torch.from_numpy(each)).float() for each in picked)
         return cls((left * right).sum(1).clamp_(-1, 1), seed)
 
-    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Drawn similarities [b, B]."""
-        low, high = torch.minimum(rows[:, None], cols), torch.maximum(rows[:, None], cols)
-        bits = _mixed(_mixed(low + self.key.to(rows.device)) + high)
-        found = self.values.to(rows.device)[bits & (len(self.values) - 1)]
-        return found.masked_fill_(low == high, 1.0)
+    def keys(self, rows: Tensor) -> Tensor:
+        """The row ids."""
+        return rows
+
+    def between(self, own: Tensor, every: Tensor) -> Rows:
+        """Drawn similarities."""
+        return lambda part: self._drawn(own[part, None], every)
+
+    def to(self, device: torch.device) -> RandomPair:
+        """The table goes along."""
+        return RandomPair(self.values.to(device), self.seed)
+
+    def _drawn(self, rows: Tensor, cols: Tensor) -> Tensor:
+        low, high = torch.minimum(rows, cols), torch.maximum(rows, cols)
+        bits = _mixed(_mixed(low + self.seed * GOLDEN % 2**63) + high)
+        return self.values[bits & (len(self.values) - 1)].masked_fill_(low == high, 1.0)
 
 
-class Permuted:
+class Permuted(EmbeddingLookup):
     """Cosines of captions in the wrong places: each class, or caption without a class, has the caption of another.
 
     Similarities are as many and as large as the captions', those within a class are 1, and none means anything.
     """
 
-    def __init__(self, lookup: EmbeddingLookup, stands_in: Tensor) -> None:
-        self.lookup, self.stands_in = lookup, stands_in  # [n] int64: the row whose caption a row has
+    def __init__(self, vectors: npt.NDArray[np.float16] | npt.NDArray[np.float32], stands_in: Tensor) -> None:
+        super().__init__(vectors)
+        self.stands_in = stands_in  # [n] int64: the row whose caption a row has
 
     @classmethod
-    def open(cls, vectors: Path, captions: Path, seed: int) -> Permuted:
+    def of(cls, vectors: Path, captions: Path, seed: int) -> Permuted:
         """Permute the classes; the caption of a class is that of its first row."""
         labels, firsts = class_of_row(captions).numpy(), representatives(read_captions(captions))
         _, first, group = np.unique(np.where(labels < 0, -1 - firsts, labels), return_index=True, return_inverse=True)
         order = np.random.default_rng(seed).permutation(len(first))
         given = np.empty_like(order)
         given[order] = np.roll(order, 1)  # one cycle: none keeps its own
-        return cls(EmbeddingLookup.open(vectors), torch.from_numpy(first[given[group]]))
+        return cls(np.load(vectors, mmap_mode="r"), torch.from_numpy(first[given[group]]))
 
-    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Cosines [b, B] of the captions that stand in."""
-        return self.lookup.block(*map(self._swapped, (rows, cols)))
-
-    def between(self, rows: Tensor, cols: Tensor) -> Rows:
-        """block(rows[part], cols) for any slice; vectors are looked up once."""
-        return self.lookup.between(*map(self._swapped, (rows, cols)))
-
-    def _swapped(self, rows: Tensor) -> Tensor:
-        return self.stands_in[rows.cpu()].to(rows.device)
+    def keys(self, rows: Tensor) -> Tensor:
+        """The vectors [b, d] of the captions that stand in."""
+        return super().keys(self.stands_in[rows])
 
 
 def _mixed(bits: Tensor) -> Tensor:
@@ -174,12 +181,12 @@ def _mixed(bits: Tensor) -> Tensor:
     return bits ^ (bits >> 32)
 
 
-class ClassGraph(_ByBlock):
+class ClassGraph(SimilaritySource):
     """The similarity of two rows' classes; a row without a class (label -1) has 1 with itself and 0 else."""
 
     def __init__(self, matrix: Tensor, labels: Tensor) -> None:
         self.matrix = matrix  # [C, C] float32
-        self.labels = labels  # [n] int64, by row_id
+        self.labels = labels  # [n] int64, by row_id, as `alone` numbers them
 
     @classmethod
     def open(cls, graph: Path, captions: Path) -> ClassGraph:
@@ -194,17 +201,26 @@ class ClassGraph(_ByBlock):
             )
         matrix = np.zeros((classes, classes), dtype=np.float32)
         matrix[edges["src"].to_numpy(), edges["dst"].to_numpy()] = edges["sim"].to_numpy()
-        return cls(torch.from_numpy(matrix), labels)
+        return cls(torch.from_numpy(matrix), alone(labels))
 
-    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Class similarities [b, B]."""
-        left, right = self.labels[rows.cpu()], self.labels[cols.cpu()]
-        found = self.matrix[left.clamp_min(0)[:, None], right.clamp_min(0)].to(rows.device)
-        unlabelled = ((left < 0)[:, None] | (right < 0)).to(rows.device)
-        return torch.where(unlabelled, (rows[:, None] == cols).float(), found)
+    def keys(self, rows: Tensor) -> Tensor:
+        """Classes [b]."""
+        return self.labels[rows]
+
+    def between(self, own: Tensor, every: Tensor) -> Rows:
+        """Class similarities."""
+        return lambda part: self._of_classes(own[part, None], every)
+
+    def to(self, device: torch.device) -> ClassGraph:
+        """The matrix goes along."""
+        return ClassGraph(self.matrix.to(device), self.labels)
+
+    def _of_classes(self, left: Tensor, right: Tensor) -> Tensor:
+        found = self.matrix[left.clamp_min(0), right.clamp_min(0)]
+        return torch.where((left < 0) | (right < 0), (left == right).float(), found)
 
 
-class KnnGraph(_ByBlock):
+class KnnGraph(SimilaritySource):
     """A sparse graph: the stored similarity where either row keeps the other, 1 for equal captions, else 0."""
 
     def __init__(self, src: Tensor, neighbours: TopK, firsts: Tensor) -> None:
@@ -225,30 +241,33 @@ class KnnGraph(_ByBlock):
         kept = TopK(torch.tensor(ids), torch.tensor(sims))
         return cls(torch.tensor(src), kept, torch.from_numpy(firsts))
 
-    def block(self, rows: Tensor, cols: Tensor) -> Tensor:
-        """Stored similarities [b, B]; memory O((b + B) k + b B)."""
-        left, at_left = _distinct(self.firsts[rows.cpu()])
-        right, at_right = _distinct(self.firsts[cols.cpu()])
-        found = torch.zeros(len(left), len(right))
-        if found.numel():
-            self._fill(found, left, right)
-            self._fill(found.T, right, left)
-        found.masked_fill_(left[:, None] == right, 1.0)
-        return found[at_left[:, None], at_right].to(rows.device)
+    def keys(self, rows: Tensor) -> Tensor:
+        """The rows [b] that stand for their captions."""
+        return self.firsts[rows]
 
-    def _fill(self, found: Tensor, rows: Tensor, cols: Tensor) -> None:
-        """Write into found [b, B] what distinct rows keep about cols, both ascending."""
+    def between(self, own: Tensor, every: Tensor) -> Rows:
+        """Stored similarities; memory O((b + B) k + b B)."""
+        return lambda part: self._stored(own[part], every)
+
+    def to(self, device: torch.device) -> KnnGraph:
+        """The neighbours go along: 12 bytes an edge."""
+        ids, sims = self.neighbours
+        return KnnGraph(self.src.to(device), TopK(ids.to(device), sims.to(device)), self.firsts)
+
+    def _stored(self, left: Tensor, right: Tensor) -> Tensor:
+        kept = self._kept(left, right)
+        found = torch.where(kept.isnan(), self._kept(right, left).T, kept).nan_to_num_(0.0)
+        return found.masked_fill_(left[:, None] == right, 1.0)
+
+    def _kept(self, rows: Tensor, cols: Tensor) -> Tensor:
+        """What rows [b] keep about cols [B], NaN where nothing: [b, B]."""
         nodes = torch.searchsorted(self.src, rows)
         ids, sims = self.neighbours.ids[nodes], self.neighbours.sims[nodes]
-        place = torch.searchsorted(cols, ids).clamp_max(len(cols) - 1)
-        row, slot = (cols[place] == ids).nonzero(as_tuple=True)
-        found[row, place[row, slot]] = sims[row, slot]
-
-
-def _distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct ids, ascending, and the place of each of `ids` among them."""
-    values, places = np.unique(ids.numpy(), return_inverse=True)
-    return torch.from_numpy(values), torch.from_numpy(places)
+        ordered = nn.functional.pad(cols.sort().values, (0, 1), value=BEYOND)
+        place = torch.searchsorted(ordered, ids)
+        found = sims.new_full((len(rows), len(cols) + 1), torch.nan)  # the last column takes what is not in the batch
+        found.scatter_(1, torch.where(ordered[place] == ids, place, len(cols)), sims)
+        return found[:, torch.searchsorted(ordered, cols)]
 
 
 def class_of_row(captions: Path) -> Tensor:
@@ -280,7 +299,7 @@ SOURCES: Mapping[GraphSource, Callable[[Inputs, TargetGraph], SimilaritySource]]
     "class": lambda inputs, _: SameClass.open(inputs["captions"]),
     "augmentation": lambda _inputs, _: SameRow(),
     "random_pair": lambda inputs, graph: RandomPair.open(inputs["embeddings"] / "vectors.npy", graph.seed),
-    "permuted": lambda inputs, graph: Permuted.open(
+    "permuted": lambda inputs, graph: Permuted.of(
         inputs["embeddings"] / "vectors.npy", inputs["captions"] / "captions.parquet", graph.seed
     ),
     "knn": lambda inputs, _: KnnGraph.open(

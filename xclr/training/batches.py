@@ -22,6 +22,7 @@ from xclr.recipe import TrainConfig
 from xclr.training.captions import CaptionsOf
 from xclr.training.keyed import epoch_order
 from xclr.training.model import memory_format
+from xclr.training.objectives.materials import NOTHING, Look, Looked
 from xclr.training.ranks import Rank, moved
 from xclr.training.subset import nested
 from xclr.training.views import as_groups, texture_bank, training_view, view_numbers
@@ -30,14 +31,18 @@ ROOM = 0.5  # of a device's free memory, what pictures may take of it
 
 
 class Batch(NamedTuple):
-    """This rank's share of a global batch: row ids [b]; views [2b, 3, s, s], all first views, then all second."""
+    """This rank's share of a global batch: row ids [b]; views [2b, 3, s, s], all first views, then all second.
+
+    `looked` is what the objective reads of the rows' captions.
+    """
 
     rows: Tensor
     views: Tensor
+    looked: Looked = Looked()
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        return Batch(*(moved(each, device) for each in self))
+        return Batch(moved(self.rows, device), moved(self.views, device), self.looked.to(device))
 
 
 class Batches(Protocol):
@@ -58,10 +63,11 @@ class Batches(Protocol):
         """The rows that this rank found unreadable so far; others stand in their places."""
         ...
 
-    def stream(self, start: int, stop: int, place: Rank) -> Iterator[Batch]:
+    def stream(self, start: int, stop: int, place: Rank, look: Look = NOTHING) -> Iterator[Batch]:
         """This rank's share of the batches of global steps start, ..., stop - 1, on its device.
 
-        The share of a step is a pure function of the step, the rank and the world.
+        `look` says what of the rows' captions comes with it. The share of a step is a pure function of the step, the
+        rank and the world.
         """
         ...
 
@@ -107,11 +113,12 @@ class PictureBatches:
         """Samples a step over all ranks."""
         return self.config.batch_size
 
-    def stream(self, start: int, stop: int, place: Rank) -> Iterator[Batch]:
+    def stream(self, start: int, stop: int, place: Rank, look: Look = NOTHING) -> Iterator[Batch]:
         """The batches of the steps, on the rank's device, made there of pictures that stay there, where these fit."""
         there = self.on(place.device)
         for step in range(start, stop):
-            yield there.batch(step, place.rank, place.world).to(place.device)
+            batch = there.batch(step, place.rank, place.world)
+            yield batch._replace(looked=look(batch.rows)).to(place.device)
 
     def on(self, device: torch.device) -> PictureBatches:
         """With the pictures on a device; as it is, with a line that says so, where they take too much of its memory."""

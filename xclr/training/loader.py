@@ -24,13 +24,14 @@ from xclr.training.batches import Batch, PictureBatches, training_rows
 from xclr.training.captions import CaptionsOf
 from xclr.training.keyed import epoch_order, keyed_uniform, windowed_order
 from xclr.training.model import memory_format
+from xclr.training.objectives.materials import NOTHING, Look, Looked
 from xclr.training.ranks import Rank, moved
 from xclr.training.stop import SIGNALS
 from xclr.training.views import PLAIN, normalised
 
 Share = tuple[int, npt.NDArray[np.int64]]  # epoch and positions of a rank's part of a batch
-# rows [b], pixels uint8 [vb, s, s, 3], colour numbers [vb, 9], rows in whose place others stand [l]
-Loaded = tuple[Tensor, Tensor, Tensor, Tensor] | DataError
+# rows [b], pixels uint8 [vb, s, s, 3], colour numbers [vb, 9], rows in whose place others stand [l], of captions
+Loaded = tuple[Tensor, Tensor, Tensor, Tensor, Looked] | DataError
 MOST_BAD = 100  # pictures that cannot be read, one after the other; more are no bad pictures but a bad data set
 AHEAD = 2  # batches that each worker prepares
 
@@ -80,14 +81,14 @@ class StreamedBatches:
         """Samples a step over all ranks."""
         return self.config.batch_size
 
-    def stream(self, start: int, stop: int, place: Rank) -> Iterator[Batch]:
+    def stream(self, start: int, stop: int, place: Rank, look: Look = NOTHING) -> Iterator[Batch]:
         """The rank's share of the batches of global steps start, ..., stop - 1, on its device.
 
         Raises DataError for a damaged shard, and where more than MOST_BAD pictures in a row cannot be read.
         """
         workers = min(self.config.workers, len(os.sched_getaffinity(0)))
         loader: DataLoader[Loaded] = DataLoader(
-            _Decoded(self),
+            _Decoded(self, look),
             batch_size=None,
             sampler=self._shares(start, stop, place),
             num_workers=workers,
@@ -98,9 +99,10 @@ class StreamedBatches:
         for loaded in loader:
             if isinstance(loaded, DataError):
                 raise DataError(loaded.message, loaded.remedy)
-            rows, pixels, u, lost = loaded
+            rows, pixels, u, lost, looked = loaded
             self._note(lost.tolist())
-            yield self._coloured(moved(rows, place.device), moved(pixels, place.device), u)
+            views = self._coloured(moved(pixels, place.device), u)
+            yield Batch(moved(rows, place.device), views, looked.to(place.device))
 
     def _note(self, lost: list[int]) -> None:
         for row in sorted(set(lost) - self.lost):
@@ -122,21 +124,21 @@ class StreamedBatches:
             return epoch_order(self.seed, epoch, len(self.pictures.rows)).numpy()
         return windowed_order(self.seed, epoch, self.pictures.shards, self.config.shuffle_shards)
 
-    def _coloured(self, rows: Tensor, pixels: Tensor, u: Tensor) -> Batch:
+    def _coloured(self, pixels: Tensor, u: Tensor) -> Tensor:
         views = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # stays channels-last
         if self.colours and self.config.views == "simclr":
             on_cuda = self.config.compile and views.device.type == "cuda"
             recolour = augment.compiled_recolour() if on_cuda else augment.recolour
             views = recolour(views.contiguous(), u)
-        return Batch(rows, normalised(views, self.config).contiguous(memory_format=memory_format(self.config)))
+        return normalised(views, self.config).contiguous(memory_format=memory_format(self.config))
 
 
 class _Decoded(Dataset[Loaded]):
     """What workers make of a share: each picture is decoded once and cut into its views."""
 
-    def __init__(self, batches: StreamedBatches) -> None:
+    def __init__(self, batches: StreamedBatches, look: Look) -> None:
         self.pictures, self.config, self.seed = batches.pictures, batches.config, batches.seed
-        self.captions = batches.captions
+        self.captions, self.look = batches.captions, look
         self.views, self.by_policy = batches.views, batches.colours and batches.config.views == "autoaugment"
 
     def __getitem__(self, share: Share) -> Loaded:
@@ -157,7 +159,8 @@ class _Decoded(Dataset[Loaded]):
         seen = torch.from_numpy(self.pictures.rows[chosen])
         if self.captions is not None:
             seen = self.captions.drawn(self.seed, epoch, chosen)
-        return seen, torch.from_numpy(pixels).flatten(0, 1), colours, torch.tensor(lost, dtype=torch.int64)
+        cut = torch.from_numpy(pixels).flatten(0, 1)
+        return seen, cut, colours, torch.tensor(lost, dtype=torch.int64), self.look(seen)
 
     def _readable(self, position: int, numbers: Tensor, lost: list[int]) -> tuple[int, list[Image.Image]]:
         """The picture at a position or the next that can be read, and its views; rows that cannot are added to lost."""

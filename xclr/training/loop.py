@@ -20,7 +20,7 @@ from xclr.training.batches import Batch, Batches
 from xclr.training.checkpoint import Checkpoint
 from xclr.training.meter import Meter
 from xclr.training.norm import convert_sync_batchnorm
-from xclr.training.objectives.materials import StepLoss
+from xclr.training.objectives.materials import Look, Looked, StepLoss
 from xclr.training.optim import Descent, build_descents, learning_rate, schedule
 from xclr.training.ranks import LATE, Boundary, Rank
 
@@ -35,10 +35,15 @@ class Pretrainer(nn.Module):
         super().__init__()
         self.backbone, self.objective, self.precision = backbone, objective, precision
 
-    def forward(self, views: Tensor, rows: Tensor) -> StepLoss:
+    @property
+    def look(self) -> Look:
+        """How the batches of a training look up what the objective reads of captions."""
+        return self.objective.look  # type: ignore[return-value]
+
+    def forward(self, views: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
         """Loss of this rank's views [2b, 3, s, s]; products of the networks are in `precision`, the loss is not."""
         with torch.autocast(views.device.type, self.precision, enabled=self.precision != torch.float32):
-            outcome: StepLoss = self.objective(self.backbone(views), rows)
+            outcome: StepLoss = self.objective(self.backbone(views), rows, looked)
         return outcome
 
 
@@ -68,7 +73,7 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
     boundary, meter = Boundary(place, config.stuck_after_s), Meter(data.batch_size, place)
     saved = resume
     fetched, asked = time.perf_counter(), False
-    for step, batch in enumerate(data.stream(done, steps, place), start=done):
+    for step, batch in enumerate(data.stream(done, steps, place, objective.look), start=done):
         meter.wait(time.perf_counter() - fetched)
         if boundary.agree(asked, step):
             if saved is None or saved.step < step:
@@ -128,7 +133,7 @@ class Learner:
         for optimizer, peak in self.descents:
             for group in optimizer.param_groups:
                 group["lr"] = share * peak
-        outcome: StepLoss = self.trained(batch.views, batch.rows)
+        outcome: StepLoss = self.trained(batch.views, batch.rows, batch.looked)
         for optimizer, _ in self.descents:
             optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(outcome.loss).backward()  # type: ignore[no-untyped-call]

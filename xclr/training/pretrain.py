@@ -51,7 +51,7 @@ def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced
     inputs = {role: artifact.path for role, artifact in stage.inputs.items()}
     torch.manual_seed(config.seed)
     backbone, features = build_backbone(config.train)
-    objective = build_objective(config.objective, Materials(inputs, features, config.train))
+    objective = build_objective(config.objective, Materials(inputs, features, config.train, Rank.here().device))
     stats: Mapping[str, float | str] = {"step": 0}
     if objective is not None:
         batches = open_batches(inputs["captions"], inputs["images"], config.train, config.seed)

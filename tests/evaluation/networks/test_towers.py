@@ -89,7 +89,7 @@ def test_pictures_and_texts_are_the_z_and_t_of_the_trained_objective(home, train
     model.load_state_dict(checkpoint.load(checkpoint.latest(out / "checkpoints"))["model"])
     rows = torch.arange(0, 400, 10)
     with torch.no_grad():
-        first, second = model.eval().objective.towers(features.repeat(2, 1), rows, 1.0)
+        first, second = model.eval().objective.towers(features.repeat(2, 1), model.look(rows), 1.0)
     captions = home.column("caption")
     towers = loaded(trained, name, encoder)
     torch.testing.assert_close(towers.pictures(features).clone(), first.pictures, **EXACT)

@@ -32,7 +32,7 @@ from xclr.recipe import (
 )
 from xclr.training.objectives.materials import Materials
 from xclr.training.objectives.pairs import CLOOBObjective, PairObjective, own_captions, smoothed
-from xclr.training.objectives.towers import TextPairs, build_towers, rows_of
+from xclr.training.objectives.towers import TextPairs, build_towers
 from xclr.training.objectives.views import Views, other_views, view_objective
 
 
@@ -63,13 +63,14 @@ def _(config: DCLWConfig, materials: Materials) -> nn.Module:
 
 @build_objective.register
 def _(config: SupConConfig, materials: Materials) -> nn.Module:
-    labels = SameClass.open(materials.inputs["captions"], judged=config.classes == "judged").labels
+    classes = SameClass.open(materials.inputs["captions"], judged=config.classes == "judged")
 
     def targets(views: Views) -> TargetRows:
-        own, every = (rows_of(labels, each).repeat(2) for each in (views.rows, views.all_rows))
+        assert views.keys is not None and views.all_keys is not None
+        own, every = views.keys, views.all_keys.repeat(2)
         return lambda part: class_targets(own[part], every, views.anchors[part])
 
-    return view_objective(config, materials, targets)
+    return view_objective(config, materials, targets, graph=classes.keys)
 
 
 @build_objective.register
@@ -77,10 +78,11 @@ def _(config: XCLRConfig, materials: Materials) -> nn.Module:
     source = _similarity(config, materials)
 
     def targets(views: Views) -> TargetRows:
-        similarity = source.between(views.rows.repeat(2), views.all_rows)
+        assert views.keys is not None and views.all_keys is not None
+        similarity = source.between(views.keys, views.all_keys)
         return lambda part: view_targets(similarity(part), views.anchors[part], temperature=config.target_temperature)
 
-    return view_objective(config, materials, targets)
+    return view_objective(config, materials, targets, graph=source.keys)
 
 
 @build_objective.register
@@ -97,10 +99,11 @@ def _(config: CWCLConfig, materials: Materials) -> nn.Module:
     source = _similarity(config, materials)
 
     def targets(pairs: TextPairs) -> tuple[TargetRows, TargetRows]:
-        similarity = source.between(pairs.rows, pairs.all_rows)
+        assert pairs.keys is not None and pairs.all_keys is not None
+        similarity = source.between(pairs.keys, pairs.all_keys)
         return own_captions(pairs)[0], lambda part: weighted_targets(similarity(part))
 
-    return PairObjective(build_towers(config, materials), config, targets)
+    return PairObjective(build_towers(config, materials), config, targets, graph=source.keys)
 
 
 @build_objective.register
@@ -124,4 +127,4 @@ def _(config: CLOOBConfig, materials: Materials) -> nn.Module:
 
 
 def _similarity(config: GraphedConfig, materials: Materials) -> SimilaritySource:
-    return open_similarity(config.graph or TargetGraph(), materials.inputs)
+    return open_similarity(config.graph or TargetGraph(), materials.inputs).to(materials.device)

@@ -7,9 +7,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from xclr.recipe import TrainConfig
+from xclr.training.ranks import moved
+
+CPU = torch.device("cpu")
+Lookup = Callable[[Tensor], Tensor]  # of row ids int64 [b] on the CPU -> [b, ...] on the CPU
+
+
+class Looked(NamedTuple):
+    """What an objective reads of the captions of a batch, [b, ...] each; None where it reads nothing."""
+
+    text: Tensor | None = None  # what the text tower reads
+    graph: Tensor | None = None  # what the graph compares rows by
+
+    def to(self, device: torch.device) -> Looked:
+        """The same on a device."""
+        return Looked(*(None if each is None else moved(each, device) for each in self))
+
+
+class Look(NamedTuple):
+    """How that is looked up, by whoever loads a batch: nothing in a step waits for it."""
+
+    text: Lookup | None = None
+    graph: Lookup | None = None
+
+    def __call__(self, rows: Tensor) -> Looked:
+        """What is read of the captions of row ids int64 [b]; all on the CPU."""
+        return Looked(*(None if each is None else each(rows) for each in self))
+
+
+NOTHING = Look()
 
 
 class StepLoss(NamedTuple):
@@ -30,3 +60,4 @@ class Materials:
     inputs: Mapping[str, Path]
     features: int
     config: TrainConfig
+    device: torch.device = CPU

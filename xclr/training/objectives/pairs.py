@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from xclr.objective import TargetRows, contrast, gather_rows, identity_targets, retrieve
 from xclr.recipe import CLOOBConfig, LearnedScaleConfig
-from xclr.training.objectives.materials import StepLoss
+from xclr.training.objectives.materials import Look, Looked, Lookup, StepLoss
 from xclr.training.objectives.report import spread_report, target_report
 from xclr.training.objectives.scale import LearnedScale
 from xclr.training.objectives.towers import TextPairs, Towers
@@ -24,22 +24,24 @@ PairTargets = Callable[
 class PairObjective(nn.Module):
     """Image-text contrast in both directions, each view by itself; the scale is learned and limited."""
 
-    def __init__(self, towers: Towers, config: LearnedScaleConfig, targets: PairTargets) -> None:
+    def __init__(
+        self, towers: Towers, config: LearnedScaleConfig, targets: PairTargets, graph: Lookup | None = None
+    ) -> None:
         super().__init__()
-        self.towers, self.targets = towers, targets
+        self.towers, self.targets, self.look = towers, targets, Look(towers.texts, graph)
         self.scale = LearnedScale(config)
 
-    def forward(self, features: Tensor, rows: Tensor) -> StepLoss:
+    def forward(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
         """Mean over views and directions of the contrastive loss between pictures and captions."""
         temperature = 1 / self.scale()
-        views = self.towers(features, rows, temperature)
+        views = self.towers(features, looked, temperature)
         targets = [self.targets(pairs) for pairs in views]
         losses = [self._loss(*each) for each in zip(views, targets, strict=True)]
-        chance = math.log(len(views[0].all_rows))
+        chance = math.log(len(views[0].all_captions))
         return StepLoss(torch.stack(losses).mean(), partial(pair_report, views[0], targets[0]), chance)
 
     def _loss(self, pairs: TextPairs, targets: tuple[TargetRows, TargetRows]) -> Tensor:
-        block = self.towers.block(len(pairs.all_rows))
+        block = self.towers.block(len(pairs.all_captions))
         directions = ((pairs.pictures, pairs.all_captions), (pairs.captions, pairs.all_pictures))
         losses = [
             contrast(anchors, candidates, rows, temperature=pairs.temperature, block=block)
@@ -53,16 +55,17 @@ class CLOOBObjective(nn.Module):
 
     def __init__(self, towers: Towers, config: CLOOBConfig) -> None:
         super().__init__()
-        self.towers, self.temperature, self.hopfield_scale = towers, 1 / config.scale, config.hopfield_scale
+        self.towers, self.look = towers, Look(towers.texts)
+        self.temperature, self.hopfield_scale = 1 / config.scale, config.hopfield_scale
 
-    def forward(self, features: Tensor, rows: Tensor) -> StepLoss:
+    def forward(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
         """tau (InfoLOOB(U_x, U_y) + InfoLOOB(V_y, V_x)), mean over views; U from stored pictures x, V from captions y.
 
         Source: arXiv 2110.11316, equations 5 to 7.
         """
-        views = self.towers(features, rows, self.temperature)
+        views = self.towers(features, looked, self.temperature)
         losses = [self._loss(pairs) for pairs in views]
-        chance = 2 * self.temperature * math.log(len(views[0].all_rows) - 1)
+        chance = 2 * self.temperature * math.log(len(views[0].all_captions) - 1)
         return StepLoss(torch.stack(losses).mean(), partial(pair_report, views[0], own_captions(views[0])), chance)
 
     def _loss(self, pairs: TextPairs) -> Tensor:
@@ -72,10 +75,10 @@ class CLOOBObjective(nn.Module):
             contrast(
                 anchors,
                 gather_rows(candidates),
-                identity_rows(pairs.own, len(pairs.all_rows)),
+                identity_rows(pairs.own, len(pairs.all_captions)),
                 temperature=self.temperature,
                 excluded=pairs.own[:, None],
-                block=self.towers.block(len(pairs.all_rows)),
+                block=self.towers.block(len(pairs.all_captions)),
             )
             for anchors, candidates in (from_pictures, from_captions)
         ]
@@ -101,7 +104,7 @@ def smoothed(rows: TargetRows, share: float) -> TargetRows:
 
 
 def own_captions(pairs: TextPairs) -> tuple[TargetRows, TargetRows]:
-    rows = identity_rows(pairs.own, len(pairs.all_rows))
+    rows = identity_rows(pairs.own, len(pairs.all_captions))
     return rows, rows
 
 
@@ -113,7 +116,7 @@ def towers_of(objective: nn.Module | None) -> Towers | None:
 @torch.no_grad()
 def pair_report(pairs: TextPairs, targets: tuple[TargetRows, TargetRows]) -> dict[str, Tensor]:
     """What the tracker shows of pictures and captions: the targets' numbers are means of both directions."""
-    directions = [target_report(each, pairs.own, len(pairs.all_rows)) for each in targets]
+    directions = [target_report(each, pairs.own, len(pairs.all_captions)) for each in targets]
     means = {name: torch.stack([each[name] for each in directions]).mean() for name in directions[0]}
     temperature = torch.as_tensor(pairs.temperature, device=pairs.own.device).detach()
     return {"temperature": temperature} | means | spread_report(pairs.pictures.detach(), pairs.captions.detach())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from xclr.graph.embed import read_captions
 from xclr.objective import anchor_index, at_least_float32, default_block, gather_rows, gather_views
 from xclr.recipe import PairsConfig, TextConfig, TrainConfig
 from xclr.training.model import TextTower, projector
-from xclr.training.objectives.materials import Materials
+from xclr.training.objectives.materials import Looked, Lookup, Materials
 from xclr.training.tokens import Tokens, open_tokens
 from xclr.training.words import FIRST, Vocabulary, tokenize, vocabulary
 
@@ -30,14 +29,14 @@ class TextPairs(NamedTuple):
     captions: Tensor  # [b, d]
     all_pictures: Tensor  # [B, d] those of all ranks
     all_captions: Tensor  # [B, d]
-    rows: Tensor  # [b] row ids
-    all_rows: Tensor  # [B]
+    keys: Tensor | None  # [b, ...] what the graph compares rows by
+    all_keys: Tensor | None  # [B, ...]
     own: Tensor  # [b] columns of this rank's among all
     temperature: float | Tensor
 
 
 class Towers(nn.Module):
-    """The head on the pictures' features, and the text tower on what `texts` gives for row ids.
+    """The head on the pictures' features, and the text tower on what `texts` looks up for row ids.
 
     `words` are those of a text tower that reads tokens.
     """
@@ -46,7 +45,7 @@ class Towers(nn.Module):
         self,
         head: nn.Module,
         text: nn.Module,
-        texts: Callable[[Tensor], Tensor],
+        texts: Lookup,
         blockwise_from: int,
         words: Vocabulary | None = None,
     ) -> None:
@@ -54,13 +53,13 @@ class Towers(nn.Module):
         self.head, self.text, self.texts = head, text, texts
         self.blockwise_from, self.words = blockwise_from, words
 
-    def forward(self, features: Tensor, rows: Tensor, temperature: float | Tensor) -> list[TextPairs]:
+    def forward(self, features: Tensor, looked: Looked, temperature: float | Tensor) -> list[TextPairs]:
         """Pictures and captions of all ranks, once for each view."""
-        z, t = unit(self.head(features)), unit(self.text(self.texts(rows)))
-        all_captions, all_rows = gather_rows(t), gather_rows(rows)
-        own = anchor_index(len(rows), views=1, device=rows.device)
+        z, t, keys = unit(self.head(features)), unit(self.text(looked.text)), looked.graph
+        all_captions, all_keys = gather_rows(t), None if keys is None else gather_rows(keys)
+        own = anchor_index(len(t), views=1, device=t.device)
         return [
-            TextPairs(pictures, t, all_pictures, all_captions, rows, all_rows, own, temperature)
+            TextPairs(pictures, t, all_pictures, all_captions, keys, all_keys, own, temperature)
             for pictures, all_pictures in zip(z.chunk(2), gather_views(z).chunk(2), strict=True)
         ]
 
@@ -116,7 +115,7 @@ def _as_long(
 
 def build_towers(config: PairsConfig, materials: Materials) -> Towers:
     train, words = materials.config, None
-    texts: Callable[[Tensor], Tensor]
+    texts: Lookup
     if isinstance(config.text, TextConfig):
         captions = read_captions(materials.inputs["captions"] / "captions.parquet", COLUMNS)
         if config.text.tokens == "words":
@@ -125,21 +124,21 @@ def build_towers(config: PairsConfig, materials: Materials) -> Towers:
         text, texts = causal_text(tokens, config.text, train), partial(tokenized, captions["caption"], tokens)
     elif config.text == "frozen":
         lookup = EmbeddingLookup.open(materials.inputs["embeddings"] / "vectors.npy")
-        text, texts = frozen_text(lookup.width, train), lookup.gather
+        text, texts = frozen_text(lookup.width, train), partial(_vectors, lookup)
     else:
         table, words = _tokens(materials.inputs["captions"])
-        text, texts = scratch_text(words, train), partial(rows_of, table)
+        text, texts = scratch_text(words, train), table.__getitem__
     return Towers(projector(materials.features, train), text, texts, train.blockwise_from, words)
 
 
-def rows_of(table: Tensor, rows: Tensor) -> Tensor:
-    """Rows of a table that stays in the CPU's memory, on the device of the row ids."""
-    return table[rows.cpu()].to(rows.device)
+def _vectors(lookup: EmbeddingLookup, rows: Tensor) -> Tensor:
+    """The vectors [b, d] of row ids, float32."""
+    return lookup.keys(rows).float()
 
 
 def tokenized(captions: pa.ChunkedArray, tokens: Tokens, rows: Tensor) -> Tensor:
-    """The tokens of the captions of row ids, on their device; ids are made batch by batch, of which few are long."""
-    return tokens(captions.take(rows.cpu().numpy()).to_pylist()).to(rows.device)
+    """The tokens of the captions of row ids; they are made batch by batch, of which few are long."""
+    return tokens(captions.take(rows.numpy()).to_pylist())
 
 
 def _tokens(captions: Path) -> tuple[Tensor, Vocabulary]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xclr.objective import TargetRows, anchor_index, contrast, gather_rows, gather_views, itself, pair_targets
 from xclr.recipe import ViewsConfig
 from xclr.training.model import projector
-from xclr.training.objectives.materials import Materials, StepLoss
+from xclr.training.objectives.materials import Look, Looked, Lookup, Materials, StepLoss
 from xclr.training.objectives.report import spread_report, target_report
 from xclr.training.objectives.towers import block_of, unit
 
@@ -23,8 +23,8 @@ class Views(NamedTuple):
 
     z: Tensor  # [2b, d] this rank's unit rows, all first views, then all second
     candidates: Tensor  # [2B, d] those of all ranks, in the same order
-    rows: Tensor  # [b] row ids
-    all_rows: Tensor  # [B]
+    keys: Tensor | None  # [2b, ...] what the graph compares this rank's views by
+    all_keys: Tensor | None  # [B, ...] and all samples
     anchors: Tensor  # [2b] columns of z's rows among the candidates
 
 
@@ -41,20 +41,23 @@ class ViewObjective(nn.Module):
         targets: ViewTargets,
         excluded: Callable[[Tensor, int], Tensor] = itself,
         *,
+        graph: Lookup | None = None,
         blockwise_from: int = 2048,
     ) -> None:
         super().__init__()
         self.head = head
         self.temperature = config.temperature
         self.targets, self.excluded = targets, excluded
+        self.look = Look(graph=graph)
         self.blockwise_from = blockwise_from
 
-    def forward(self, features: Tensor, rows: Tensor) -> StepLoss:
+    def forward(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
         """The contrastive loss of this rank's views among those of all ranks."""
         z = unit(self.head(features))
         with torch.autocast(z.device.type, enabled=False):
             anchors = anchor_index(len(rows), device=rows.device)
-            views = Views(z, gather_views(z), rows, gather_rows(rows), anchors)
+            keys, all_keys = (None, None) if looked.graph is None else both_views(looked.graph)
+            views = Views(z, gather_views(z), keys, all_keys, anchors)
             targets, count = self.targets(views), len(views.candidates)
             excluded = self.excluded(anchors, count)
             loss = contrast(
@@ -69,7 +72,7 @@ class ViewObjective(nn.Module):
 
     @torch.no_grad()
     def _report(self, views: Views, targets: TargetRows) -> dict[str, Tensor]:
-        pair = (views.anchors + len(views.all_rows)) % len(views.candidates)
+        pair = (views.anchors + len(views.candidates) // 2) % len(views.candidates)
         first, second = views.z.detach().chunk(2)
         return (
             {"temperature": first.new_tensor(self.temperature)}
@@ -78,14 +81,21 @@ class ViewObjective(nn.Module):
         )
 
 
+def both_views(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """The keys [2b, ...] of this rank's views, and those [B, ...] of all ranks' samples."""
+    return torch.cat([keys, keys]), gather_rows(keys)
+
+
 def view_objective(
     config: ViewsConfig,
     materials: Materials,
     targets: ViewTargets,
     excluded: Callable[[Tensor, int], Tensor] = itself,
+    graph: Lookup | None = None,
 ) -> nn.Module:
     head = projector(materials.features, materials.config)
-    return ViewObjective(head, config, targets, excluded, blockwise_from=materials.config.blockwise_from)
+    start = materials.config.blockwise_from
+    return ViewObjective(head, config, targets, excluded, graph=graph, blockwise_from=start)
 
 
 def other_views(views: Views) -> TargetRows:

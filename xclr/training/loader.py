@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -147,22 +146,21 @@ class _Decoded(Dataset[Loaded]):
         chosen, lost = positions.copy(), list[int]()
         numbers = torch.stack([keyed_uniform((self.seed, epoch, view), rows, NUMBERS) for view in range(self.views)])
         side = self.config.image_size
-        pixels = np.empty((self.views, len(rows), side, side, 3), dtype=np.uint8)
+        pixels = torch.empty(self.views, len(rows), side, side, 3, dtype=torch.uint8)
         try:
             for index, position in enumerate(positions):
                 chosen[index], views = self._readable(int(position), numbers[:, index], lost)
                 for view, picture in enumerate(views):
-                    pixels[view, index] = np.asarray(picture)
+                    pixels[view, index] = picture
         except DataError as error:  # a worker's exception would lose its remedy
             return error
         colours = numbers[:, :, CROP_NUMBERS : NUMBERS - POLICY_NUMBERS].flatten(0, 1)
         seen = torch.from_numpy(self.pictures.rows[chosen])
         if self.captions is not None:
             seen = self.captions.drawn(self.seed, epoch, chosen)
-        cut = torch.from_numpy(pixels).flatten(0, 1)
-        return seen, cut, colours, torch.tensor(lost, dtype=torch.int64), self.look(seen)
+        return seen, pixels.flatten(0, 1), colours, torch.tensor(lost, dtype=torch.int64), self.look(seen)
 
-    def _readable(self, position: int, numbers: Tensor, lost: list[int]) -> tuple[int, list[Image.Image]]:
+    def _readable(self, position: int, numbers: Tensor, lost: list[int]) -> tuple[int, list[Tensor]]:
         """The picture at a position or the next that can be read, and its views; rows that cannot are added to lost."""
         for ahead in range(MOST_BAD + 1):
             chosen = (position + ahead) % len(self.pictures.rows)
@@ -174,12 +172,12 @@ class _Decoded(Dataset[Loaded]):
                 lost.append(int(self.pictures.rows[chosen]))
         raise AssertionError
 
-    def _views(self, position: int, numbers: Tensor) -> Iterator[Image.Image]:
+    def _views(self, position: int, numbers: Tensor) -> Iterator[Tensor]:
         side, config = self.config.image_size, self.config
         size, decode = self.pictures.picture(position, PLAIN)
         parts = [augment.crop(size, u, config.min_crop) for u in numbers]
         picture = decode(min(min(part.width, part.height) for part in parts) / side)
-        scale = picture.width / size[0], picture.height / size[1]
+        scale = picture.shape[1] / size[0], picture.shape[0] / size[1]
         for part, u in zip(parts, numbers, strict=True):
             view = augment.cut(picture, part, scale, u, side)
             yield augment.auto_augment(view, u[-POLICY_NUMBERS:]) if self.by_policy else view

@@ -63,6 +63,11 @@ class Batches(Protocol):
         """The rows that this rank found unreadable so far; others stand in their places."""
         ...
 
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds that parts of the work took since somebody emptied it; nothing where the rank does it all."""
+        ...
+
     def stream(self, start: int, stop: int, place: Rank, look: Look = NOTHING) -> Iterator[Batch]:
         """This rank's share of the batches of global steps start, ..., stop - 1, on its device.
 
@@ -87,6 +92,7 @@ class PictureBatches:
     seed: int
     lost: set[int] = field(default_factory=set, compare=False)
     captions: CaptionsOf | None = None  # where pictures have several
+    spent: dict[str, float] = field(default_factory=dict, compare=False)
 
     @classmethod
     def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> PictureBatches:

@@ -147,9 +147,8 @@ class StreamedBatches:
     def _coloured(self, pixels: Tensor, u: Tensor) -> Tensor:
         views = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # stays channels-last
         if self.colours and self.config.views == "simclr":
-            on_cuda = self.config.compile and views.device.type == "cuda"
-            recolour = augment.compiled_recolour() if on_cuda else augment.recolour
-            views = recolour(views.contiguous(), u)
+            on_cuda = views.device.type == "cuda"
+            views = augment.recolour(views.contiguous(), u, compiled=self.config.compile and on_cuda)
         return normalised(views, self.config).contiguous(memory_format=memory_format(self.config))
 
 

@@ -211,16 +211,16 @@ CHANGES = (brightness, contrast, saturation, hue)
 def blur(pictures: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur with a width for each picture, its kernel a tenth of the side, borders reflected.
 
-    B x B^T for each picture and colour, a row of B the kernel of a pixel: on a CPU two thirds of what a convolution with
-    a kernel for each picture takes at 64 pixels, as much at 224.
+    B x B^T for each picture and colour, a row of B the kernel of a pixel: on a CPU two thirds of what a convolution
+    with a kernel for each picture takes at 64 pixels, as much at 224.
     """
     side = pictures.shape[3]
     taps = _taps(side, pictures.device)  # [k, s, s]
     reach = len(taps) // 2
     kernel = (-0.5 * (torch.arange(-reach, reach + 1, device=pictures.device) / sigma[:, None]).square()).exp()
     spread = torch.tensordot(kernel / kernel.sum(dim=1, keepdim=True), taps, 1)  # [b, s, s]
-    across = (pictures.flatten(1, 2) @ spread.mT).view_as(pictures)
-    down = spread @ across.transpose(1, 2).flatten(2)  # [b, s, 3s]
+    across: Tensor = (pictures.flatten(1, 2) @ spread.mT).view_as(pictures)
+    down: Tensor = spread @ across.transpose(1, 2).flatten(2)  # [b, s, 3s]
     return down.view(-1, side, 3, side).transpose(1, 2)
 
 

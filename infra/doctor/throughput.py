@@ -108,10 +108,11 @@ def _batch(config: TrainConfig, place: Rank) -> Batch:
 def _steps(learner: Learner, batch: Batch, seconds: float) -> tuple[int, float]:
     """How many steps all ranks took, and in how many seconds; rank 0's clock says when to end."""
     for step in range(WARMUP_STEPS):
-        learner.step(batch, 1e-3, step, None)
+        learner.step(batch, 1e-3, step)
     started, steps = time.perf_counter(), 0
     while True:
-        learner.step(batch, 1e-3, steps, None)  # reads the gradient's norm back, so that the step is over
+        _, norm = learner.step(batch, 1e-3, steps)
+        norm.item()  # so that the step is over
         steps += 1
         elapsed_s = time.perf_counter() - started
         over = torch.tensor([float(elapsed_s >= seconds)], device=batch.rows.device)

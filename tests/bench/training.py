@@ -31,7 +31,7 @@ def stepper(objective: ObjectiveConfig, paths: dict[str, Path], batch: Callable[
     def steps() -> None:
         for _ in range(STEPS):
             shown = batch()
-            learner.step(shown._replace(looked=made.look(shown.rows)), 1e-4, 0, None)
+            learner.step(shown._replace(looked=made.look(shown.rows)), 1e-4, 0)
 
     return steps
 

@@ -18,6 +18,7 @@ from xclr.objective import (
     pair_targets,
     self_mask,
     soft_targets,
+    weighted_targets,
     without,
 )
 
@@ -152,13 +153,16 @@ def test_anchors_of_a_part_give_the_rows_of_the_whole():
     assert torch.equal(itself_and_pair(part, n), itself_and_pair(whole, n)[part])
 
 
-def test_builders_refuse_batches_without_views_or_positives():
+def test_builders_refuse_batches_without_views():
     with pytest.raises(ValueError, match="two views"):
         pair_targets(torch.arange(3), 3)
     with pytest.raises(ValueError, match="no negative"):
         itself_and_pair(torch.arange(2), 2)
-    with pytest.raises(ValueError, match="no other candidate of its class"):
-        class_targets(torch.tensor([0]), torch.tensor([0, 1]), torch.tensor([0]))
+
+
+def test_an_anchor_without_positives_has_no_targets():
+    assert torch.equal(class_targets(torch.tensor([0]), torch.tensor([0, 1]), torch.tensor([0])), torch.zeros(1, 2))
+    assert torch.equal(weighted_targets(torch.tensor([[-1.0, -1.0], [1.0, 0.0]]))[0], torch.zeros(2))
 
 
 def test_relatives_are_choices_of_targets_and_weights():

@@ -14,7 +14,8 @@ from xclr.errors import JobError, RecipeError, Stopped
 from xclr.recipe import CLIPConfig, RandomConfig, SimCLRConfig, XCLRConfig
 from xclr.training import CHECKPOINT, Checkpoint, Pretrainer, build_backbone, checkpoint, pretrain, train
 from xclr.training import stages as training_stages
-from xclr.training.loop import EXPLODED, SETTLED, Learner, precision_of
+from xclr.training.guard import EXPLODED, SETTLED
+from xclr.training.loop import Learner, precision_of
 from xclr.training.ranks import Rank
 from xclr.training.spool import SPOOL, read_spool
 from xclr.training.stop import StopFlag
@@ -198,11 +199,14 @@ def test_a_gradient_far_above_its_usual_norm_is_an_explosion(home, batches, tmp_
     learner = Learner.of(build(SimCLRConfig(), home.paths), TRAIN, Rank.here())
     batch, saved = batches.batch(0, 0, 1), Checkpoint(tmp_path / "step-000000007.pt", 7)
     for step in range(SETTLED):
-        learner.step(batch, 0.0, step, saved)
+        learner.step(batch, 0.0, step)
+    learner.guard.check(saved)
     before = {key: value.clone() for key, value in learner.model.named_parameters()}
-    learner.usual_norm /= 2 * EXPLODED
+    learner.guard.usual /= 2 * EXPLODED
+    for step in range(SETTLED, SETTLED + 3):
+        learner.step(batch, 1.0, step)
     with pytest.raises(JobError, match=r"the gradient exploded at step 21: .*step 7 is kept in .*step-000000007.pt"):
-        learner.step(batch, 1.0, SETTLED, saved)
+        learner.guard.check(saved)
     assert all(torch.equal(value, before[key]) for key, value in learner.model.named_parameters())
 
 
@@ -248,7 +252,7 @@ def test_a_compiled_backbone_trains_to_the_same_losses_and_saves_under_the_same_
     model = build(SimCLRConfig(), home.paths, config)
     with torch.compiler.set_stance(stance):
         done, said = attempt(config, batches, model, tmp_path / "compiled")
-    assert model.backbone._compiled_call_impl is not None
+    assert model._compiled_call_impl is not None
     plain, expected = attempt(
         TRAIN.model_copy(update={"epochs": 1}), batches, build(SimCLRConfig(), home.paths), tmp_path / "plain"
     )

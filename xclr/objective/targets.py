@@ -63,14 +63,11 @@ def class_targets(
 
     T_ij = 1 / |P_i| for j in P_i, the columns with labels_candidates_j = labels_anchor_i other than anchors_i.
 
-    labels_anchor: [b]. labels_candidates: [n]. anchors: int64 [b]. Raises ValueError when P_i is empty for an anchor.
-    Source: arXiv 2004.11362, equation 2.
+    labels_anchor: [b]. labels_candidates: [n]. anchors: int64 [b]. An anchor whose P_i is empty, which two views of
+    every sample exclude, has no targets: zeros. Source: arXiv 2004.11362, equation 2.
     """
     same = (labels_anchor[:, None] == labels_candidates) & ~self_mask(anchors, len(labels_candidates))
-    positives = same.sum(dim=1, keepdim=True)
-    if (positives == 0).any():
-        raise ValueError("an anchor has no other candidate of its class; give two views of every sample")
-    return same.to(dtype) / positives
+    return same.to(dtype) / same.sum(dim=1, keepdim=True).clamp_min(1)
 
 
 def identity_targets(anchors: Tensor, candidates: int) -> Tensor:
@@ -113,14 +110,11 @@ def weighted_targets(similarity: Tensor) -> Tensor:
 
     T_ij = w_ij / sum_k w_ik, w = (similarity + 1) / 2
 
-    similarity: [b, B] in [-1, 1]. Returns [b, B], rows sum to 1, without gradient. Raises ValueError when every
-    similarity of a row is -1. Source: arXiv 2309.14580, equation 3.
+    similarity: [b, B] in [-1, 1]. Returns [b, B], rows sum to 1, without gradient; a row that is -1 throughout, which
+    leaves out the anchor itself, has no targets: zeros. Source: arXiv 2309.14580, equation 3.
     """
     weights = (similarity.detach().to(at_least_float32(similarity)) + 1) / 2
-    total = weights.sum(dim=1, keepdim=True)
-    if (total <= 0).any():
-        raise ValueError("a row of `similarity` is -1 throughout; the anchor itself should be 1")
-    return weights / total
+    return weights / weights.sum(dim=1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def softened_targets(similarity: Tensor, anchors: Tensor, *, temperature: float | Tensor, mix: float) -> Tensor:

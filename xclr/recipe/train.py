@@ -87,7 +87,19 @@ class TrainConfig(Config):
         "float32", description="of the network's products; weights and losses stay float32"
     )
     channels_last: bool = Field(True, description="memory format of pictures in the network")
-    compile: bool = Field(False, description="torch.compile the backbone")
+    compile: bool = Field(
+        False, description="torch.compile the step: backbone, projector, and the loss below blockwise_from"
+    )
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = Field(
+        "default", description="torch.compile's mode", json_schema_extra=LATER
+    )
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description="pictures of a rank whose activations are in memory at a time: loss and gradient stay those "
+        "of the whole batch, at one forward pass more. Batch norms of the backbone see such a block, not the batch",
+        json_schema_extra=LATER,
+    )
     activation_checkpointing: bool = Field(
         False, description="compute activations twice to keep fewer in memory", json_schema_extra=RUNTIME
     )

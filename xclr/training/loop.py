@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from xclr.errors import JobError, RecipeError, Stopped
+from xclr.errors import RecipeError, Stopped
 from xclr.recipe import TrainConfig
 from xclr.training import checkpoint
 from xclr.training.batches import Batch, Batches
+from xclr.training.caching import average_gradients, cached_step
 from xclr.training.checkpoint import Checkpoint
+from xclr.training.compiling import compile_step
+from xclr.training.guard import Guard
 from xclr.training.meter import Meter
 from xclr.training.norm import convert_sync_batchnorm
 from xclr.training.objectives.materials import Look, Looked, StepLoss
@@ -25,7 +28,6 @@ from xclr.training.optim import Descent, build_descents, learning_rate, schedule
 from xclr.training.ranks import LATE, Boundary, Rank
 
 Log = Callable[[int, Mapping[str, float]], None]
-EXPLODED, SETTLED = 1e4, 20  # gradient norm over its running mean; steps after which that mean means something
 
 
 class Pretrainer(nn.Module):
@@ -42,9 +44,17 @@ class Pretrainer(nn.Module):
 
     def forward(self, views: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
         """Loss of this rank's views [2b, 3, s, s]; products of the networks are in `precision`, the loss is not."""
+        return self.compare(self.embed(views), rows, looked)
+
+    def embed(self, views: Tensor) -> Tensor:
+        """The backbone's features [n, d] of views."""
         with torch.autocast(views.device.type, self.precision, enabled=self.precision != torch.float32):
-            outcome: StepLoss = self.objective(self.backbone(views), rows, looked)
-        return outcome
+            return self.backbone(views)  # type: ignore[no-any-return]
+
+    def compare(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
+        """The loss of features [2b, d]."""
+        with torch.autocast(features.device.type, self.precision, enabled=self.precision != torch.float32):
+            return self.objective(features, rows, looked)  # type: ignore[no-any-return]
 
 
 def train(  # noqa: PLR0913 - one call says all that a training depends on
@@ -60,8 +70,9 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
     """Train for config.epochs and return the last checkpoint, written below `out`/checkpoints by rank 0.
 
     Every rank calls it with the same arguments. `should_stop` is asked after each step; when any rank says yes, all
-    stop together after a checkpoint and Stopped is raised. `resume` continues with the loss sequence unchanged.
-    Raises JobError when the gradient is not finite or explodes, before any weight changes, and when a rank is stuck.
+    stop together at the next boundary, after a checkpoint, and Stopped is raised. `resume` continues with the loss
+    sequence unchanged. Nothing is read from the device but what is logged or saved. Raises JobError when a rank is
+    stuck, and before it logs or saves where a gradient was not finite or exploded; from that step on no weight changed.
     """
     place = Rank.here()
     _check(config, data.batch_size, place)
@@ -77,10 +88,10 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
         meter.wait(time.perf_counter() - fetched)
         if boundary.agree(asked, step):
             if saved is None or saved.step < step:
-                learner.save(out, step, meter)
+                learner.save(out, step, meter, saved)
             raise Stopped(f"stopped after step {step} of {steps}")
         try:
-            outcome, norm = learner.step(batch, schedule(step, steps, config), step, saved)
+            outcome, norm = learner.step(batch, schedule(step, steps, config), step)
         except RuntimeError as error:  # a rank stopped in the middle of a step, so that the others wait there
             if place.world > 1 and LATE in str(error):
                 raise boundary.late(step + 2) from error
@@ -88,15 +99,16 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
         meter.add(outcome.loss.detach())
         last = step + 1 == steps
         if last or (step + 1) % config.log_every == 0:
+            learner.guard.check(saved)
             report = {"loss": outcome.loss.detach(), "gradient_norm": norm} | outcome.report()
             at = {
                 "train/learning_rate": learning_rate(step, steps, config),
                 "train/epoch": (step + 1) / data.steps_per_epoch,
             }
             log(step + 1, with_unlearned(meter.read(report), outcome.chance) | at)
-        asked = should_stop()
+        asked |= should_stop()
         if last or (step + 1) % config.checkpoint_every == 0:
-            saved = learner.save(out, step + 1, meter)
+            saved = learner.save(out, step + 1, meter, saved)
         fetched = time.perf_counter()
     assert saved is not None  # the last step saves
     return saved
@@ -108,60 +120,63 @@ class Learner:
 
     config: TrainConfig
     place: Rank
-    model: nn.Module  # as it is saved
+    model: Pretrainer  # as it is saved
     trained: nn.Module  # the same, under DDP where there are ranks
     descents: tuple[Descent, ...]
     scaler: torch.amp.GradScaler
-    usual_norm: float = math.nan  # running mean of the gradient's norm
-    seen: int = 0
+    guard: Guard
 
     @classmethod
     def of(cls, objective: Pretrainer, config: TrainConfig, place: Rank) -> Learner:
         """Move the model to the rank's device, its batch norms over all ranks, and give it an optimiser."""
-        model = convert_sync_batchnorm(objective.to(place.device)).train()
-        if config.compile:
-            objective.backbone.compile()
-        trained = model
-        if place.world > 1:
+        model = objective.to(place.device).train()
+        convert_sync_batchnorm(model)
+        compile_step(model if config.micro_batch is None else objective.backbone, config, place.device)
+        trained: nn.Module = model
+        if place.world > 1 and config.micro_batch is None:
             own = [place.device] if place.device.type == "cuda" else None
             trained = DistributedDataParallel(model, device_ids=own, forward_sync_buffers=False)
         scaler = torch.amp.GradScaler(place.device.type, enabled=config.precision == "float16")
-        return cls(config, place, model, trained, build_descents(model, config), scaler)
+        guard = Guard(place.device, scaled=scaler.is_enabled())
+        return cls(config, place, model, trained, build_descents(model, config), scaler, guard)
 
-    def step(self, batch: Batch, share: float, step: int, saved: Checkpoint | None) -> tuple[StepLoss, Tensor]:
-        """One step at a share of the highest rates; the outcome, and the norm of the gradient over all ranks."""
+    def step(self, batch: Batch, share: float, step: int) -> tuple[StepLoss, Tensor]:
+        """One step at a share of the highest rates; the outcome, and the norm of the gradient over all ranks.
+
+        What the guard refuses changes no weight and no momentum.
+        """
         for optimizer, peak in self.descents:
             for group in optimizer.param_groups:
                 group["lr"] = share * peak
-        outcome: StepLoss = self.trained(batch.views, batch.rows, batch.looked)
-        for optimizer, _ in self.descents:
             optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(outcome.loss).backward()  # type: ignore[no-untyped-call]
+        outcome = self._slopes(batch)
         for optimizer, _ in self.descents:
             self.scaler.unscale_(optimizer)
         gradients = [each.grad for each in self.model.parameters() if each.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        self._check_norm(float(norm), float(outcome.loss.detach()), step, saved)
-        if math.isfinite(norm):  # else the scaler tries a smaller factor, and nothing moves
-            for optimizer, _ in self.descents:
-                self.scaler.step(optimizer)
+        refused = self.guard.refuse(norm, self._loss_of_all(outcome.loss.detach()), step)
+        for optimizer, _ in self.descents:
+            optimizer.found_inf = refused  # type: ignore[attr-defined]  # as GradScaler tells fused optimisers
+            optimizer.step()
         self.scaler.update()
         return outcome, norm
 
-    def _check_norm(self, norm: float, loss: float, step: int, saved: Checkpoint | None) -> None:
-        """Refuse a gradient that would spoil the weights; it is the same on all ranks, so that all of them do."""
-        skipped = self.scaler.is_enabled() and not math.isfinite(norm) and math.isfinite(loss)  # too large a scale
-        usual = self.seen >= SETTLED and norm > EXPLODED * self.usual_norm
-        if (not math.isfinite(norm) and not skipped) or usual:
-            what = "exploded" if math.isfinite(norm) else "is not finite"
-            where = f"step {saved.step} is kept in {saved.path}" if saved else "no checkpoint was due before it"
-            raise JobError(
-                f"the gradient {what} at step {step + 1}: norm {norm:.3g}, loss {loss:.3g}; {where}",
-                "lower train.learning_rate, lengthen train.warmup_fraction or raise the temperature",
-            )
-        if not skipped:
-            self.usual_norm = norm if self.seen == 0 else 0.9 * self.usual_norm + 0.1 * norm
-            self.seen += 1
+    def _slopes(self, batch: Batch) -> StepLoss:
+        """The outcome of a batch, whose gradient every parameter has afterwards, averaged over ranks."""
+        if self.config.micro_batch is not None:
+            cached = cached_step(self.model, batch, 2 * self.config.micro_batch, self.scaler.scale)
+            average_gradients(self.model, self.place)
+            return cached
+        outcome: StepLoss = self.trained(batch.views, batch.rows, batch.looked)
+        self.scaler.scale(outcome.loss).backward()  # type: ignore[no-untyped-call]
+        return outcome
+
+    def _loss_of_all(self, loss: Tensor) -> Tensor:
+        """The same number on all ranks, where it decides whether a scale was too large; else this rank's."""
+        if self.place.world > 1 and self.scaler.is_enabled():
+            loss = loss.clone()
+            dist.all_reduce(loss)
+        return loss
 
     def restore(self, resume: Checkpoint | None) -> int:
         """Take over a checkpoint's state; the step it stands at."""
@@ -178,8 +193,9 @@ class Learner:
             torch.cuda.set_rng_state(state["cuda_rng"], self.place.device)
         return resume.step
 
-    def save(self, out: Path, step: int, meter: Meter) -> Checkpoint:
-        """Rank 0 writes a checkpoint; all ranks call it."""
+    def save(self, out: Path, step: int, meter: Meter, before: Checkpoint | None) -> Checkpoint:
+        """Rank 0 writes a checkpoint, the next after `before`; all ranks call it. Raises JobError as the guard does."""
+        self.guard.check(before)
         loss, directory = meter.mean_loss(), out / "checkpoints"
         if self.place.rank == 0:
             checkpoint.save(directory, step, self._state(), loss=loss, keep=self.config.keep_checkpoints)

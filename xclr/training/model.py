@@ -122,12 +122,12 @@ def _twice(block: nn.Module, forward: Callable[..., Tensor], x: Tensor) -> Tenso
     """forward(x), computed again when its gradient is wanted."""
     if not torch.is_grad_enabled():
         return forward(x)
-    again = partial(_without_statistics, block)
+    again = partial(without_statistics, block)
     return checkpoint(forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
 
 
 @contextmanager
-def _without_statistics(block: nn.Module) -> Iterator[None]:
+def without_statistics(block: nn.Module) -> Iterator[None]:
     """Batch norms leave their running statistics as they are: the first time has counted this batch."""
     norms = [each for each in block.modules() if isinstance(each, _BatchNorm)]
     before = [

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from xclr.recipe import TrainConfig
 from xclr.training.objectives.scale import LearnedScale
@@ -30,23 +31,27 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take one step along the gradients, all tensors of a group at once; nothing is read back from the device."""
+        """Take one step along the gradients, all tensors of a group at once; nothing is read back from the device.
+
+        Where the tensor `found_inf` is set and is 1, nothing changes.
+        """
         for group in self.param_groups:
             weights = [each for each in group["params"] if each.grad is not None]
             if weights:
                 self._move(weights, [each.grad for each in weights], group)
 
     def _move(self, weights: list[Tensor], slopes: list[Tensor], group: Mapping[str, Any]) -> None:
-        gradients = torch._foreach_add(slopes, weights, alpha=group["weight_decay"])
+        gradients = list(torch._foreach_add(slopes, weights, alpha=group["weight_decay"]))
         if group["trust"] is not None:
             torch._foreach_mul_(gradients, _trust_ratios(weights, slopes, group))
         for weight in weights:
             if "momentum" not in self.state[weight]:
                 self.state[weight]["momentum"] = torch.zeros_like(weight)
-        momenta = [self.state[weight]["momentum"] for weight in weights]
-        torch._foreach_mul_(momenta, group["momentum"])
-        torch._foreach_add_(momenta, gradients)
-        torch._foreach_sub_(weights, momenta, alpha=group["lr"])
+        momenta: list[Tensor | None] = [self.state[weight]["momentum"] for weight in weights]
+        sgd(
+            weights, gradients, momenta, fused=True, found_inf=getattr(self, "found_inf", None), weight_decay=0.0,
+            momentum=group["momentum"], lr=group["lr"], dampening=0.0, nesterov=False, maximize=False,
+        )  # fmt: skip
 
 
 def _trust_ratios(weights: list[Tensor], slopes: list[Tensor], group: Mapping[str, Any]) -> list[Tensor]:
@@ -89,7 +94,10 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
         groups[1]["trust"] = None
         return LARS(groups, lr=rate)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM)
+        descent = torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, fused=True)
+        for each in trained:  # a first step that is refused would leave momenta that nobody has written
+            descent.state[each]["momentum_buffer"] = torch.zeros_like(each)
+        return descent
     return torch.optim.AdamW(groups, lr=rate, betas=config.betas, fused=True)
 
 

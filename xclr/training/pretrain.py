@@ -15,9 +15,11 @@ from xclr.errors import Stopped, WeakError
 from xclr.images.stages import unreadable
 from xclr.recipe import TrainConfig
 from xclr.stage import Produced, Progress, Stage
+from xclr.store import Store
 from xclr.training import checkpoint
 from xclr.training.batches import Batches
 from xclr.training.checkpoint import CHECKPOINT, Checkpoint
+from xclr.training.compiling import keep_compiled
 from xclr.training.loader import open_batches
 from xclr.training.loop import Pretrainer, precision_of, train
 from xclr.training.meter import narrow_place
@@ -51,6 +53,7 @@ def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced
     config = stage.config
     inputs = {role: artifact.path for role, artifact in stage.inputs.items()}
     torch.manual_seed(config.seed)
+    keep_compiled(Store.of(out).home)
     backbone, features = build_backbone(config.train)
     objective = build_objective(config.objective, Materials(inputs, features, config.train, Rank.here().device))
     stats: Mapping[str, float | str] = {"step": 0}

@@ -23,11 +23,12 @@ from xclr.training import augment
 from xclr.training.augment import CROP_NUMBERS, NUMBERS, POLICY_NUMBERS
 from xclr.training.batches import Batch, PictureBatches, training_rows
 from xclr.training.captions import CaptionsOf
+from xclr.training.compiling import compiles
 from xclr.training.keyed import epoch_order, keyed_uniform, windowed_order
 from xclr.training.meter import WORKERS
 from xclr.training.model import memory_format
 from xclr.training.objectives.materials import NOTHING, Look, Looked
-from xclr.training.ranks import Rank, moved
+from xclr.training.ranks import Rank, Road, moved
 from xclr.training.stop import SIGNALS
 from xclr.training.views import PLAIN, normalised
 
@@ -109,12 +110,14 @@ class StreamedBatches:
             pin_memory=place.device.type == "cuda",
             worker_init_fn=_ignore_signals,
         )
+        compiled = place.device.type == "cuda" and compiles(self.config, place.device)
+        road = Road(place.device)
         for loaded in loader:
             if isinstance(loaded, DataError):
                 raise DataError(loaded.message, loaded.remedy)
             came = time.perf_counter()
             self._note(loaded.lost.tolist())
-            views = self._coloured(moved(loaded.pixels, place.device), loaded.colours)
+            views = self._coloured(road(loaded.pixels), loaded.colours, compiled=compiled)
             batch = Batch(moved(loaded.rows, place.device), views, loaded.looked.to(place.device))
             self._count(WORKERS, [each / max(workers, 1) for each in loaded.spent.tolist()])
             self._count(("copy",), [time.perf_counter() - came])
@@ -144,11 +147,10 @@ class StreamedBatches:
             return epoch_order(self.seed, epoch, len(self.pictures.rows)).numpy()
         return windowed_order(self.seed, epoch, self.pictures.shards, self.config.shuffle_shards)
 
-    def _coloured(self, pixels: Tensor, u: Tensor) -> Tensor:
+    def _coloured(self, pixels: Tensor, u: Tensor, *, compiled: bool) -> Tensor:
         views = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # stays channels-last
         if self.colours and self.config.views == "simclr":
-            on_cuda = views.device.type == "cuda"
-            views = augment.recolour(views.contiguous(), u, compiled=self.config.compile and on_cuda)
+            views = augment.recolour(views.contiguous(), u, compiled=compiled)
         return normalised(views, self.config).contiguous(memory_format=memory_format(self.config))
 
 

@@ -43,6 +43,25 @@ def moved(values: Tensor, device: torch.device) -> Tensor:
     return (values.pin_memory() if waits else values).to(device, non_blocking=True)
 
 
+class Road:
+    """A way to a device for what is large: on a GPU beside its work, so that the step before hides it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """As `moved`."""
+        if self.stream is None:
+            return moved(values, self.device)
+        with torch.cuda.stream(self.stream):
+            there = moved(values, self.device)
+        working = torch.cuda.current_stream(self.device)
+        working.wait_stream(self.stream)
+        there.record_stream(working)  # so that its memory is not given away before the work that reads it is done
+        return there
+
+
 class Boundary:
     """Where all ranks meet between two steps: they stop together, and one that does not come is named.
 

@@ -8,10 +8,10 @@ WORKERS ?= 3
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check coverage soak lint format bench serve cluster cluster-down screenshots clean
+.PHONY: help demo test check coverage soak lint format bench bench-gpu serve cluster cluster-down screenshots clean
 
 help:
-	@echo "make demo | test | check | coverage | soak | lint | format | bench | serve | cluster | screenshots | clean"
+	@echo "make demo | test | check | coverage | soak | lint | format | bench | bench-gpu | serve | cluster | screenshots | clean"
 
 demo: $(VENV)/.run
 	$(BIN)/xclr run emoji
@@ -52,6 +52,10 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+
+# on one GPU, about six minutes
+bench-gpu: $(VENV)/.dev
+	$(BIN)/python -m tests.bench.gpu
 
 screenshots: $(VENV)/.dev
 	$(BIN)/python -m docs.screenshots

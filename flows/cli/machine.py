@@ -81,7 +81,10 @@ def _export(variables: Mapping[str, str]) -> str:
 
 def doctor(
     gpu: Annotated[
-        bool, typer.Option("--gpu", help="only the GPUs: gathering between them, and a minute's speed")
+        bool,
+        typer.Option(
+            "--gpu", help="only the GPUs: gathering between them, a minute's speed, and what is the narrow place"
+        ),
     ] = False,
     seconds: Annotated[float, typer.Option(min=1, help="how long --gpu trains")] = 60,
     cluster: Annotated[

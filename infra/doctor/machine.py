@@ -33,7 +33,7 @@ from xclr.recipe import RECIPES, EmbedConfig, load_recipe
 PINNED = ("torch", "prefect", "fastapi", "mlflow", "pyarrow", "submitit")  # what is printed of the packages
 SLURM = ("sinfo", "sbatch", "squeue", "sacct")
 LEAST_DISK, LEAST_MEMORY = 2 * 2**30, 2 * 2**30  # of the emoji recipe
-PARITY_WITHIN_S, STARTS_IN_S = 60, 180
+PARITY_WITHIN_S, STARTS_IN_S, SPEED_WITHIN_S = 60, 180, 600
 
 
 def examine(home: Path, state: Path) -> Iterator[Finding]:
@@ -73,6 +73,7 @@ def examine_gpus(seconds: float) -> Iterator[Finding]:
     if len(gpus) > 1:
         yield check_gathering(len(gpus), "cuda")
     yield check_throughput(len(gpus), "cuda", seconds)
+    yield from check_speed("cuda")
 
 
 def check_python() -> Finding:
@@ -274,6 +275,27 @@ def check_throughput(world: int, device: str, seconds: float) -> Finding:
         found=f"{found.images_per_s:,.0f} pictures a second, {found.images_per_s / world:,.0f} on each of {what}: "
         f"{found.backbone} in {found.precision}, {found.steps} steps of SimCLR, {found.memory_gb:.1f} GB each",
     )  # fmt: skip
+
+
+def check_speed(device: str, sections: Sequence[str] = (), within_s: float = SPEED_WITHIN_S) -> Iterator[Finding]:
+    """How near the device's limits trainings, losses, graphs and embeddings are, and what is the narrow place."""
+    from infra.doctor.ratios import Ratio
+
+    measured = _measured("speed", f"a {device} process", ["infra.doctor.ratios", device, *sections], within_s)
+    if isinstance(measured, Finding):
+        yield measured
+        return
+    found = [Ratio.model_validate_json(line) for line in measured.splitlines()]
+    for each in found:
+        said = f"{each.name}: {each.ratio:.2f}, bar {each.bar:.2f}"
+        yield Finding(
+            check="speed",
+            state="ok" if each.met else "optional",
+            found=said,
+            remedy="" if each.met else each.remedy or "python -m infra.doctor.ratios cuda repeats the measurement",
+        )
+    narrow = max(found, key=lambda each: each.ratio / each.bar if each.bar else each.ratio)
+    yield Finding(check="narrow place", state="ok", found="none" if narrow.met else narrow.name)
 
 
 def check_gathering(world: int, device: str, within_s: float = PARITY_WITHIN_S) -> Finding:

@@ -13,10 +13,9 @@ import ctypes
 import sys
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from tests.bench import download, embedding, graphs, loader, losses, probes, training
+from tests.bench.measure import tell
 
 ROWS = {
     "losses": losses, "embedding": embedding, "graphs": graphs, "training": training, "loader": loader,
@@ -33,21 +32,7 @@ def keep_memory() -> None:
 def main(names: list[str]) -> None:
     keep_memory()
     torch.set_num_threads(1)
-    table = Table("figure", "unit", "ours", "peer", "ratio", "bar", "")
-    for name in names or ROWS:
-        for figure in ROWS[name].figures():
-            print(figure.to_json(), flush=True)
-            met = "met" if figure.ratio <= figure.bar else "not met"
-            cells = (
-                figure.unit,
-                f"{figure.ours:.3f}",
-                f"{figure.peer:.3f}",
-                f"{figure.ratio:.3f}",
-                f"<= {figure.bar:g}",
-                met,
-            )
-            table.add_row(figure.name, *cells)
-    Console(stderr=True, width=130).print(table)
+    tell(figure for name in names or ROWS for figure in ROWS[name].figures())
 
 
 if __name__ == "__main__":

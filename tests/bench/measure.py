@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
 
 ROUNDS = 5
 
@@ -26,6 +29,17 @@ class Figure(NamedTuple):
 
     def to_json(self) -> str:
         return json.dumps(self._asdict() | {"ratio": round(self.ratio, 3), "met": self.ratio <= self.bar})
+
+
+def tell(figures: Iterable[Figure]) -> None:
+    """Print one JSON line a figure, then a table with the bars."""
+    table = Table("figure", "unit", "ours", "peer", "ratio", "bar", "")
+    for figure in figures:
+        print(figure.to_json(), flush=True)
+        met = "met" if figure.ratio <= figure.bar else "not met"
+        numbers = (f"{figure.ours:.3f}", f"{figure.peer:.3f}", f"{figure.ratio:.3f}", f"<= {figure.bar:.3g}")
+        table.add_row(figure.name, figure.unit, *numbers, met)
+    Console(stderr=True, width=130).print(table)
 
 
 def spent(work: Callable[[], object]) -> float:

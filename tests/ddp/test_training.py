@@ -16,6 +16,7 @@ from xclr.training.ranks import AGREED_EVERY
 pytestmark = pytest.mark.slow
 WORLD, STEPS = 2, 5
 CONFIG = TRAIN.model_copy(update={"learning_rate": 1e-3, "epochs": 1})
+BLOCKS = CONFIG.model_copy(update={"micro_batch": 4, "precision": "float16"})  # the losses are scaled too
 TWICE = CONFIG.model_copy(update={"activation_checkpointing": True})
 OBJECTIVES = {"xclr": XCLRConfig(), "clip": CLIPConfig(), "clip frozen": CLIPConfig(text="frozen")}
 
@@ -59,6 +60,7 @@ def norms(model):
 def on_a_rank(paths, folder, rank, world):
     results = {name: trained(name, paths, folder / f"{name} {rank}") for name in OBJECTIVES}
     results["twice"] = trained("xclr", paths, folder / f"twice {rank}", config=TWICE)
+    results["blocks"] = trained("clip", paths, folder / f"blocks {rank}", config=BLOCKS)
     results["stopped"] = stopped(paths, folder / f"stopped {rank}", rank)
     results["refused"] = torch.tensor(refuses_an_odd_batch(paths, folder))
     return results
@@ -165,6 +167,12 @@ def test_only_the_first_rank_writes_checkpoints(ranks, folder, name):
 def test_computing_activations_twice_on_two_ranks_changes_nothing(ranks):
     for rank in ranks:
         torch.testing.assert_close(rank["twice"], rank["xclr"], rtol=1e-6, atol=1e-7)
+
+
+def test_block_by_block_all_ranks_take_the_same_steps(ranks):
+    first, second = (rank["blocks"] for rank in ranks)
+    assert all(torch.equal(second["state"][key], each) for key, each in first["state"].items())
+    torch.testing.assert_close(first["loss"], ranks[0]["clip"]["loss"], rtol=0.2, atol=0)
 
 
 def test_all_ranks_stop_together_when_one_is_asked_to(ranks, folder):

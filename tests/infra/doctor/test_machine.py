@@ -18,6 +18,7 @@ from infra.doctor.machine import (
     check_recipe,
     check_server,
     check_slurm,
+    check_speed,
     check_state,
     check_text_model,
     check_throughput,
@@ -147,6 +148,17 @@ def test_the_throughput_of_two_processes_is_measured_in_real_steps():
     assert finding.state == "ok", finding
     assert "pictures a second" in finding.found and "2 cpu processes: resnet-mini in float32" in finding.found
     assert check_throughput(1, "no-such-device", seconds=1).state == "wrong"
+
+
+@pytest.mark.slow
+def test_the_speed_of_a_device_is_told_beside_its_bars_with_the_narrow_place():
+    *findings, narrow = check_speed("cpu", ("losses", "optimiser"))
+    assert [each.found.partition(":")[0] for each in findings] == [
+        "loss from embeddings, n = 256 / its products", "one LARS step over ResNet-50 / 1 ms"
+    ]  # fmt: skip
+    assert all(each.remedy for each in findings if each.state != "ok") and narrow.check == "narrow place"
+    (finding,) = check_speed("no-such-device")
+    assert (finding.state, "infra.doctor.ratios" in finding.remedy) == ("wrong", True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")

@@ -34,7 +34,7 @@ def plain(z: Tensor, e: Tensor) -> None:
 
 def products(z: Tensor, e: Tensor) -> None:
     """The products that any exact form needs, block by block: both Gram matrices and two for the gradient."""
-    z, block, gradient = z.detach(), default_block(len(z)), torch.zeros_like(z)
+    z, block, gradient = z.detach(), default_block(len(z), z.device), torch.zeros_like(z)
     logits, targets = torch.empty(2, block, len(z))
     for start in range(0, len(z), block):
         rows = slice(start, start + block)

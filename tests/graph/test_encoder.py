@@ -4,31 +4,58 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kit.captions import MINILM, ROWS
-from xclr.graph import Encoder, SentenceEncoder
-from xclr.graph.encoder import EVEN, LEAST, batches
+from xclr.graph import Encoder, SentenceEncoder, encoder
+from xclr.graph.encoder import EVEN, LEAST, ahead, batches, usable
 
 
 def test_unit_rows_in_the_order_of_the_captions():
-    encoder: Encoder = SentenceEncoder(MINILM, batch_tokens=40)
+    ours: Encoder = SentenceEncoder(MINILM, batch_tokens=40)
     captions = ["a cat", "a very long caption about a cat that sleeps on a sofa in the sun", "rain", "a cat"]
-    vectors = encoder.encode(captions)
-    assert vectors.shape == (4, encoder.dim) == (4, 384)
+    vectors = ours.encode(captions)
+    assert vectors.shape == (4, ours.dim) == (4, 384)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    alone = np.concatenate([encoder.encode([caption]) for caption in captions])
+    alone = np.concatenate([ours.encode([caption]) for caption in captions])
     np.testing.assert_allclose(vectors, alone, atol=1e-5)
 
 
-def test_the_peer_encodes_alike():
-    """sentence-transformers' own batches of 32, padded to the longest."""
+def test_the_peer_encodes_alike(monkeypatch):
+    """sentence-transformers' own batches of 32, padded to the longest; with a prompt, of which a model makes more."""
+    monkeypatch.setattr(encoder, "PIECE", 7)
     captions = [caption for caption, _ in ROWS] * 5
     ours = SentenceEncoder(MINILM)
-    peer = ours.model.encode(captions, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
-    assert (1 - (ours.encode(captions) * peer).sum(1)).max() < 1e-5
+    for prompt, plain in ((None, True), ("query: ", False)):
+        ours.prompt = prompt
+        ours.reads = ours._reads()
+        assert (ours.reads is not None) == plain
+        peer = ours.model.encode(
+            captions, prompt=prompt, batch_size=32, normalize_embeddings=True, show_progress_bar=False
+        )
+        assert (1 - (ours.encode(captions) * peer).sum(1)).max() < 1e-5
+
+
+def test_what_is_made_ahead_fails_where_it_is_used():
+    def made():
+        yield from (1, 2)
+        raise OSError("the disk is gone")
+
+    items = ahead(made())
+    assert [next(items), next(items)] == [1, 2]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(items)
+
+
+def test_a_gpu_without_bfloat16_encodes_in_float32_and_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    assert usable("bfloat16", "cuda") == "float32"
+    assert "Tesla T4 does not compute in bfloat16" in caplog.text
+    assert usable("bfloat16", "cpu") == "bfloat16" and usable("float16", "cuda") == "float16"
 
 
 @settings(max_examples=100, deadline=None)
@@ -47,9 +74,9 @@ def test_little_is_padding():
     """PERFORMANCE.md: at least 0.97 of the tokens of a chunk of captions are real."""
     words = ["a", "red", "bird", "sits", "on", "the", "old", "wall", "and", "sings", "to", "us", "all", "day", "long"]
     lengths = np.random.default_rng(0).integers(1, len(words), 1024)
-    encoder = SentenceEncoder(MINILM)
-    encoder.encode([" ".join(words[:length]) for length in lengths])
-    assert encoder.tokens / encoder.padded >= 0.97
+    ours = SentenceEncoder(MINILM)
+    ours.encode([" ".join(words[:length]) for length in lengths])
+    assert ours.tokens / ours.padded >= 0.97
 
 
 @pytest.mark.parametrize(("precision", "most"), [("bfloat16", 1e-3), ("float16", 1e-4), ("int8", 0.2)])

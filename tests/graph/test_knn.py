@@ -1,5 +1,7 @@
 """Exact neighbours against brute force and faiss, ties, merging, counts."""
 
+from contextlib import contextmanager
+
 import faiss
 import numpy as np
 import pytest
@@ -7,10 +9,25 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from xclr.graph import TopK, cross_join, knn, merge_topk, self_join, topk
 
 COPIES = 128
+
+
+@contextmanager
+def selecting(group):
+    """As a GPU does, by groups of cells, each of which is looked into where it may matter; None: as the CPU does."""
+    with pytest.MonkeyPatch.context() as patch:
+        if group:
+            patch.setattr(knn, "_cells", knn._grouped_cells)
+            patch.setattr(knn, "GROUP", group)
+            patch.setattr(knn, "DENSE", 16 if group == 1 else 1)  # the whole tile where many groups matter; never
+        yield
+
+
+WAYS = st.sampled_from([None, 1, 3, 32])
 
 
 def unit_rows(n, d, seed, copies=0):
@@ -39,14 +56,15 @@ def same(a, b):
 @settings(max_examples=40, deadline=None)
 @given(
     n=st.integers(2, 90), q=st.integers(1, 40), d=st.integers(1, 12), k=st.integers(1, 12), block=st.integers(1, 100),
-    seed=st.integers(0, 2**31), copies=st.integers(0, 60),
+    seed=st.integers(0, 2**31), copies=st.integers(0, 60), group=WAYS,
 )  # fmt: skip
-def test_topk_is_the_sorted_truth_for_any_block(*, n, q, d, k, block, seed, copies):
+def test_topk_is_the_sorted_truth_for_any_block(*, n, q, d, k, block, seed, copies, group):
     vectors = unit_rows(n, d, seed, copies)
     queries = unit_rows(q, d, seed + 1)
     queries[: q // 2] = vectors[torch.randint(n, (q // 2,), generator=torch.Generator().manual_seed(seed % 1000))]
     k = min(k, n)
-    found = topk(queries, vectors, k, block=block)
+    with selecting(group):
+        found = topk(queries, vectors, k, block=block)
     assert same(found, brute_force(queries, vectors, k))
     assert found.ids.dtype == torch.int64
     assert found.sims.dtype == torch.float32
@@ -70,12 +88,13 @@ CUTOFFS = st.sampled_from([None, -1.0, 0.0, 0.3, 0.6, 0.95, 1.0])
 @settings(max_examples=50, deadline=None)
 @given(
     n=st.integers(2, 120), d=st.integers(1, 24), k=st.integers(1, 12), block=st.integers(1, 130),
-    seed=st.integers(0, 2**31), copies=st.integers(0, 60), cutoff=CUTOFFS,
+    seed=st.integers(0, 2**31), copies=st.integers(0, 60), cutoff=CUTOFFS, group=WAYS,
 )  # fmt: skip
-def test_self_join_is_the_sorted_truth_for_any_block(*, n, d, k, block, seed, copies, cutoff):
+def test_self_join_is_the_sorted_truth_for_any_block(*, n, d, k, block, seed, copies, cutoff, group):
     vectors, block = unit_rows(n, d, seed, copies), max(block, n // 12)
     k = min(k, n - 1)
-    found, count = self_join(vectors, k, block=block, cutoff=cutoff)
+    with selecting(group):
+        found, count = self_join(vectors, k, block=block, cutoff=cutoff)
     assert same(found, cut(brute_force(vectors, vectors, k, own=True), cutoff))
     sims = (vectors.double() @ vectors.double().T).float().fill_diagonal_(-torch.inf)
     assert torch.equal(count, true_count(sims, cutoff))
@@ -84,28 +103,31 @@ def test_self_join_is_the_sorted_truth_for_any_block(*, n, d, k, block, seed, co
 @settings(max_examples=50, deadline=None)
 @given(
     a=st.integers(1, 70), b=st.integers(1, 70), d=st.integers(1, 24), k=st.integers(1, 12),
-    block=st.integers(1, 80), seed=st.integers(0, 2**31), copies=st.integers(0, 60), cutoff=CUTOFFS,
+    block=st.integers(1, 80), seed=st.integers(0, 2**31), copies=st.integers(0, 60), cutoff=CUTOFFS, group=WAYS,
 )  # fmt: skip
-def test_cross_join_is_the_sorted_truth_of_both_sides(*, a, b, d, k, block, seed, copies, cutoff):
+def test_cross_join_is_the_sorted_truth_of_both_sides(*, a, b, d, k, block, seed, copies, cutoff, group):
     vectors = unit_rows(a + b, d, seed, copies)
     left, right = vectors[:a], vectors[a:]
-    for (found, count), (own, other) in zip(
-        cross_join(vectors, a, k, block=block, cutoff=cutoff), ((left, right), (right, left)), strict=True
-    ):
+    with selecting(group):
+        sides = cross_join(vectors, a, k, block=block, cutoff=cutoff)
+    for (found, count), (own, other) in zip(sides, ((left, right), (right, left)), strict=True):
         expected = cut(brute_force(own, other, min(k, len(other))), cutoff)
         pads = k - expected.ids.shape[1]
         assert same(found, TopK(F.pad(expected.ids, (0, pads), value=-1), F.pad(expected.sims, (0, pads), value=-9)))
         assert torch.equal(count, true_count((own.double() @ other.double().T).float(), cutoff))
 
 
-@pytest.mark.parametrize("kind", [torch.int8, torch.bfloat16, torch.float32])
+KINDS = pytest.mark.parametrize("kind", [torch.int8, torch.bfloat16, torch.float16, torch.float32])
+
+
+@KINDS
 @pytest.mark.parametrize("half", [True, False])
 def test_the_precision_of_the_products_changes_no_bit(kind, half, monkeypatch):
     """What a machine multiplies fastest in is not in the artifact's name."""
     vectors = unit_rows(900, 48, seed=5, copies=200)
     vectors = vectors if half else F.normalize(vectors.float(), dim=1)
     expected, count = self_join(vectors, 9, block=256, cutoff=0.3)
-    monkeypatch.setattr(knn, "fast_dtype", lambda device, width: kind)
+    monkeypatch.setattr(knn, "fast_dtype", lambda vectors: kind)
     found, again = self_join(vectors, 9, block=300, cutoff=0.3)
     assert same(found, expected)
     assert torch.equal(count, again)
@@ -121,23 +143,50 @@ def crowded(n, d, spread, seed=0):
     return F.normalize(torch.from_numpy(rows), dim=1).half()
 
 
-@pytest.mark.parametrize("kind", [torch.int8, torch.bfloat16, torch.float32])
+@KINDS
 @pytest.mark.parametrize("spread", [3e-3, 3e-2])
 @pytest.mark.parametrize("cutoff", [None, "the middle"])
-def test_neighbours_that_the_fast_product_cannot_tell_apart_are_found(kind, spread, cutoff, monkeypatch):
-    """Its margin is what keeps them: with less of it, or of the other sign, some would be lost."""
-    monkeypatch.setattr(knn, "fast_dtype", lambda device, width: kind)
+@pytest.mark.parametrize("group", [None, 4])
+def test_neighbours_that_the_fast_product_cannot_tell_apart_are_found(kind, spread, cutoff, group, monkeypatch):
+    """Its margins are what keeps them: with less of one, or of the other sign, some would be lost or counted wrong."""
+    monkeypatch.setattr(knn, "fast_dtype", lambda vectors: kind)
     vectors = crowded(300, 48, spread)
     sims = (vectors.double() @ vectors.double().T).float().fill_diagonal_(-torch.inf)
     least = None if cutoff is None else float(sims.flatten().quantile(0.5))
-    found, count = self_join(vectors, 5, block=64, cutoff=least)
+    with selecting(group):
+        found, count = self_join(vectors, 5, block=64, cutoff=least)
+        (mine, _), (theirs, _) = cross_join(vectors, 120, 5, block=64, cutoff=least)
     assert same(found, cut(brute_force(vectors, vectors, 5, own=True), least))
     assert torch.equal(count, true_count(sims, least))
-    (mine, _), (theirs, _) = cross_join(vectors, 120, 5, block=64, cutoff=least)
     assert same(mine, cut(brute_force(vectors[:120], vectors[120:], 5), least))
     assert same(theirs, cut(brute_force(vectors[120:], vectors[:120], 5), least))
     if cutoff is None:
         assert same(topk(vectors[:50], vectors, 5, block=64), brute_force(vectors[:50], vectors, 5))
+
+
+class Waits(TorchDispatchMode):
+    """Counts what has a CPU wait for a GPU: numbers read, and results whose size only the device knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kind = func.overloadpacket
+        masked = kind is torch.ops.aten.index and any(x is not None and x.dtype == torch.bool for x in args[1])
+        self.number += masked or kind in (torch.ops.aten.nonzero, torch.ops.aten._local_scalar_dense)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("cutoff", [None, 0.3])
+def test_a_tile_waits_for_the_device_at_most_five_times(cutoff):
+    vectors, numbers = unit_rows(600, 48, seed=7, copies=100), []
+    for block in (150, 100):  # 10 tiles, 21
+        with selecting(8), Waits() as waits:
+            self_join(vectors, 5, block=block, cutoff=cutoff)
+        numbers.append(waits.number)
+    assert 0 < numbers[1] - numbers[0] <= 5 * 11
+    assert numbers[0] <= 5 * 10 + 20  # norms at the beginning, and when edges that turned out worse are dropped
 
 
 def test_many_copies_are_ordered_by_id():

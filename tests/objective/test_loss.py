@@ -14,6 +14,7 @@ from xclr.objective import (
     contrast,
     contrastive,
     cosine_logits,
+    default_block,
     excluding,
     itself_and_pair,
     pair_targets,
@@ -207,6 +208,14 @@ def test_block_by_block_never_holds_an_n_by_n_matrix(n):
         xclr_loss_from_embeddings(z, e).backward()
     assert plain.elements >= n * n
     assert twin.elements <= n * n // 4  # both buffers of an eighth of the rows
+
+
+def test_blocks_are_sized_for_the_device():
+    """Few and large on a GPU, where launches cost; both buffers and both gradients below n * n / 8 numbers."""
+    for n in (8192, 32_768):
+        block = default_block(n, torch.device("cuda"))
+        assert default_block(n, torch.device("cpu")) < block and n / block <= 32
+        assert 2 * block * n + 2 * 128 * n < n * n / 8
 
 
 def test_shapes_and_numbers_that_cannot_be_meant_are_refused():

@@ -17,7 +17,7 @@ from xclr.graph.encoder import Encoder, open_encoder
 from xclr.graph.stages import EmbeddingsConfig
 from xclr.stage import Produced, Progress, Stage
 
-CHUNK = 1024  # captions between two reports of progress
+CHUNK = 1024  # captions between two reports of progress, where the encoder does not say
 COPY_ROWS = 1 << 16
 ROWS_AT_ONCE = 1 << 18  # of the table, written
 SAMPLE = 256  # captions that show what a precision costs
@@ -132,7 +132,7 @@ def _encoded(
 ) -> Iterator[tuple[RowIds, Vectors]]:
     """Unit vectors of the captions of `rows`, chunk by chunk."""
     done = 0
-    for chunk in _by_length(captions, rows):
+    for chunk in _by_length(captions, rows, getattr(encoder, "chunk", CHUNK)):
         yield chunk, _units(encoder.encode(captions["caption"].take(chunk).to_pylist()), chunk, captions)
         done += len(chunk)
         progress(done, len(rows))
@@ -176,11 +176,11 @@ def table(vectors: Vectors, first: int = 0) -> pa.Table:
     return pa.table({"row_id": ids, "vec": vec}, schema=schema.embeddings(dim))
 
 
-def _by_length(captions: pa.Table, rows: RowIds) -> Iterator[RowIds]:
+def _by_length(captions: pa.Table, rows: RowIds, size: int) -> Iterator[RowIds]:
     """Chunks of rows, long captions first: little padding, and the largest batch shows at once that it fits."""
     lengths = pc.utf8_length(captions["caption"].take(rows)).to_numpy()
     ordered = rows[np.argsort(-lengths, kind="stable")]
-    return (ordered[start : start + CHUNK] for start in range(0, len(ordered), CHUNK))
+    return (ordered[start : start + size] for start in range(0, len(ordered), size))
 
 
 def _units(vectors: npt.NDArray[np.float32], rows: RowIds, captions: pa.Table) -> Vectors:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-SCORE_ELEMENTS = 1 << 18  # numbers gathered at once when pairs are scored: what a core's cache holds
+BLOCK = {"cpu": 2048, "cuda": 1 << 14}  # rows of a tile: what fits the memory, and gives a GPU enough to do
+SCORE_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 25}  # numbers gathered at once to score pairs: what a core's cache holds
+GROUP = 32  # cells of a row of which a GPU looks at the largest first
 DENSE = 16  # a tile of whose cells more than this part are candidates is scored as a whole
 PENDING = 1  # new edges, as a multiple of those kept, after which the worse ones are dropped
 Array = npt.NDArray[Any]
@@ -53,11 +56,13 @@ class _Edges(NamedTuple):
         keep = condition.nonzero()[:, 0]
         return _Edges(self.rows[keep], self.ids[keep], self.sims[keep])
 
-    def reversed(self) -> _Edges:
-        return _Edges(self.ids, self.rows, self.sims)
+    def both_ways(self) -> _Edges:
+        rows, ids = torch.cat([self.rows, self.ids]), torch.cat([self.ids, self.rows])
+        return _Edges(rows, ids, self.sims.repeat(2))
 
 
 Rows = slice | Tensor  # a block of rows, or rows picked from all
+Least = float | tuple[Tensor, Tensor | None]  # what cells must reach: a number, or the lesser of a row's and a column's
 Once = Callable[[Tensor, Tensor], Tensor]  # which pairs (rows [m], ids [m]) of a tile count: bool [m]
 
 
@@ -92,19 +97,27 @@ class _Search:
     """
 
     def __init__(self, rows: int, task: _Task, device: torch.device) -> None:
-        self.k = task.k
-        least = -torch.inf if task.cutoff is None else task.cutoff
-        self.floor = torch.full((rows,), least, device=device)  # what a new edge must reach: exact, never too high
+        self.k, self.joins = task.k, task.joins
+        self.counted = task.joins and task.cutoff is not None and task.once is None
+        self.least = -torch.inf if task.cutoff is None else task.cutoff
+        self.floor = torch.full((rows,), self.least, device=device)  # what a new edge must reach: exact, never too high
         self.raised = False  # above the cut-off, which edges have passed
+        self.floored: set[int] = set()  # first rows of the blocks that have one
+        self.counts = torch.zeros(rows, dtype=torch.int32, device=device)  # of edges that reach the cut-off
         room = (1 + PENDING) * self.k * rows
         kinds = (torch.int32, torch.int32, torch.float32)
         self.edges = _Edges(*(torch.empty(room, dtype=kind, device=device) for kind in kinds))
         self.size = 0
 
     def take(self, edges: _Edges) -> None:
-        """Note edges that reach their row's floor."""
-        if self.raised:
-            edges = edges.where(edges.sims >= self.floor[edges.rows])
+        """Note edges that reach their row's floor, and count those that reach the cut-off."""
+        good = edges.sims >= (self.floor[edges.rows] if self.raised else self.least)  # no floor is below the cut-off
+        if self.joins:
+            other = edges.rows != edges.ids
+            good &= other
+            if self.counted:
+                self.count(edges.rows, other & (edges.sims >= self.least))
+        edges = edges.where(good)
         start, number = 0, len(edges.rows)
         while start < number:
             if self.size == len(self.edges.rows):
@@ -113,6 +126,16 @@ class _Search:
             for mine, new in zip(self.edges, edges, strict=True):
                 mine[self.size : self.size + stop - start] = new[start:stop]
             self.size, start = self.size + stop - start, stop
+
+    def count(self, rows: Tensor, which: Tensor) -> None:
+        """Count those of the rows that are true."""
+        self.counts.index_add_(0, rows, which.int())
+
+    def lacks_floor(self, at: Rows) -> bool:
+        """Whether some rows have none; of a block that is known without asking the device."""
+        if self.least > -torch.inf:
+            return False
+        return at.start not in self.floored if isinstance(at, slice) else bool((self.floor[at] == -torch.inf).any())
 
     def raise_floor(self, at: Rows, least: Tensor) -> None:
         """Have edges of some rows reach `least`."""
@@ -179,27 +202,36 @@ def merge_topk(a: TopK, b: TopK) -> TopK:
     return best_of(torch.cat([a.ids, b.ids], 1), torch.cat([a.sims, b.sims], 1), a.ids.shape[1])
 
 
-def self_join(vectors: Tensor, k: int, *, block: int, cutoff: float | None, progress: Report | None = None) -> Joined:
+def self_join(
+    vectors: Tensor, k: int, *, block: int | None = None, cutoff: float | None, progress: Report | None = None
+) -> Joined:
     """The k nearest others of each row of vectors [n, d] that are at least `cutoff` similar, and how many these are.
 
     Each pair of blocks is multiplied once and serves both directions: n^2 d multiplications and additions in place
-    of 2 n^2 d. Without a cut-off every other row counts. Raises ValueError unless 1 <= k < n and block >= 1.
+    of 2 n^2 d. Without a cut-off every other row counts. A block is chosen for the device when None. Raises ValueError
+    unless 1 <= k < n and block >= 1.
     """
-    n = len(vectors)
+    n, block = len(vectors), BLOCK[vectors.device.type] if block is None else block
     _check(k, n - 1, block)
     found, count = _join(vectors, list(_tiles(n, block)), k, cutoff, progress)
     return Joined(found, count if cutoff is not None else torch.full_like(count, n - 1))
 
 
 def cross_join(
-    vectors: Tensor, split: int, k: int, *, block: int, cutoff: float | None, progress: Report | None = None
+    vectors: Tensor,
+    split: int,
+    k: int,
+    *,
+    block: int | None = None,
+    cutoff: float | None,
+    progress: Report | None = None,
 ) -> tuple[Joined, Joined]:
     """What self_join finds between two sets: for each of the first `split` rows among the others, and the reverse.
 
     Ids are positions in the other set; rows with fewer than k neighbours are padded. Raises ValueError unless both
     sets have rows, k >= 1 and block >= 1.
     """
-    sizes = (split, len(vectors) - split)
+    sizes, block = (split, len(vectors) - split), BLOCK[vectors.device.type] if block is None else block
     _check(1, min(sizes), block)
     _check(k, max(k, 1), block)
     rights = [slice(split + at.start, split + at.stop) for at in _slices(sizes[1], block)]
@@ -219,17 +251,12 @@ def _join(
     block = max(at.stop - at.start for at, _ in tiles)
     task = _Task(vectors, vectors, k, cutoff, _fast(vectors, cutoff, block), joins=True)
     search = _Search(len(vectors), task, vectors.device)
-    count = torch.zeros(len(vectors), dtype=torch.int32, device=vectors.device)
     for done, (left, right) in enumerate(tiles, start=1):
         edges = _tile_edges(task, left, right, search)
-        ways = [(left, edges)] if left == right else [(left, edges), (right, edges.reversed())]
-        for at, way in ways:
-            search.take(way)
-            if cutoff is not None:
-                count[at] += torch.bincount(way.rows - at.start, minlength=at.stop - at.start).int()
+        search.take(edges if left == right else edges.both_ways())
         if progress is not None:
             progress(done, len(tiles))
-    return Joined(search.top(), count)
+    return Joined(search.top(), search.counts)
 
 
 def pairs_join(
@@ -242,9 +269,7 @@ def pairs_join(
     task = _Task(vectors, vectors, k, cutoff, _fast(vectors, cutoff, NORMED_ROWS), joins=True, once=once)
     search = _Search(len(vectors), task, vectors.device)
     for left, right in tiles:
-        edges = _tile_edges(task, left, right, search)
-        search.take(edges)
-        search.take(edges.reversed())
+        search.take(_tile_edges(task, left, right, search).both_ways())
     return search.top()
 
 
@@ -278,36 +303,40 @@ def _tiles(n: int, block: int) -> Iterator[tuple[slice, slice]]:
             yield left, right
 
 
-def fast_dtype(device: torch.device, width: int) -> torch.dtype:
-    """The precision in which the device multiplies fastest: int8 or bfloat16 where it has instructions for them."""
-    if device.type == "cuda":
+def fast_dtype(vectors: Tensor) -> torch.dtype:
+    """The precision in which the device multiplies fastest: int8 or halves where it has instructions for them."""
+    if vectors.is_cuda:
+        if vectors.dtype == torch.float16:
+            return torch.float16  # nothing is lost
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if torch.cpu._is_vnni_supported() and width >= NARROW:
+    if torch.cpu._is_vnni_supported() and vectors.shape[1] >= NARROW:
         return torch.int8  # 4.5 times float32, and 2 times bfloat16 (measured)
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
 def _fast(vectors: Tensor, cutoff: float | None, block: int) -> _Fast:
-    """The fastest product; without a cut-off float32, since a coarse one would leave many cells in doubt."""
-    kind = torch.float32 if cutoff is None else fast_dtype(vectors.device, vectors.shape[1])
-    if kind == torch.float32:
+    """The fastest product; without a cut-off one in which rows lose nothing, for others leave many cells in doubt."""
+    kind, blocks = fast_dtype(vectors), list(_slices(len(vectors), block))
+    if kind == torch.float32 or (cutoff is None and kind != vectors.dtype):
         return _in_float32(vectors, vectors, block)
-    blocks = list(_slices(len(vectors), block))
-    largest = max(float(vectors[at].abs().max()) for at in blocks)
+    norm = _most(vectors[at].float() for at in blocks)
+    if kind == vectors.dtype:
+        if norm**2 > torch.finfo(kind).max / 2:
+            return _in_float32(vectors, vectors, block)
+        return _Fast(vectors, 1.0, _bound((norm, 0.0), (norm, 0.0), vectors.shape[1], kind))
+    largest = float(torch.stack([vectors[at].abs().max() for at in blocks]).max())
     scale = max(largest, TINY) / INT8 if kind == torch.int8 else 1.0
     rows = torch.empty(vectors.shape, dtype=kind, device=vectors.device)
-    lost = norm = 0.0
     for at in blocks:
         part = vectors[at].float()
         rows[at] = (part / scale).round() if kind == torch.int8 else part
-        norm = max(norm, _most(part))
-        lost = max(lost, _most(part - rows[at].float() * scale))
+    lost = _most(vectors[at].float() - rows[at].float() * scale for at in blocks)
     return _Fast(rows, scale**2, _bound((norm, lost), (norm, lost), vectors.shape[1], kind))
 
 
 def _in_float32(left: Tensor, right: Tensor, block: int) -> _Fast:
     """A product of float32; half-precision rows lose nothing in it."""
-    norms = [max((_most(x[at].float()) for at in _slices(len(x), block)), default=0.0) for x in (left, right)]
+    norms = [_most(x[at].float() for at in _slices(len(x), block)) for x in (left, right)]
     return _Fast(None, 1.0, _bound((norms[0], 0.0), (norms[1], 0.0), left.shape[1], torch.float32))
 
 
@@ -315,19 +344,38 @@ def _bound(left: tuple[float, float], right: tuple[float, float], width: int, ki
     """Bound on |fast product - exact product| of two rows, by the largest norms of rows and of what rounding takes.
 
     With q' = q rounded, |q'k' - qk| <= |q' - q| |k| + |q'| |k' - k| (Cauchy-Schwarz); summing in float32 adds at most
-    d 2^-23 |q'| |k'| (Higham, Accuracy and Stability, 3.1), and rounding the result half its last digit.
+    d 2^-23 |q'| |k'| (Higham, Accuracy and Stability, 3.1), and rounding the result half its last digit, or what is too
+    small for a number of the kind.
     """
     (norm, lost), (norm_right, lost_right) = left, right
-    last = torch.finfo(kind).eps if kind.is_floating_point else torch.finfo(torch.float32).eps
+    digits = torch.finfo(kind if kind.is_floating_point else torch.float32)
     whole = (norm + lost) * (norm_right + lost_right)
-    return lost * norm_right + (norm + lost) * lost_right + (width * 2.0**-23 + last) * whole
+    return lost * norm_right + (norm + lost) * lost_right + (width * 2.0**-23 + digits.eps) * whole + digits.tiny
 
 
-def _most(rows: Tensor) -> float:
-    """The largest norm of a row."""
-    return float(rows.norm(dim=1).max())
+def _most(blocks: Iterable[Tensor]) -> float:
+    """The largest norm of a row of some blocks."""
+    return float(torch.stack([block.norm(dim=1).max() for block in blocks] or [torch.zeros(())]).max())
 
 
+@contextmanager
+def _whole_sums() -> Iterator[None]:
+    """Have a GPU sum products of halves in float32 throughout: it may add parts of a sum in halves unless told."""
+    flags, names = (
+        torch.backends.cuda.matmul,
+        [f"allow_{kind}_reduced_precision_reduction" for kind in ("fp16", "bf16")],
+    )
+    before = [getattr(flags, name) for name in names]
+    for name in names:
+        setattr(flags, name, False)
+    try:
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(flags, name, value)
+
+
+@_whole_sums()
 def _product(task: _Task, left: Rows, right: slice) -> Tensor:
     """Inner products of a tile, in the precision and in units of the scale of task.fast."""
     rows = task.fast.rows
@@ -339,29 +387,41 @@ def _product(task: _Task, left: Rows, right: slice) -> Tensor:
 
 
 def _tile_edges(task: _Task, left: Rows, right: slice, search: _Search) -> _Edges:
-    """Edges of one tile, exactly scored: all that reach the cut-off, else the floor of their row or column."""
+    """Edges of one tile, exactly scored: all that may be among the best of their row, or of their column in a join.
+
+    Those that surely reach the cut-off without being that are only counted.
+    """
     own = task.joins and isinstance(left, slice) and left == right
-    sims, error = _product(task, left, right), task.fast.error
+    both = task.joins and not own
+    sims, error, scale = _product(task, left, right), task.fast.error, task.fast.scale
     _raise_floor(search, left, sims, task, always=own)
-    if task.cutoff is not None:
-        flat = _cells(_reaching(sims, (task.cutoff - error) / task.fast.scale))
-    else:
-        mask = sims >= (search.floor[left] - error)[:, None]
-        if task.joins and not own:
-            _raise_floor(search, right, sims.T, task, always=False)
-            mask |= sims >= search.floor[right] - error
-        flat = _cells(mask)
-    edges = _scored(task, left, right, flat)
-    if task.joins:
-        edges = edges.where(edges.rows != edges.ids)
-    return edges if task.cutoff is None else edges.where(edges.sims >= task.cutoff)
+    if both:
+        _raise_floor(search, right, sims.T, task, always=False)
+    floors = (search.floor[left] - error) / scale, (search.floor[right] - error) / scale if both else None
+    flat = _cells(sims, floors if task.cutoff is None else (task.cutoff - error) / scale)
+    row = flat // sims.shape[1]
+    col = flat - row * sims.shape[1]
+    if task.cutoff is None or not search.raised:
+        return _scored(task, left, right, row, col)
+    fast = sims.flatten()[flat]
+    matter = fast >= _least_at(floors, row, col)
+    if search.counted:
+        matter |= fast < (task.cutoff + error) / scale
+        rows, ids = _numbered(left, right, row, col)
+        surely = ~matter & (rows != ids)
+        for ends in (rows, ids) if both else (rows,):
+            search.count(ends, surely)
+    kept = matter.nonzero()[:, 0]
+    return _scored(task, left, right, row[kept], col[kept])
 
 
 def _raise_floor(search: _Search, at: Rows, sims: Tensor, task: _Task, *, always: bool) -> None:
     """Give rows that have no floor yet one, from their cells in a tile, one of which may be a row with itself."""
-    if always or bool((search.floor[at] == -torch.inf).any()):
-        bound = _lower_bound(sims, task.k + task.joins) * task.fast.scale - task.fast.error
-        search.raise_floor(at, bound)
+    width = task.k + task.joins
+    if always or search.lacks_floor(at):
+        search.raise_floor(at, _lower_bound(sims, width) * task.fast.scale - task.fast.error)
+        if isinstance(at, slice) and sims.shape[1] >= width:
+            search.floored.add(at.start)
 
 
 def _lower_bound(sims: Tensor, width: int) -> Tensor:
@@ -392,23 +452,81 @@ def _reaching(sims: Tensor, least: float) -> Tensor:
     return torch.from_numpy(sims.view(torch.int16).numpy() >= bits)
 
 
-def _cells(mask: Tensor) -> Tensor:
-    """Flat positions of the true cells; NumPy on the CPU, where it is 5 times faster than torch."""
+def _least_at(least: Least, row: Tensor, col: Tensor) -> Tensor | float:
+    """What the cells at some places must reach."""
+    if isinstance(least, float):
+        return least
+    of_rows, of_cols = least
+    return of_rows[row] if of_cols is None else torch.minimum(of_rows[row], of_cols[col])
+
+
+def _cells(sims: Tensor, least: Least) -> Tensor:
+    """Flat positions of the cells that reach `least`, and perhaps of some that just do not."""
+    return _grouped_cells(sims, least) if sims.is_cuda else _single_cells(sims, least)
+
+
+def _single_cells(sims: Tensor, least: Least) -> Tensor:
+    """Look at every cell; NumPy on the CPU, where it is 5 times faster than torch."""
+    if isinstance(least, float):
+        mask = _reaching(sims, least)
+    else:
+        of_rows, of_cols = least
+        mask = sims >= of_rows[:, None]
+        if of_cols is not None:
+            mask |= sims >= of_cols
     if mask.is_cuda:
         return mask.flatten().nonzero()[:, 0]
     return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
-def _scored(task: _Task, left: Rows, right: slice, flat: Tensor) -> _Edges:
+def _grouped_cells(sims: Tensor, least: Least) -> Tensor:
+    """Look at the largest of each group of cells, and then into groups that it lets in: the tile is read once.
+
+    A group is every (columns / GROUP)-th cell of a row, so that neighbours in memory are read together; columns that
+    are left over are groups by themselves.
+    """
+    columns = sims.shape[1]
+    size = min(GROUP, columns)
+    groups = columns // size
+    most = _grouped(sims, size, Tensor.amax)
+    if isinstance(least, float):
+        mask = most >= least
+    else:
+        of_rows, of_cols = least
+        mask = most >= of_rows[:, None]
+        if of_cols is not None:
+            mask |= most >= _grouped(of_cols[None], size, Tensor.amin)
+    hits = mask.flatten().nonzero()
+    if len(hits) > most.numel() // DENSE:
+        return _single_cells(sims, least)
+    row, group = hits // most.shape[1], hits % most.shape[1]
+    alone = group >= groups
+    steps = torch.arange(size, device=sims.device)
+    col = torch.where(alone, group + groups * (size - 1), group + groups * steps)
+    cells = row * columns + col
+    near = (sims.flatten()[cells] >= _least_at(least, row, col)) & ~(alone & (steps > 0))
+    return cells[near]
+
+
+def _grouped(numbers: Tensor, size: int, best: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """The best [b, c // size + c % size] of each group of numbers [b, c], then those that are left over."""
+    columns = numbers.shape[1]
+    whole = columns - columns % size
+    return torch.cat([best(numbers[:, :whole].reshape(len(numbers), size, -1), 1), numbers[:, whole:]], 1)
+
+
+def _numbered(left: Rows, right: slice, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows and ids of cells of a tile."""
+    return row + left.start if isinstance(left, slice) else left[row], col + right.start
+
+
+def _scored(task: _Task, left: Rows, right: slice, row: Tensor, col: Tensor) -> _Edges:
     """Some cells of a tile with their inner products, summed in float64."""
-    size = right.stop - right.start
-    row = flat // size
-    col = flat - row * size
-    rows, ids = row + left.start if isinstance(left, slice) else left[row], col + right.start
+    rows, ids = _numbered(left, right, row, col)
     if task.once is not None:
         keep = task.once(rows, ids).nonzero()[:, 0]
         row, col, rows, ids = row[keep], col[keep], rows[keep], ids[keep]
-    whole = (left.stop - left.start if isinstance(left, slice) else len(left)) * size
+    whole = (left.stop - left.start if isinstance(left, slice) else len(left)) * (right.stop - right.start)
     if len(rows) > whole // DENSE:
         sims = (_picked(task.left, left).double() @ task.right[right].double().T).float()[row, col]
     else:
@@ -419,9 +537,9 @@ def _scored(task: _Task, left: Rows, right: slice, flat: Tensor) -> _Edges:
 def scores(left: Tensor, rows: Tensor, right: Tensor, cols: Tensor) -> Tensor:
     """Inner products [m] float32 of left[rows] with right[cols], summed in float64."""
     found = torch.empty(len(rows), device=rows.device)
-    for at in _slices(len(rows), max(1, SCORE_ELEMENTS // right.shape[1])):
+    for at in _slices(len(rows), max(1, SCORE_ELEMENTS[rows.device.type] // right.shape[1])):
         if rows.is_cuda:
-            found[at] = torch.einsum("md,md->m", left[rows[at]].double(), right[cols[at]].double()).float()
+            found[at] = left[rows[at]].double().mul_(right[cols[at]]).sum(1)
         else:
             a, b = _picked(left, rows[at]).float().numpy(), _picked(right, cols[at]).float().numpy()
             found.numpy()[at] = np.einsum("md,md->m", a, b, dtype=np.float64)

@@ -41,7 +41,7 @@ class GraphKnnConfig(Config):
     method: Literal["exact", "approximate"] = "exact"
     recall: float | None = None
     part: int = Field(1 << 20, json_schema_extra=RUNTIME)
-    block: int = Field(json_schema_extra=RUNTIME)
+    block: int | None = Field(None, json_schema_extra=RUNTIME)
 
 
 class ReportConfig(Config):

@@ -13,6 +13,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from xclr.objective.targets import at_least_float32, excluding, soft_targets, without
 
 BLOCK_ELEMENTS = 2**20  # of one [block, n] buffer: 4 MB in float32 stays near a core's cache
+BLOCKS = 24  # on a GPU, where a block costs 15 launches whatever its size; its two buffers hold n * n / 12 numbers
 
 TargetRows = Callable[[slice], Tensor]  # of anchors -> their targets [r, B], a tensor of the caller's own
 
@@ -86,16 +87,16 @@ def xclr_loss_from_embeddings(
     if e.ndim != 2 or e.shape[0] != n:
         raise ValueError(f"e is {list(e.shape)}; it needs one caption row for each of the {n} rows of z")
     if block is None:
-        block = default_block(n)
+        block = default_block(n, z.device)
     if min(temperature, target_temperature, block) <= 0:
         raise ValueError(f"temperatures {temperature}, {target_temperature} and block {block} must be positive")
     dtype = at_least_float32(z, e)
     wide, own = e.detach().to(dtype), torch.arange(n, device=z.device)[:, None]
+    nothing = wide.new_zeros(())
 
     def targets(rows: slice) -> Tensor:
-        similarity = (wide[rows] / target_temperature) @ wide.T
-        _softmax_(similarity.scatter_(1, own[rows], -math.inf))
-        return similarity
+        similarity = torch.addmm(nothing, wide[rows], wide.T, beta=0, alpha=1 / target_temperature)
+        return _softmax_(similarity.scatter_(1, own[rows], -math.inf))
 
     return contrast(z, z, targets, temperature=temperature, excluded=own, block=block)
 
@@ -133,9 +134,10 @@ def contrast(
     return loss
 
 
-def default_block(n: int) -> int:
-    """Rows per step: BLOCK_ELEMENTS cells, at least 64 rows for the matrix products, at most an eighth of n."""
-    return max(1, min(max(BLOCK_ELEMENTS // n, 64), n // 8))
+def default_block(n: int, device: torch.device) -> int:
+    """Rows per step: n / BLOCKS, on a CPU BLOCK_ELEMENTS cells, at least 64 rows and at most an eighth of n."""
+    rows = BLOCK_ELEMENTS // n if device.type == "cpu" else -(-n // BLOCKS)
+    return max(1, min(max(rows, 64), n // 8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,39 +166,42 @@ class _Blockwise(torch.autograd.Function):
 
 def _blockwise(queries: Tensor, keys: Tensor, temperature: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
     """The loss, and its gradients with respect to queries, keys and temperature."""
-    b = len(queries)
-    buffer = queries.new_empty(plan.block, len(keys))
-    loss, by_query, by_key = queries.new_zeros(()), torch.zeros_like(queries), torch.zeros_like(keys)
+    b, flipped = len(queries), keys.T
+    buffer, repulsion = queries.new_empty(plan.block, len(keys)), queries.new_empty(2, b)
+    attraction, by_query, by_key = queries.new_zeros(()), torch.zeros_like(queries), torch.zeros_like(keys)
     for start in range(0, b, plan.block):
         rows = slice(start, min(start + plan.block, b))
         scaled = queries[rows] / temperature
-        logits = torch.mm(scaled, keys.T, out=buffer[: rows.stop - start])
-        loss += _loss_and_slope(logits, plan, rows)
+        logits = torch.mm(scaled, flipped, out=buffer[: rows.stop - start])
+        attraction += _slope_(logits, plan, rows, repulsion[:, rows])
         if plan.with_gradient:
             torch.mm(logits, keys, out=by_query[rows])
             by_key.addmm_(logits.T, scaled)
     by_query /= temperature * b
     by_key /= b
-    return loss / b, by_query, by_key, -torch.dot(by_query.flatten(), queries.flatten()) / temperature
+    top, largest = repulsion
+    loss = (top - largest.log()).mean() - attraction / b
+    return loss, by_query, by_key, -torch.dot(by_query.flatten(), queries.flatten()) / temperature
 
 
-def _loss_and_slope(logits: Tensor, plan: _Plan, rows: slice) -> Tensor:
-    """Sum the loss of some rows and overwrite their logits [r, B] by its derivative p - targets."""
+def _slope_(logits: Tensor, plan: _Plan, rows: slice, repulsion: Tensor) -> Tensor:
+    """Overwrite the logits [r, B] of some rows by the loss's derivative p - targets; returns their attraction.
+
+    Of the repulsion it notes the largest logit and its p, top - log p.
+    """
     targets = plan.targets(rows).to(logits.dtype)
     attraction = torch.dot(targets.flatten(), logits.flatten())  # before any logit is -inf: 0 * -inf would be NaN
     if plan.excluded is not None:
         logits.scatter_(1, plan.excluded[rows], -math.inf)
-    repulsion = _softmax_(logits).sum()
+    torch.amax(logits, dim=1, out=repulsion[0])
+    torch.amax(_softmax_(logits), dim=1, out=repulsion[1])
     logits.sub_(targets)
-    return repulsion - attraction
+    return attraction
 
 
 def _softmax_(rows: Tensor) -> Tensor:
-    """Turn rows [b, n] into their softmax in place; returns the log-sum-exp [b, 1]."""
-    top = rows.amax(dim=1, keepdim=True)
-    total = rows.sub_(top).exp_().sum(dim=1, keepdim=True)
-    rows.div_(total)
-    return total.log_().add_(top)
+    """Turn rows [b, n] into their softmax in place."""
+    return torch.softmax(rows, dim=1, out=rows)
 
 
 def _rows(z: Tensor) -> int:

@@ -113,4 +113,9 @@ class GraphConfig(TargetGraph):
         "memory (exact)",
         json_schema_extra=RUNTIME,
     )
-    block: int = Field(2048, ge=1, description="rows compared at once; bounds memory", json_schema_extra=RUNTIME)
+    block: int | None = Field(
+        None,
+        ge=1,
+        description="rows compared at once, which bounds memory; default: 2,048 on a CPU, 16,384 on a GPU",
+        json_schema_extra=RUNTIME,
+    )

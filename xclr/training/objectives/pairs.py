@@ -41,7 +41,7 @@ class PairObjective(nn.Module):
         return StepLoss(torch.stack(losses).mean(), partial(pair_report, views[0], targets[0]), chance)
 
     def _loss(self, pairs: TextPairs, targets: tuple[TargetRows, TargetRows]) -> Tensor:
-        block = self.towers.block(len(pairs.all_captions))
+        block = self.towers.block(pairs.all_captions)
         directions = ((pairs.pictures, pairs.all_captions), (pairs.captions, pairs.all_pictures))
         losses = [
             contrast(anchors, candidates, rows, temperature=pairs.temperature, block=block)
@@ -78,7 +78,7 @@ class CLOOBObjective(nn.Module):
                 identity_rows(pairs.own, len(pairs.all_captions)),
                 temperature=self.temperature,
                 excluded=pairs.own[:, None],
-                block=self.towers.block(len(pairs.all_captions)),
+                block=self.towers.block(pairs.all_captions),
             )
             for anchors, candidates in (from_pictures, from_captions)
         ]

@@ -13,7 +13,7 @@ SPREAD_ROWS = 1024  # of which uniformity looks at all pairs
 def target_report(targets: TargetRows, positive: Tensor, candidates: int) -> dict[str, Tensor]:
     """Mean entropy of the target rows, and their mean mass on each anchor's positive column; block by block."""
     entropy = mass = torch.zeros((), device=positive.device)
-    block = default_block(candidates)
+    block = default_block(candidates, positive.device)
     for start in range(0, len(positive), block):
         rows = targets(slice(start, min(start + block, len(positive))))
         rows = rows / rows.sum(dim=1, keepdim=True)

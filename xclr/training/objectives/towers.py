@@ -63,9 +63,9 @@ class Towers(nn.Module):
             for pictures, all_pictures in zip(z.chunk(2), gather_views(z).chunk(2), strict=True)
         ]
 
-    def block(self, samples: int) -> int | None:
-        """Rows at a time; None for all at once."""
-        return block_of(2 * samples, samples, self.blockwise_from)
+    def block(self, candidates: Tensor) -> int | None:
+        """Rows at a time, of one view's candidates; None for all at once."""
+        return block_of(candidates, 2 * len(candidates), self.blockwise_from)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -73,9 +73,9 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x.to(at_least_float32(x)), dim=1)
 
 
-def block_of(views: int, candidates: int, blockwise_from: int) -> int | None:
+def block_of(candidates: Tensor, views: int, blockwise_from: int) -> int | None:
     """How many anchors a global batch takes at a time; None, all at once, below `blockwise_from` views."""
-    return default_block(candidates) if views >= blockwise_from else None
+    return default_block(len(candidates), candidates.device) if views >= blockwise_from else None
 
 
 def scratch_text(words: Vocabulary, config: TrainConfig) -> nn.Module:

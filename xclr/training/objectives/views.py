@@ -66,7 +66,7 @@ class ViewObjective(nn.Module):
                 targets,
                 temperature=self.temperature,
                 excluded=excluded,
-                block=block_of(count, count, self.blockwise_from),
+                block=block_of(views.candidates, count, self.blockwise_from),
             )
         return StepLoss(loss, partial(self._report, views, targets), math.log(count - excluded.shape[1]))
 

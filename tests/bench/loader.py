@@ -18,7 +18,8 @@ from tests.bench.measure import Figure, compare
 from xclr.images import PictureFiles
 from xclr.recipe import TrainConfig
 from xclr.training import Rank, StreamedBatches, augment
-from xclr.training.loader import _Decoded
+from xclr.training.loader import Loaded, _Decoded
+from xclr.training.objectives.materials import NOTHING
 
 COUNT, SIZE = 32, (500, 375)
 CONFIG = TrainConfig(views="simclr", image_size=224, min_crop=0.08, batch_size=COUNT, workers=0)
@@ -59,7 +60,7 @@ def figures() -> Iterator[Figure]:
         rows, zeros = np.arange(COUNT), np.zeros(COUNT, np.int64)
         files = PictureFiles(Path(folder), rows, zeros, np.cumsum(sizes) - sizes, sizes)
         batches = StreamedBatches(files, CONFIG, 0)
-        decoded = _Decoded(batches)
+        decoded = _Decoded(batches, NOTHING)
 
         def theirs() -> None:
             for each in data:
@@ -71,8 +72,9 @@ def figures() -> Iterator[Figure]:
             decoded[(0, rows)]
 
         def everything() -> None:
-            _, pixels, u = decoded[(0, rows)]
-            augment.recolour(pixels.permute(0, 3, 1, 2).float().div_(255).contiguous(), u)
+            loaded = decoded[(0, rows)]
+            assert isinstance(loaded, Loaded)
+            augment.recolour(loaded.pixels.permute(0, 3, 1, 2).float().div_(255).contiguous(), loaded.colours)
 
         yield compare(
             "loader: decode, crop and flip / torchvision's whole SimCLR views, 224 px", workers, theirs, 0.125, 3

@@ -177,9 +177,18 @@ def test_a_picture_whose_exif_is_none_is_what_every_reader_reads(name, edge, tmp
     stored = judged.stored or data
     files = OneFile(stored)
     size, decoded = files.picture(0, 0.5)
-    assert decoded(1.0).size == size
+    assert decoded(1.0).shape == (*size[::-1], 3)
     assert decode(stored, 16).shape == (4, 16, 16)
     assert prepare(stored, Preparation(8, 8, (0.5,) * 3, (0.5,) * 3, "bilinear")).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_colour_jpeg_has_the_pixels_that_pillow_decodes(subsampling, progressive):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 50, 3), dtype=np.uint8))
+    data = encode(noise.resize((150, 111)), "JPEG", quality=80, subsampling=subsampling, progressive=progressive)
+    _, decoded = OneFile(data).picture(0, 0.5)
+    assert np.array_equal(decoded(1.0).numpy(), np.asarray(opened(data)))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -194,7 +203,7 @@ def test_what_is_called_ok_every_reader_reads(kind, places, values, edge):
     if judged.columns["status"] == "ok":
         stored = judged.stored or bytes(broken)
         _, decoded = OneFile(stored).picture(0, 0.5)
-        assert decoded(1.0).mode == "RGB"
+        assert decoded(1.0).dtype == torch.uint8
         assert decode(stored, 8).shape == (4, 8, 8)
         prepare(stored, Preparation(8, 8, (0.5,) * 3, (0.5,) * 3, "bilinear"))
 

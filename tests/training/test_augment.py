@@ -45,7 +45,7 @@ def peer_crops(min_area):
 def test_a_part_of_a_picture_that_was_scaled_is_cut_between_its_pixels():
     """Of a ramp at half its size, whose value is where a pixel's middle lies in the whole picture."""
     ramp = (np.arange(128) * 2 + 1.0)[None].repeat(96, 0)
-    picture = Image.fromarray(np.stack([ramp] * 3, -1).round().astype(np.uint8))
+    picture = torch.from_numpy(np.stack([ramp] * 3, -1).round().astype(np.uint8))
     u = torch.full((80,), 0.9)
     for left, width in ((101, 51), (33, 150), (7, 31)):
         view = np.asarray(augment.cut(picture, augment.Crop(left, 11, width, 90), (0.5, 0.5), u, 24)).astype(float)
@@ -80,7 +80,7 @@ def test_a_cut_is_torchvisions_resized_crop_mirrored_in_half_of_cases():
     mirrored = 0
     for u in uniform(CROP_NUMBERS, 60):
         part = augment.crop(picture.size, u, 0.08)
-        ours = np.asarray(augment.cut(picture, part, (1.0, 1.0), u, 24)).astype(int)
+        ours = augment.cut(torch.from_numpy(np.array(picture)), part, (1.0, 1.0), u, 24).numpy().astype(int)
         theirs = tvf.resized_crop(picture, part.top, part.left, part.height, part.width, [24, 24])
         if u[4 * augment.ATTEMPTS] < 0.5:
             theirs, mirrored = tvf.hflip(theirs), mirrored + 1
@@ -170,6 +170,21 @@ def test_the_colours_of_a_picture_do_not_depend_on_its_batch():
     torch.testing.assert_close(augment.recolour(batch[3:5].clone(), numbers[3:5]), whole[3:5], rtol=0, atol=1e-6)
 
 
+def test_what_a_gpu_compiles_is_the_same():
+    """Whole batches in place of parts of them."""
+    batch, drawn = pictures(40), augment.colours(uniform(COLOUR_NUMBERS, 40))
+    whole, parts = (
+        augment._jitter(batch.clone(), drawn, change) for change in (augment._change_all, augment._change_some)
+    )
+    torch.testing.assert_close(whole, parts, rtol=0, atol=1e-6)
+
+
+def test_colours_never_wait_for_their_device():
+    """The meta device has no values, so that it refuses whatever would bring one to the host."""
+    views = augment.recolour(pictures(8).to("meta"), uniform(COLOUR_NUMBERS, 8))
+    assert views.device.type == "meta"
+
+
 def test_auto_augment_is_torchvisions_with_keyed_numbers():
     picture = Image.fromarray((pictures(1, 32)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8))
 
@@ -180,9 +195,9 @@ def test_auto_augment_is_torchvisions_with_keyed_numbers():
     told, seen = Told(), set()
     for u in uniform(POLICY_NUMBERS, 200):
         told.u = u
-        ours = augment.auto_augment(picture, u)
-        assert np.array_equal(np.asarray(ours), np.asarray(told(picture)))
-        seen.add(np.asarray(ours).tobytes())
+        ours = augment.auto_augment(torch.from_numpy(np.array(picture)), u).numpy()
+        assert np.array_equal(ours, np.asarray(told(picture)))
+        seen.add(ours.tobytes())
     assert len(seen) > 30
 
 

@@ -9,7 +9,8 @@ from tests.kit.home import TRAIN
 from xclr import schema
 from xclr.errors import DataError
 from xclr.images import read_pictures
-from xclr.training import PictureBatches
+from xclr.training import PictureBatches, Rank
+from xclr.training import batches as batches_module
 from xclr.training.batches import source_side
 from xclr.training.views import LUMA
 
@@ -109,6 +110,19 @@ def test_a_step_is_a_pure_function_of_its_number(batches):
     again, other = batches.batch(5, 0, 1), batches.batch(6, 0, 1)
     assert torch.equal(batches.batch(5, 0, 1).views, again.views)
     assert not torch.equal(other.rows, again.rows)
+
+
+def test_views_are_made_on_the_device_where_the_pictures_fit(batches, monkeypatch, capsys):
+    """The meta device stands for one: it has no values, and refuses to bring them to the host."""
+    device = torch.device("meta")
+    (batch,) = batches.stream(3, 4, Rank(0, 2, device))
+    assert batch.views.device == device and batch.views.shape == (32, 3, 16, 16)
+    assert batches.on(device).pictures.device == device and not capsys.readouterr().out
+    monkeypatch.setattr(batches_module, "ROOM", 0.0)
+    assert batches.on(device) is batches
+    assert "stay on the CPU, where their views are made: they need" in capsys.readouterr().out
+    (batch,) = batches.stream(3, 4, Rank(0, 2, torch.device("cpu")))
+    assert torch.equal(batch.views, batches.batch(3, 0, 2).views) and not capsys.readouterr().out
 
 
 def test_opening_twice_gives_the_same_batches(home, batches):

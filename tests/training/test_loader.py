@@ -17,6 +17,7 @@ from xclr.images import PictureFiles
 from xclr.recipe import SimCLRConfig
 from xclr.training import PictureBatches, Rank, StreamedBatches, open_batches, train
 from xclr.training.keyed import epoch_order, windowed_order
+from xclr.training.meter import RANK, WORKERS, narrow_place
 from xclr.training.pretrain import fit
 from xclr.training.stages import PRETRAIN
 
@@ -141,16 +142,33 @@ def test_in_the_place_of_a_picture_that_is_none_stands_the_next_that_is_one(home
     assert found == [sorted(stands_for.get(row, row) for row in expected)] * 3
 
 
-def test_pictures_that_stand_in_train_and_are_told(home, tmp_path):
+def test_pictures_that_stand_in_train_and_are_told(home, tmp_path, capsys):
     rows = opened(home).rows.tolist()
     (tmp_path / "images").mkdir()
     images = spoil(home.paths["images"], rows[:2], tmp_path / "images")
     config = CONFIG.model_copy(update={"epochs": 2})
     batches = open_batches(home.paths["captions"], images, config, 0)
     stats = fit(config, batches, build(SimCLRConfig(), home.paths, config), tmp_path, no_progress)
+    assert all(0 < stats[f"train/{name}"] < 1 for name in (*WORKERS, *RANK)), "whatever takes time is told"
+    assert f" pictures/s  {narrow_place(stats)} is the narrow place" in capsys.readouterr().out
     assert (stats["unreadable"], stats["unreadable_rows"]) == (2, f"{rows[0]}, {rows[1]}")
     (line,) = PRETRAIN.tell(SimpleNamespace(stats=stats))
     assert line == f"2 pictures could not be read, others stood in: rows {rows[0]}, {rows[1]}"
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ((0.1, 0.6, 0.2, 0.1, 0.5), "decode"),
+        ((0.1, 0.3, 0.2, 0.1, 0.9), "compute"),
+        ((0.7, 0.1, 0.1, 0.3, 0.1), "read"),
+        ((0.1, 0.1, 0.1, 0.6, 0.4), "copy"),
+    ],
+)
+def test_the_narrow_place_is_what_takes_the_busier_longest(shares, expected):
+    metrics = {f"train/{name}": share for name, share in zip((*WORKERS, *RANK), shares, strict=True)}
+    assert narrow_place(metrics) == expected
+    assert narrow_place({"train/compute": 1.0}) is None, "nobody but the rank works for it"
 
 
 def test_a_data_set_without_pictures_is_no_bad_picture(home, tmp_path):
@@ -180,7 +198,11 @@ def test_a_large_jpeg_is_decoded_smaller(home, tmp_path):
     size = (tmp_path / "shard-00000.tar").stat().st_size
     one = np.zeros(1, np.int64)
     files = PictureFiles(tmp_path, one, one, one, np.array([size]))
-    assert [files.picture(0, 0.5)[1](times).size for times in (1.0, 2.0, 4.5)] == [(1200, 800), (600, 400), (300, 200)]
+    assert [files.picture(0, 0.5)[1](times).shape[:2] for times in (1.0, 2.0, 4.5)] == [
+        (800, 1200),
+        (400, 600),
+        (200, 300),
+    ]
     assert files.picture(0, 0.5)[0] == (1200, 800)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-import torchvision
+import torchvision.transforms.v2
 from PIL import Image
 
 from tests.kit.home import TRAIN, one_thread
@@ -86,6 +86,12 @@ class TestTrainingView:
         for share in (1, 3, 8, 12):
             parts = torch.cat([views(part) for part in torch.arange(24).split(share)])
             assert torch.equal(parts, whole), f"in parts of {share}"
+
+    def test_never_waits_for_its_device(self, bank):
+        """The meta device has no values, so that it refuses whatever would bring one to the host."""
+        pictures, rows, bank = (each.to("meta") for each in (noise(6, 24), torch.arange(6), bank))
+        views = training_view(pictures, rows % GROUPS, bank, view_numbers(0, 0, 0, rows), TRAIN)
+        assert views.shape == (6, 3, 16, 16) and views.device.type == "meta"
 
     def test_does_not_depend_on_the_number_of_threads(self, bank):
         arguments = noise(8, 96), torch.arange(8), bank, numbers(8, 20), TRAIN.model_copy(update={"image_size": 64})

@@ -170,7 +170,7 @@ PROBE = Kind("probe", ProbeStageConfig, code=1, run="xclr.evaluation.probe", ste
 FINETUNE = Kind(
     "finetune",
     FinetuneStageConfig,
-    code=2,
+    code=3,
     run="xclr.evaluation.finetune",
     step="evaluate",
     ranks=lambda config: config.train.stuck_after_s,

@@ -10,13 +10,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+
+from xclr.training.ranks import moved
 
 JITTER = (0.8, 0.8, 0.8, 0.2)  # brightness, contrast, saturation, hue (share of the circle)
 JITTER_CHANCE, GREY_CHANCE, BLUR_CHANCE = 0.8, 0.2, 0.5
@@ -52,26 +55,39 @@ def crop(size: tuple[int, int], u: Tensor, min_area: float) -> Crop:
     return Crop((width - w) // 2, (height - h) // 2, w, h)
 
 
-def cut(picture: Image.Image, part: Crop, scale: tuple[float, float], u: Tensor, side: int) -> Image.Image:
+def cut(picture: Tensor, part: Crop, scale: tuple[float, float], u: Tensor, side: int) -> Tensor:
     """The part of a picture, scaled by `scale` since the part was picked, resized and in half of cases mirrored.
 
-    The edges of a part of a picture that was scaled lie between its pixels.
+    uint8 [h, w, 3] to [side, side, 3]. The edges of a part of a picture that was scaled lie between its pixels.
     """
     left, top = part.left * scale[0], part.top * scale[1]
     right, bottom = left + part.width * scale[0], top + part.height * scale[1]
     x, y = math.floor(left), math.floor(top)
-    whole = picture.crop((x, y, min(math.ceil(right), picture.width), min(math.ceil(bottom), picture.height)))
-    box = (left - x, top - y, min(right - x, whole.width), min(bottom - y, whole.height))
-    view = whole.resize((side, side), Image.Resampling.BILINEAR, box=box)
-    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if u[4 * ATTEMPTS] < 0.5 else view
+    whole = picture[y : math.ceil(bottom), x : math.ceil(right)]
+    height, width, _ = whole.shape
+    if scale == (1, 1):
+        view = _resized(whole, side)
+    else:
+        box = (left - x, top - y, min(right - x, width), min(bottom - y, height))
+        resized = Image.fromarray(whole.numpy()).resize((side, side), Image.Resampling.BILINEAR, box=box)
+        view = torch.from_numpy(np.array(resized))
+    return view.flip(1) if u[4 * ATTEMPTS] < 0.5 else view
 
 
-def auto_augment(picture: Image.Image, u: Tensor) -> Image.Image:
-    """One of the policies that AutoAugment found for ImageNet; u [5]: which, whether its two steps, and their signs."""
+def _resized(picture: Tensor, side: int) -> Tensor:
+    """As Pillow resizes it, but for 1 of 255 here and there, in half the time: uint8 [h, w, 3] to [side, side, 3]."""
+    layers = picture.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+    return F.interpolate(layers, (side, side), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+
+
+def auto_augment(picture: Tensor, u: Tensor) -> Tensor:
+    """One of the policies that AutoAugment found for ImageNet, of uint8 [h, w, 3].
+
+    u [5]: which, whether its two steps, and their signs.
+    """
     policy = _auto_augment()
     policy.u = u
-    result: Image.Image = policy(picture)
-    return result
+    return torch.from_numpy(np.array(policy(Image.fromarray(picture.numpy()))))
 
 
 @cache
@@ -90,28 +106,65 @@ def _auto_augment() -> Any:  # noqa: ANN401
     return Keyed()
 
 
-def recolour(pictures: Tensor, u: Tensor) -> Tensor:
-    """SimCLR's colour jitter, grey and blur: float [b, 3, s, s] in [0, 1] and u [b, 9] to the same, batched.
+class Colours(NamedTuple):
+    """What is done to each picture of a batch."""
 
-    Brightness, contrast, saturation and hue change in a random order of their own for every picture.
-    """
+    order: Tensor  # [b, 4]: which of CHANGES comes first, second, third, fourth; -1 for none
+    factors: Tensor  # [b, 4]: of each of CHANGES
+    greyed: Tensor  # bool [b]
+    sigma: Tensor  # [b]: of the blur, 0 for none
+
+
+def colours(u: Tensor) -> Colours:
+    """SimCLR's colour jitter, grey and blur, drawn by u [b, 9]: the changes come in a random order of each picture."""
     factors = [1 + strength * (2 * u[:, index] - 1) for index, strength in enumerate(JITTER[:3])]
     factors.append(JITTER[3] * (2 * u[:, 3] - 1))
-    order = ORDERS.to(u.device)[(u[:, 4] * len(ORDERS)).long()]
-    strong = u[:, 5] < JITTER_CHANCE
-    for place, (index, change) in itertools.product(range(4), enumerate(CHANGES)):
-        _change(pictures, strong & (order[:, place] == index), change, factors[index])
-    _change(pictures, u[:, 6] < GREY_CHANCE, lambda x, _: grey(x).expand_as(x), factors[0])
-    sigma = SIGMA[0] + (SIGMA[1] - SIGMA[0]) * u[:, 8]
-    _change(pictures, u[:, 7] < BLUR_CHANCE, blur, sigma)
-    return pictures
+    order = torch.where(u[:, 5:6] < JITTER_CHANCE, ORDERS[(u[:, 4] * len(ORDERS)).long()], -1)
+    sigma = torch.where(u[:, 7] < BLUR_CHANCE, SIGMA[0] + (SIGMA[1] - SIGMA[0]) * u[:, 8], 0.0)
+    return Colours(order, torch.stack(factors, dim=1), u[:, 6] < GREY_CHANCE, sigma)
 
 
-def _change(pictures: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor], Tensor], factor: Tensor) -> None:
+def recolour(pictures: Tensor, u: Tensor, *, compiled: bool = False) -> Tensor:
+    """Apply `colours` to pictures, float [b, 3, s, s] in [0, 1] on any device, in place; u [b, 9] is on the CPU.
+
+    A change is computed of the pictures that it is drawn for, of which the CPU knows without asking the device; where
+    it is compiled, for a GPU, of all of them, but many in one kernel.
+    """
+    drawn = colours(u)
+    if compiled:
+        pictures = _compiled()(pictures, Colours(*(moved(each, pictures.device) for each in drawn)))
+    else:
+        pictures = _jitter(pictures, drawn, _change_some)
+    return _change_some(pictures, drawn.sigma > 0, blur, drawn.sigma)
+
+
+Change = Callable[[Tensor, Tensor], Tensor]
+
+
+def _jitter(pictures: Tensor, drawn: Colours, change: Callable[[Tensor, Tensor, Change, Tensor], Tensor]) -> Tensor:
+    for place, (index, one) in itertools.product(range(4), enumerate(CHANGES)):
+        pictures = change(pictures, drawn.order[:, place] == index, one, drawn.factors[:, index])
+    return change(pictures, drawn.greyed, lambda x, _: grey(x).expand_as(x), drawn.sigma)
+
+
+@cache
+def _compiled() -> Callable[[Tensor, Colours], Tensor]:
+    compiled: Callable[[Tensor, Colours], Tensor] = torch.compile(partial(_jitter, change=_change_all))
+    return compiled
+
+
+def _change_some(pictures: Tensor, chosen: Tensor, change: Change, factor: Tensor) -> Tensor:
     """Change some pictures of a batch in place."""
     (index,) = chosen.nonzero(as_tuple=True)
     if len(index):
-        pictures[index] = change(pictures[index], factor[index])
+        place = moved(index, pictures.device)
+        pictures[place] = change(pictures[place], moved(factor[index], pictures.device))
+    return pictures
+
+
+def _change_all(pictures: Tensor, chosen: Tensor, change: Change, factor: Tensor) -> Tensor:
+    """Change all pictures of a batch, and take those that are chosen."""
+    return torch.where(_each(chosen), change(pictures, factor), pictures)
 
 
 def grey(pictures: Tensor) -> Tensor:
@@ -139,18 +192,16 @@ def saturation(pictures: Tensor, factor: Tensor) -> Tensor:
 def hue(pictures: Tensor, shift: Tensor) -> Tensor:
     """Hue turned by a share of the circle; value and saturation (of HSV) stay."""
     red, green, blue = pictures.unbind(1)
-    value, chroma = pictures.amax(1), pictures.amax(1) - pictures.amin(1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
     safe = torch.where(chroma > 0, chroma, 1.0)
-    angle = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
-    angle = angle + 6 * shift[:, None, None]
+    second = torch.where(value == green, blue - red + 2 * safe, red - green + 4 * safe)
+    angle = torch.where(value == red, green - blue, second) / safe + 6 * shift[:, None, None]
     channels = []
     for start in (5, 3, 1):
-        k = (start + angle) % 6
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
+        away = (angle + (start - 2)).abs_()  # from where the channel has the least, on a circle of 6
+        away = torch.minimum(away, (away - 6).abs_())
+        channels.append(value - chroma * (2 - away).clamp_(0, 1))
     return torch.stack(channels, dim=1)
 
 
@@ -158,16 +209,28 @@ CHANGES = (brightness, contrast, saturation, hue)
 
 
 def blur(pictures: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with a width for each picture, its kernel a tenth of the side, borders reflected."""
-    b, _, height, width = pictures.shape
-    reach = max(1, int(0.1 * min(height, width)) // 2)
-    places = torch.arange(-reach, reach + 1, device=pictures.device)
-    kernel = (-0.5 * (places / sigma[:, None]).square()).exp()
-    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)[:, None]  # [3b, 1, k]
-    flat = F.pad(pictures.reshape(1, 3 * b, height, width), (reach,) * 4, mode="reflect")
-    flat = F.conv2d(flat, kernel[:, :, None, :], groups=3 * b)
-    flat = F.conv2d(flat, kernel[:, :, :, None], groups=3 * b)
-    return flat.reshape(b, 3, height, width)
+    """Gaussian blur with a width for each picture, its kernel a tenth of the side, borders reflected.
+
+    B x B^T for each picture and colour, a row of B the kernel of a pixel: on a CPU two thirds of what a convolution
+    with a kernel for each picture takes at 64 pixels, as much at 224.
+    """
+    side = pictures.shape[3]
+    taps = _taps(side, pictures.device)  # [k, s, s]
+    reach = len(taps) // 2
+    kernel = (-0.5 * (torch.arange(-reach, reach + 1, device=pictures.device) / sigma[:, None]).square()).exp()
+    spread = torch.tensordot(kernel / kernel.sum(dim=1, keepdim=True), taps, 1)  # [b, s, s]
+    across: Tensor = (pictures.flatten(1, 2) @ spread.mT).view_as(pictures)
+    down: Tensor = spread @ across.transpose(1, 2).flatten(2)  # [b, s, 3s]
+    return down.view(-1, side, 3, side).transpose(1, 2)
+
+
+@cache
+def _taps(side: int, device: torch.device) -> Tensor:
+    """Where each tap of the blur's kernel finds a pixel of a line: ones in [k, side, side]."""
+    reach = max(1, int(0.1 * side) // 2)
+    place = (torch.arange(-reach, reach + 1)[:, None] + torch.arange(side)).abs()  # reflected on the left
+    place = torch.minimum(place, 2 * (side - 1) - place)
+    return F.one_hot(place, side).float().to(device)
 
 
 def _each(factor: Tensor) -> Tensor:

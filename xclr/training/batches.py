@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -23,9 +23,11 @@ from xclr.training.captions import CaptionsOf
 from xclr.training.keyed import epoch_order
 from xclr.training.model import memory_format
 from xclr.training.objectives.materials import NOTHING, Look, Looked
-from xclr.training.ranks import Rank
+from xclr.training.ranks import Rank, moved
 from xclr.training.subset import nested
 from xclr.training.views import as_groups, texture_bank, training_view, view_numbers
+
+ROOM = 0.5  # of a device's free memory, what pictures may take of it
 
 
 class Batch(NamedTuple):
@@ -40,8 +42,7 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        rows, views = (each.to(device, non_blocking=True) for each in (self.rows, self.views))
-        return Batch(rows, views, self.looked.to(device))
+        return Batch(moved(self.rows, device), moved(self.views, device), self.looked.to(device))
 
 
 class Batches(Protocol):
@@ -62,6 +63,11 @@ class Batches(Protocol):
         """The rows that this rank found unreadable so far; others stand in their places."""
         ...
 
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds that parts of the work took since somebody emptied it; nothing where the rank does it all."""
+        ...
+
     def stream(self, start: int, stop: int, place: Rank, look: Look = NOTHING) -> Iterator[Batch]:
         """This rank's share of the batches of global steps start, ..., stop - 1, on its device.
 
@@ -73,7 +79,10 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class PictureBatches:
-    """Batches of decoded pictures held in memory: uint8 [n, 4, S, S] (9 kB a picture at 48 pixels)."""
+    """Batches of decoded pictures held in memory: uint8 [n, 4, S, S] (9 kB a picture at 48 pixels).
+
+    Views are made where the pictures are. The rows are on the CPU; groups and bank are with the pictures.
+    """
 
     rows: Tensor
     pictures: Tensor
@@ -83,6 +92,7 @@ class PictureBatches:
     seed: int
     lost: set[int] = field(default_factory=set, compare=False)
     captions: CaptionsOf | None = None  # where pictures have several
+    spent: dict[str, float] = field(default_factory=dict, compare=False)
 
     @classmethod
     def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> PictureBatches:
@@ -110,10 +120,24 @@ class PictureBatches:
         return self.config.batch_size
 
     def stream(self, start: int, stop: int, place: Rank, look: Look = NOTHING) -> Iterator[Batch]:
-        """The batches of the steps, on the rank's device."""
+        """The batches of the steps, on the rank's device, made there of pictures that stay there, where these fit."""
+        there = self.on(place.device)
         for step in range(start, stop):
-            batch = self.batch(step, place.rank, place.world)
+            batch = there.batch(step, place.rank, place.world)
             yield batch._replace(looked=look(batch.rows)).to(place.device)
+
+    def on(self, device: torch.device) -> PictureBatches:
+        """With the pictures on a device; as it is, with a line that says so, where they take too much of its memory."""
+        needed, free = self.pictures.nbytes, free_memory(device)
+        if device != self.pictures.device and needed > ROOM * free:
+            print(
+                f"the decoded pictures stay on the CPU, where their views are made: they need {needed / 1e9:.1f} GB, "
+                f"and of {free / 1e9:.1f} GB that are free on {device} the training needs the better part",
+                flush=True,
+            )
+            return self
+        pictures, groups, bank = (each.to(device) for each in (self.pictures, self.groups, self.bank))
+        return replace(self, pictures=pictures, groups=groups, bank=bank)
 
     def batch(self, step: int, rank: int, world: int) -> Batch:
         """Samples rank * b to (rank + 1) * b of the step's global batch, and their two views."""
@@ -122,19 +146,17 @@ class PictureBatches:
         begin = within * self.batch_size + rank * share
         chosen = epoch_order(self.seed, epoch, len(self.rows))[begin : begin + share]
         rows = self.rows[chosen]
-        views = [
-            training_view(
-                self.pictures[chosen],
-                self.groups[chosen],
-                self.bank,
-                view_numbers(self.seed, epoch, view, rows),
-                self.config,
-            )
-            for view in range(2)
-        ]
+        place, seen = (moved(each, self.pictures.device).repeat(2) for each in (chosen, rows))
+        u = torch.cat([view_numbers(self.seed, epoch, view, each) for view, each in enumerate(seen.chunk(2))])
+        views = training_view(self.pictures[place], self.groups[place], self.bank, u, self.config)
         if self.captions is not None:
             rows = self.captions.drawn(self.seed, epoch, chosen.numpy())
-        return Batch(rows, torch.cat(views).contiguous(memory_format=memory_format(self.config)))
+        return Batch(rows, views.contiguous(memory_format=memory_format(self.config)))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def stand_ins(rows: npt.NDArray[np.int64], lost: set[int]) -> npt.NDArray[np.int64]:
@@ -171,7 +193,7 @@ def training_rows(captions: Path, images: Path, config: TrainConfig, seed: int) 
 
 def _check_memory(needed: int) -> None:
     """Raise DataError before pictures are decoded that do not fit."""
-    free = psutil.virtual_memory().available
+    free = free_memory(torch.device("cpu"))
     if needed > free:
         raise DataError(
             f"the decoded pictures need {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free",

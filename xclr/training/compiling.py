@@ -19,7 +19,8 @@ def compile_step(step: nn.Module, config: TrainConfig, device: torch.device) -> 
     """Compile backbone, projector and plain loss as one, where the config says so; a line says where it cannot be."""
     if not config.compile:
         return
-    if (names := COMPILERS.get(device.type)) and not has_compiler(*names):
+    if not compiles(config, device):
+        names = COMPILERS[device.type]
         print(
             f"train.compile: no compiler in PATH ({', '.join(names[1:])}), so that the step is not compiled; "
             "apt-get install g++, or name one in CC and CXX",
@@ -27,6 +28,12 @@ def compile_step(step: nn.Module, config: TrainConfig, device: torch.device) -> 
         )
         return
     step.compile(mode=config.compile_mode)
+
+
+def compiles(config: TrainConfig, device: torch.device) -> bool:
+    """Whether the config says so, and what makes code for the device can be started."""
+    names = COMPILERS.get(device.type)
+    return config.compile and (names is None or has_compiler(*names))
 
 
 def has_compiler(variable: str, *names: str) -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -22,18 +23,30 @@ from xclr.training import augment
 from xclr.training.augment import CROP_NUMBERS, NUMBERS, POLICY_NUMBERS
 from xclr.training.batches import Batch, PictureBatches, training_rows
 from xclr.training.captions import CaptionsOf
+from xclr.training.compiling import compiles
 from xclr.training.keyed import epoch_order, keyed_uniform, windowed_order
+from xclr.training.meter import WORKERS
 from xclr.training.model import memory_format
 from xclr.training.objectives.materials import NOTHING, Look, Looked
-from xclr.training.ranks import Rank
+from xclr.training.ranks import Rank, Road, moved
 from xclr.training.stop import SIGNALS
 from xclr.training.views import PLAIN, normalised
 
 Share = tuple[int, npt.NDArray[np.int64]]  # epoch and positions of a rank's part of a batch
-# rows [b], pixels uint8 [vb, s, s, 3], colour numbers [vb, 9], rows in whose place others stand [l], of captions
-Loaded = tuple[Tensor, Tensor, Tensor, Tensor, Looked] | DataError
+Seconds = npt.NDArray[np.float64]  # by WORKERS
 MOST_BAD = 100  # pictures that cannot be read, one after the other; more are no bad pictures but a bad data set
 AHEAD = 2  # batches that each worker prepares
+
+
+class Loaded(NamedTuple):
+    """What a worker makes of a share of a batch."""
+
+    rows: Tensor  # [b]
+    pixels: Tensor  # uint8 [vb, s, s, 3]
+    colours: Tensor  # numbers [vb, 9]
+    lost: Tensor  # rows in whose place others stand [l]
+    looked: Looked
+    spent: Tensor  # Seconds
 
 
 def open_batches(captions: Path, images: Path, config: TrainConfig, seed: int) -> PictureBatches | StreamedBatches:
@@ -58,6 +71,7 @@ class StreamedBatches:
     colours: bool = True
     lost: set[int] = field(default_factory=set, compare=False)
     captions: CaptionsOf | None = None  # where pictures have several
+    spent: dict[str, float] = field(default_factory=dict, compare=False)
 
     @classmethod
     def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> StreamedBatches:
@@ -87,7 +101,7 @@ class StreamedBatches:
         Raises DataError for a damaged shard, and where more than MOST_BAD pictures in a row cannot be read.
         """
         workers = min(self.config.workers, len(os.sched_getaffinity(0)))
-        loader: DataLoader[Loaded] = DataLoader(
+        loader: DataLoader[Loaded | DataError] = DataLoader(
             _Decoded(self, look),
             batch_size=None,
             sampler=self._shares(start, stop, place),
@@ -96,13 +110,22 @@ class StreamedBatches:
             pin_memory=place.device.type == "cuda",
             worker_init_fn=_ignore_signals,
         )
+        compiled = place.device.type == "cuda" and compiles(self.config, place.device)
+        road = Road(place.device)
         for loaded in loader:
             if isinstance(loaded, DataError):
                 raise DataError(loaded.message, loaded.remedy)
-            *batch, lost, looked = loaded
-            self._note(lost.tolist())
-            rows, pixels, u = (each.to(place.device, non_blocking=True) for each in batch)
-            yield Batch(rows, self._coloured(pixels, u), looked.to(place.device))
+            came = time.perf_counter()
+            self._note(loaded.lost.tolist())
+            views = self._coloured(road(loaded.pixels), loaded.colours, compiled=compiled)
+            batch = Batch(moved(loaded.rows, place.device), views, loaded.looked.to(place.device))
+            self._count(WORKERS, [each / max(workers, 1) for each in loaded.spent.tolist()])
+            self._count(("copy",), [time.perf_counter() - came])
+            yield batch
+
+    def _count(self, names: Sequence[str], seconds: Sequence[float]) -> None:
+        for name, each in zip(names, seconds, strict=True):
+            self.spent[name] = self.spent.get(name, 0.0) + each
 
     def _note(self, lost: list[int]) -> None:
         for row in sorted(set(lost) - self.lost):
@@ -124,14 +147,14 @@ class StreamedBatches:
             return epoch_order(self.seed, epoch, len(self.pictures.rows)).numpy()
         return windowed_order(self.seed, epoch, self.pictures.shards, self.config.shuffle_shards)
 
-    def _coloured(self, pixels: Tensor, u: Tensor) -> Tensor:
+    def _coloured(self, pixels: Tensor, u: Tensor, *, compiled: bool) -> Tensor:
         views = pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)  # stays channels-last
         if self.colours and self.config.views == "simclr":
-            views = augment.recolour(views.contiguous(), u)
+            views = augment.recolour(views.contiguous(), u, compiled=compiled)
         return normalised(views, self.config).contiguous(memory_format=memory_format(self.config))
 
 
-class _Decoded(Dataset[Loaded]):
+class _Decoded(Dataset[Loaded | DataError]):
     """What workers make of a share: each picture is decoded once and cut into its views."""
 
     def __init__(self, batches: StreamedBatches, look: Look) -> None:
@@ -139,48 +162,58 @@ class _Decoded(Dataset[Loaded]):
         self.captions, self.look = batches.captions, look
         self.views, self.by_policy = batches.views, batches.colours and batches.config.views == "autoaugment"
 
-    def __getitem__(self, share: Share) -> Loaded:
+    def __getitem__(self, share: Share) -> Loaded | DataError:
         epoch, positions = share
         rows = torch.from_numpy(self.pictures.rows[positions])
-        chosen, lost = positions.copy(), list[int]()
+        chosen, lost, spent = positions.copy(), list[int](), np.zeros(len(WORKERS))
         numbers = torch.stack([keyed_uniform((self.seed, epoch, view), rows, NUMBERS) for view in range(self.views)])
         side = self.config.image_size
-        pixels = np.empty((self.views, len(rows), side, side, 3), dtype=np.uint8)
+        pixels = torch.empty(self.views, len(rows), side, side, 3, dtype=torch.uint8)
         try:
             for index, position in enumerate(positions):
-                chosen[index], views = self._readable(int(position), numbers[:, index], lost)
+                chosen[index], views = self._readable(int(position), numbers[:, index], lost, spent)
                 for view, picture in enumerate(views):
-                    pixels[view, index] = np.asarray(picture)
+                    pixels[view, index] = picture
         except DataError as error:  # a worker's exception would lose its remedy
             return error
         colours = numbers[:, :, CROP_NUMBERS : NUMBERS - POLICY_NUMBERS].flatten(0, 1)
         seen = torch.from_numpy(self.pictures.rows[chosen])
         if self.captions is not None:
             seen = self.captions.drawn(self.seed, epoch, chosen)
-        cut = torch.from_numpy(pixels).flatten(0, 1)
-        return seen, cut, colours, torch.tensor(lost, dtype=torch.int64), self.look(seen)
+        return Loaded(
+            seen,
+            pixels.flatten(0, 1),
+            colours,
+            torch.tensor(lost, dtype=torch.int64),
+            self.look(seen),
+            torch.from_numpy(spent),
+        )
 
-    def _readable(self, position: int, numbers: Tensor, lost: list[int]) -> tuple[int, list[Image.Image]]:
+    def _readable(self, position: int, numbers: Tensor, lost: list[int], spent: Seconds) -> tuple[int, list[Tensor]]:
         """The picture at a position or the next that can be read, and its views; rows that cannot are added to lost."""
         for ahead in range(MOST_BAD + 1):
             chosen = (position + ahead) % len(self.pictures.rows)
             try:
-                return chosen, list(self._views(chosen, numbers))
+                return chosen, self._views(chosen, numbers, spent)
             except UnreadableError:
                 if ahead == MOST_BAD:
                     raise
                 lost.append(int(self.pictures.rows[chosen]))
         raise AssertionError
 
-    def _views(self, position: int, numbers: Tensor) -> Iterator[Image.Image]:
-        side, config = self.config.image_size, self.config
+    def _views(self, position: int, numbers: Tensor, spent: Seconds) -> list[Tensor]:
+        side, config, began = self.config.image_size, self.config, time.perf_counter()
         size, decode = self.pictures.picture(position, PLAIN)
+        read = time.perf_counter()
         parts = [augment.crop(size, u, config.min_crop) for u in numbers]
         picture = decode(min(min(part.width, part.height) for part in parts) / side)
-        scale = picture.width / size[0], picture.height / size[1]
-        for part, u in zip(parts, numbers, strict=True):
-            view = augment.cut(picture, part, scale, u, side)
-            yield augment.auto_augment(view, u[-POLICY_NUMBERS:]) if self.by_policy else view
+        decoded = time.perf_counter()
+        scale = picture.shape[1] / size[0], picture.shape[0] / size[1]
+        views = [augment.cut(picture, part, scale, u, side) for part, u in zip(parts, numbers, strict=True)]
+        if self.by_policy:
+            views = [augment.auto_augment(view, u[-POLICY_NUMBERS:]) for view, u in zip(views, numbers, strict=True)]
+        spent += np.diff([began, read, decoded, time.perf_counter()])
+        return views
 
 
 def _ignore_signals(worker: int) -> None:

@@ -81,7 +81,7 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
     steps = config.epochs * data.steps_per_epoch
     if steps == 0:
         raise RecipeError("there is nothing to train: no whole batch in the data", "lower train.batch_size")
-    boundary, meter = Boundary(place, config.stuck_after_s), Meter(data.batch_size, place)
+    boundary, meter = Boundary(place, config.stuck_after_s), Meter(data.batch_size, place, data.spent)
     saved = resume
     fetched, asked = time.perf_counter(), False
     for step, batch in enumerate(data.stream(done, steps, place, objective.look), start=done):

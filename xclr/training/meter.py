@@ -13,12 +13,17 @@ from torch import Tensor
 
 from xclr.training.ranks import Rank
 
+WORKERS, RANK = ("read", "decode", "cut"), ("copy", "compute")  # who does what of a batch of photographs
+
 
 class Meter:
-    """Times and losses since the last reading; numbers that ranks differ in are averaged over them on reading."""
+    """Times and losses since the last reading; numbers that ranks differ in are averaged over them on reading.
 
-    def __init__(self, batch_size: int, place: Rank) -> None:
-        self.batch_size, self.place = batch_size, place
+    `spent` is where the loader counts the seconds that each part of its work takes those who do it.
+    """
+
+    def __init__(self, batch_size: int, place: Rank, spent: dict[str, float]) -> None:
+        self.batch_size, self.place, self.spent = batch_size, place, spent
         self.steps, self.since, self.waited_s = 0, time.perf_counter(), 0.0
         self.losses, self.counted = torch.zeros((), device=place.device), 0
 
@@ -38,7 +43,11 @@ class Meter:
         elapsed = max(now - self.since, 1e-9)
         named = dict(zip(report, averaged(torch.stack([each.float() for each in report.values()])), strict=True))
         speed = {"images_per_s": self.steps * self.batch_size / elapsed, "data_wait": self.waited_s / elapsed}
+        if self.spent:
+            speed |= {name: seconds / elapsed for name, seconds in self.spent.items()}
+            speed["compute"] = 1 - speed["data_wait"]
         self.steps, self.since, self.waited_s = 0, now, 0.0
+        self.spent.clear()
         found = named | speed | memory(self.place.device) | utilisation(self.place.device)
         return {f"train/{name}": value for name, value in found.items()}
 
@@ -47,6 +56,16 @@ class Meter:
         (mean,) = averaged((self.losses / max(self.counted, 1))[None])
         self.losses, self.counted = torch.zeros_like(self.losses), 0
         return mean
+
+
+def narrow_place(metrics: Mapping[str, float]) -> str | None:
+    """What a training on photographs waits for: of those who are busier, workers or rank, what takes them longest."""
+    shares = {name: metrics.get(f"train/{name}") for name in (*WORKERS, *RANK)}
+    known = {name: share for name, share in shares.items() if share is not None}
+    if len(known) < len(shares):
+        return None
+    busier = max((WORKERS, RANK), key=lambda some: sum(known[name] for name in some))
+    return max(busier, key=known.__getitem__)
 
 
 def averaged(values: Tensor) -> list[float]:

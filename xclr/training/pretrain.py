@@ -22,6 +22,7 @@ from xclr.training.checkpoint import CHECKPOINT, Checkpoint
 from xclr.training.compiling import keep_compiled
 from xclr.training.loader import open_batches
 from xclr.training.loop import Pretrainer, precision_of, train
+from xclr.training.meter import narrow_place
 from xclr.training.model import build_backbone
 from xclr.training.objectives.build import build_objective
 from xclr.training.objectives.materials import Materials
@@ -162,7 +163,9 @@ def _write(backbone: nn.Module, towers: Towers | None, out: Path) -> tuple[str, 
 def _line(step: int, steps: int, metrics: Mapping[str, float]) -> str:
     """What a job's log says of a step."""
     speed = metrics.get("train/images_per_s", math.nan)
-    return f"step {step} of {steps}  loss {metrics['train/loss']:.4f}  {speed:,.0f} pictures/s"
+    narrow = narrow_place(metrics)
+    said = f"step {step} of {steps}  loss {metrics['train/loss']:.4f}  {speed:,.0f} pictures/s"
+    return f"{said}  {narrow} is the narrow place" if narrow else said
 
 
 def _first() -> bool:

@@ -62,7 +62,7 @@ def quality_of(sample: Sample, config: TrainConfig, precision: torch.dtype) -> Q
         training = backbone.training
         backbone.eval()
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            parts = (still(each, PLAIN, config).to(device) for each in torch.split(sample.pictures, PART))
+            parts = (still(each.to(device), PLAIN, config) for each in torch.split(sample.pictures, PART))
             features = torch.cat([backbone(each).float().cpu() for each in parts])
         backbone.train(training)
         found = {"rankme": rankme(features), "dead_dimensions": dead_share(features)}

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from xclr.errors import JobError
 from xclr.objective import world_and_rank
@@ -34,6 +35,31 @@ class Rank:
             local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
             return cls(rank, world, torch.device("cuda", local))
         return cls(rank, world, torch.device("cpu"))
+
+
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """The same on a device; what is on the CPU is not waited for, nor does it wait for what the device still does."""
+    waits = device.type == "cuda" and values.device.type == "cpu"
+    return (values.pin_memory() if waits else values).to(device, non_blocking=True)
+
+
+class Road:
+    """A way to a device for what is large: on a GPU beside its work, so that the step before hides it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """As `moved`."""
+        if self.stream is None:
+            return moved(values, self.device)
+        with torch.cuda.stream(self.stream):
+            there = moved(values, self.device)
+        working = torch.cuda.current_stream(self.device)
+        working.wait_stream(self.stream)
+        there.record_stream(working)  # so that its memory is not given away before the work that reads it is done
+        return there
 
 
 class Boundary:

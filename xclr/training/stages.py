@@ -42,6 +42,7 @@ class PretrainConfig(Config):
     seed: int
     dataset: str
     exact_crops: bool = Field(False, json_schema_extra=LATER)  # of photographs that are decoded at a smaller scale
+    rounded_crops: bool = Field(False, json_schema_extra=LATER)  # of photographs, as torch rounds them; before, Pillow
     judged: bool = Field(
         False, json_schema_extra=LATER
     )  # SupCon's classes are those of suites, and others than concepts
@@ -145,9 +146,8 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) 
         inputs |= _similarities(objective.graph, data)
     source = recipe.data.source
     judged = isinstance(objective, SupConConfig) and objective.classes == "judged" and SOURCES[source].annotated
-    config = PretrainConfig(
-        objective=objective, train=train, seed=seed, dataset=source, judged=judged, exact_crops=train.cuts_photographs
-    )
+    crops = dict.fromkeys(("exact_crops", "rounded_crops"), train.cuts_photographs)
+    config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=source, judged=judged, **crops)
     return Stage(PRETRAIN, f"pretrain {title_of(objective, seed, source)}", config, inputs)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xclr.recipe import TrainConfig
+from xclr.training.ranks import moved
 
 CPU = torch.device("cpu")
 Lookup = Callable[[Tensor], Tensor]  # of row ids int64 [b] on the CPU -> [b, ...] on the CPU
@@ -24,7 +25,7 @@ class Looked(NamedTuple):
 
     def to(self, device: torch.device) -> Looked:
         """The same on a device."""
-        return Looked(*(None if each is None else each.to(device, non_blocking=True) for each in self))
+        return Looked(*(None if each is None else moved(each, device) for each in self))
 
 
 class Look(NamedTuple):

@@ -99,8 +99,9 @@ def run_stage(stage: Stage, out: Path, threads: int = 0) -> None:
         produced = run(stage, out, ProgressFile(out / PROGRESS))
         entries = tuple(describe(out, name) for name in produced.files)
         wall_s = time.perf_counter() - started
-        most_s = wall_s * (threads or os.cpu_count() or 1)  # an orchestrator's jobs end beside a stage in it
-        cpu_s = min(clock() - used, most_s)
+        cpu_s = clock() - used
+        if threads:  # an orchestrator's jobs end beside a stage in it
+            cpu_s = min(cpu_s, wall_s * threads)
         ranks = int(os.environ.get("WORLD_SIZE", "1"))
         cost = Cost(cpu_s=cpu_s * ranks, gpu_s=wall_s * ranks if _on_gpu() else 0.0, wall_s=wall_s)
         write_atomically(out / RESULT, Result(files=entries, stats=produced.stats, cost=cost).model_dump_json())

@@ -14,7 +14,7 @@ from xclr.recipe import SUITES
 HEAVY = (
     "PIL", "faiss", "httpx", "huggingface_hub", "jinja2", "matplotlib", "mlflow", "nltk", "open_clip", "pandas",
     "prefect", "pyarrow", "rich", "safetensors", "scipy", "scipy.stats", "sentence_transformers", "sklearn",
-    "submitit", "timm", "torch", "torchvision", "transformers",
+    "submitit", "sympy", "timm", "torch", "torchvision", "transformers",
 )  # fmt: skip
 JOBS = {  # what a job of each kind imports before it starts
     "captions": {"pyarrow"},
@@ -36,6 +36,17 @@ JOBS = {  # what a job of each kind imports before it starts
 }
 SCIKIT = {"pandas", "rich", "scipy", "scipy.stats", "sklearn"}  # some of them by scikit-learn
 SUITE = "from xclr.evaluation.suite import function_of; list(map(function_of, {}))"
+OPTIMISER = """
+import torch
+from xclr.recipe import TrainConfig
+from xclr.training.optim import build_descents
+for each in ("adamw", "lars"):
+    model = torch.nn.Linear(2, 2)
+    ((optimizer, _),) = build_descents(model, TrainConfig(optimizer=each))
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
 APART = {"keywords"}  # imports more than the other suites
 COMMAND = "import sys, flows.cli; sys.stdout = sys.stderr; flows.cli.app.app({}, standalone_mode=False)"
 SHELL = {"rich"}  # typer's, for --help and errors
@@ -44,6 +55,7 @@ ENTRIES: dict[str, tuple[str, set[str]]] = {
     "suites": (SUITE.format(sorted(set(SUITES) - APART)), JOBS["suite"]),
     "suite keywords": (SUITE.format(["keywords"]), JOBS["suite"] | SCIKIT),
     "suites of texts": ("import xclr.evaluation.suite, xclr.evaluation.projected", JOBS["suite"]),
+    "an optimiser": (OPTIMISER, {"torch"}),
     "decoder": ("import xclr.images.picture", {"PIL"}),
     "unpickled job": ("from infra.slurm import StageJob", {"submitit"}),
     "xclr --help": (COMMAND.format(["--help"]), SHELL),

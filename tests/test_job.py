@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from tests.kit.polling import until
 from xclr import job
@@ -68,19 +70,26 @@ def test_a_finished_job_leaves_its_result(tmp_path, out):
     assert not (out / FAILURE).exists()
 
 
-def test_what_a_job_used_that_ends_beside_a_stage_of_this_process_is_not_the_stages(tmp_path, out, monkeypatch):
-    child = subprocess.Popen([sys.executable, "-c", "import time\nwhile time.process_time() < 2: pass"])
-    before = importlib.import_module(CAPTIONS.run).run
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_stage_beside_others_keeps_to_its_threads_and_is_not_charged_with_what_ends_beside_it(
+    threads, tmp_path, out, monkeypatch
+):
+    child = subprocess.Popen([sys.executable, "-c", "import time\nwhile time.process_time() < 1: pass"])
+    before, seen = importlib.import_module(CAPTIONS.run).run, []
 
     def beside(stage, folder, progress):
         child.wait()
+        seen.append(torch.get_num_threads())
         return before(stage, folder, progress)
 
     until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
     monkeypatch.setattr(f"{CAPTIONS.run}.run", beside)
-    job.run_stage(captions_stage(tmp_path), out)
+    thread = threading.Thread(target=job.run_stage, args=(captions_stage(tmp_path), out, threads))
+    thread.start()
+    thread.join()
     cost = Result.model_validate_json((out / RESULT).read_text()).cost
-    assert 0 < cost.cpu_s <= cost.wall_s * os.cpu_count()
+    assert 0 < cost.cpu_s <= cost.wall_s * threads
+    assert seen == [threads]
 
 
 def test_a_fault_a_person_can_mend_is_left_with_its_remedy(tmp_path, out):

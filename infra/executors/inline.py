@@ -23,7 +23,7 @@ class Inline(Local):
         yield entry
         state = JobState.COMPLETED
         try:
-            run_stage(stage, out)
+            run_stage(stage, out, self.threads(submission.resources))
         except Exception as error:  # noqa: BLE001 - the boundary a job of its own would have: it is written down
             record_failure(out, error)
             state = JobState.FAILED

@@ -15,6 +15,7 @@ from tests.kit.stages import commit, no_progress
 from xclr.errors import DataError
 from xclr.evaluation import benchmark, features, load_features
 from xclr.evaluation import stages as evaluation_stages
+from xclr.evaluation.networks import pictures
 from xclr.evaluation.networks.network import open_network
 from xclr.evaluation.networks.pictures import normalised, prepare
 from xclr.evaluation.stages import FEATURES, FeaturesConfig
@@ -102,6 +103,19 @@ def test_a_sample_is_spread_over_the_rows(inputs, done, tmp_path):
     features.run(stage_of(inputs, sample=50), tmp_path, no_progress)
     rows, every = load_features(tmp_path).rows, load_features(done[1]).rows
     assert len(rows) == 50 and set(rows) <= set(every) and (rows[0], rows[-1]) == (every[0], every[-1])
+
+
+def test_a_picture_is_decoded_once_for_all_networks_of_a_process_while_they_are_few(
+    inputs, done, tmp_path, monkeypatch
+):
+    decoded, each = [], pictures.prepare
+    monkeypatch.setattr(pictures, "prepare", lambda *how: decoded.append(how) or each(*how))
+    features.run(stage_of(inputs), tmp_path / "few", no_progress)
+    assert not decoded and np.array_equal(load_features(tmp_path / "few").vectors, load_features(done[1]).vectors)
+    monkeypatch.setattr(features, "KEPT", 10)
+    for times in (1, 2):
+        features.run(stage_of(inputs, sample=49), tmp_path / f"many {times}", no_progress)
+        assert len(decoded) == 49 * times
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.kit.home import build
 from xclr.recipe import CLIPConfig, CLOOBConfig, SimCLRConfig, TrainConfig
-from xclr.training.optim import LARS, build_descents, build_optimizer, learning_rate
+from xclr.training.optim import LARS, AdamW, build_descents, build_optimizer, learning_rate
 
 STEPS = 100
 CONFIG = TrainConfig(learning_rate=0.2, warmup_fraction=0.1)  # ten steps of warm-up
@@ -55,7 +55,7 @@ def test_the_shortest_trainings_have_a_rate(steps):
     assert all(0 < learning_rate(step, steps, CONFIG) <= 0.2 for step in range(steps))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD), ("lars", LARS)])
+@pytest.mark.parametrize(("name", "kind"), [("adamw", AdamW), ("sgd", torch.optim.SGD), ("lars", LARS)])
 def test_vectors_and_scalars_are_not_decayed_and_matrices_are(home, name, kind):
     model = build(CLIPConfig(), home.paths)
     optimizer = build_optimizer(model, TrainConfig(optimizer=name, weight_decay=0.3))
@@ -69,7 +69,7 @@ def test_vectors_and_scalars_are_not_decayed_and_matrices_are(home, name, kind):
 def test_a_learned_scale_has_adamw_at_a_rate_of_its_own_beside_every_optimiser(home, name):
     model = build(CLIPConfig(scale_learning_rate=0.02), home.paths)
     networks, own = build_descents(model, TrainConfig(optimizer=name, weight_decay=0.3, learning_rate=3.0))
-    assert networks.peak == 3.0 and own.peak == 0.02 and type(own.optimizer) is torch.optim.AdamW
+    assert networks.peak == 3.0 and own.peak == 0.02 and type(own.optimizer) is AdamW
     (group,) = own.optimizer.param_groups
     assert (group["params"], group["weight_decay"]) == ([model.objective.scale.log], 0.0)
     moved = {id(each) for one in (networks, own) for group in one.optimizer.param_groups for each in group["params"]}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +13,14 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 from numpy.lib.format import open_memmap
+from torch import Tensor
 
 from xclr import schema, shards
 from xclr.evaluation.benchmark import place_of
 from xclr.evaluation.data import ROWS, VECTORS
 from xclr.evaluation.datasets import BORDER, Tree
 from xclr.evaluation.networks.network import Network, open_network
-from xclr.evaluation.networks.pictures import Shown, batches, framed_as, normalised
+from xclr.evaluation.networks.pictures import Preparation, Shown, batches, framed_as, normalised
 from xclr.evaluation.stages import BenchmarkFeaturesConfig, FeaturesConfig
 from xclr.graph.embed import part_of
 from xclr.images import PictureFiles, usable_rows
@@ -30,6 +32,7 @@ from xclr.store import Store
 Featured = Stage[FeaturesConfig] | Stage[BenchmarkFeaturesConfig]
 BATCH = 256  # pictures a forward pass
 COPY_ROWS = 1 << 16
+KEPT = 1 << 28  # bytes of decoded pictures that are kept for the next network of this process
 SHARD, LOST = "vectors.npy", "lost.npy"  # in a shard's folder
 
 
@@ -41,7 +44,19 @@ class Pictures(NamedTuple):
     name: Callable[[int], str]
     border: int = 0  # pixels to cut on each side
     framing: Framing = "standard"
+    source: tuple[str, ...] = ()  # names what is shown, whatever the network
     own: bool = False  # not published: what cannot be read is told, and ends nothing
+
+
+class Decoded(NamedTuple):
+    """Pictures as a network is shown them, uint8 [b, 3, s, s] each, and the rows of those that cannot be read."""
+
+    batches: list[Tensor]
+    lost: list[int]
+
+
+_kept: dict[tuple[tuple[str, ...], Preparation, range], Decoded] = {}  # the oldest first
+_changing = threading.Lock()
 
 
 def run(stage: Featured, out: Path, progress: Progress) -> Produced:
@@ -71,6 +86,7 @@ def run_shard(stage: Featured, out: Path, shard: int, progress: Progress) -> Non
 def pictures_of(stage: Featured) -> Pictures:
     """The pictures of a stage: those of a data set, or the recipe's own that can be decoded and that a split uses."""
     config, inputs = stage.config, stage.inputs
+    source = tuple(str(each.path) for role, each in inputs.items() if role != "checkpoint")
     if isinstance(config, BenchmarkFeaturesConfig):
         names = schema.read(inputs["benchmark"].path / "items.parquet", schema.ITEMS, ["name"])["name"]
         tree = Tree.open(place_of(config, inputs.get("export")))
@@ -79,14 +95,16 @@ def pictures_of(stage: Featured) -> Pictures:
             return tree.read(names[place].as_py())
 
         border = BORDER.get(config.dataset, 0)
-        return Pictures(np.arange(len(names)), read, lambda place: str(names[place]), border, config.framing)
+        return Pictures(np.arange(len(names)), read, lambda place: str(names[place]), border, config.framing, source)
     splits = pq.read_table(inputs["captions"].path / "captions.parquet", columns=["split"])["split"].to_numpy()
     rows = usable_rows(inputs["images"].path)
     rows = rows[splits[rows] != "unused"]
     if config.sample is not None:
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), config.sample)).round().astype(np.int64))]
     files = PictureFiles.open(inputs["images"].path, rows)
-    return Pictures(rows, files.encoded, lambda place: f"row {rows[place]}", own=True)
+    return Pictures(
+        rows, files.encoded, lambda place: f"row {rows[place]}", source=(*source, str(config.sample)), own=True
+    )
 
 
 @torch.inference_mode()
@@ -95,15 +113,9 @@ def _make(place: shards.Shard, pictures: Pictures, network: Network, progress: P
     first = place.shard * place.size
     count = max(0, min(len(pictures.rows) - first, place.size))
     how, lost = replace(framed_as(network.preparation, pictures.framing), border=pictures.border), list[int]()
-    shown = Shown(
-        count,
-        lambda index: pictures.read(first + index),
-        lambda index: pictures.name(first + index),
-        (lambda index: lost.append(int(pictures.rows[first + index]))) if pictures.own else None,
-    )
     vectors = np.empty((count, network.width), dtype=np.float16)
     done = 0
-    for batch in batches(shown, how, size=BATCH, threads=torch.get_num_threads()):
+    for batch in _decoded(pictures, range(first, first + count), how, lost):
         part = normalised(batch.to(network.device), how).contiguous(memory_format=torch.channels_last)
         vectors[done : done + len(batch)] = network.backbone(part).half().cpu().numpy()
         done += len(batch)
@@ -112,6 +124,36 @@ def _make(place: shards.Shard, pictures: Pictures, network: Network, progress: P
         np.save(folder / SHARD, vectors)
         if lost:
             np.save(folder / LOST, np.array(lost, dtype=np.int64))
+
+
+def _decoded(pictures: Pictures, places: range, how: Preparation, lost: list[int]) -> Iterator[Tensor]:
+    """The pictures at some places, decoded unless the network before was shown the same; adds to `lost`."""
+    key = pictures.source, how, places
+    if (kept := _kept.get(key)) is not None:
+        lost += kept.lost
+        yield from kept.batches
+        return
+    shown = Shown(
+        len(places),
+        lambda index: pictures.read(places[index]),
+        lambda index: pictures.name(places[index]),
+        (lambda index: lost.append(int(pictures.rows[places[index]]))) if pictures.own else None,
+    )
+    few, kept = len(places) * 3 * how.size**2 <= KEPT, Decoded([], lost)
+    for batch in batches(shown, how, size=BATCH, threads=torch.get_num_threads()):
+        yield batch
+        if few:
+            kept.batches.append(batch)
+    if few:
+        _keep(key, kept)
+
+
+def _keep(key: tuple[tuple[str, ...], Preparation, range], decoded: Decoded) -> None:
+    """Take pictures into what is kept, and the oldest out of what is more than KEPT bytes."""
+    with _changing:
+        _kept[key] = decoded
+        while sum(each.nbytes for kept in _kept.values() for each in kept.batches) > KEPT:
+            del _kept[next(iter(_kept))]
 
 
 def _join(out: Path, number: int, total: int) -> int:

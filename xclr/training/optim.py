@@ -17,6 +17,24 @@ MOMENTUM = 0.9
 TRUST = 1e-3
 
 
+def spare_dynamo() -> None:
+    """Let optimisers be built without torch._dynamo and sympy, whose import takes 2 to 3 s of a training's start.
+
+    torch keeps these calls out of what it compiles, which here is a forward pass alone; without `__wrapped__`, as another
+    torch may have it, nothing changes.
+    """
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        plain = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if plain is not None:
+            setattr(plain, "__dynamo_disable", plain)
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's, whose step asks torch._dynamo for nothing."""
+
+    step = torch.no_grad()(getattr(torch.optim.AdamW.step, "__wrapped__", torch.optim.AdamW.step))
+
+
 class LARS(torch.optim.Optimizer):
     """SGD with momentum whose steps are scaled, tensor by tensor, to the size of the weights.
 
@@ -72,8 +90,9 @@ def build_descents(model: nn.Module, config: TrainConfig) -> tuple[Descent, ...]
 
     LARS would move a scale by plain momentum at a rate that is made for whole tensors.
     """
+    spare_dynamo()
     scales = [each for each in model.modules() if isinstance(each, LearnedScale)]
-    adams = (torch.optim.AdamW([each.log], lr=each.learning_rate, weight_decay=0.0, fused=True) for each in scales)
+    adams = (AdamW([each.log], lr=each.learning_rate, weight_decay=0.0, fused=True) for each in scales)
     own = (Descent(adam, scale.learning_rate) for adam, scale in zip(adams, scales, strict=True))
     return Descent(build_optimizer(model, config), config.peak_rate), *own
 
@@ -98,7 +117,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
         for each in trained:  # a first step that is refused would leave momenta that nobody has written
             descent.state[each]["momentum_buffer"] = torch.zeros_like(each)
         return descent
-    return torch.optim.AdamW(groups, lr=rate, betas=config.betas, fused=True)
+    return AdamW(groups, lr=rate, betas=config.betas, fused=True)
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:

@@ -9,7 +9,7 @@ from torch import nn
 
 from tests.kit.home import build
 from xclr.recipe import CLIPConfig, CLOOBConfig, SimCLRConfig, TrainConfig
-from xclr.training.optim import LARS, AdamW, build_descents, build_optimizer, learning_rate
+from xclr.training.optim import LARS, SGD, AdamW, build_descents, build_optimizer, learning_rate
 
 STEPS = 100
 CONFIG = TrainConfig(learning_rate=0.2, warmup_fraction=0.1)  # ten steps of warm-up
@@ -55,7 +55,7 @@ def test_the_shortest_trainings_have_a_rate(steps):
     assert all(0 < learning_rate(step, steps, CONFIG) <= 0.2 for step in range(steps))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adamw", AdamW), ("sgd", torch.optim.SGD), ("lars", LARS)])
+@pytest.mark.parametrize(("name", "kind"), [("adamw", AdamW), ("sgd", SGD), ("lars", LARS)])
 def test_vectors_and_scalars_are_not_decayed_and_matrices_are(home, name, kind):
     model = build(CLIPConfig(), home.paths)
     optimizer = build_optimizer(model, TrainConfig(optimizer=name, weight_decay=0.3))

@@ -20,8 +20,8 @@ TRUST = 1e-3
 def spare_dynamo() -> None:
     """Let optimisers be built without torch._dynamo and sympy, whose import takes 2 to 3 s of a training's start.
 
-    torch keeps these calls out of what it compiles, which here is a forward pass alone; without `__wrapped__`, as another
-    torch may have it, nothing changes.
+    torch keeps these calls out of what it compiles, which here is a forward pass alone. Where another torch has no
+    `__wrapped__` there, nothing changes.
     """
     for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
         plain = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
@@ -33,6 +33,21 @@ class AdamW(torch.optim.AdamW):
     """torch's, whose step asks torch._dynamo for nothing."""
 
     step = torch.no_grad()(getattr(torch.optim.AdamW.step, "__wrapped__", torch.optim.AdamW.step))
+
+
+class SGD(torch.optim.SGD):
+    """torch's, in the same way; its momenta are zeros from the beginning.
+
+    A first step that is refused would leave momenta that nobody has written.
+    """
+
+    step = torch.no_grad()(getattr(torch.optim.SGD.step, "__wrapped__", torch.optim.SGD.step))
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Note weights, and make their momenta."""
+        super().add_param_group(param_group)
+        for weight in self.param_groups[-1]["params"]:
+            self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
 
 class LARS(torch.optim.Optimizer):
@@ -113,10 +128,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
         groups[1]["trust"] = None
         return LARS(groups, lr=rate)
     if config.optimizer == "sgd":
-        descent = torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, fused=True)
-        for each in trained:  # a first step that is refused would leave momenta that nobody has written
-            descent.state[each]["momentum_buffer"] = torch.zeros_like(each)
-        return descent
+        return SGD(groups, lr=rate, momentum=MOMENTUM, fused=True)
     return AdamW(groups, lr=rate, betas=config.betas, fused=True)
 
 

@@ -155,8 +155,11 @@ def test_without_a_compiler_a_line_says_that_nothing_is_compiled(monkeypatch, ca
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     model = Pretrainer(nn.Identity(), nn.Identity())
-    compile_step(model, TrainConfig(compile=True), CPU)
+    compile_step(model, model.backbone, TrainConfig(compile=True), CPU)
     assert "no compiler in PATH" in capsys.readouterr().out and model._compiled_call_impl is None
     monkeypatch.setenv("CXX", "/bin/true")
-    compile_step(model, TrainConfig(compile=True), CPU)
+    for changes in ({"micro_batch": 8}, {"batch_size": 1024}):
+        compile_step(model, model.backbone, TrainConfig(compile=True, **changes), CPU)
+        assert model.backbone._compiled_call_impl is not None and model._compiled_call_impl is None
+    compile_step(model, model.backbone, TrainConfig(compile=True), CPU)
     assert model._compiled_call_impl is not None and set(COMPILERS) == {"cpu", "cuda"}

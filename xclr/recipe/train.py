@@ -89,8 +89,8 @@ class TrainConfig(Config):
     channels_last: bool = Field(True, description="memory format of pictures in the network")
     compile: bool = Field(
         False,
-        description="torch.compile the step: backbone, projector, and the loss below blockwise_from; on a GPU "
-        "also the colours of photographs",
+        description="torch.compile the step: backbone, projector and loss, or where that goes block by block the "
+        "backbone; on a GPU also the colours of photographs",
     )
     compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = Field(
         "default", description="torch.compile's mode", json_schema_extra=LATER

@@ -15,8 +15,11 @@ COMPILED = "compiled"  # in HOME: code that trainings share
 COMPILERS = {"cpu": ("CXX", "g++", "clang++"), "cuda": ("CC", "gcc", "clang", "cc")}  # of the device's code
 
 
-def compile_step(step: nn.Module, config: TrainConfig, device: torch.device) -> None:
-    """Compile backbone, projector and plain loss as one, where the config says so; a line says where it cannot be."""
+def compile_step(step: nn.Module, backbone: nn.Module, config: TrainConfig, device: torch.device) -> None:
+    """Compile backbone, projector and plain loss as one, where the config says so; a line says where it cannot be.
+
+    Of a batch that goes block by block it is the backbone alone.
+    """
     if not config.compile:
         return
     if not compiles(config, device):
@@ -27,7 +30,8 @@ def compile_step(step: nn.Module, config: TrainConfig, device: torch.device) -> 
             flush=True,
         )
         return
-    step.compile(mode=config.compile_mode)
+    plain = config.micro_batch is None and 2 * config.batch_size < config.blockwise_from
+    (step if plain else backbone).compile(mode=config.compile_mode)
 
 
 def compiles(config: TrainConfig, device: torch.device) -> bool:

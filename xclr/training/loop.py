@@ -131,7 +131,7 @@ class Learner:
         """Move the model to the rank's device, its batch norms over all ranks, and give it an optimiser."""
         model = objective.to(place.device).train()
         convert_sync_batchnorm(model)
-        compile_step(model if config.micro_batch is None else objective.backbone, config, place.device)
+        compile_step(model, model.backbone, config, place.device)
         trained: nn.Module = model
         if place.world > 1 and config.micro_batch is None:
             own = [place.device] if place.device.type == "cuda" else None

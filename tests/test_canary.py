@@ -29,7 +29,7 @@ DATA = DataConfig(limit=40)
 RUNNERS = {"captions": run_captions, "images": run_images, "graph": run_graph, "class_graph": run_class_graph}
 PINNED = {  # of each kind and code version
     ("captions", 3): "ae7a6b5c172fce996b452a1ff2a3aea8cd06c332fa452539f48d1cafb5ce2d6e",
-    ("images", 3): "13b8466a85cff755a9246a847975b9bfd6de0eea76e3424cbd706f3664f88677",
+    ("images", 2): "13b8466a85cff755a9246a847975b9bfd6de0eea76e3424cbd706f3664f88677",
     ("graph", 2): "7f0c359b45152e33b26b13e209b836387e4162a44bba22701318f069d1d8b62a",
     ("class_graph", 2): "f51415b5bb4a964a54ac39cbe9f7c5c45cbf772abff4651f4cba03c658bad9bd",
 }

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
 from tests.kit.home import TRAIN
+from tests.kit.objectives import CONFIGS
 from xclr import schema
 from xclr.errors import DataError
 from xclr.recipe import (
@@ -24,7 +25,6 @@ from xclr.recipe import (
     SoftCLIPConfig,
     SupConConfig,
     TargetGraph,
-    TextConfig,
     XCLRConfig,
 )
 from xclr.training import Materials, build_objective
@@ -32,21 +32,6 @@ from xclr.training.objectives.report import spread_report
 from xclr.training.watch import SAME
 
 FEATURES, TAU = 12, 0.2
-CONFIGS = {
-    "simclr": SimCLRConfig(),
-    "supcon": SupConConfig(),
-    "xclr": XCLRConfig(),
-    "xclr by class": XCLRConfig(graph=TargetGraph(source="random_class")),
-    "clip": CLIPConfig(),
-    "clip frozen": CLIPConfig(text="frozen"),
-    "clip bpe": CLIPConfig(text=TextConfig(width=16, layers=1, heads=2), label_smoothing=0.1),
-    "clip words": CLIPConfig(text=TextConfig(width=16, layers=1, heads=2, context=12, tokens="words")),
-    "dcl": DCLConfig(),
-    "dclw": DCLWConfig(),
-    "cwcl": CWCLConfig(text="frozen"),
-    "softclip": SoftCLIPConfig(text="frozen"),
-    "cloob": CLOOBConfig(),
-}
 VIEW_METHODS = ("simclr", "supcon", "xclr", "xclr by class", "dcl", "dclw")
 
 

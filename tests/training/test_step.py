@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.overrides import TorchFunctionMode
 
 from tests.kit.home import TRAIN, build
-from tests.training.test_objectives import CONFIGS as OBJECTIVES
+from tests.kit.objectives import CONFIGS as OBJECTIVES
 from xclr.errors import JobError
 from xclr.recipe import CLIPConfig, SimCLRConfig, TrainConfig, XCLRConfig
 from xclr.training import Learner, Pretrainer, Rank

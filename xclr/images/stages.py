@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from pydantic import Field
+
 from xclr.artifact import Artifact, Manifest
 from xclr.captions.source import reader_of
 from xclr.captions.stages import hash_files
 from xclr.errors import DataError
 from xclr.images import generations
-from xclr.recipe import Config, DataConfig, Recipe
+from xclr.recipe import LATER, Config, DataConfig, Recipe
 from xclr.stage import Kind, Pieces, Stage
 from xclr.store import Store
 
@@ -27,6 +29,7 @@ class ImagesConfig(Config):
     sha256: tuple[str, ...]
     generation: int = 0
     retry: tuple[str, ...] = ()
+    shrunk_by_opencv: bool = Field(False, json_schema_extra=LATER)  # pictures above shortest_edge; before, by Pillow
 
 
 def cut(stage: Stage[ImagesConfig], store: Store) -> Pieces:
@@ -86,7 +89,7 @@ def tell_unreadable(made: Manifest) -> Iterator[str]:
 IMAGES = Kind(
     "images",
     ImagesConfig,
-    code=3,
+    code=2,
     run="xclr.images.pack",
     step="images",
     pieces=cut,
@@ -106,7 +109,8 @@ def images(recipe: Recipe, store: Store, captions: Artifact) -> list[Stage[Image
     The last generation is the current one, which others read. Raises DataError when picture files are not there.
     """
     data = recipe.data.model_copy(update={"allow_hosts": recipe.data.reachable, "url": None})
-    config = ImagesConfig(data=data, sha256=hash_files(data, store, reader_of(data.source).pictures_listing(data)))
+    listed = hash_files(data, store, reader_of(data.source).pictures_listing(data))
+    config = ImagesConfig(data=data, sha256=listed, shrunk_by_opencv=data.shortest_edge is not None)
     found = [Stage(IMAGES, "images", config, {"captions": captions})]
     for generation, statuses in enumerate(generations.read(store, found[0].digest), start=1):
         later = config.model_copy(update={"generation": generation, "retry": statuses})

@@ -18,7 +18,7 @@ from xclr.images import stages as images_stages
 from xclr.recipe import DataConfig, Recipe, TrainConfig
 from xclr.stage import Produced, Stage
 from xclr.store import Store
-from xclr.training import Materials, Pretrainer, build_backbone, build_objective
+from xclr.training import Materials, Pretrainer, Rank, build_backbone, build_objective
 from xclr.training.stages import Data
 
 LIMIT, DIM = 400, 24
@@ -83,7 +83,7 @@ def build(objective, paths, config=TRAIN, seed=0) -> Pretrainer:
     """A fresh model under its objective, from the seed as the pretrain stage makes it."""
     torch.manual_seed(seed)
     backbone, features = build_backbone(config)
-    return Pretrainer(backbone, build_objective(objective, Materials(paths, features, config)))
+    return Pretrainer(backbone, build_objective(objective, Materials(paths, features, config, Rank.here().device)))
 
 
 @contextmanager

@@ -265,7 +265,7 @@ def clustered(n: int, width: int, device: torch.device) -> Tensor:
 
 def join(x: Tensor, cutoff: float | None) -> Work:
     """Ours."""
-    return lambda: self_join(x, 32, block=16_384 if x.is_cuda else 512, cutoff=cutoff)
+    return lambda: self_join(x, 32, cutoff=cutoff)
 
 
 def topk_in_blocks(x: Tensor, block: int = 4096) -> Work:

@@ -41,6 +41,7 @@ from xclr.training import (
     build_objective,
     precision_of,
 )
+from xclr.training.device_cut import lacking
 
 ROUNDS, WARMUP = 9, 4
 CAPTIONS = 20_000  # rows of made-up vectors
@@ -320,10 +321,18 @@ class MadePictures(EncodedPictures):
 
 
 def loader(device: torch.device) -> Iterator[Ratio]:
-    """X-CLR's steps on photographs from JPEGs of 500 x 375, beside the same steps on views that are there already."""
-    sizes = sizes_of(device)
-    cores = len(os.sched_getaffinity(0))
-    config = sizes.train.model_copy(update={"views": "simclr", "min_crop": 0.08, "workers": max(1, cores - 2)})
+    """X-CLR's steps on photographs from JPEGs of 500 x 375, beside the same steps on views that are there already.
+
+    Decoded by workers, and where it can be by the GPU.
+    """
+    sizes, cores = sizes_of(device), len(os.sched_getaffinity(0))
+    views = {"views": "simclr", "min_crop": 0.08, "workers": max(1, cores - 2)}
+    for decode in ("cpu",) if lacking(device) else ("cpu", "gpu"):
+        yield fed(sizes, sizes.train.model_copy(update=views | {"decode": decode}), device)
+
+
+def fed(sizes: Sizes, config: TrainConfig, device: torch.device) -> Ratio:
+    """Steps on photographs that come as the config says."""
     batches = StreamedBatches(MadePictures.of(max(sizes.pictures, config.batch_size)), config, 0)
     learner, count = learner_of(XCLR, config, device), 30 if device.type == "cuda" else 4
     stream = batches.stream(0, 4 + count, learner.place, learner.model.look)
@@ -334,11 +343,12 @@ def loader(device: torch.device) -> Iterator[Ratio]:
     for step, batch in enumerate(stream, start=4):
         learner.step(batch, 1e-3, step)
     wait(device)
-    fed = 1e3 * (time.perf_counter() - started) / count
+    took = 1e3 * (time.perf_counter() - started) / count
     alone = in_turn({"alone": our_step(XCLR, config, device)}, device)["alone"]
-    name = f"X-CLR step fed by {config.workers} workers / on views that are there"
-    remedy = f"the loader is the narrow place: about {config.workers * fed / alone:.0f} cores a GPU would feed it"
-    yield Ratio(name=name, ours=fed, peer=alone, bar=1 / 0.95, remedy=remedy)
+    those = f"{config.workers} workers" + (" and nvJPEG" if config.decode == "gpu" else "")
+    remedy = f"the loader is the narrow place: about {config.workers * took / alone:.0f} cores a GPU would feed it"
+    name = f"X-CLR step fed by {those} / on views that are there"
+    return Ratio(name=name, ours=took, peer=alone, bar=1 / 0.95, remedy=remedy)
 
 
 def larger(device: torch.device) -> Iterator[Ratio]:

@@ -176,7 +176,7 @@ def test_a_picture_whose_exif_is_none_is_what_every_reader_reads(name, edge, tmp
     assert judged.columns["status"] == "ok"
     stored = judged.stored or data
     files = OneFile(stored)
-    size, decoded = files.picture(0, 0.5)
+    size, decoded, _ = files.picture(0, 0.5)
     assert decoded(1.0).shape == (*size[::-1], 3)
     assert decode(stored, 16).shape == (4, 16, 16)
     assert prepare(stored, Preparation(8, 8, (0.5,) * 3, (0.5,) * 3, "bilinear")).shape == (3, 8, 8)
@@ -187,8 +187,25 @@ def test_a_picture_whose_exif_is_none_is_what_every_reader_reads(name, edge, tmp
 def test_a_colour_jpeg_has_the_pixels_that_pillow_decodes(subsampling, progressive):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 50, 3), dtype=np.uint8))
     data = encode(noise.resize((150, 111)), "JPEG", quality=80, subsampling=subsampling, progressive=progressive)
-    _, decoded = OneFile(data).picture(0, 0.5)
+    decoded = OneFile(data).picture(0, 0.5).decode
     assert np.array_equal(decoded(1.0).numpy(), np.asarray(opened(data)))
+
+
+@pytest.mark.parametrize(
+    ("data", "plain"),
+    [
+        (JPEG, True),
+        (encode(RED, "JPEG", progressive=True), True),
+        (turned(6), False),
+        (encode(RED.convert("CMYK"), "JPEG"), False),
+        (encode(RED.convert("L"), "JPEG"), False),
+        (encode(RED, "JPEG", keep_rgb=True), False),
+        (PNG, False),
+    ],
+    ids=["plain", "progressive", "turned", "CMYK", "grey", "RGB without YCbCr", "PNG"],
+)
+def test_other_decoders_are_given_what_they_decode_alike(data, plain):
+    assert OneFile(data).picture(0, 0.5).jpeg == (data if plain else None)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -202,7 +219,7 @@ def test_what_is_called_ok_every_reader_reads(kind, places, values, edge):
     judged = judge(bytes(broken), edge)
     if judged.columns["status"] == "ok":
         stored = judged.stored or bytes(broken)
-        _, decoded = OneFile(stored).picture(0, 0.5)
+        decoded = OneFile(stored).picture(0, 0.5).decode
         assert decoded(1.0).dtype == torch.uint8
         assert decode(stored, 8).shape == (4, 8, 8)
         prepare(stored, Preparation(8, 8, (0.5,) * 3, (0.5,) * 3, "bilinear"))

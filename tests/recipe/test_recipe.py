@@ -193,6 +193,7 @@ def test_an_unknown_key_may_be_spelled_like_an_objective(name, tmp_path):
         ("objectives: [[xclr]]", "objectives.0", "['xclr']"),
         ("objectives: [{name: xclr, target_temperature: 0}]", "objectives.0.target_temperature", "0"),
         ("objectives: [{name: xclr, target_temperature: low}]", "objectives.0.target_temperature", "'low'"),
+        ("train: {views: autoaugment, decode: gpu}", "train", "decode: gpu is for views: simclr, and views is autoa"),
         ("name: two words", "name", "'two words'"),
         ("name: 5", "name", "5"),
         ("1: 2", "1", "1"),

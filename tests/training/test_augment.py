@@ -1,5 +1,7 @@
 """Views have torchvision's distributions, and each operation on the batch is torchvision's on the picture."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torchvision.transforms import AutoAugment, RandomResizedCrop, v2
 
 from xclr.training import augment
 from xclr.training.augment import COLOUR_NUMBERS, CROP_NUMBERS, NUMBERS, POLICY_NUMBERS
+from xclr.training.device_cut import cut_all
 from xclr.training.keyed import keyed_uniform
 
 N = 2500
@@ -86,6 +89,25 @@ def test_a_cut_is_torchvisions_resized_crop_mirrored_in_half_of_cases():
             theirs, mirrored = tvf.hflip(theirs), mirrored + 1
         assert abs(ours - np.asarray(theirs).astype(int)).max() <= 1
     assert 15 < mirrored < 45
+
+
+@pytest.mark.parametrize("side", [24, 61])
+def test_views_that_are_cut_at_once_are_those_that_are_cut_one_by_one(side):
+    """Of pictures larger and smaller than the view, tall and wide, whole and one pixel wide."""
+    sizes = [(50, 30), (31, 200), (24, 24), (9, 7), (500, 375)]
+    generator = torch.Generator().manual_seed(0)
+    made = [torch.randint(256, (3, h, w), dtype=torch.uint8, generator=generator) for w, h in sizes]
+    numbers = [torch.full((CROP_NUMBERS,), u) for u in (0.2, 0.8)]
+    parts = [
+        [augment.Crop(0, 0, w, h), augment.Crop(w // 2, h // 3, 1, 2), augment.Crop(w // 5, h // 4, w // 2, h // 2)]
+        for w, h in sizes
+    ]
+    for u in numbers:
+        table = torch.tensor([[(*part, augment.mirrors(u)) for part in some] for some in parts])
+        views = cut_all(made, table, side)
+        for index, view in itertools.product(range(len(made)), range(3)):
+            one = augment.cut(made[index].permute(1, 2, 0), parts[index][view], (1.0, 1.0), u, side)
+            assert (views[view, index].int() - one.int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])

@@ -1,5 +1,6 @@
 """Streamed batches: the same pictures for any number of ranks and workers, from any step on."""
 
+import io
 import os
 import signal
 from types import SimpleNamespace
@@ -8,18 +9,19 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from PIL import Image
 
-from tests.kit.home import TRAIN, build
-from tests.kit.pictures import spoil
+from tests.kit.home import RECIPE, TRAIN, build, training_data
+from tests.kit.pictures import encode, photo, spoil, turned
 from tests.kit.stages import no_progress
 from xclr.errors import DataError
-from xclr.images import PictureFiles
+from xclr.images import EncodedPictures, PictureFiles, UnreadableError
 from xclr.recipe import SimCLRConfig
-from xclr.training import PictureBatches, Rank, StreamedBatches, open_batches, train
+from xclr.training import PictureBatches, Rank, StreamedBatches, loader, open_batches, train
 from xclr.training.keyed import epoch_order, windowed_order
 from xclr.training.meter import RANK, WORKERS, narrow_place
 from xclr.training.pretrain import fit
-from xclr.training.stages import PRETRAIN
+from xclr.training.stages import PRETRAIN, pretrain, with_decoder
 
 CONFIG = TRAIN.model_copy(update={"views": "simclr", "workers": 0, "image_size": 24})
 
@@ -142,6 +144,62 @@ def test_in_the_place_of_a_picture_that_is_none_stands_the_next_that_is_one(home
     assert found == [sorted(stands_for.get(row, row) for row in expected)] * 3
 
 
+class Made(EncodedPictures):
+    """Photographs of many sizes, and among them what nvJPEG is not given and what is damaged."""
+
+    def __init__(self):
+        self.encoded_ = [photo(30 + index % 17, 45 - index % 13, index) for index in range(2 * CONFIG.batch_size)]
+        pictures = [Image.open(io.BytesIO(each)) for each in self.encoded_]
+        self.encoded_[1] = encode(pictures[1])
+        self.encoded_[2] = encode(pictures[2].convert("CMYK"), "JPEG")
+        self.encoded_[3], self.encoded_[4] = turned(), encode(pictures[4], "JPEG", keep_rgb=True)
+        self.encoded_[5] = self.encoded_[5][: len(self.encoded_[5]) // 2]  # its header is sound
+        self.encoded_[9], self.encoded_[10] = bytes(9), self.encoded_[10][:-200]
+        self.rows = np.arange(len(self.encoded_)) * 3
+        self.shards = np.zeros_like(self.rows)
+
+    def encoded(self, position):
+        return self.encoded_[position]
+
+    def unreadable(self, position, error, *, there):
+        return UnreadableError(repr(error))
+
+
+def test_views_that_a_device_decodes_and_cuts_are_the_workers_to_a_rounding(monkeypatch, capsys):
+    """On the CPU, which stands for a GPU with nvJPEG here; without one the workers do it, and a line says so."""
+    config, pictures = CONFIG.model_copy(update={"decode": "gpu"}), Made()
+
+    def streamed(config, workers=0, ranks=1):
+        config, lost = config.model_copy(update={"workers": workers}), set()
+        batches = StreamedBatches(pictures, config, 0, colours=False, lost=lost)
+        shares = zip(*(steps(batches, 0, 2, place(rank, ranks)) for rank in range(ranks)), strict=True)
+        made = [batch for step in shares for batch in step]
+        views = [torch.stack(batch.views.chunk(2), dim=1) for batch in made]
+        return torch.cat([batch.rows for batch in made]), torch.cat(views), lost
+
+    rows, views, lost = streamed(CONFIG)
+    assert len(rows) == len(pictures.rows) and lost == {15, 27, 30}
+    assert torch.equal(streamed(config)[1], views)
+    assert "train.decode is gpu, and there is no GPU: the CPU decodes instead" in capsys.readouterr().out
+    monkeypatch.setattr(loader, "lacking", lambda device: None)
+    found = [streamed(config, workers, ranks) for workers, ranks in ((0, 1), (2, 1), (0, 2))]
+    assert 0 < (found[0][1] - views).abs().max() <= 1.01 / 255 / 0.25
+    for ours in found:
+        assert torch.equal(ours[0], rows) and torch.equal(ours[1], found[0][1]) and ours[2] == lost
+
+
+def test_the_decoder_is_chosen_when_a_run_is_planned(home):
+    """And is part of what a training is; this machine may have a GPU or none."""
+    stages = {}
+    for decode in ("cpu", "gpu", "auto"):
+        recipe = RECIPE.model_copy(update={"train": CONFIG.model_copy(update={"decode": decode})})
+        stages[decode] = pretrain(recipe, SimCLRConfig(), 0, training_data(home.artifacts))
+    chosen = "gpu" if torch.cuda.is_available() else "cpu"
+    assert stages["auto"].config.train.decode == chosen and stages["auto"].digest == stages[chosen].digest
+    assert stages["cpu"].digest != stages["gpu"].digest
+    assert with_decoder(TRAIN.model_copy(update={"decode": "auto"})).decode == "cpu", "stickers are decoded once"
+
+
 def test_pictures_that_stand_in_train_and_are_told(home, tmp_path, capsys):
     rows = opened(home).rows.tolist()
     (tmp_path / "images").mkdir()
@@ -192,18 +250,16 @@ def test_streamed_pictures_train(home, tmp_path):
 
 
 def test_a_large_jpeg_is_decoded_smaller(home, tmp_path):
-    from PIL import Image
-
     Image.new("RGB", (1200, 800), (200, 30, 30)).save(tmp_path / "shard-00000.tar", format="JPEG")
     size = (tmp_path / "shard-00000.tar").stat().st_size
     one = np.zeros(1, np.int64)
     files = PictureFiles(tmp_path, one, one, one, np.array([size]))
-    assert [files.picture(0, 0.5)[1](times).shape[:2] for times in (1.0, 2.0, 4.5)] == [
+    assert [files.picture(0, 0.5).decode(times).shape[:2] for times in (1.0, 2.0, 4.5)] == [
         (800, 1200),
         (400, 600),
         (200, 300),
     ]
-    assert files.picture(0, 0.5)[0] == (1200, 800)
+    assert files.picture(0, 0.5).size == (1200, 800)
 
 
 @pytest.mark.parametrize("window", [1, 3, 100])

@@ -35,7 +35,7 @@ from xclr.recipe import (
 )
 from xclr.stage import Kind, Origin, Pieces, Plan, Stage
 from xclr.store import Store
-from xclr.training.stages import JudgedNetwork
+from xclr.training.stages import JudgedNetwork, with_decoder
 
 OFFICIAL: Mapping[Dataset, Framing] = {"imagenet9": "whole", "objectnet": "template"}  # others as ImageNet
 SEEN = 10_000  # of a recipe's own pictures whose features are wanted for looking at alone
@@ -396,7 +396,9 @@ def finetune(recipe: Recipe, title: str, checkpoint: Artifact, data: DataSets) -
             "views": "simclr" if views == "stickers" else views,
         }
     )
-    config = FinetuneStageConfig(train=train, seed=recipe.evaluate.seed, root=roots(recipe).get("imagenet"))
+    config = FinetuneStageConfig(
+        train=with_decoder(train), seed=recipe.evaluate.seed, root=roots(recipe).get("imagenet")
+    )
     return Stage(FINETUNE, f"finetuning {title}", config, _pictures(recipe, checkpoint, "imagenet", data))
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,18 @@ def read_pictures(
     return pixels
 
 
+class Encoded(NamedTuple):
+    """A picture that is not decoded yet.
+
+    `decode` takes how many times larger than needed the picture is, and may return it smaller by a power of two (JPEG);
+    what it returns is upright RGB, uint8 [h, w, 3].
+    """
+
+    size: tuple[int, int]  # width, height, upright
+    decode: Callable[[float], Tensor]
+    jpeg: bytes | None  # where any decoder of JPEGs gives what `decode` returns
+
+
 class EncodedPictures(ABC):
     """Encoded pictures by position: their row ids, and which of several files each is in, int64 [n] each."""
 
@@ -72,17 +84,17 @@ class EncodedPictures(ABC):
         An UnreadableError lets another picture stand in its place.
         """
 
-    def picture(self, position: int, behind: float) -> tuple[tuple[int, int], Callable[[float], Tensor]]:
-        """Width and height of the picture at a position, and what decodes it.
+    def picture(self, position: int, behind: float) -> Encoded:
+        """The picture at a position, transparent parts on grey `behind`.
 
-        The decoder takes how many times larger than needed the picture is, and may return it smaller by a power of two
-        (JPEG); what it returns is upright RGB, uint8 [h, w, 3], transparent parts on grey `behind`. Raises what
-        `unreadable` gives.
+        This and its `decode` raise what `unreadable` gives.
         """
         data = self._bytes(position)
         with self._reading(position):
             picture = opened(data)
-            return size_of(picture), partial(self._decoded, position, data, picture, behind)
+            plain = _is_plain(picture) and picture.info.get("adobe_transform") != 0  # which is RGB as it is
+            decode = partial(self._decoded, position, data, picture, behind)
+            return Encoded(size_of(picture), decode, data if plain else None)
 
     def _bytes(self, position: int) -> bytes:
         try:
@@ -148,11 +160,16 @@ class PictureFiles(EncodedPictures):
             return decode(data, side)
 
 
+def _is_plain(picture: Image.Image) -> bool:
+    """Whether it is an upright colour JPEG."""
+    return (picture.format, picture.mode, orientation(picture)) == ("JPEG", "RGB", 1)
+
+
 def _plain_jpeg(data: bytes, picture: Image.Image) -> Tensor | None:
     """The pixels of an upright colour JPEG, the same as Pillow's in two thirds of the time; None for another."""
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    if (picture.format, picture.mode, orientation(picture)) != ("JPEG", "RGB", 1):
+    if not _is_plain(picture):
         return None
     with suppress(RuntimeError):  # Pillow reads more that is damaged
         pixels: Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)

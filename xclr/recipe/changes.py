@@ -10,7 +10,8 @@ from pydantic import AfterValidator, ValidationError
 
 from xclr.recipe.train import TrainConfig
 
-SHARED = {  # fields that decide which pictures are seen, and in which order
+SHARED = {  # fields that decide which pictures are seen, how, and in which order
+    "decode": "methods would see different pixels",
     "epochs": "methods would see different numbers of pictures",
     "fraction": "methods would see different numbers of pictures",
     "shuffle_shards": "methods would see pictures in different orders",

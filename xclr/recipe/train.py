@@ -111,6 +111,12 @@ class TrainConfig(Config):
         description="views in a global batch from which the loss goes block by block",
         json_schema_extra=RUNTIME,
     )
+    decode: Literal["cpu", "gpu", "auto"] = Field(
+        "cpu",
+        description="what decodes and cuts JPEGs (simclr). cpu: workers; gpu: nvJPEG, whose pixels are slightly "
+        "different ones; auto: gpu where the machine that plans the run has one, which a login node has not, else cpu",
+        json_schema_extra=LATER,
+    )
     workers: int = Field(
         4,
         ge=0,
@@ -145,6 +151,12 @@ class TrainConfig(Config):
             raise ValueError(f"image_size {self.image_size} is no multiple of {PATCH}, the patches of {self.backbone}")
         if self.zero_init_residual and not self.backbone.startswith("resnet"):
             raise ValueError(f"zero_init_residual is for ResNets, and backbone is {self.backbone}")
+        return self
+
+    @model_validator(mode="after")
+    def _decodes_for_its_views(self) -> TrainConfig:
+        if self.decode == "gpu" and self.views != "simclr":
+            raise ValueError(f"decode: gpu is for views: simclr, and views is {self.views}; leave decode out")
         return self
 
     @property

@@ -71,7 +71,12 @@ def cut(picture: Tensor, part: Crop, scale: tuple[float, float], u: Tensor, side
         box = (left - x, top - y, min(right - x, width), min(bottom - y, height))
         resized = Image.fromarray(whole.numpy()).resize((side, side), Image.Resampling.BILINEAR, box=box)
         view = torch.from_numpy(np.array(resized))
-    return view.flip(1) if u[4 * ATTEMPTS] < 0.5 else view
+    return view.flip(1) if mirrors(u) else view
+
+
+def mirrors(u: Tensor) -> bool:
+    """Whether a view is mirrored."""
+    return bool(u[4 * ATTEMPTS] < 0.5)
 
 
 def _resized(picture: Tensor, side: int) -> Tensor:

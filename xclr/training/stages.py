@@ -136,7 +136,7 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) 
     """Pretrain one backbone, on what its objective needs of the data."""
     train = recipe.train.network  # no schedule enters the name of an untrained backbone
     if isinstance(objective, TrainedConfig):
-        train = objective.trained(recipe.train)
+        train = with_decoder(objective.trained(recipe.train))
         changed = ((key, value) for key, value in objective.train.items() if value != getattr(recipe.train, key))
         objective = objective.model_copy(update={"train": Changes(changed)})
     inputs = {"captions": data.captions, "images": data.images}
@@ -149,6 +149,21 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) 
     crops = dict.fromkeys(("exact_crops", "rounded_crops"), train.cuts_photographs)
     config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=source, judged=judged, **crops)
     return Stage(PRETRAIN, f"pretrain {title_of(objective, seed, source)}", config, inputs)
+
+
+def with_decoder(train: TrainConfig) -> TrainConfig:
+    """With the decoder named where it is to be chosen: nvJPEG where this machine has it, and views are SimCLR's."""
+    if train.decode != "auto":
+        return train
+    return train.model_copy(update={"decode": "gpu" if train.views == "simclr" and _has_nvjpeg() else "cpu"})
+
+
+def _has_nvjpeg() -> bool:
+    """Without starting CUDA, which the stages' processes would inherit; a torchvision made for CUDA has it."""
+    import torch
+    import torchvision
+
+    return torch.cuda.is_available() and torchvision.version.cuda is not None
 
 
 def _similarities(graph: TargetGraph, data: Data) -> dict[str, Artifact]:

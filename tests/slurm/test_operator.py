@@ -54,7 +54,7 @@ def test_status_and_logs_follow_a_job_from_the_queue_to_its_end(cluster, home):
             )
         training.reach(HELD_AT)
         running = line_of(home)
-        assert (running["state"], running["node"]) == ("running", "n1")
+        assert running["state"] == "running" and running["node"] in ("n1", "n2")
         assert 0 < running["remaining_s"] < 3600 and running["elapsed_s"] < 600
         assert Path(running["log"]).exists() and running["run"] == training.entry().run
         training.release()

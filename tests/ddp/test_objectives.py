@@ -10,37 +10,21 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.kit.home import TRAIN, make_home, one_thread
+from tests.kit.objectives import CONFIGS as OBJECTIVES
 from tests.kit.ranks import run_on_ranks, shard
 from xclr import schema
-from xclr.recipe import (
-    CLIPConfig,
-    CLOOBConfig,
-    CWCLConfig,
-    DCLConfig,
-    DCLWConfig,
-    SimCLRConfig,
-    SoftCLIPConfig,
-    SupConConfig,
-    TargetGraph,
-    XCLRConfig,
-)
+from xclr.recipe import SoftCLIPConfig, TargetGraph, XCLRConfig
 from xclr.training import Materials, Pretrainer, build_objective
 from xclr.training.norm import SyncBatchNorm, convert_sync_batchnorm
 
 pytestmark = pytest.mark.slow
 SAMPLES, FEATURES = 16, 8
 GRAPHS = ("captions", "random_class", "class", "augmentation", "random_pair")
+SHARED = ("simclr", "supcon", "dcl", "dclw", "clip", "clip frozen", "cwcl", "cloob")
 CONFIGS = {
-    "simclr": SimCLRConfig(),
-    "supcon": SupConConfig(),
-    "dcl": DCLConfig(),
-    "dclw": DCLWConfig(),
+    **{name: OBJECTIVES[name] for name in SHARED},
     **{f"xclr {source}": XCLRConfig(graph=TargetGraph(source=source)) for source in GRAPHS},
-    "clip": CLIPConfig(),
-    "clip frozen": CLIPConfig(text="frozen"),
-    "cwcl": CWCLConfig(text="frozen"),
     "softclip": SoftCLIPConfig(),
-    "cloob": CLOOBConfig(),
 }
 CASES = [(name, blockwise_from) for name in CONFIGS for blockwise_from in (2, 1000)]
 

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from infra.executors.executor import Executor, executor_of
 from infra.executors.observe import find_again, observe
-from infra.home.runs import RunRecord, cancel_mark, read_runs, runs_named, scan_runs, shown_state, wanted, write_record
+from infra.home.runs import RunRecord, cancel_mark, read_runs, scan_runs, shown_state, wanted, write_record
 from infra.ledger import Attach, Book, Entry, JobState, Ledger, reconcile
 from infra.processes import now
 from xclr.errors import JobError, StoreError
+from xclr.record import records_named
 from xclr.store import Store, write_atomically
 
 WITHIN_S = 30
@@ -75,7 +76,7 @@ def end_jobs(home: Path, record: RunRecord, digests: Container[str]) -> int:
 
 def find_run(home: Path, name: str) -> RunRecord:
     """The run of that id, or the newest of that recipe or sweep which runs or has jobs; else raises StoreError."""
-    named = runs_named(home, read_runs(home), name)
+    named = records_named(home, read_runs(home), name)
     live = [each for each in named if _can_be_cancelled(home, each)]
     if not live:
         newest = named[-1]

@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict
 
 from infra.executors.executor import ARRAYS
 from infra.executors.observe import observe
-from infra.home.runs import RunRecord, cancel_mark, record_path, scan_runs, shown_state
+from infra.home.runs import RunRecord, cancel_mark, scan_runs, shown_state
 from infra.home.stored import Found, directories, forget, reachable, remove
 from infra.ledger import Attach, Book, Entry, Ledger, reconcile
 from infra.processes import now
 from xclr.artifact import Digest
+from xclr.record import record_path
 from xclr.store import Store, is_locked
 
 CODE_KEPT_S = 86_400  # since its last run began: that run may be about to submit

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from infra.home.runs import RunRecord, read_runs, runs_named
+from infra.home.runs import RunRecord, read_runs
 from xclr import schema
 from xclr.errors import StoreError
+from xclr.record import records_named
 from xclr.report.tables import comparisons
 from xclr.store import Store
 
@@ -29,7 +30,7 @@ def find_runs(home: Path, wanted: Sequence[str]) -> list[RunRecord]:
         swept = [each.called for each in runs if each.sweep is not None]
         remedy = f"xclr compare --sweep {swept[-1]}" if swept else f"xclr run {runs[-1].called if runs else 'emoji'}"
         raise StoreError(f"no finished run in {home}{last}", remedy)
-    chosen = [runs_named(home, finished, name, "finished run")[-1] for name in wanted] or finished[-1:]
+    chosen = [records_named(home, finished, name, "finished run")[-1] for name in wanted] or finished[-1:]
     return list({each.run: each for each in chosen}.values())
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from infra.executors.executor import executor_of
 from infra.executors.observe import observe
-from infra.home.runs import RunRecord, read_runs, runs_named
+from infra.home.runs import RunRecord, read_runs
 from infra.ledger import WHY, Attach, Book, GiveUp, JobState, Ledger, reconcile
 from infra.processes import now
 from xclr.errors import WeakError
 from xclr.job import FAILURE, Failure
+from xclr.record import records_named
 from xclr.store import MANIFEST, Store
 from xclr.sweep.cells import ORDER, CellLine, Standing
 from xclr.sweep.layout import Cell
@@ -19,7 +20,7 @@ from xclr.sweep.layout import Cell
 def find_sweep(home: Path, name: str | None) -> RunRecord:
     """The newest run of a sweep, by the sweep's name or the run's id; raises StoreError when there is none."""
     sweeps = [each for each in read_runs(home) if each.sweep is not None]
-    return runs_named(home, sweeps, name, "sweep", "xclr sweep temperature --plan shows what one would do")[-1]
+    return records_named(home, sweeps, name, "sweep", "xclr sweep temperature --plan shows what one would do")[-1]
 
 
 def cell_lines(home: Path, record: RunRecord) -> tuple[CellLine, ...]:

@@ -19,10 +19,10 @@ from xclr.evaluation.stages import tell_skipped
 from xclr.images.stages import IMAGES
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, load_recipe, recipe_names
+from xclr.record import Record
 from xclr.report.curves import LOSS, METRICS, Plot, Trace, draw, read_metrics
 from xclr.report.html import environment
 from xclr.report.paper import load_paper, paper_view
-from xclr.report.run import RunFacts
 from xclr.report.sheet import NEIGHBOURS, SIDE, sheet_of
 from xclr.report.tables import GROUPS, NO_SCORES, Grid, answers_of, base_of, distance_grids, grids_of, methods_of
 from xclr.report.trainings import Method, Training, labels_of, trainings_of
@@ -36,7 +36,7 @@ GLOSSARY: Mapping[str, str] = {each.heading: each.about for group in GROUPS.valu
 
 
 def write_page(
-    home: Path, runs: Sequence[RunFacts], names: Sequence[str], scores: pa.Table, against: str | None, out: Path | None
+    home: Path, runs: Sequence[Record], names: Sequence[str], scores: pa.Table, against: str | None, out: Path | None
 ) -> Path:
     """Write the page of runs, by the names they were asked for, and their scores; returns its path.
 
@@ -69,7 +69,7 @@ def file_name(names: Sequence[str]) -> str:
     return f"{whole[:LONGEST_NAME]}-{hashlib.blake2b(whole.encode(), digest_size=4).hexdigest()}"
 
 
-def render(runs: Sequence[RunFacts], scores: pa.Table, store: Store, against: str | None = None) -> str:
+def render(runs: Sequence[Record], scores: pa.Table, store: Store, against: str | None = None) -> str:
     """The page as HTML."""
     trainings, lost = _or_reason(lambda: trainings_of([recipe for each in runs for recipe in each.recipes], store))
     sheet, no_sheet = _or_reason(lambda: sheet_of(trainings, store)) if trainings else (None, lost)
@@ -137,7 +137,7 @@ def _beside_the_paper(scores: pa.Table, answers: Answers) -> tuple[Grid, ...]:
         return ()
 
 
-def _facts(run: RunFacts, store: Store) -> dict[str, str]:
+def _facts(run: Record, store: Store) -> dict[str, str]:
     """What was run, for people."""
     facts = facts_of(run.recipe)
     data = {"data": facts.pop("data"), "training pictures": _training_pictures(run.recipe, store)}

@@ -15,7 +15,7 @@ import pyarrow as pa
 from xclr.artifact import Usage
 from xclr.evaluation.score import Summary, summarise, t_half_width
 from xclr.evaluation.significance import Key
-from xclr.report.run import RunFacts
+from xclr.record import Record
 from xclr.report.tables import (
     GROUPS,
     Column,
@@ -53,7 +53,7 @@ class Swept:
     suite was read for; `usages` are by digest.
     """
 
-    record: RunFacts
+    record: Record
     lines: tuple[CellLine, ...]
     scores: pa.Table
     usages: Mapping[str, Usage]

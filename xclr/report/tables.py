@@ -20,7 +20,7 @@ from xclr.errors import StoreError
 from xclr.evaluation.score import Summary, summarise
 from xclr.evaluation.significance import Answers, Distance, Key, Method, distances_of
 from xclr.recipe import SOURCES, SUITES
-from xclr.report.run import RunFacts
+from xclr.record import Record
 from xclr.store import Store
 
 
@@ -104,7 +104,7 @@ class ScoreTables:
     notes: tuple[str, ...] = ()
 
 
-def comparisons(records: Iterable[RunFacts], store: Store) -> list[Artifact]:
+def comparisons(records: Iterable[Record], store: Store) -> list[Artifact]:
     """The score tables of runs, each once; raises StoreError when one is gone."""
     found = []
     for name in sorted({str(each.scores) for each in records}):
@@ -115,7 +115,7 @@ def comparisons(records: Iterable[RunFacts], store: Store) -> list[Artifact]:
     return found
 
 
-def answers_of(records: Sequence[RunFacts], store: Store) -> Answers:
+def answers_of(records: Sequence[Record], store: Store) -> Answers:
     """Where the answers behind the runs' scores are; suites that are not in the store are left out.
 
     Raises StoreError when the scores themselves are gone.

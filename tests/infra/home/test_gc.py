@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from infra.executors.executor import ARRAYS
 from infra.home.gc import CODE_KEPT_S, collect, kept_runs, survey
-from infra.home.runs import new_record, read_runs, record_path, write_record
+from infra.home.runs import new_record, read_runs, write_record
 from infra.ledger import Book, Entry, JobState
 from infra.plan import plan
 from infra.processes import this_process
@@ -25,6 +25,7 @@ from xclr.artifact import Digest, Manifest
 from xclr.captions import stages as captions_stages
 from xclr.errors import StoreError
 from xclr.recipe import Recipe
+from xclr.record import record_path
 from xclr.store import MANIFEST, Store, only_writer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

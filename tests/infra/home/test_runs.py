@@ -10,7 +10,6 @@ from infra.home.runs import (
     cancel_mark,
     new_record,
     read_runs,
-    record_path,
     scan_runs,
     shown_state,
     wanted,
@@ -19,6 +18,7 @@ from infra.home.runs import (
 from infra.processes import process_id
 from tests.kit.recipes import TINY
 from xclr.recipe import Recipe
+from xclr.record import record_path
 
 RECIPE = Recipe.model_validate(TINY)
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from flows.cli.status import _status_text
-from infra.home.runs import new_record, record_path, write_record
+from infra.home.runs import new_record, write_record
 from infra.home.status import LATEST, find_job, status, view
 from infra.ledger import Book, Entry, JobState
 from infra.processes import now, process_id, this_process
@@ -24,6 +24,7 @@ from xclr.artifact import Usage
 from xclr.errors import DataError, StoreError
 from xclr.job import PROGRESS, record_failure
 from xclr.recipe import Recipe
+from xclr.record import record_path
 from xclr.store import MANIFEST, Store
 from xclr.sweep.layout import Cell, Ref, layout
 from xclr.training.watch import NOTICES

@@ -77,7 +77,12 @@ def prepare(encoded: bytes, how: Preparation) -> Tensor:
     Of an RGB picture that are the pixels of torchvision's Resize and CenterCrop.
     """
     with opened(encoded) as picture:
-        square = framed(rgb(upright(picture), PLAIN), how)
+        return pixels(picture, how)
+
+
+def pixels(picture: Image.Image, how: Preparation) -> Tensor:
+    """One picture as `prepare` gives it."""
+    square = framed(rgb(upright(picture), PLAIN), how)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 

@@ -1,0 +1,201 @@
+"""A finished run from Python: its backbones, what they see and say, its scores, captions and graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xclr.artifact import Artifact, Digest, Manifest
+from xclr.errors import StoreError
+from xclr.images.picture import opened
+from xclr.pipeline import KINDS
+from xclr.record import RUNS, Record, read_records, records_named
+from xclr.store import MANIFEST, Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from PIL import Image
+    from torch import Tensor, nn
+
+    from xclr.evaluation.networks.network import Network
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished network of a run, as tables name it, and the artifact that it is in."""
+
+    method: str
+    graph: str  # where its targets come from
+    seed: int
+    checkpoint: Artifact
+    manifest: Manifest
+
+    @property
+    def called(self) -> str:
+        """Method, graph and seed, as a person tells networks apart."""
+        return f"{self.method} ({self.graph}) seed {self.seed}"
+
+    def open(self) -> Network:
+        """The frozen backbone, in evaluation mode, on a GPU where there is one; raises StoreError for damaged files."""
+        from xclr.evaluation.networks.network import open_network
+
+        Store.of(self.checkpoint.path).check(self.checkpoint)
+        return open_network(self.checkpoint)
+
+
+class Opened:
+    """A run of a HOME. What its data were made from need not be there any more: all is read from its artifacts."""
+
+    def __init__(self, home: Path, record: Record) -> None:
+        self.store, self.record = Store(home), record
+
+    def __repr__(self) -> str:
+        return f"<run {self.record.run} of {self.store.home}: {self.record.state}>"
+
+    @cached_property
+    def made(self) -> dict[Artifact, Manifest]:
+        """What the run refers to and is there, with its manifest."""
+        digests = [*self.record.digests, *([self.record.scores] if self.record.scores else [])]
+        found = [
+            self.store.reference(Digest(kind, digest))
+            for kind in KINDS
+            for digest in dict.fromkeys(digests)
+            if (self.store.folder(kind, digest) / MANIFEST).exists()
+        ]
+        return {each: self.store.manifest(each) for each in found}
+
+    def networks(self) -> tuple[Trained, ...]:
+        """Every network that is finished, references among them, in the order in which they were planned."""
+        return tuple(_networks(self.made.items(), self.record.digests))
+
+    def network(self, method: str | None = None, seed: int | None = None, graph: str | None = None) -> Trained:
+        """The network of a method; of several seeds or graphs the first of the recipe.
+
+        Raises StoreError with the networks that there are when none is finished or called so, and when no method is
+        named though there are several.
+        """
+        there = self.networks()
+        if not there:
+            raise StoreError(
+                f"no network of {self.record.run} is finished ({self.record.state})", f"xclr retry {self.record.run}"
+            )
+        wanted = {"method": method, "seed": seed, "graph": graph}
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        found = [each for each in there if all(getattr(each, name) == value for name, value in asked.items())]
+        methods = {each.method for each in found}
+        if len(methods) != 1:
+            said = ", ".join(f"{name} {value}" for name, value in asked.items())
+            what = f"networks of {len(methods)} methods" if methods else f"no finished network of {said}"
+            named = ", ".join(dict.fromkeys(each.called for each in found or there))
+            raise StoreError(f"{self.record.run} has {what}", f"name one: {named}")
+        return found[0]
+
+    def backbone(self, method: str | None = None, seed: int | None = None, graph: str | None = None) -> nn.Module:
+        """The frozen backbone in evaluation mode, on the CPU: float32 [b, 3, s, s] to features [b, F]."""
+        return self.network(method, seed, graph).open().backbone.cpu()
+
+    def preprocess(
+        self, method: str | None = None, seed: int | None = None, graph: str | None = None
+    ) -> Callable[[Image.Image | Path | str | bytes], Tensor]:
+        """What a picture, or a path or bytes of one, is turned into for the backbone: float32 [3, s, s]."""
+        from PIL.Image import Image as Decoded
+
+        from xclr.evaluation.networks.pictures import normalised, pixels
+
+        how = self.network(method, seed, graph).open().preparation
+
+        def prepare(picture: Image.Image | Path | str | bytes) -> Tensor:
+            with nullcontext(picture) if isinstance(picture, Decoded) else opened(_bytes(picture)) as decoded:
+                return normalised(pixels(decoded, how)[None], how)[0]
+
+        return prepare
+
+    def features(self, method: str | None = None, seed: int | None = None, graph: str | None = None) -> pa.Table:
+        """The backbone's features of the run's own pictures: row_id and vector, float16 [F], sorted by row_id.
+
+        Raises StoreError where no suite wanted them.
+        """
+        import pyarrow as pa
+
+        from xclr.evaluation.data import load_features
+
+        network = self.network(method, seed, graph)
+        stored = load_features(self._one("features", made_of=network.checkpoint, remedy="xclr embed RUN PICTURES").path)
+        width = stored.vectors.shape[1]
+        flat = pa.array(stored.vectors.reshape(-1))
+        vectors = pa.FixedSizeListArray.from_arrays(flat, width)
+        return pa.table({"row_id": stored.rows, "vector": vectors})
+
+    def scores(self) -> pa.Table:
+        """Every score of the run, by network, suite, split and metric (schema SCORES)."""
+        from xclr import schema
+
+        if self.record.scores is None:
+            raise StoreError(f"{self.record.run} has no scores ({self.record.state})", f"xclr retry {self.record.run}")
+        return schema.read(self._one("comparison").path / "scores.parquet", schema.SCORES)
+
+    def captions(self) -> pa.Table:
+        """The captions, and the names of their classes in the column `class` (schema CAPTIONS)."""
+        import pyarrow as pa
+
+        from xclr import schema
+
+        folder = self._one("captions").path
+        table = schema.read(folder / "captions.parquet", schema.CAPTIONS).sort_by("row_id")
+        names: list[str] = []
+        if (folder / "classes.parquet").exists():
+            names = schema.read(folder / "classes.parquet", schema.CLASSES).sort_by("label")["name"].to_pylist()
+        return table.append_column("class", pa.array(names, pa.string()).take(table["label"].combine_chunks()))
+
+    def graph(self) -> pa.Table:
+        """The nearest captions of each row: src, and lists dst and sim of k, descending (schema graph_knn)."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self._one("graph").path / "graph_knn.parquet")
+
+    def _one(self, kind: str, made_of: Artifact | None = None, remedy: str = "") -> Artifact:
+        """The newest finished artifact of a kind whose files are as they were written."""
+        found = [
+            each
+            for each, manifest in self.made.items()
+            if each.kind == kind and (made_of is None or str(made_of.digest) in manifest.inputs)
+        ]
+        if not found:
+            raise StoreError(
+                f"{self.record.run} has no {kind} in {self.store.home}", remedy or f"xclr retry {self.record.run}"
+            )
+        self.store.check(found[-1])
+        return found[-1]
+
+
+def open_run(place: str | Path | None = None, run: str | None = None) -> Opened:
+    """The newest run of a HOME, or the one that `run` names by its id or recipe.
+
+    place: a HOME, or the name of a run in the one that XCLR_HOME names, else .xclr. Raises StoreError when there is
+    no such run, with the names that there are.
+    """
+    home = Path(os.environ.get("XCLR_HOME") or ".xclr")
+    if place is not None and (Path(place) / RUNS).is_dir():
+        home = Path(place)
+    elif place is not None and run is None:
+        run = str(place)
+    home = home.absolute()
+    return Opened(home, records_named(home, read_records(home, Record), run)[-1])
+
+
+def _networks(made: Iterable[tuple[Artifact, Manifest]], order: tuple[str, ...]) -> Iterator[Trained]:
+    places = {digest: place for place, digest in enumerate(order)}
+    for artifact, manifest in sorted(made, key=lambda each: places.get(str(each[0].digest), len(places))):
+        kind = KINDS[artifact.kind]
+        if kind.network is not None:
+            origin = kind.network(kind.config.model_validate(manifest.config))
+            yield Trained(origin.method, origin.graph, origin.seed, artifact, manifest)
+
+
+def _bytes(picture: Path | str | bytes) -> bytes:
+    return picture if isinstance(picture, bytes) else Path(picture).read_bytes()

@@ -46,6 +46,16 @@ def _databases(request, tmp_path_factory) -> None:
 
 
 @pytest.fixture(scope="session")
+def own_home(tmp_path_factory) -> Path:
+    """A HOME, which no test changes, with a run of two seeds over own pictures; its table lies beside it."""
+    from tests.kit.finished import finish, own_recipe
+
+    folder = tmp_path_factory.mktemp("own")
+    finish(folder / "home", own_recipe(folder, "a drawing of", seeds=[0, 1]))
+    return folder / "home"
+
+
+@pytest.fixture(scope="session")
 def smoke_home(tmp_path_factory) -> Path:
     """A HOME, which no test changes, in which the smoke recipe was killed in the middle and then run to its end.
 

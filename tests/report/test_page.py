@@ -21,24 +21,16 @@ from xclr.store import Store
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A HOME with a run over own pictures, never changed; its table lies beside it."""
-    folder = tmp_path_factory.mktemp("page")
-    finish(folder / "home", own_recipe(folder, "a drawing of", seeds=[0, 1]))
-    return folder / "home"
-
-
 @pytest.fixture
-def home(finished, tmp_path):
+def home(own_home, tmp_path):
     """A copy to take things away from."""
-    return shutil.copytree(finished, tmp_path / "home")
+    return shutil.copytree(own_home, tmp_path / "home")
 
 
 @pytest.fixture(scope="module")
-def html(finished):
+def html(own_home):
     """Its page."""
-    return page_of(finished)
+    return page_of(own_home)
 
 
 def page_of(home, *wanted, against=None):

@@ -30,6 +30,7 @@ from xclr.errors import XclrError
 from xclr.graph.textmodel import locate
 from xclr.recipe import RECIPES, EmbedConfig, load_recipe
 
+EXTRAS = ("", "eval", "pipeline")  # of xclr, all of which its command needs
 PINNED = ("torch", "prefect", "fastapi", "mlflow", "pyarrow", "submitit")  # what is printed of the packages
 SLURM = ("sinfo", "sbatch", "squeue", "sacct")
 LEAST_DISK, LEAST_MEMORY = 2 * 2**30, 2 * 2**30  # of the emoji recipe
@@ -109,7 +110,8 @@ def unmet_requirements(name: str) -> list[Unmet]:
         wanted = [Requirement(each) for each in metadata.requires(name) or ()]
     except metadata.PackageNotFoundError:
         return [] if name == "xclr" else [Unmet("xclr", name, None)]  # xclr itself may run from its sources
-    now = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
+    extras = EXTRAS if name == "xclr" else ("",)
+    now = [each for each in wanted if each.marker is None or any(each.marker.evaluate({"extra": it}) for it in extras)]
     found = [(each, _metadata(each.name, "Version")) for each in now]
     return [
         Unmet(name, f"{each.name}{each.specifier}", version)

@@ -13,7 +13,7 @@ import infra
 import xclr
 
 PACKAGES = {each.__name__: Path(each.__path__[0]) for each in (xclr, infra)}  # all that a job imports of ours
-LEFT_OUT = ("__pycache__", "*.pyc", ".*")
+LEFT_OUT = ("__pycache__", "*.pyc", ".*", "_pipeline")  # the last: of a wheel, in which infra lies below xclr
 
 
 def freeze(home: Path) -> Path:

@@ -164,5 +164,5 @@ def test_a_name_that_is_nearly_one_of_them_is_told_the_right_one(extended):
 
 
 def test_the_plan_has_them(extended):
-    plan = json.loads(run(extended, sys.executable, "-m", "flows.cli", "plan", "notes.yaml", "--json"))
+    plan = json.loads(run(extended, sys.executable, "-m", "xclr", "plan", "notes.yaml", "--json"))
     assert {"lengths", "pretrain smoothed share=0.2 seed 0"} <= {each["stage"] for each in plan}

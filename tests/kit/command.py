@@ -27,7 +27,7 @@ class Said(NamedTuple):
 
 def command(home: Path, *arguments: str) -> list[str]:
     """The command line as a person types it, for one HOME."""
-    return [sys.executable, "-m", "flows.cli", *arguments, "--home", str(home)]
+    return [sys.executable, "-m", "xclr", *arguments, "--home", str(home)]
 
 
 def start_xclr(home: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
@@ -39,7 +39,7 @@ def start_xclr(home: Path, *arguments: str, environment: Mapping[str, str] | Non
 def run_xclr(*arguments: str, cwd: Path, timeout: float = 600, **environment: str) -> Said:
     """Run the command line in a process, as a person does."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
+        [sys.executable, "-m", "xclr", *arguments],
         cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True, text=True, timeout=timeout,
     )  # fmt: skip

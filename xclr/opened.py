@@ -118,14 +118,14 @@ class Opened:
     def features(self, method: str | None = None, seed: int | None = None, graph: str | None = None) -> pa.Table:
         """The backbone's features of the run's own pictures: row_id and vector, float16 [F], sorted by row_id.
 
-        Raises StoreError where no suite wanted them.
+        Of a large set a sample, where no suite wanted all. Raises StoreError where they are not there.
         """
         import pyarrow as pa
 
         from xclr.evaluation.data import load_features
 
         network = self.network(method, seed, graph)
-        stored = load_features(self._one("features", made_of=network.checkpoint, remedy="xclr embed RUN PICTURES").path)
+        stored = load_features(self._one("features", made_of=network.checkpoint).path)
         width = stored.vectors.shape[1]
         flat = pa.array(stored.vectors.reshape(-1))
         vectors = pa.FixedSizeListArray.from_arrays(flat, width)
@@ -136,7 +136,9 @@ class Opened:
         from xclr import schema
 
         if self.record.scores is None:
-            raise StoreError(f"{self.record.run} has no scores ({self.record.state})", f"xclr retry {self.record.run}")
+            swept = self.record.sweep is not None
+            remedy = f"xclr compare --sweep {self.record.called} --json" if swept else f"xclr retry {self.record.run}"
+            raise StoreError(f"{self.record.run} has no table of scores of its own ({self.record.state})", remedy)
         return schema.read(self._one("comparison").path / "scores.parquet", schema.SCORES)
 
     def captions(self) -> pa.Table:
@@ -158,7 +160,7 @@ class Opened:
 
         return pq.read_table(self._one("graph").path / "graph_knn.parquet")
 
-    def _one(self, kind: str, made_of: Artifact | None = None, remedy: str = "") -> Artifact:
+    def _one(self, kind: str, made_of: Artifact | None = None) -> Artifact:
         """The newest finished artifact of a kind whose files are as they were written."""
         found = [
             each
@@ -166,9 +168,7 @@ class Opened:
             if each.kind == kind and (made_of is None or str(made_of.digest) in manifest.inputs)
         ]
         if not found:
-            raise StoreError(
-                f"{self.record.run} has no {kind} in {self.store.home}", remedy or f"xclr retry {self.record.run}"
-            )
+            raise StoreError(f"{self.record.run} has no {kind} in {self.store.home}", f"xclr retry {self.record.run}")
         self.store.check(found[-1])
         return found[-1]
 

@@ -143,7 +143,7 @@ class Advance:
         if self.ok is not None and self.done:
             parts.append(f"{self.ok / self.done:.0%} ok")
         if self.per_s and self.done < self.total:
-            parts += [f"{self.per_s:,.3g} a second", f"{ago(self.eta_s or 0)} left"]
+            parts += [f"{self.per_s:,.3g}/s", f"{ago(self.eta_s or 0)} left"]
         return ", ".join(parts)
 
 

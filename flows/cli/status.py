@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 REDRAW_S = 2.0
 FAILED_SHOWN = 4  # cells of a sweep
 RUNNING_SHOWN = 6  # jobs of sweeps
+STAGE_WIDTH = 30  # columns that its name keeps where a narrow terminal folds it
 
 
 def status(
@@ -176,21 +177,23 @@ def _run_table(facts: Status) -> Table:
 
 def _job_table(lines: Sequence[JobLine], jobs: Sequence[Job], titles: Mapping[str, str]) -> Table:
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from infra.progress import ago
 
+    names = [titles.get(job.entry.digest, line.stage) for line, job in zip(lines, jobs, strict=True)]
     reasons, runs = any(line.reason for line in lines), len({line.run for line in lines}) > 1
     limits = any(line.remaining_s is not None for line in lines)
     last = [*(["left"] if limits else []), *(["run"] if runs else []), *(["reason"] if reasons else [])]
-    table = Table("stage", "state", "progress", "job", "node", "elapsed", *last)
-    for line, job in zip(lines, jobs, strict=True):
+    stage = Column("stage", min_width=min(STAGE_WIDTH, max(map(len, names))))
+    table = Table(stage, "state", "progress", "job", "node", "elapsed", *last)
+    for name, line, job in zip(names, lines, jobs, strict=True):
         done = "\n".join(each for each in ("" if job.progress is None else str(job.progress), line.array) if each)
         left = "" if line.remaining_s is None else ago(line.remaining_s)
         rest = [*([left] if limits else []), *([line.run] if runs else []), *([escape(line.reason)] if reasons else [])]
         where = "in the run" if job.entry.is_inline else job.number
         table.add_row(
-            titles.get(job.entry.digest, line.stage),
+            name,
             coloured(line.state),
             done,
             where,

@@ -21,7 +21,7 @@ def test_a_stage_tells_how_far_it_is_what_came_of_it_and_how_fast(tmp_path, monk
     seen = read_progress(tmp_path)
     assert seen == Advance(100, 200, 75, 6.0)
     assert seen.eta_s == pytest.approx(100 / 6, abs=0.1)
-    assert str(seen) == "100 of 200, 75% ok, 6 a second, 17 s left"
+    assert str(seen) == "100 of 200, 75% ok, 6/s, 17 s left"
 
 
 def test_elements_of_an_array_are_added_up(tmp_path):

@@ -12,6 +12,7 @@ from xclr.images import read_pictures
 from xclr.training import PictureBatches, Rank
 from xclr.training import batches as batches_module
 from xclr.training.batches import source_side
+from xclr.training.model import memory_format
 from xclr.training.views import LUMA
 
 
@@ -29,7 +30,7 @@ def union(batches, step, world):
 def test_a_batch_has_two_views_of_each_sample(batches):
     batch = batches.batch(0, 0, 1)
     assert batch.rows.shape == (32,) and batch.views.shape == (64, 3, 16, 16)
-    assert batch.views.is_contiguous(memory_format=torch.channels_last)
+    assert batch.views.is_contiguous(memory_format=memory_format(TRAIN))
     first, second = batch.views.chunk(2)
     assert (first - second).abs().amax(dim=(1, 2, 3)).min() > 0
 

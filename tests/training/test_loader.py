@@ -20,6 +20,7 @@ from xclr.recipe import SimCLRConfig
 from xclr.training import PictureBatches, Rank, StreamedBatches, loader, open_batches, train
 from xclr.training.keyed import epoch_order, windowed_order
 from xclr.training.meter import RANK, WORKERS, narrow_place
+from xclr.training.model import memory_format
 from xclr.training.pretrain import fit
 from xclr.training.stages import PRETRAIN, pretrain, with_decoder
 
@@ -79,7 +80,7 @@ def test_two_views_of_a_picture_differ_and_so_do_two_epochs(home):
 def test_views_have_the_size_range_and_layout_of_the_network(home):
     (batch,) = steps(opened(home), 0, 1)
     assert batch.views.shape == (2 * CONFIG.batch_size, 3, 24, 24) and batch.views.dtype == torch.float32
-    assert batch.views.is_contiguous(memory_format=torch.channels_last)
+    assert batch.views.is_contiguous(memory_format=memory_format(CONFIG))
     assert -2.01 < batch.views.min() < batch.views.max() < 2.01
 
 

@@ -6,7 +6,7 @@ import torchvision
 from pydantic import ValidationError
 
 from xclr.recipe import TrainConfig
-from xclr.training.model import TextTower, build_backbone, projector
+from xclr.training.model import TextTower, build_backbone, memory_format, projector
 
 VIT = TrainConfig(backbone="vit-small", image_size=32)
 
@@ -90,6 +90,19 @@ def test_the_output_does_not_depend_on_the_memory_format():
     pictures = torch.randn(4, 3, 16, 16)
     last = pictures.contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(backbone.eval()(pictures), backbone(last), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [4, 6, 8, 16])
+def test_gradients_of_narrow_networks_are_those_without_onednn(width):
+    config = TrainConfig(width=width)
+    backbone, _ = build_backbone(config)
+    pictures = torch.randn(64, 3, 16, 16).contiguous(memory_format=memory_format(config))
+    weights = list(backbone.parameters())
+    for _ in range(8):  # where memory is overwritten, the process is soon aborted
+        found = torch.autograd.grad(backbone(pictures).square().mean(), weights)
+    with torch.backends.mkldnn.flags(enabled=False):
+        plain = torch.autograd.grad(backbone(pictures).square().mean(), weights)
+    torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-3)
 
 
 def test_the_projector_has_one_hidden_layer_and_the_configured_sizes():

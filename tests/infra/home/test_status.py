@@ -249,13 +249,14 @@ def begin(home, record, ref, job, **fields) -> None:
     (out / PROGRESS).write_text(json.dumps({"done": 1200, "total": 8000, "per_s": 1.5}))
 
 
+@pytest.mark.parametrize("minutes", [0, 63, 971])
 @pytest.mark.slow
-def test_a_sweep_that_trains_three_of_a_dozen_cells_fits_a_screen(home, job):
+def test_a_sweep_that_trains_three_of_a_dozen_cells_fits_a_screen(minutes, home, job):
     record = dozen(home).model_copy(update={"run": "sweep-dozen-20261126-120000-1a2b", "state": "running"})
     record_path(home, "dozen-1").unlink()
     write_record(home, record)
     for cell in record.cells[1:4]:
-        begin(home, record, cell.training, job)
+        begin(home, record, cell.training, job, claimed=now() - timedelta(minutes=minutes))
     shown = rendered(home)
     assert fits(shown), shown
     assert "sweep dozen: 1 of 12 cells done, 8 to come, 3 running" in shown

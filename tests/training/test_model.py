@@ -95,6 +95,7 @@ def test_the_output_does_not_depend_on_the_memory_format():
 @pytest.mark.parametrize("width", [4, 6, 8, 16])
 def test_gradients_of_narrow_networks_are_those_without_onednn(width):
     config = TrainConfig(width=width)
+    torch.manual_seed(0)
     backbone, _ = build_backbone(config)
     pictures = torch.randn(64, 3, 16, 16).contiguous(memory_format=memory_format(config))
     weights = list(backbone.parameters())
@@ -102,7 +103,8 @@ def test_gradients_of_narrow_networks_are_those_without_onednn(width):
         found = torch.autograd.grad(backbone(pictures).square().mean(), weights)
     with torch.backends.mkldnn.flags(enabled=False):
         plain = torch.autograd.grad(backbone(pictures).square().mean(), weights)
-    torch.testing.assert_close(found, plain, rtol=1e-3, atol=1e-3)
+    for mine, without in zip(found, plain, strict=True):
+        assert (mine - without).norm() < 1e-2 * without.norm()
 
 
 def test_the_projector_has_one_hidden_layer_and_the_configured_sizes():

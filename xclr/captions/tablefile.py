@@ -8,10 +8,10 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xclr.errors import DataError
 
@@ -25,16 +25,28 @@ ENDINGS = (PARQUET, *DELIMITERS, *JSON_LINES)
 PACKED = ".gz"  # may follow the ending of a text file
 PARQUET_ROWS = 256  # in memory at once; rows may hold pictures
 
+
+class Column(NamedTuple):
+    """A column of a Parquet file, or a field in one: the names on the way to it, and its type."""
+
+    path: tuple[str, ...]
+    kind: pa.DataType
+
+
 Row = tuple[int, list[Any]]  # its place (a line of the file, or a row of a Parquet file) and the wanted values
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table that was opened: its columns, each with "text", "texts" (lists), "bytes", or the name of another type."""
+    """A table that was opened: its columns, each with "text", "texts" (lists), "bytes", or the name of another type.
+
+    Fields of a column are columns, as image.path is; a struct of bytes and path is bytes, or text where it has none.
+    """
 
     path: Path
     ending: str
     types: Mapping[str, str]
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by column: the names that numbers stand for
 
     def where(self, places: Sequence[int]) -> str:
         """Say where rows stand, as a person finds them."""
@@ -43,15 +55,22 @@ class Table:
         return f"row{several} {first}, counted from 0" if self.ending == PARQUET else f"line{several} {first}"
 
 
+def ending_of(path: Path) -> str | None:
+    """The ending of a file that is named as a table, without .gz; None for one that is not."""
+    ending = Path(path.name.removesuffix(PACKED)).suffix.lower()
+    packed = path.suffix == PACKED
+    return ending if ending in ENDINGS and not (packed and ending == PARQUET) else None
+
+
 def open_table(path: Path) -> Table:
     """Read the names of a table's columns; raises DataError for a file that is no table of a known kind."""
-    ending = Path(path.name.removesuffix(PACKED)).suffix.lower()
-    if ending not in ENDINGS or (ending == PARQUET and path.suffix == PACKED):
+    ending = ending_of(path)
+    if ending is None:
         raise DataError(
             f"{path}: the ending does not tell what it holds", "name it " + ", ".join(f"*{each}" for each in ENDINGS)
         )
     if ending == PARQUET:
-        return Table(path, ending, {field.name: _type(field.type) for field in _parquet(path).schema_arrow})
+        return _open_parquet(path)
     names = _header(path, ending) if ending in DELIMITERS else _first_keys(path)
     return Table(path, ending, dict.fromkeys(names, "text"))
 
@@ -193,13 +212,60 @@ def _parquet(path: Path) -> pq.ParquetFile:
         raise DataError(f"{path} is not a Parquet file", "convert it, for example with pandas' to_parquet") from error
 
 
+def _open_parquet(path: Path) -> Table:
+    file = _parquet(path)
+    types = {name: _type(kind) for name, (_, kind) in _columns(file).items()}
+    without = {name: "text" for name, kind in types.items() if kind == "bytes" and _has_no_bytes(file, f"{name}.bytes")}
+    return Table(path, PARQUET, types | without, _class_names((file.schema_arrow.metadata or {}).get(b"huggingface")))
+
+
+def _columns(file: pq.ParquetFile) -> dict[str, Column]:
+    """The columns and the fields in them, by name."""
+    found = [column for each in file.schema_arrow for column in _with_fields(Column((each.name,), each.type))]
+    return {".".join(each.path): each for each in found}
+
+
+def _with_fields(column: Column) -> Iterator[Column]:
+    """A column and the fields in it; those in a list are lists."""
+    import pyarrow as pa
+
+    yield column
+    path, kind = column
+    inner = kind.value_type if _is_list(kind) else kind
+    if pa.types.is_struct(inner):
+        for each in inner:
+            yield from _with_fields(Column((*path, each.name), pa.list_(each.type) if _is_list(kind) else each.type))
+
+
+def _has_no_bytes(file: pq.ParquetFile, leaf: str) -> bool:
+    """Whether every value of a column is null, as far as the file itself says."""
+    number = next((at for at, each in enumerate(file.schema) if each.path == leaf), None)
+    if number is None:
+        return False
+    groups = [file.metadata.row_group(group).column(number) for group in range(file.metadata.num_row_groups)]
+    return all(each.statistics is not None and each.statistics.null_count == each.num_values for each in groups)
+
+
+def _class_names(metadata: bytes | None) -> dict[str, Sequence[str]]:
+    """The classes of columns, as `datasets` writes them into a file; none where it wrote something else."""
+    try:
+        features = json.loads(metadata or b"{}")["info"]["features"]
+        found = {name: each["names"] for name, each in features.items() if each.get("_type") == "ClassLabel"}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
+    return {name: names for name, names in found.items() if isinstance(names, list)}
+
+
 def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     import pyarrow as pa
 
     first = 0
     try:
-        for batch in _parquet(path).iter_batches(PARQUET_ROWS, columns=list(dict.fromkeys(columns))):
-            values = [_values(batch.column(name)) for name in columns]
+        file = _parquet(path)
+        there = _columns(file)
+        paths = [there[name].path for name in columns]
+        for batch in file.iter_batches(PARQUET_ROWS, columns=_to_read(file, paths)):
+            values = [_values(batch.column(first), fields) for first, *fields in paths]
             for place, row in enumerate(zip(*values, strict=True), start=first):
                 yield place, list(row)
             first += batch.num_rows
@@ -207,12 +273,21 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         raise DataError(f"{path} is damaged: {error}", "write the table again") from error
 
 
-def _values(column: pa.Array[Any]) -> list[Any]:
-    """Python values; text of which some is not UTF-8 as bytes."""
+def _to_read(file: pq.ParquetFile, paths: Sequence[Sequence[str]]) -> list[str]:
+    """What Parquet calls the columns to read: a field alone where it can be, the whole column where lists are above."""
+    there = {prefix for each in file.schema for prefix in accumulate(each.path.split("."), "{}.{}".format)}
+    return list(dict.fromkeys(name if (name := ".".join(path)) in there else path[0] for path in paths))
+
+
+def _values(column: pa.Array[Any], fields: Sequence[str]) -> list[Any]:
+    """Python values of a column, or of a field in it; text of which some is not UTF-8 as bytes."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_nested(column.type):
+        column.validate(full=True)  # text that is not UTF-8 would be an error without a file's name
+        return [_within(each, fields) for each in column.to_pylist()]
     if _type(column.type) != "text":
         return list(column.to_pylist())
     try:
@@ -222,6 +297,19 @@ def _values(column: pa.Array[Any]) -> list[Any]:
     return list(column.to_pylist())
 
 
+def _within(value: Any, fields: Sequence[str]) -> Any:
+    """A field of a value, of each in a list; of a struct that is wanted whole, a picture, the bytes, or else the path."""
+    if isinstance(value, list):
+        return [_within(each, fields) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if fields:
+        return _within(value[fields[0]], fields[1:])
+    if not value.keys() & {"bytes", "path"}:
+        return value
+    return value.get("path") if value.get("bytes") is None else value["bytes"]
+
+
 def _type(kind: pa.DataType) -> str:
     import pyarrow as pa
 
@@ -229,7 +317,29 @@ def _type(kind: pa.DataType) -> str:
         return _type(kind.value_type)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return "text"
-    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _type(kind.value_type) == "text":
+    if _is_list(kind) and not pa.types.is_nested(kind.value_type) and _type(kind.value_type) == "text":
         return "texts"
-    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
-    return "bytes" if binary else str(kind)
+    if pa.types.is_struct(kind):
+        return _picture_type({each.name: _type(each.type) for each in kind}) or str(kind)
+    return "bytes" if _is_binary(kind) else str(kind)
+
+
+def _picture_type(fields: Mapping[str, str]) -> str | None:
+    """What a struct holds that is a picture: bytes and path, or one of them; None for another."""
+    picture = {"bytes": "bytes", "path": "text"}
+    kinds = [kind for name, kind in picture.items() if fields.get(name) == kind]
+    return kinds[0] if kinds and all(fields.get(name, kind) == kind for name, kind in picture.items()) else None
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    sorts = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return any(each(kind) for each in sorts)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    sorts = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(each(kind) for each in (*sorts, pa.types.is_list_view, pa.types.is_large_list_view))

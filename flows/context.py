@@ -18,6 +18,7 @@ from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED, PatientTracker
 from infra.tracking.tracker import Tracker
 from xclr.errors import RecipeError
+from xclr.captions.stages import tell_choices
 from xclr.evaluation.stages import tell_skipped
 from xclr.recipe import Recipe
 from xclr.report.html import keep_fonts
@@ -90,7 +91,7 @@ def open_run(
     tags = {"prefect_flow_run": flow_run} if flow_run else {}
     tracker = Tracker(uri, recipe, servers.artifacts_of(state), tags)
     with _board(len(planned), brief=swept is not None) as board:
-        for line in tell_skipped(recipe):
+        for line in tell_choices(recipe) + tell_skipped(recipe):
             board.say(line)
         where = cluster_name(cluster)
         record = _record(recipe, swept, [stage.digest for stage in planned], flow_run)

@@ -118,18 +118,22 @@ class Opened:
     def features(self, method: str | None = None, seed: int | None = None, graph: str | None = None) -> pa.Table:
         """The backbone's features of the run's own pictures: row_id and vector, float16 [F], sorted by row_id.
 
-        Of a large set a sample, where no suite wanted all. Raises StoreError where they are not there.
+        And id and path, what the data call each row and its picture, where they do. Of a large set a sample, where no
+        suite wanted all. Raises StoreError where they are not there.
         """
         import pyarrow as pa
 
         from xclr.evaluation.data import load_features
 
         network = self.network(method, seed, graph)
-        stored = load_features(self._one("features", made_of=network.checkpoint).path)
+        features = self._one("features", made_of=network.checkpoint)
+        stored = load_features(features.path)
         width = stored.vectors.shape[1]
         flat = pa.array(stored.vectors.reshape(-1))
         vectors = pa.FixedSizeListArray.from_arrays(flat, width)
-        return pa.table({"row_id": stored.rows, "vector": vectors})
+        made_of = self.made[features].inputs
+        captions = next((each for each in self.made if each.kind == "captions" and str(each.digest) in made_of), None)
+        return _named(pa.table({"row_id": stored.rows, "vector": vectors}), captions)
 
     def scores(self) -> pa.Table:
         """Every score of the run, by network, suite, split and metric (schema SCORES)."""
@@ -142,17 +146,22 @@ class Opened:
         return schema.read(self._one("comparison").path / "scores.parquet", schema.SCORES)
 
     def captions(self) -> pa.Table:
-        """The captions, and the names of their classes in the column `class` (schema CAPTIONS)."""
+        """The captions, and the names of their classes in the column `class` (schema CAPTIONS).
+
+        And id and path, what the data call each row and its picture, where they do.
+        """
         import pyarrow as pa
 
         from xclr import schema
 
-        folder = self._one("captions").path
+        captions = self._one("captions")
+        folder = captions.path
         table = schema.read(folder / "captions.parquet", schema.CAPTIONS).sort_by("row_id")
         names: list[str] = []
         if (folder / "classes.parquet").exists():
             names = schema.read(folder / "classes.parquet", schema.CLASSES).sort_by("label")["name"].to_pylist()
-        return table.append_column("class", pa.array(names, pa.string()).take(table["label"].combine_chunks()))
+        classes = pa.array(names, pa.string()).take(table["label"].combine_chunks())
+        return _named(table.append_column("class", classes), captions)
 
     def graph(self) -> pa.Table:
         """The nearest captions of each row: src, and lists dst and sim of k, descending (schema graph_knn)."""
@@ -195,6 +204,17 @@ def _networks(made: Iterable[tuple[Artifact, Manifest]], order: tuple[str, ...])
         if kind.network is not None:
             origin = kind.network(kind.config.model_validate(manifest.config))
             yield Trained(origin.method, origin.graph, origin.seed, artifact, manifest)
+
+
+def _named(table: pa.Table, captions: Artifact | None) -> pa.Table:
+    """A table with what people call its rows and their pictures, in the columns id and path, where captions have it."""
+    from xclr.captions.shared import names_of
+
+    names = None if captions is None else names_of(captions.path)
+    if names is None:
+        return table
+    of_rows = names.take(table["row_id"])
+    return table.append_column("id", of_rows["id"]).append_column("path", of_rows["path"])
 
 
 def _bytes(picture: Path | str | bytes) -> bytes:

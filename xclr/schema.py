@@ -62,6 +62,12 @@ PLACES = _schema(  # where the pictures of a source with tars lie, one row for e
     required("offset", pa.int64()),
     required("size", pa.int64()),
 )
+NAMES = _schema(  # what people call the rows of captions and their pictures, one row for every captions row
+    "names",
+    required("row_id", pa.int64()),
+    pa.field("id", pa.string()),  # of data.id_column
+    pa.field("path", pa.string()),  # as the source says it: below data.path, of tars the file, a colon and the sample
+)
 ITEMS = _schema(  # the pictures of a benchmark
     "items",
     required("row_id", pa.int64()),  # dense from 0

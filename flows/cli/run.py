@@ -112,6 +112,7 @@ def plan(
     from infra.cluster import load_cluster
     from infra.plan import plan as planned
     from xclr.captions.source import placed
+    from xclr.captions.stages import tell_choices
     from xclr.evaluation.stages import tell_skipped
     from xclr.graph.estimate import compare_methods
     from xclr.graph.stages import GRAPH
@@ -125,7 +126,7 @@ def plan(
     if as_json:
         print(json.dumps([row.model_dump() for row in rows], indent=1))
         return
-    for line in tell_skipped(loaded):
+    for line in tell_choices(loaded) + tell_skipped(loaded):
         print(line, file=sys.stderr)
     print_table(_plan_table(rows))
     (graph,) = pipeline(loaded, store).of(GRAPH)

@@ -6,7 +6,7 @@ import pytest
 
 from xclr.captions import imagenet, reader_of
 from xclr.captions.folder import listing, split_folders
-from xclr.captions.table import picture_paths, pictures_listing, table_of
+from xclr.captions.table import parts_of, picture_paths, pictures_listing
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
 
@@ -36,7 +36,7 @@ def fault(function, data):
 def test_values_of_a_table_are_paths_addresses_or_nothing(tmp_path):
     touch(tmp_path, "sub/a b.png")
     data = table(tmp_path, f"caption,image\na,sub/a b.png\nb,HTTPS://host/b.png\nc,\nd,{tmp_path}/sub/a b.png\ne,  \n")
-    found = list(picture_paths(data, table_of(data)))
+    found = [(place, picture) for _, place, picture in picture_paths(data, parts_of(data))]
     here = tmp_path / "sub" / "a b.png"
     assert found == [(2, here), (3, "HTTPS://host/b.png"), (4, None), (5, here), (6, None)]
 
@@ -75,7 +75,7 @@ def test_a_table_of_addresses_has_no_listing(tmp_path):
 
 
 def test_a_missing_column_is_told_before_any_work(tmp_path):
-    error = fault(table_of, table(tmp_path, ",text,image\n0,a,b\n"))
+    error = fault(parts_of, table(tmp_path, ",text,image\n0,a,b\n"))
     assert "no column 'caption'" in error.message
     assert error.remedy == "set data.caption_column to one of: text, image"
 

@@ -48,7 +48,7 @@ def test_samples_become_rows_whose_pictures_stay_in_the_tars(data, tmp_path):
     (tmp_path / "out").mkdir()
     stage = Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=()))
     produced = run(stage, tmp_path / "out", lambda done, total: None)
-    assert produced.files == ("captions.parquet", "places.parquet")
+    assert produced.files == ("captions.parquet", "places.parquet", "names.parquet")
     rows = schema.read(tmp_path / "out" / "captions.parquet", schema.CAPTIONS).to_pylist()
     assert [(row["caption"], row["url"], row["dup_of"]) for row in rows] == [
         ("a dog", "http://h/1", None), ("a cat", None, None), ("a dog", None, 0), ("caf\u00e9", None, None)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xclr import schema
-from xclr.captions.shared import SHARED
+from xclr.captions.shared import NAMES, SHARED
 from xclr.captions.source import Record, Records, reader_of
 from xclr.captions.stages import CaptionsConfig
 from xclr.captions.text import key
@@ -24,6 +24,8 @@ from xclr.recipe import SOURCES, DataConfig
 from xclr.stage import Produced, Progress, Stage
 
 DRAFT = "draft"  # folder of the first pass
+PLACES = "places.parquet"
+BESIDE = {PLACES: schema.PLACES, NAMES: schema.NAMES}  # tables with what records say beside the captions
 BATCH = 1 << 14  # rows in memory at once
 LATER = ("row_id", "dup_of", "label")  # columns that need all rows
 
@@ -108,7 +110,8 @@ class Rows(NamedTuple):
 def run(stage: Stage[CaptionsConfig], out: Path, progress: Progress) -> Produced:
     """Write captions.parquet (dense row ids, exact duplicates marked) and, where there are any, classes.parquet, which
     says what the labels stand for, annotations.parquet, places.parquet, which says where in tars the pictures lie, and
-    shared_pictures.parquet, where pictures have several captions: all are in the split of the first.
+    shared_pictures.parquet, where pictures have several captions: all are in the split of the first; and names.parquet,
+    which says what people call the rows and their pictures.
 
     Two passes, because duplicates and numbers of classes need all rows: memory grows by some 50 bytes a row.
     """
@@ -116,7 +119,7 @@ def run(stage: Stage[CaptionsConfig], out: Path, progress: Progress) -> Produced
     (out / DRAFT).mkdir(exist_ok=True)
     reader = reader_of(data.source)
     seen = Seen(out / DRAFT, addresses=reader.unique_urls, pictures=reader.several)
-    placed = _first_pass(data, out / DRAFT, seen, progress)
+    beside = _first_pass(data, out / DRAFT, seen, progress)
     rows = Rows.of(seen)
     splits = _second_pass(out, rows, seen, about)
     files = ["captions.parquet"]
@@ -124,9 +127,9 @@ def run(stage: Stage[CaptionsConfig], out: Path, progress: Progress) -> Produced
         shared = pa.table([rows.ids, rows.pictures], schema=schema.SHARED_PICTURES)
         schema.write(shared, out / SHARED, schema.SHARED_PICTURES, about)
         files.append(SHARED)
-    if placed:
-        _write_places(out, about)
-        files.append("places.parquet")
+    for name in beside:
+        _write_beside(out, name, about)
+        files.append(name)
     if seen.names:
         _write_classes(data, sorted(seen.names), out / "classes.parquet", about)
         files.append("classes.parquet")
@@ -180,34 +183,41 @@ def by_name(labels: Sequence[int], names: Mapping[str, int]) -> npt.NDArray[np.i
     return numbers[np.asarray(labels, dtype=np.int64)]
 
 
-def _first_pass(data: DataConfig, draft: Path, seen: Seen, progress: Progress) -> bool:
-    """Write what each row says by itself; True when rows say where in files their pictures lie."""
+def _first_pass(data: DataConfig, draft: Path, seen: Seen, progress: Progress) -> list[str]:
+    """Write what each row says by itself; the tables of `BESIDE` of which rows say something."""
     columns = pa.schema([field for field in schema.CAPTIONS if field.name not in LATER])
     source = reader_of(data.source)
     size = source.size(data)
     size = min(size, data.limit or size)
-    places = False
+    said: list[str] = []
     with ExitStack() as stack:
+        beside = {
+            name: stack.enter_context(pq.ParquetWriter(draft / name, kind, compression="zstd"))
+            for name, kind in BESIDE.items()
+        }
         writer = stack.enter_context(pq.ParquetWriter(draft / "captions.parquet", columns, compression="zstd"))
         for records in _batches(seen.following(source.captions(data))):
             for record in records:
                 record["caption_key"] = key(record["caption"])
                 record["dataset"] = data.source
-            if "place" in records[0]:
-                if not places:
-                    placer = stack.enter_context(pq.ParquetWriter(draft / "places.parquet", schema.PLACES))
-                places = True
-                placer.write_table(_placed(records, len(seen.labels)))
+            for name, table in _beside(records, len(seen.labels)).items():
+                beside[name].write_table(table)
+                said += [name] if name not in said and any(each.null_count < len(records) for each in table.columns[1:]) else []
             seen.add(records)
             writer.write_table(pa.Table.from_pylist(records, columns))
             progress(len(seen.labels), max(size, len(seen.labels) + 1))
-    return places
+    return said
 
 
-def _placed(records: Sequence[Record], first: int) -> pa.Table:
-    files, offsets, sizes = zip(*(record["place"] for record in records), strict=True)
-    rows = range(first, first + len(records))
-    return pa.table([rows, files, offsets, sizes], schema=schema.PLACES)
+def _beside(records: Sequence[Record], first: int) -> dict[str, pa.Table]:
+    """Where in files the pictures of rows lie, and what people call the rows, where the source tells it."""
+    rows, found = range(first, first + len(records)), {}
+    if "place" in records[0]:
+        found[PLACES] = pa.table([rows, *zip(*(each["place"] for each in records), strict=True)], schema=schema.PLACES)
+    if "path" in records[0]:
+        names = [[each.get("id") for each in records], [each["path"] for each in records]]
+        found[NAMES] = pa.table([rows, *names], schema=schema.NAMES)
+    return found
 
 
 def _second_pass(out: Path, rows: Rows, seen: Seen, about: Mapping[str, Any]) -> Counter[str]:
@@ -241,9 +251,9 @@ def _row_groups(path: Path) -> Iterator[pa.Table]:
         yield file.read_row_group(group)
 
 
-def _write_places(out: Path, about: Mapping[str, Any]) -> None:
-    with schema.writing(out / "places.parquet", schema.PLACES, about) as write:
-        for batch in _row_groups(out / DRAFT / "places.parquet"):
+def _write_beside(out: Path, name: str, about: Mapping[str, Any]) -> None:
+    with schema.writing(out / name, BESIDE[name], about) as write:
+        for batch in _row_groups(out / DRAFT / name):
             write(batch)
 
 

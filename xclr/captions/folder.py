@@ -27,6 +27,7 @@ def captions(data: DataConfig) -> Records:
             "caption": normalise(data.caption_template.replace("{}", re.sub(r"[_-]+", " ", label).strip())),
             "label": label,
             "split": _split(parts[0] if splits else None, name),
+            "path": name,
         }
     return {}
 

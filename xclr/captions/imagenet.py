@@ -36,6 +36,7 @@ def captions(data: DataConfig) -> Records:
             "caption": normalise(data.caption_template.replace("{}", names[synset])),
             "label": synset,
             "split": "train" if part == TRAIN else "pictures",
+            "path": name,
         } | ({"place": place} if place else {})
     return {}
 

@@ -24,7 +24,7 @@ class File(NamedTuple):
     """A file of a table, the folder that it lies in below data.path, and its split where names tell it."""
 
     path: Path
-    below: Path
+    below: str = ""
     split: str | None = None
 
 
@@ -37,11 +37,16 @@ def split_of(word: str) -> str | None:
 def files_at(path: Path) -> list[File]:
     """The files at a path, training rows first; raises DataError where there is none, or it cannot be told which."""
     if path.is_file():
-        return [File(path, Path())]
+        return [File(path)]
     root = _root(path)
     found = _of_folder(path) if path.is_dir() else _matched(path)
-    files = [File(each, each.parent.relative_to(root), _split_in(each.relative_to(root))) for each in found]
+    files = [_file(each, each.relative_to(root)) for each in found]
     return sorted(files, key=lambda each: (each.split != TRAIN, each.path))
+
+
+def _file(path: Path, name: Path) -> File:
+    below = name.parent.as_posix()
+    return File(path, below if name.parent.parts else "", _split_in(name))
 
 
 def by_names(path: Path, files: Sequence[File]) -> list[File]:
@@ -58,7 +63,7 @@ def by_names(path: Path, files: Sequence[File]) -> list[File]:
             f"{unsaid[0]}: its name tells no split, but others there do", f"move it away, or name it as them: {SPELLED}"
         )
     if TRAIN not in splits:
-        names = ", ".join((each.below / each.path.name).as_posix() for each in files[:3]) + ", ..." * (len(files) > 3)
+        names = ", ".join(f"{Path(each.below, each.path.name)}" for each in files[:3]) + ", ..." * (len(files) > 3)
         raise DataError(
             f"{path} has no training rows, as the files' names tell: {names}",
             "put train-*.parquet, or a folder train, beside them, or name the files otherwise",

@@ -1,13 +1,17 @@
-"""Which rows of the captions show one picture."""
+"""What captions artifacts hold beside the captions: which rows show one picture, and what people call the rows."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-SHARED = "shared_pictures.parquet"
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHARED, NAMES = "shared_pictures.parquet", "names.parquet"
 
 
 def picture_of_row(captions: Path, rows: int) -> npt.NDArray[np.int64]:
@@ -18,3 +22,10 @@ def picture_of_row(captions: Path, rows: int) -> npt.NDArray[np.int64]:
         return np.arange(rows)
     table = schema.read(captions / SHARED, schema.SHARED_PICTURES).sort_by("row_id")
     return np.asarray(table["first"].to_numpy(), dtype=np.int64)
+
+
+def names_of(captions: Path) -> pa.Table | None:
+    """The id and path of each row of a captions artifact (schema NAMES), sorted; None where it has neither."""
+    from xclr import schema
+
+    return schema.read(captions / NAMES, schema.NAMES).sort_by("row_id") if (captions / NAMES).exists() else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,7 @@ from xclr.recipe import SOURCES, DataConfig, Recipe
 from xclr.synsets import SYNSET
 
 Record = dict[str, Any]  # key, caption (normalised), label (name of the class or None), split; url; place: file below
-# data.path, offset and size of the picture; emoji annotations
+# data.path, offset and size of the picture; id and path: what people call the row and its picture; emoji annotations
 Records = Generator[Record, None, dict[str, Any]]  # streamed; the return value joins the stage's stats
 
 
@@ -99,6 +99,7 @@ class SourceReader:
     several: bool = False  # its pictures may have several captions, each a row: records say which picture they show
     files: Callable[[DataConfig], tuple[Path, ...]] = located_file  # whose content names the captions
     check: Callable[[DataConfig], object] = lambda data: None  # raises DataError for what is seen in a moment
+    tell: Callable[[DataConfig], Iterable[str]] = lambda data: ()  # lines that say what was chosen for the recipe
     captions_listing: Callable[[DataConfig], str | None] = lambda data: None  # hash of what else names the captions
     pictures_listing: Callable[[DataConfig], str | None] = lambda data: None  # hash of the files with pictures
 

@@ -52,6 +52,12 @@ def tell_left_out(captions: Manifest) -> Iterator[str]:
         yield f"captions: left out because their address stood before: {repeated:,}"
 
 
+def tell_choices(recipe: Recipe) -> list[str]:
+    """Lines that say what the data decide where the recipe does not."""
+    data = [recipe.data, *([recipe.evaluate.data] if recipe.evaluate.data else [])]
+    return [f"data: {line}" for each in data for line in reader_of(each.source).tell(each)]
+
+
 CAPTIONS = Kind(
     "captions",
     CaptionsConfig,

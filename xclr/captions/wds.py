@@ -86,7 +86,8 @@ def _record(tar: str, name: str, files: Mapping[str, Member]) -> Record | None:
         identity = key("wds", tar, name)
     except Exception:  # noqa: BLE001 - a stranger's file; whatever it makes a library raise, the others are sound
         return None
-    return {"key": identity, "caption": caption, "label": None, "split": "train", "url": url, "place": place}
+    record = {"key": identity, "caption": caption, "label": None, "split": "train", "url": url, "place": place}
+    return record | {"path": f"{tar}:{name}"}
 
 
 def _samples(data: DataConfig) -> Iterator[tuple[Path, str, dict[str, Member]]]:

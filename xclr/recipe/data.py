@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from xclr.recipe.config import MIN_SIDE, RUNTIME, Config, OneOf, host_of
+from xclr.recipe.config import LATER, MIN_SIDE, RUNTIME, Config, OneOf, host_of
 from xclr.recipe.sources import SOURCES
 
 
@@ -58,9 +58,22 @@ class DataConfig(Config):
     )
     caption_column: str = Field("caption", description="column with the caption (table)")
     image_column: str = Field(
-        "image", description="column with the picture: encoded bytes, a path that starts at the table, or a URL (table)"
+        "image",
+        description="column with the picture: encoded bytes, a path that starts at the table, or a URL; where there is "
+        "no column of this name, file_name (table)",
     )
     label_column: str | None = Field(None, description="column with the class; SupCon and the probes need it (table)")
+    id_column: str | None = Field(
+        None,
+        description="column that names the rows, kept beside what comes of them; default: row_id, where it is (table)",
+        json_schema_extra=LATER,
+    )
+    split_column: str | None = Field(
+        None,
+        description="column that says train, or what is held out: val, valid, validation, test, dev or eval; default: "
+        "what the files' names say, else a tenth is held out (table)",
+        json_schema_extra=LATER,
+    )
     caption_template: str = Field(
         "a photo of a {}", description="caption of a class, {} standing for its name (folder, imagenet)"
     )

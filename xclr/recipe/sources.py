@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -22,13 +23,18 @@ class Source(NamedTuple):
     annotated: bool = False  # it has keywords and groups, so that its pictures can fill the suites' data sets
 
 
+def _is_matched(path: Path) -> bool:
+    """Whether there is something at a path, or a glob matches something."""
+    return path.exists() or any(glob.iglob(str(path), recursive=True))
+
+
 SOURCES: Mapping[str, Source] = {
     "emoji": Source(
         "emoji", "the embedded set", labels="always", annotated=True, get="install xclr again: the emoji come with it",
     ),
     "table": Source(
-        "table", "a Parquet, CSV, TSV or JSONL file", path="a Parquet, CSV, TSV or JSONL file", noun="table",
-        labels="column",
+        "table", "a Parquet, CSV, TSV or JSONL file, or several", noun="table", is_there=_is_matched, labels="column",
+        path="a Parquet, CSV, TSV or JSONL file, a folder of these, or a glob such as data/train-*.parquet",
     ),
     "folder": Source(
         "folder", "a folder of class folders", path="a folder with a folder of pictures for every class", noun="folder",

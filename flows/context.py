@@ -17,8 +17,8 @@ from infra.loopback import spare_loopback
 from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED, PatientTracker
 from infra.tracking.tracker import Tracker
-from xclr.errors import RecipeError
 from xclr.captions.stages import tell_choices
+from xclr.errors import RecipeError
 from xclr.evaluation.stages import tell_skipped
 from xclr.recipe import Recipe
 from xclr.report.html import keep_fonts

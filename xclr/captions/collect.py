@@ -202,7 +202,11 @@ def _first_pass(data: DataConfig, draft: Path, seen: Seen, progress: Progress) -
                 record["dataset"] = data.source
             for name, table in _beside(records, len(seen.labels)).items():
                 beside[name].write_table(table)
-                said += [name] if name not in said and any(each.null_count < len(records) for each in table.columns[1:]) else []
+                said += (
+                    [name]
+                    if name not in said and any(each.null_count < len(records) for each in table.columns[1:])
+                    else []
+                )
             seen.add(records)
             writer.write_table(pa.Table.from_pylist(records, columns))
             progress(len(seen.labels), max(size, len(seen.labels) + 1))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from xclr.captions.tablefile import ENDINGS, ending_of
 from xclr.errors import DataError
 from xclr.files import NOT_TRAINED, TRAIN
+from xclr.recipe.sources import matches
 
 METADATA = "metadata"  # a table of this name stands beside the pictures that it names
 HELD_OUT = NOT_TRAINED[0]
@@ -83,7 +84,7 @@ def _root(path: Path) -> Path:
 
 
 def _matched(path: Path) -> list[Path]:
-    found = [each for each in map(Path, glob.glob(str(path), recursive=True)) if each.is_file()]
+    found = [each for each in matches(path) if each.is_file()]
     if not found:
         raise DataError(f"{path} matches no file", "set data.path to a glob of files, such as data/train-*.parquet")
     return found
@@ -108,9 +109,9 @@ def _tables(folder: Path) -> list[Path]:
 def _of_one_kind(root: Path, found: list[Path]) -> list[Path]:
     """The tables found in a folder; raises DataError when there is none, or they are of several kinds."""
     if not found:
-        kinds = ", ".join(f"*{each}" for each in ENDINGS)
+        known = ", ".join(f"*{each}" for each in ENDINGS)
         raise DataError(
-            f"{root} holds no table, nor do its folders", f"put one there ({kinds}), or set data.source: folder"
+            f"{root} holds no table, nor do its folders", f"put one there ({known}), or set data.source: folder"
         )
     kinds = {ending_of(each): each.relative_to(root).as_posix() for each in found}
     if len(kinds) > 1:

@@ -72,6 +72,10 @@ class Part(NamedTuple):
         """The file and the place in it."""
         return f"{self.table.path}: {self.table.where([place])}"
 
+    def called(self, name: str) -> str:
+        """What a file that the table names is called from data.path on."""
+        return f"{self.below}/{name}" if self.below and not Path(name).is_absolute() else name
+
     def picture(self, place: int, value: object) -> Picture:
         """A value of the column of pictures as one; raises DataError for a value that is none."""
         return picture_path(value, self.table.path.absolute().parent, lambda: self.where(place))
@@ -115,7 +119,7 @@ def _files_listing(parts: Sequence[Part]) -> str | None:
     """The names of several files and their splits, hashed."""
     if len(parts) == 1:
         return None
-    names = "".join(f"{part.split} {os.path.join(part.below, part.table.path.name)}\n" for part in parts)
+    names = "".join(f"{part.split} {part.called(part.table.path.name)}\n" for part in parts)
     return f"files {hashlib.sha256(os.fsencode(names)).hexdigest()}"
 
 
@@ -174,7 +178,7 @@ def _of_row(part: Part, place: int, own: str, value: dict[str, Any]) -> Record:
     picture, path = part.picture(place, value.get("image")), value.get("path")
     return {
         "id": own if "id" in value else None,
-        "path": os.path.join(part.below, value["image"].strip()) if isinstance(picture, Path) else path,
+        "path": part.called(value["image"].strip()) if isinstance(picture, Path) else path,
         "url": picture if isinstance(picture, str) else None,
         "picture": key("row", own) if picture is None else key("picture", str(picture)),
         "split": split_of(_spelled(part, value["split"])) if "split" in value else part.split,
@@ -234,7 +238,9 @@ def _id(part: Part, place: int, value: object) -> str:
     column = str(part.columns.id)
     found = "" if isinstance(value, list | dict) else _text(value, column, part.table) or ""
     if not found or not is_text(found):
-        raise DataError(f"{part.where(place)}: {column} is {value!r}, no name of a row", "give each row a text or number")
+        raise DataError(
+            f"{part.where(place)}: {column} is {value!r}, no name of a row", "give each row a text or number"
+        )
     return found
 
 
@@ -262,7 +268,7 @@ def _check_unique(data: DataConfig, parts: Sequence[Part]) -> None:
     if len(again):
         at, place, (value,) = next(islice(streamed(data, parts, lambda part: [column]), int(again[0]), None))
         raise DataError(
-            f"{parts[at].table.path}: {len(again)} row ids stand twice, first {value} ({parts[at].table.where([place])})",
+            f"{parts[at].where(place)}: {len(again)} row ids stand twice, first {value}",
             f"make {column} unique, or " + ("drop the column" if data.id_column is None else "unset data.id_column"),
         )
 
@@ -329,7 +335,8 @@ def _columns(data: DataConfig, table: Table) -> Columns:
             )
         may_be, holds = HOLDS.get(field, ((), ""))
         if holds and table.types[column] not in may_be:
-            raise DataError(f"{table.path}: column {column!r} holds {table.types[column]}", f"it must hold {holds}")
+            kind = "lists of text" if table.types[column] == "texts" else table.types[column]
+            raise DataError(f"{table.path}: column {column!r} holds {kind}", f"it must hold {holds}")
     own = data.id_column or (ROW_ID if ROW_ID in table.types else None)
     return Columns(data.caption_column, image, data.label_column, own, data.split_column)
 
@@ -364,9 +371,7 @@ def streamed(
     """
     groups = [list(group) for _, group in groupby(enumerate(parts), lambda each: each[1].split)]
     for group, limit in zip(groups, _limits(data.limit, groups), strict=True):
-        rows = (
-            (at, place, values) for at, part in group for place, values in tablefile.rows(part.table, wanted(part))
-        )
+        rows = ((at, place, values) for at, part in group for place, values in tablefile.rows(part.table, wanted(part)))
         yield from islice(rows, limit)
 
 

@@ -297,8 +297,8 @@ def _values(column: pa.Array[Any], fields: Sequence[str]) -> list[Any]:
     return list(column.to_pylist())
 
 
-def _within(value: Any, fields: Sequence[str]) -> Any:
-    """A field of a value, of each in a list; of a struct that is wanted whole, a picture, the bytes, or else the path."""
+def _within(value: object, fields: Sequence[str]) -> object:
+    """A field of a value, or of each in a list; of a picture that is wanted whole the bytes, or else the path."""
     if isinstance(value, list):
         return [_within(each, fields) for each in value]
     if not isinstance(value, dict):

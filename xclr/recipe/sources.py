@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,9 +23,14 @@ class Source(NamedTuple):
     annotated: bool = False  # it has keywords and groups, so that its pictures can fill the suites' data sets
 
 
+def matches(pattern: Path) -> Iterator[Path]:
+    """What a glob matches, in no order."""
+    return map(Path, glob.iglob(str(pattern), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+
+
 def _is_matched(path: Path) -> bool:
     """Whether there is something at a path, or a glob matches something."""
-    return path.exists() or any(glob.iglob(str(path), recursive=True))
+    return path.exists() or any(True for _ in matches(path))
 
 
 SOURCES: Mapping[str, Source] = {

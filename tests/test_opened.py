@@ -11,6 +11,7 @@ from PIL import Image
 import xclr
 from tests.kit.pictures import encode
 from xclr import schema
+from xclr.captions.stages import CAPTIONS
 from xclr.errors import StoreError
 from xclr.evaluation.stages import FEATURES
 from xclr.store import MANIFEST
@@ -24,7 +25,7 @@ def run(own_home):
 @pytest.fixture
 def pictures(own_home):
     """The pictures of the run, encoded, by row."""
-    return pq.read_table(own_home.parent / "own.parquet")["image"].to_pylist()
+    return [each["bytes"] for each in pq.read_table(own_home.parent / "own.parquet")["image"].to_pylist()]
 
 
 def test_networks_stand_in_the_order_of_the_recipe(run):
@@ -59,6 +60,14 @@ def test_tables_are_those_of_the_stages(run, own_home):
     assert set(graph.column_names) == {"src", "dst", "sim", "count"}
     assert schema.check(scores, schema.SCORES).num_rows
     assert set(scores["checkpoint"].to_pylist()) == {str(each.checkpoint.digest) for each in run.networks()}
+
+
+def test_rows_have_the_names_that_the_data_give_them(run, own_home, tmp_path):
+    for found in (run.captions(), run.features("clip")):
+        assert found["path"].to_pylist() == [f"{row}.png" for row in found["row_id"].to_pylist()]
+        assert set(found["id"].to_pylist()) == {None}
+    home = shutil.copytree(own_home, tmp_path / "home", ignore=shutil.ignore_patterns("code", CAPTIONS.name))
+    assert xclr.open(home).features("clip").column_names == ["row_id", "vector"]
 
 
 def test_the_data_that_a_run_was_made_of_may_be_gone(own_home, tmp_path):

@@ -82,7 +82,8 @@ def own_recipe(folder: Path, caption: str, **keys: object) -> Recipe:
     pictures, kinds = zip(*[_picture(index) for index in range(80)], strict=True)
     captions = [f"{caption} {kind} {index}" for index, kind in enumerate(kinds)]
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"caption": captions, "image": pictures, "kind": kinds}), folder / "own.parquet")
+    images = [{"bytes": picture, "path": f"{index}.png"} for index, picture in enumerate(pictures)]
+    pq.write_table(pa.table({"caption": captions, "image": images, "kind": kinds}), folder / "own.parquet")
     data = {"source": "table", "path": str(folder / "own.parquet"), "label_column": "kind"}
     return Recipe.model_validate(OWN | {"data": data} | keys)
 

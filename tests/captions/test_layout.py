@@ -8,8 +8,9 @@ import pytest
 
 from xclr.captions import table
 from xclr.captions.layout import by_names, files_at, split_of
+from xclr.captions.stages import tell_choices
 from xclr.errors import DataError
-from xclr.recipe import DataConfig
+from xclr.recipe import DataConfig, parse_recipe
 
 BOTH = {"train", "pictures"}
 
@@ -220,6 +221,14 @@ def test_metadata_beside_pictures_names_them(imagefolder):
         f"1 of 2 picture files are not there (line 1: {root}/test/a.png)"
         in fault(table.pictures_listing, imagefolder).message
     )
+
+
+def test_a_run_tells_what_was_chosen_for_its_pictures_and_for_those_to_judge_by(imagefolder, tmp_path):
+    data = {"source": "table", "path": str(tmp_path), "caption_column": "text"}
+    one = parse_recipe({"name": "m", "data": data}, "m")
+    other = parse_recipe({"name": "m", "evaluate": {"data": data}}, "m")
+    assert tell_choices(one) == tell_choices(other) == [f"data: {line}" for line in table.tell(imagefolder)]
+    assert tell_choices(parse_recipe({"name": "m"}, "m")) == []
 
 
 @pytest.mark.parametrize(

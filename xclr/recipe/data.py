@@ -78,7 +78,10 @@ class DataConfig(Config):
         "a photo of a {}", description="caption of a class, {} standing for its name (folder, imagenet)"
     )
     limit: int | None = Field(
-        None, ge=1, description="use the first rows only; of folders so many pictures, drawn over all classes"
+        None,
+        ge=1,
+        description="use the first rows only, of files of several splits as large a share of each; of folders so many "
+        "pictures, drawn over all classes",
     )
     shortest_edge: int | None = Field(
         None,

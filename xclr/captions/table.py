@@ -16,7 +16,7 @@ import numpy as np
 from xclr.captions import tablefile
 from xclr.captions.source import Records, SourceReader, located
 from xclr.captions.tablefile import Table
-from xclr.captions.text import CaptionCheck, described, key, share
+from xclr.captions.text import CaptionCheck, described, key, label_of, share
 from xclr.errors import DataError
 from xclr.files import Picture, is_text, is_url, stamp_of
 from xclr.recipe import DataConfig
@@ -29,22 +29,25 @@ ROW_ID = "row_id"  # an optional column that names the rows
 
 
 def captions(data: DataConfig) -> Records:
-    """One record a caption; raises DataError for missing columns, no rows, repeated row ids, unusable captions."""
+    """One record a caption; those that are empty or not UTF-8 are left out and counted as malformed.
+
+    Raises DataError for missing columns, no rows, repeated row ids, and where more captions are malformed than not.
+    """
     table = table_of(data)
     folder = table.path.absolute().parent
     columns = _columns(data, table)
     check, kinds, keys = CaptionCheck(str(table.path), table.where), LabelKinds(data, table), bytearray()
     for row, (place, values) in enumerate(tablefile.rows(table, list(columns.values()), data.limit)):
         value = dict(zip(columns, values, strict=True))
-        own = _text(value["id"], ROW_ID, table) or "" if "id" in value else str(row)
+        own = _text(value["id"], ROW_ID, table, place) or "" if "id" in value else str(row)
         keys += key("table", own)
         picture = picture_path(value.get("image"), folder, lambda place=place: f"{table.path}: {table.where([place])}")  # type: ignore[misc]
         label = kinds.label(place, value.get("label"))
-        for number, caption in enumerate(_each(value["caption"])):
+        for number, caption in _usable(check, place, value["caption"]):
             name = key("table", own if number == 0 else f"{own}/{number}")
             yield {
                 "key": name,
-                "caption": check.caption(place, caption),
+                "caption": caption,
                 "label": label,
                 "split": _split(name),
                 "url": picture if isinstance(picture, str) else None,
@@ -52,23 +55,26 @@ def captions(data: DataConfig) -> Records:
             }
     if not keys:
         raise DataError(f"{table.path} has no rows", "give a table with captioned pictures")
-    check.finish()
     if "id" in columns:
         _check_unique(data, table, keys)
-    return {}
+    return check.finish()
 
 
 def pictures(data: DataConfig) -> Iterator[Picture]:
-    """The pictures in the order of `captions`, streamed: each as often as it has captions."""
+    """The pictures in the order of `captions`, streamed: each as often as it has captions that are of use."""
     table = table_of(data)
-    if not _may_have_several(data, table):
-        yield from (picture for _, picture in picture_paths(data, table))
-        return
     folder, columns = table.path.absolute().parent, [data.image_column, data.caption_column]
+    check = CaptionCheck(str(table.path), table.where)
     for place, (value, captions) in tablefile.rows(table, columns, data.limit):
         picture = picture_path(value, folder, lambda place=place: f"{table.path}: {table.where([place])}")  # type: ignore[misc]
-        for _ in _each(captions):
+        for _ in _usable(check, place, captions):
             yield picture
+
+
+def _usable(check: CaptionCheck, place: int, value: object) -> list[tuple[int, str]]:
+    """The captions of a row that are of use, each with its number among all of them."""
+    captions = [(number, check.caption(place, each)) for number, each in enumerate(_each(value))]
+    return [(number, caption) for number, caption in captions if caption]
 
 
 def captions_listing(data: DataConfig) -> str | None:
@@ -103,7 +109,7 @@ def _each(value: object) -> Sequence[object]:
 
 def size(data: DataConfig) -> int:
     """How many rows there can be."""
-    return tablefile.rows_at_most(tablefile.open_table(located(data)))
+    return tablefile.rows_at_most(_opened(data))
 
 
 def _columns(data: DataConfig, table: Table) -> dict[str, str]:
@@ -125,12 +131,13 @@ class LabelKinds:
 
     def label(self, place: int, value: object) -> str | None:
         """The class's name; raises DataError for a value that cannot be one or is of another kind than the others."""
-        if value is None or value == "":
-            return None
         if isinstance(value, list | dict):
             raise DataError(
                 f"{self.table.path}: the label is {described(value)} ({self.table.where([place])})", "give text or null"
             )
+        name = label_of(value if isinstance(value, float) else _text(value, str(self.column), self.table, place))
+        if name is None:
+            return None
         kind = described(value)
         self.first.setdefault(kind, place)
         if len(self.first) > 1:
@@ -138,16 +145,15 @@ class LabelKinds:
             raise DataError(
                 f"{self.table.path}: column {self.column!r} mixes types: {seen}", "write all labels in one way"
             )
-        return _text(value, str(self.column), self.table)
+        return name
 
 
-def _text(value: object, column: str, table: Table) -> str | None:
-    try:
-        return None if value is None else value.decode() if isinstance(value, bytes) else str(value)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{table.path}: values of column {column!r} are not UTF-8", "save the table as UTF-8"
-        ) from error
+def _text(value: object, column: str, table: Table, place: int) -> str | None:
+    """The value as text; raises DataError where it is not UTF-8, or holds half a character."""
+    text = None if value is None else value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
+    if text is not None and not is_text(text):
+        raise DataError(f"{table.path}: column {column!r} is not UTF-8 ({table.where([place])})", "mend that row")
+    return text
 
 
 def _check_unique(data: DataConfig, table: Table, keys: bytearray) -> None:
@@ -168,9 +174,13 @@ def _split(name: bytes) -> str:
     return "pictures" if share("picture", name.hex()) < HELD_OUT_PICTURES else "train"
 
 
+def _opened(data: DataConfig) -> Table:
+    return tablefile.open_table(located(data), data.encoding, data.separator)
+
+
 def table_of(data: DataConfig) -> Table:
     """The opened table of a data source; raises DataError for columns that are not there or of no use."""
-    table = tablefile.open_table(located(data))
+    table = _opened(data)
     for field in ("caption_column", "image_column", "label_column"):
         column = getattr(data, field)
         if column is not None and column not in table.types:

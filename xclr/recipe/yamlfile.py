@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -35,8 +35,6 @@ class YAMLError(ValueError):
 class _Loader(yaml.SafeLoader):
     """Knows PLAIN alone, and refuses keys that stand twice and numbers that may be read in two ways."""
 
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
-
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         first: dict[tuple[str, str], yaml.Node] = {}
@@ -55,6 +53,7 @@ class _Dumper(yaml.SafeDumper):
     """Puts text in quotes that _Loader would take for something else."""
 
 
+_Loader.yaml_implicit_resolvers = {}
 _Loader.add_constructor(DOUBTFUL, _Loader.construct_doubtful)
 for _tag, _pattern in PLAIN:
     for _each in (_Loader, _Dumper):
@@ -118,7 +117,7 @@ def _parsed(text: str) -> tuple[Any, yaml.Node | None]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         context = f" ({error.context})" if error.context else ""
-        raise YAMLError(f"is not YAML: {error.problem}{context}", mark and mark.line + 1) from error
+        raise YAMLError(f"is not YAML: {error.problem}{context}", None if mark is None else mark.line + 1) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError is a number of too many digits
         raise YAMLError("is not YAML: " + " ".join(str(error).split())) from error
 

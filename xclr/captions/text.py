@@ -26,6 +26,7 @@ INVISIBLE = re.compile(  # controls that are no white space, soft hyphens, blank
 )
 WHOLE = re.compile(r"(-?[0-9]+)\.0+")  # a number that pandas wrote beside missing ones
 MISSING = frozenset({"", "NaN", "nan"})
+MOST_SHOWN = 300  # characters of a caption in pages and on terminals
 SHOWN = 6  # places of a fault that are kept: one more than are named
 
 
@@ -42,6 +43,11 @@ def visible(text: str) -> str:
 def readable(text: str) -> str:
     """What is visible, normalised: one spelling for what looks the same."""
     return normalise(visible(text))
+
+
+def shortened(caption: str) -> str:
+    """The beginning of a caption that nobody reads to its end."""
+    return caption if len(caption) <= MOST_SHOWN else caption[:MOST_SHOWN] + "…"
 
 
 def encoding_of(start: bytes) -> str | None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import AfterValidator, ValidationError, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -15,7 +14,7 @@ from infra.executors.executor import executor_named, executor_names
 from infra.resources import Resources
 from xclr.errors import RecipeError
 from xclr.pipeline import KINDS
-from xclr.recipe import Config
+from xclr.recipe import Config, list_faults, read_yaml
 from xclr.stage import Stage
 
 CLUSTERS = Path(__file__).parent / "clusters"
@@ -70,11 +69,12 @@ def load_cluster(source: str) -> Cluster:
         names = sorted(each.stem for each in CLUSTERS.glob("*.yaml"))
         near = difflib.get_close_matches(source, names, n=1) or names
         raise RecipeError(f"no cluster {source!r}", f"give a YAML file, or one of: {', '.join(near)}")
+    document, remedy = read_yaml(path), "see infra/clusters/local.yaml for one that works"
+    raw = {} if document.content is None else document.content
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path} does not hold keys and values", remedy)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Cluster.model_validate({"name": path.stem, **(raw or {})})
+        return Cluster.model_validate({"name": path.stem} | raw)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise RecipeError(f"{path}: {faults}", "see infra/clusters/local.yaml for one that works") from error
-    except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise RecipeError(f"{path} is not YAML: {error}", "see infra/clusters/local.yaml for one that works") from error
+        told = [(each["loc"], f"{'.'.join(map(str, each['loc']))}: {each['msg']}") for each in error.errors()]
+        raise RecipeError(list_faults(str(path), told, document.line), remedy) from error

@@ -69,6 +69,7 @@ def neighbours(
     """Show the captions of a run that are nearest to a text, by the model that embedded them."""
     from flows.context import home_folder
     from xclr.captions.stages import CAPTIONS
+    from xclr.captions.text import shortened
     from xclr.graph import open_encoder
     from xclr.graph.query import nearest_captions
     from xclr.graph.stages import EMBEDDINGS
@@ -88,7 +89,7 @@ def neighbours(
 
     table = Table(Column("cosine", justify="right"), Column("row_id", justify="right"), "caption")
     for each in found:
-        table.add_row(f"{each.similarity:.3f}", str(each.row_id), escape(each.caption))
+        table.add_row(f"{each.similarity:.3f}", str(each.row_id), escape(shortened(each.caption)))
     print_table(table)
 
 

@@ -108,13 +108,20 @@ def test_one_caption_a_picture_is_as_it_was_and_others_have_names_of_their_own(f
     assert captions_listing(several) != before
 
 
-def test_an_empty_list_is_a_missing_caption_and_a_list_of_others_no_text(folder):
-    for value, part in (([], "1 captions are empty (line 2)"), (["a", 3], "a number (3), not text (line 2)")):
+def test_an_empty_list_is_left_out_and_a_list_of_others_is_no_text(folder):
+    def data(value):
         lines = [{"caption": ["a", "b"], "image": "0.png"}, {"caption": value, "image": "1.png"}]
         (folder / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
-        with pytest.raises(DataError) as caught:
-            list(READER.captions(DataConfig(source="table", path=folder / "t.jsonl")))
-        assert part in caught.value.message
+        return DataConfig(source="table", path=folder / "t.jsonl")
+
+    with pytest.raises(DataError) as caught:
+        list(READER.captions(data(["a", 3])))
+    assert "a number (3), not text (line 2)" in caught.value.message
+    for value, kept in (([], ["a", "b"]), ([""], ["a", "b"]), (["", "c"], ["a", "b", "c"])):
+        assert [each["caption"] for each in READER.captions(data(value))] == kept
+        assert [each.name for each in READER.pictures(data(value))] == ["0.png"] * 2 + ["1.png"] * (len(kept) - 2)
+    whole = [each["key"] for each in READER.captions(data(["b", "c"]))]
+    assert [each["key"] for each in READER.captions(data(["", "c"]))] == [*whole[:2], whole[3]]
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import pytest
 
 from xclr.captions import imagenet, reader_of
 from xclr.captions.folder import listing, split_folders
+from xclr.captions.source import plain_classes
 from xclr.captions.table import parts_of, picture_paths, pictures_listing
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
@@ -175,3 +176,16 @@ def test_a_part_of_imagenet_that_is_missing_is_named(missing, tmp_path):
         imagenet.listing(data)
 
     assert f"{tmp_path / missing} is missing" in fault(both, data).message
+
+
+def test_folders_that_look_alike_are_one_class(tmp_path):
+    touch(tmp_path, "cafe\u0301/a.png", "caf\u00e9/b.png", "caf\u00e9\u200b/c.png", "Caf\u00e9/d.png")
+    records = list(reader_of("folder").captions(folder(tmp_path)))
+    assert {each["label"] for each in records} == {"caf\u00e9", "Caf\u00e9"}
+    assert len({each["caption"] for each in records}) == 2 and len({each["key"] for each in records}) == 4
+
+
+def test_no_two_classes_have_one_name():
+    assert plain_classes(DataConfig(), ["hot_dog", "hot dog", "red_cat"]) == [
+        ("hot_dog", None), ("hot dog", None), ("red cat", None)
+    ]  # fmt: skip

@@ -1,12 +1,16 @@
 """A person's own table: what it gives, and what is wrong with it said by name."""
 
+import json
+
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from xclr.artifact import identity
 from xclr.captions import table
-from xclr.errors import DataError
-from xclr.recipe import DataConfig
+from xclr.errors import DataError, RecipeError
+from xclr.recipe import DataConfig, parse_recipe
 
 
 @pytest.fixture
@@ -135,7 +139,7 @@ def test_pictures_may_be_large_binary(write):
 
 def test_captions_that_are_not_utf8_are_named_by_row(write):
     error = fault(write(columns(caption=bytes_as_text(b"a dog", b"caf\xe9", b"\xff"))))
-    assert "2 captions are not UTF-8 (rows 1, 2, counted from 0)" in error.message
+    assert "2 of 3 captions are of no use (not UTF-8: rows 1, 2, counted from 0)" in error.message
 
 
 def test_categories_that_are_not_utf8_are_refused(write):
@@ -151,10 +155,20 @@ def test_labels_and_row_ids_that_are_not_utf8_are_refused(column, write):
     assert "UTF-8" in error.message
 
 
-@pytest.mark.parametrize("empty", ["", "  \n", None])
-def test_empty_captions_are_named_by_row(empty, write):
-    error = fault(write(columns(caption=["a dog", empty, "a cow"])))
-    assert "mine.parquet: 1 captions are empty (row 1, counted from 0)" in error.message
+@pytest.mark.parametrize("empty", ["", "  \n", None, "\u200b", "\x00"])
+def test_rows_without_a_caption_of_use_are_left_out_with_their_pictures(empty, write):
+    data = write(columns(caption=["a dog", empty, "a cow"]))
+    records = table.captions(data)
+    kept, stats = [], {}
+    while not stats:
+        try:
+            kept.append(next(records))
+        except StopIteration as end:
+            stats = end.value
+    assert stats == {"malformed": 1, "malformed_samples": "empty: row 1, counted from 0"}
+    whole = captions(write(columns()))
+    assert [each["key"] for each in kept] == [whole[0]["key"], whole[2]["key"]], "keys are of the rows' numbers"
+    assert list(table.pictures(write(columns(caption=["a dog", empty, "a cow"])))) == [b"1", b"3"]
 
 
 def test_a_table_without_rows_is_named(write):
@@ -231,8 +245,6 @@ def test_the_same_rows_have_the_same_keys_in_every_kind_of_table(tmp_path, write
         ("[1]", "the caption is a number (1), not text"),
         ("{}", "an object"),
         ("[[]]", "a list"),
-        ('""', "empty"),
-        ("null", "empty"),
     ],
 )
 def test_captions_of_json_that_are_of_no_use_are_named_by_line(value, part, tmp_path):
@@ -274,3 +286,78 @@ def test_captions_that_are_numbers_in_parquet_are_named_with_their_type(write):
     error = fault(write(columns(caption=[1, 2, 3])))
     assert "column 'caption' holds int64" in error.message
     assert "text" in error.remedy
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_classes_of_one_name_are_one_and_captions_of_one_text_alike(ending, tmp_path):
+    labels = ["café", "cafe\u0301", "\u00a0café ", "\u200fcafé", "Café", ""]
+    texts = ["a dog", "a\u00a0dog", "\u202aa dog\u202c", "a \x00dog", "a\u200b dog", "a dog\ufeff"]
+    pictures = [f"{number}.png" for number in range(6)]
+    data = DataConfig(source="table", path=tmp_path / f"mine.{ending}", label_column="kind")
+    frame = pandas.DataFrame({"caption": texts, "image": pictures, "kind": labels})
+    if ending == "parquet":
+        frame.to_parquet(data.path)
+    elif ending == "jsonl":
+        frame.to_json(data.path, orient="records", lines=True)
+    else:
+        frame.to_csv(data.path, sep="\t" if ending == "tsv" else ",", index=False, encoding="utf-8-sig")
+    records = captions(data)
+    assert {each["caption"] for each in records} == {"a dog"}
+    assert [each["label"] for each in records] == ["café"] * 4 + ["Café", None]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_whole_numbers_beside_missing_ones_are_whole(ending, tmp_path):
+    frame = pandas.DataFrame({"caption": ["a", "b", "c"], "image": ["1", "2", "3"], "kind": [1, 2, None]})
+    path = tmp_path / f"mine.{ending}"
+    if ending == "parquet":
+        frame.to_parquet(path)
+    elif ending == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, sep="\t" if ending == "tsv" else ",", index=False)
+    assert b"1.0" in path.read_bytes() or ending == "parquet"
+    records = captions(DataConfig(source="table", path=path, label_column="kind"))
+    assert [each["label"] for each in records] == ["1", "2", None]
+
+
+def test_a_file_of_json_may_write_nan(tmp_path):
+    text = "".join(f'{{"caption": "a", "image": "a.png", "kind": {each}}}\n' for each in ("1.0", "2", "NaN"))
+    records = captions(text_table(tmp_path, "mine.jsonl", text, label_column="kind"))
+    assert [each["label"] for each in records] == ["1", "2", None]
+
+
+@pytest.mark.parametrize("column", ["kind", "row_id"])
+def test_halves_of_characters_in_labels_and_row_ids_are_named_by_line(column, tmp_path):
+    rows = [{"caption": "a", "image": "a.png", "kind": "x", "row_id": str(number)} for number in range(3)]
+    rows[1][column] = "\ud83d"
+    text = "\n".join(map(json.dumps, rows))
+    error = fault(text_table(tmp_path, "mine.jsonl", text, label_column="kind"))
+    assert f"column {column!r} is not UTF-8 (line 2)" in error.message
+
+
+def test_halves_of_characters_in_captions_are_left_out(tmp_path):
+    rows = [{"caption": text, "image": "a.png"} for text in ("a dog", "a \ud83d cat", "a cow")]
+    data = text_table(tmp_path, "mine.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [each["caption"] for each in captions(data)] == ["a dog", "a cow"]
+    assert len(list(table.pictures(data))) == 2
+
+
+def test_a_table_of_excel_is_read_with_its_separator_and_encoding(tmp_path):
+    (tmp_path / "mine.csv").write_bytes('caption;image;kind\r\n"ein Hündchen; braun";a.png;Tür\r\n'.encode("cp1252"))
+    data = DataConfig(source="table", path=tmp_path / "mine.csv", separator=";", encoding="cp1252", label_column="kind")
+    (record,) = captions(data)
+    assert (record["caption"], record["label"]) == ("ein Hündchen; braun", "Tür")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("separator", ";;"), ("separator", ""), ("separator", '"'), ("separator", "\n"),
+                       ("encoding", "cp12522"), ("encoding", "base64"), ("encoding", "undefined"), ("encoding", "\0")]
+)  # fmt: skip
+def test_separators_and_encodings_that_there_are_not_are_told_with_the_recipe(key, value):
+    with pytest.raises(RecipeError, match=f"data.{key}"):
+        parse_recipe({"name": "x", "data": {key: value}}, "x")
+
+
+def test_separator_and_encoding_are_in_no_name_of_an_output_that_was_there_before():
+    assert {"separator", "encoding"} & set(identity(DataConfig())) == set()

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import shlex
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from xclr.captions.tablefile import PARQUET_ROWS, open_table, rows, rows_at_most
 from xclr.errors import DataError
+from xclr.recipe import Recipe, with_overrides
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
 PAIRS = st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8)
@@ -108,16 +110,18 @@ def test_places_are_the_lines_on_which_rows_start(write):
         ("a.csv", "caption,image\na,b\nc,d,e\n", ["line 3 has 3 values, the header 2"]),
         ("a.tsv", "caption\timage\na\n", ["line 2 has 1 values"]),
         ("a.csv", 'caption,image\na,b\n"never closed,c\nd,e\n', ["starts on line 3", "not closed"]),
-        ("a.csv", 'caption,image\n"' + "x" * 200_000, ["starts on line 2", "field limit"]),
+        ("a.csv", 'caption,image\n"' + "x" * 200_000, ["starts on line 2", "not closed"]),
         ("a.csv", 'caption,image\n"a"b,c\n', ["starts on line 2"]),
         ("a.csv", "caption,image\ra,b\r", ["line 1", "carriage return"]),
         ("a.csv", b"caption,image\nfine,b\ncaf\xe9,b\n", ["not UTF-8 on line 3"]),
-        ("a.csv", "caption,image\na,b\n".encode("utf-16"), ["not UTF-8 on line 1"]),
+        ("a.csv", "caption,image\na,b\n".encode("utf-16")[:-1], ["not UTF-16 on line 2"]),
         ("a.csv", "", ["has no header"]),
         ("a.csv", "\n\n", ["has no header"]),
         ("a.csv", ",\na,b\n", ["has no header"]),
         ("a.csv", "caption,image,caption\na,b,c\n", ["'caption' twice"]),
         ("a.jsonl", '{"caption": "a", "image": "b"}\n{"caption": "a"\n', ["line 2 is not JSON"]),
+        ("a.jsonl", '{"caption": ' + "[" * 9999, ["line 1 is not JSON"]),
+        ("a.jsonl", '{"caption": ' + "9" * 5000 + "}", ["line 1 is not JSON"]),
         ("a.jsonl", '{"caption": "a", "image": "b"}\n\n["a", "b"]\n', ["line 3 holds no JSON object"]),
         ("a.jsonl", '{"caption": "a", "image": "b"}\n{"image": "a"}\n', ["line 2 has no key 'caption'", "image"]),
         ("a.jsonl", '{"caption": "a", "image": "b"}\n{}\n', ["line 2 has no key 'caption'"]),
@@ -151,3 +155,69 @@ def test_types_of_parquet_columns_are_told(write):
     pq.write_table(pa.table(columns), stream)
     types = open_table(write("a.parquet", stream.getvalue())).types
     assert types == {"text": "text", "bytes": "bytes", "number": "int64", "kind": "text"}
+
+
+MARKED = ("utf-8-sig", "utf-16", "utf-32")
+
+
+@pytest.mark.parametrize("encoding", [*MARKED, "cp1252", "shift_jis", "gb18030", "utf-16-le", "utf-16-be", "cp500"])
+@pytest.mark.parametrize("name", ["a.csv", "b.tsv", "c.jsonl", "d.csv.gz"])
+def test_text_in_any_encoding_is_read(encoding, name, write):
+    pairs = [
+        ("un café" if encoding in {*MARKED, "cp1252", "cp500"} else "犬", f"{number}.png") for number in range(3000)
+    ]
+    text = as_json(pairs) if ".jsonl" in name else delimited(pairs, "\t" if ".tsv" in name else ",")
+    raw = text.decode().encode(encoding)
+    path = write(name, gzip.compress(raw) if name.endswith(".gz") else raw)
+    table = open_table(path, None if encoding in MARKED else encoding)
+    assert list(rows(table, ["caption", "image"])) == list(
+        zip(range(1 if ".jsonl" in name else 2, 3002), map(list, pairs), strict=False)
+    )
+
+
+@pytest.mark.parametrize("line", [2, 3, 700, 2999])
+def test_the_line_that_is_in_another_encoding_is_named_with_the_remedy(line, write):
+    lines = [b"a caption of some length,b.png"] * 3000
+    lines[0], lines[line - 1] = b"caption,image", b"caf\xe9,b.png"
+    error = fault(write("a.csv", b"\n".join(lines)))
+    assert f"a.csv is not UTF-8 on line {line}" in error.message
+    assert "--set data.encoding=cp1252" in error.remedy
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+@pytest.mark.parametrize(("name", "text"), [("a.csv", "caption,image\na,b\n"), ("a.jsonl", '{"caption": "a"}\n')])
+def test_utf16_without_a_mark_is_told(order, name, text, write):
+    error = fault(write(name, text.encode(f"utf-16-{order}")))
+    assert error.remedy == f"--set data.encoding=utf-16-{order}"
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "remedy"),
+    [
+        ("a.csv", "caption;image;kind", "--set 'data.separator=;'"),
+        ("a.csv", '"caption";"image"', "--set 'data.separator=;'"),
+        ("a.csv", "caption\timage", r"""--set 'data.separator="\t"'"""),
+        ("a.csv", "caption|image", """--set 'data.separator="|"'"""),
+        ("a.tsv", "caption,image", """--set 'data.separator=","'"""),
+    ],
+)
+def test_another_separator_is_told_by_the_header_and_its_remedy_works(name, header, remedy, write):
+    path = write(name, f"{header}\n" + header.replace("caption", "a dog").replace("image", "b.png"))
+    error = fault(path)
+    assert error.remedy == remedy and "its header holds " in error.message
+    (override,) = shlex.split(remedy)[1:]
+    separator = with_overrides(Recipe(name="x"), [override]).data.separator
+    assert next(rows(open_table(path, None, separator), ["caption", "image"]))[1] == ["a dog", "b.png"]
+
+
+def test_names_of_columns_are_read_without_what_nobody_sees(write):
+    assert read(write("a.csv", "caption\u200b, image\u00a0\na,b\n")) == [["a", "b"]]
+
+
+def test_a_file_joined_from_several_may_have_marks_between_its_objects(write):
+    whole = b"".join(b"\xef\xbb\xbf" + as_json([pair]) for pair in (("a", "b"), ("c", "d")))
+    assert read(write("a.jsonl", whole)) == [["a", "b"], ["c", "d"]]
+
+
+def test_a_value_may_be_long(write):
+    assert read(write("a.csv", f"caption,image\n{'x' * 200_000},b\n"))[0][0] == "x" * 200_000

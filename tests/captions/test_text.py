@@ -1,5 +1,6 @@
 """Normalised captions, keys and shares."""
 
+import codecs
 import unicodedata
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xclr.captions import normalise
-from xclr.captions.text import CaptionCheck, key, share
+from xclr.captions.text import CaptionCheck, encoding_of, key, label_of, readable, share, visible
 from xclr.errors import DataError
 
 # letters, marks that compose with them, and every sort of white space
@@ -72,30 +73,78 @@ def test_shares_are_spread_evenly():
     assert 900 < below < 1100
 
 
+MARKS = "\x00\x07\u00ad\u200b\u200e\u200f\u202a\u202e\u2060\u2066\u2069\ufeff\u061c"
+
+
+@given(TRICKY, st.lists(st.sampled_from(MARKS), min_size=1, max_size=4), st.integers(0, 9))
+def test_marks_that_nobody_sees_make_no_other_text(text, marks, place):
+    marked = text[:place] + "".join(marks) + text[place:]
+    assert readable(marked) == readable(text) == normalise(visible(text))
+    assert readable(readable(marked)) == readable(marked)
+
+
+@pytest.mark.parametrize("text", ["\U0001f469\u200d\U0001f680", "می\u200cخواهم", "\u2764\ufe0f", "שלום, world", "نص"])
+def test_what_shapes_letters_and_emoji_stays(text):
+    assert readable(f"\u200f {text}\u00a0") == unicodedata.normalize("NFC", text)
+
+
+@pytest.mark.parametrize(
+    ("values", "label"),
+    [
+        ([1.0, "1.0", "1", 1, " 1.00 ", "\ufeff1"], "1"),
+        ([-3.0, "-3.0"], "-3"),
+        ([2.5, "2.5"], "2.5"),
+        ([None, float("nan"), "", " \u00a0", "NaN", "nan", "\u200b"], None),
+        (["café", "cafe\u0301", "\u00a0café ", "ca\u00adfé"], "café"),
+        (["a b", "a\u00a0b", "a  b", "a\tb\u200f"], "a b"),
+        ([float("inf")], "inf"),
+        ([True], "True"),
+        (["1.0.0"], "1.0.0"),
+        (["Cat"], "Cat"),
+        (["cat"], "cat"),
+    ],
+)
+def test_labels_that_look_alike_are_one_class(values, label):
+    assert {label_of(value) for value in values} == {label}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_marks_tell_the_encoding(encoding):
+    assert encoding_of("a".encode(encoding)) == encoding
+    assert encoding_of("a".encode(encoding.removesuffix("-sig") + "-le" * (encoding != "utf-8-sig"))) is None
+    for mark in (codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE):
+        assert encoding_of(mark + b"a") in {"utf-16", "utf-32"}
+
+
 def checked(values):
-    """The captions of a column, its rows as places."""
+    """The captions of a column that are of use, its rows as places, and the stats of the others."""
     check = CaptionCheck("mine.parquet", lambda places: "rows " + ", ".join(map(str, places)))
-    captions = [check.caption(row, value) for row, value in enumerate(values)]
-    check.finish()
-    return captions
+    captions = [caption for row, value in enumerate(values) if (caption := check.caption(row, value))]
+    return captions, check.finish()
 
 
 def test_captions_may_be_text_or_utf8():
-    assert checked(["a  dog", " café".encode()]) == ["a dog", "café"]
+    assert checked(["a  dog", " café".encode()]) == (["a dog", "café"], {})
 
 
-def test_captions_that_are_not_utf8_are_named_by_row():
+def test_captions_that_are_of_no_use_are_left_out_counted_and_named_by_row():
+    values = ["a dog", b"caf\xe9", "a cat", None, "\ud83d", "a cow", "\u200b", "a hen"]
+    captions, stats = checked(values)
+    assert captions == ["a dog", "a cat", "a cow", "a hen"]
+    assert stats == {"malformed": 4, "malformed_samples": "not UTF-8: rows 1, 4; empty: rows 3, 6"}
+
+
+def test_many_captions_of_no_use_are_counted_and_the_first_named():
+    _, stats = checked(["a dog"] * 9 + [""] * 9)
+    assert stats == {"malformed": 9, "malformed_samples": "empty: rows 9, 10, 11, 12, 13, 14"}
+
+
+@pytest.mark.parametrize("empty", ["", " \t\n\u00a0", None, b"", b"  ", float("nan"), "\u200b\ufeff", "\x00"])
+def test_more_captions_of_no_use_than_others_are_an_error(empty):
     with pytest.raises(DataError) as caught:
-        checked(["a dog", b"caf\xe9", "a cat", b"\xff", "\ud83d"])
-    assert caught.value.message == "mine.parquet: 3 captions are not UTF-8 (rows 1, 3, 4)"
-    assert "rows" in caught.value.remedy
-
-
-@pytest.mark.parametrize("empty", ["", " \t\n\u00a0", None, b"", b"  "])
-def test_empty_captions_are_named_by_row(empty):
-    with pytest.raises(DataError) as caught:
-        checked(["a dog", empty])
-    assert caught.value.message == "mine.parquet: 1 captions are empty (rows 1)"
+        checked(["a dog", empty, empty])
+    assert caught.value.message == "mine.parquet: 2 of 3 captions are of no use (empty: rows 1, 2)"
+    assert "data.caption_column" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

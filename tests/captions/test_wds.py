@@ -85,6 +85,16 @@ def test_what_is_no_plain_tar_is_refused(tmp_path):
         READER.files(DataConfig(source="wds", path=tmp_path / "gone"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_captions_are_read_with_marks_of_order_and_without_what_nobody_sees(encoding, tmp_path):
+    write_samples(tmp_path / "x.tar", {
+        "1": {"jpg": b"x", "txt": "un\u200b cafe\u0301\u00a0\n".encode(encoding)},
+        "2": {"jpg": b"x", "json": json.dumps({"caption": "\ufeffun\u00a0café"}).encode(encoding)},
+        "3": {"jpg": b"x", "txt": "\u200b\u200f".encode(encoding)},
+    })  # fmt: skip
+    assert [each["caption"] for each in captions(DataConfig(source="wds", path=tmp_path))] == ["un café"] * 2
+
+
 CHAIN = b"".join(member(b"././@LongLink", b"x\0", b"L") for _ in range(3000))
 MALFORMED = {
     "half a character": sample(b"x", json=b'{"caption": "a dog \\ud83d"}'),

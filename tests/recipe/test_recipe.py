@@ -290,7 +290,7 @@ def test_a_file_without_keys_is_named(text, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["train: [", "a: b: c", "\tname: x", "x: !!python/object/apply:os.getcwd []", "{[1]: 2}", "name: 2001-13-45"],
+    ["train: [", "a: b: c", "\tname: x", "x: !!python/object/apply:os.getcwd []", "{[1]: 2}", "name: \x00"],
 )
 def test_broken_yaml_is_named(text, tmp_path):
     assert "mine.yaml" in fault(tmp_path, text).message

@@ -127,10 +127,11 @@ def test_entropies_of_several_batch_sizes():
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """Captions of which one picture in three was lost, and the graph of their vectors."""
+    """Captions, one very long, of which one picture in three was lost, and the graph of their vectors."""
     folder = tmp_path_factory.mktemp("report")
     hostile = "<script>alert(1)</script>"
     names = [f"{hostile if i == 1 else 'thing'} {i // 2} {'left' if i % 2 else 'right'}" for i in range(24)]
+    names[23] += " and more" * 25_000
     pictures = [b"lost" if i % 3 == 0 else encode(Image.new("RGB", (20, 20), (9 * i, 0, 0))) for i in range(24)]
     pq.write_table(pa.table({"caption": names, "image": pictures}), folder / "t.parquet")
     recipe = Recipe.model_validate({
@@ -157,9 +158,10 @@ def test_the_page_shows_pictures_that_are_there(inputs, tmp_path):
     assert html.count('<figure class="curve">') == 3
     assert "<script>alert(1)" not in html and "&lt;script&gt;alert(1)" in html
     assert "http://" not in html.replace("http://www.w3.org", "") and "https://" not in html, "nothing from elsewhere"
-    lost = [f">thing {i // 2} right</span>" for i in range(0, 24, 6)]
+    lost = [f"<bdi>thing {i // 2} right</bdi>" for i in range(0, 24, 6)]
     sheet = html[html.index('<div class="sheet">') :]
     assert not any(each in sheet for each in lost)
+    assert "<bdi>thing 11 left and more" in sheet and " and more" * 40 not in html, "of a long caption the beginning"
 
 
 def test_without_pictures_the_page_says_so(tmp_path):

@@ -57,7 +57,7 @@ def test_distances_are_to_the_method_asked_for(home):
 def test_neighbours_of_the_same_class_are_told_from_others(html):
     for alt, title in re.findall(r'alt="([^"]+)" title="([^"]+) · cosine -?[01]\.\d\d"', html):
         assert alt == title
-    asked = re.findall(r'<figcaption><img [^>]+ alt="">a drawing of (\w+)', html)
+    asked = re.findall(r'<figcaption><img [^>]+ alt=""><bdi>a drawing of (\w+)', html)
     answers = [
         re.findall(r'alt="a drawing of (\w+) \d+ \((same|another) class\)', part) for part in html.split("<figure")
     ]

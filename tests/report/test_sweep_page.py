@@ -74,8 +74,8 @@ def test_a_recipes_facts_that_an_axis_changes_are_not_told():
     sweep = Sweep(name="s", recipe=RECIPE, grid={"train.epochs": (7, 77)})
     swept = swept_of([line(cell(epochs=epochs)) for epochs in (7, 77)], lambda _: {IMAGENET: 0.5}, sweep)
     html = render_sweep(swept)
-    assert "<dt>epochs</dt><dd>swept</dd>" in html
-    assert "<dt>data</dt><dd>emoji, first 400 rows</dd>" in html
+    assert "<dt>epochs</dt><dd><bdi>swept</bdi></dd>" in html
+    assert "<dt>data</dt><dd><bdi>emoji, first 400 rows</bdi></dd>" in html
 
 
 def test_pictures_are_png_files():

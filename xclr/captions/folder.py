@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xclr.captions.source import Records, SourceReader, located, no_tables, remedy_of, require
 from xclr.captions.table import HELD_OUT_PICTURES
-from xclr.captions.text import key, normalise, share
+from xclr.captions.text import key, normalise, readable, share
 from xclr.errors import DataError
 from xclr.files import HELD_OUT, SUFFIXES, TRAIN, Picture, hash_listing, is_text
 from xclr.recipe import DataConfig
@@ -21,7 +21,7 @@ def captions(data: DataConfig) -> Records:
     splits = split_folders(located(data))
     for name in listing(data):
         parts = name.split("/")
-        label = parts[1 if splits else 0]
+        label = readable(parts[1 if splits else 0])
         yield {
             "key": key("folder", name),
             "caption": normalise(data.caption_template.replace("{}", re.sub(r"[_-]+", " ", label).strip())),

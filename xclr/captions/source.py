@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -29,8 +30,13 @@ class Class(NamedTuple):
 
 
 def plain_classes(data: DataConfig, labels: Sequence[str]) -> list[Class]:
-    """Labels whose words are joined by underscores; one that is a synset is one."""
-    return [Class(label.replace("_", " ").strip(), label if SYNSET.fullmatch(label) else None) for label in labels]
+    """Labels whose words are joined by underscores, unless two would be alike; one that is a synset is one."""
+    spoken = [label.replace("_", " ").strip() for label in labels]
+    times = Counter(spoken)
+    return [
+        Class(name if times[name] == 1 else label, label if SYNSET.fullmatch(label) else None)
+        for name, label in zip(spoken, labels, strict=True)
+    ]
 
 
 def fetched(url: str, home: Path) -> Path:

@@ -22,7 +22,7 @@ from xclr.captions import tablefile
 from xclr.captions.layout import SPELLED, by_names, files_at, split_of
 from xclr.captions.source import Record, Records, SourceReader, located
 from xclr.captions.tablefile import Table
-from xclr.captions.text import CaptionCheck, described, key, share
+from xclr.captions.text import CaptionCheck, described, key, label_of, share
 from xclr.errors import DataError
 from xclr.files import TRAIN, Picture, is_text, is_url, stamp_of
 from xclr.recipe import DataConfig
@@ -82,31 +82,58 @@ class Part(NamedTuple):
 
 
 def captions(data: DataConfig) -> Records:
-    """One record a caption; raises DataError as `check` does, and for unusable captions."""
+    """One record a caption; those that are empty or not UTF-8 are left out and counted as malformed.
+
+    Raises DataError as `check` does, and where more captions of a file are malformed than not.
+    """
     parts, row = check(data), 0
+    texts = [_texts(part) for part in parts]
     for number, rows in groupby(streamed(data, parts, lambda part: [*_roles(part).values()]), itemgetter(0)):
-        part = parts[number]
-        texts, kinds = CaptionCheck(str(part.table.path), part.table.where), LabelKinds(part)
+        part, kinds = parts[number], LabelKinds(parts[number])
         for _, place, values in rows:
             value = dict(zip(_roles(part), values, strict=True))
             own = _id(part, place, value["id"]) if "id" in value else str(row)
             same = _of_row(part, place, own, value) | {"label": kinds.label(place, value.get("label"))}
-            for at, caption in enumerate(_each(value["caption"])):
+            for at, caption in _usable(texts[number], place, value["caption"]):
                 name = key("table", own if at == 0 else f"{own}/{at}")
-                split = same["split"] or _split(name)
-                yield same | {"key": name, "caption": texts.caption(place, caption), "split": split}
+                yield same | {"key": name, "caption": caption, "split": same["split"] or _split(name)}
             row += 1
-        texts.finish()
-    return {}
+    return _malformed(parts, [each.finish() for each in texts])
+
+
+def _texts(part: Part) -> CaptionCheck:
+    return CaptionCheck(str(part.table.path), part.table.where)
+
+
+def _malformed(parts: Sequence[Part], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stats of what was left out of all files together."""
+    told = [(part.called(part.table.path.name), stats) for part, stats in zip(parts, found, strict=True) if stats]
+    if not told or len(parts) == 1:
+        return told[0][1] if told else {}
+    samples = [f"{name}: {stats['malformed_samples']}" for name, stats in told[:SHOWN]]
+    more = ["..."] * (len(told) > SHOWN)
+    return {
+        "malformed": sum(stats["malformed"] for _, stats in told),
+        "malformed_samples": "; ".join([*samples, *more]),
+    }
 
 
 def pictures(data: DataConfig) -> Iterator[Picture]:
-    """The pictures in the order of `captions`, streamed: each as often as it has captions."""
+    """The pictures in the order of `captions`, streamed: each as often as it has captions that are of use."""
     parts = parts_of(data)
-    for number, place, (value, *captions) in streamed(data, parts, _shown):
+    texts = [_texts(part) for part in parts]
+    for number, place, (value, captions) in streamed(
+        data, parts, lambda part: [part.columns.image, part.columns.caption]
+    ):
         picture = parts[number].picture(place, value)
-        for _ in _each(captions[0]) if captions else (None,):
+        for _ in _usable(texts[number], place, captions):
             yield picture
+
+
+def _usable(check: CaptionCheck, place: int, value: object) -> list[tuple[int, str]]:
+    """The captions of a row that are of use, each with its number among all of them."""
+    captions = [(number, check.caption(place, each)) for number, each in enumerate(_each(value))]
+    return [(number, caption) for number, caption in captions if caption]
 
 
 def captions_listing(data: DataConfig) -> str | None:
@@ -158,11 +185,6 @@ def _roles(part: Part) -> dict[str, str]:
     return columns | ({"path": f"{image}.path"} if f"{image}.path" in part.table.types else {})
 
 
-def _shown(part: Part) -> list[str]:
-    """The columns that say which pictures are shown, and how often."""
-    return [part.columns.image, *([part.columns.caption] if part.may_have_several else [])]
-
-
 def _listed(part: Part) -> list[str]:
     """The columns that say which captions are of one picture."""
     return ([part.columns.caption] if part.may_have_several else []) + _named(part)
@@ -181,7 +203,7 @@ def _of_row(part: Part, place: int, own: str, value: dict[str, Any]) -> Record:
         "path": part.called(value["image"].strip()) if isinstance(picture, Path) else path,
         "url": picture if isinstance(picture, str) else None,
         "picture": key("row", own) if picture is None else key("picture", str(picture)),
-        "split": split_of(_spelled(part, value["split"])) if "split" in value else part.split,
+        "split": split_of(_spelled(part, place, value["split"])) if "split" in value else part.split,
     }
 
 
@@ -195,14 +217,15 @@ class LabelKinds:
 
     def label(self, place: int, value: object) -> str | None:
         """The class's name; raises DataError for a value that cannot be one or is of another kind than the others."""
-        if value is None or value == "":
-            return None
         if isinstance(value, list | dict):
             raise DataError(
                 f"{self.table.path}: the label is {described(value)} ({self.table.where([place])})", "give text or null"
             )
         if self.names is not None and isinstance(value, int):
             return self._class(place, value)
+        name = label_of(value if isinstance(value, float) else _text(value, str(self.column), self.table, place))
+        if name is None:
+            return None
         kind = described(value)
         self.first.setdefault(kind, place)
         if len(self.first) > 1:
@@ -210,7 +233,7 @@ class LabelKinds:
             raise DataError(
                 f"{self.table.path}: column {self.column!r} mixes types: {seen}", "write all labels in one way"
             )
-        return _text(value, str(self.column), self.table)
+        return name
 
     def _class(self, place: int, number: int) -> str | None:
         """The name of a numbered class; -1 is none."""
@@ -221,23 +244,22 @@ class LabelKinds:
                 f"({self.table.where([place])})",
                 "give as many names as classes, and null or -1 for none",
             )
-        return None if number == -1 else str(self.names[number])
+        return None if number == -1 else label_of(self.names[number])
 
 
-def _text(value: object, column: str, table: Table) -> str | None:
-    try:
-        return None if value is None else value.decode() if isinstance(value, bytes) else str(value)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{table.path}: values of column {column!r} are not UTF-8", "save the table as UTF-8"
-        ) from error
+def _text(value: object, column: str, table: Table, place: int) -> str | None:
+    """The value as text; raises DataError where it is not UTF-8, or holds half a character."""
+    text = None if value is None else value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
+    if text is not None and not is_text(text):
+        raise DataError(f"{table.path}: column {column!r} is not UTF-8 ({table.where([place])})", "mend that row")
+    return text
 
 
 def _id(part: Part, place: int, value: object) -> str:
     """The name of a row; raises DataError for a value that is none."""
     column = str(part.columns.id)
-    found = "" if isinstance(value, list | dict) else _text(value, column, part.table) or ""
-    if not found or not is_text(found):
+    found = "" if isinstance(value, list | dict) else _text(value, column, part.table, place) or ""
+    if not found:
         raise DataError(
             f"{part.where(place)}: {column} is {value!r}, no name of a row", "give each row a text or number"
         )
@@ -285,8 +307,8 @@ def _check_splits(data: DataConfig, parts: Sequence[Part]) -> None:
     column, counts = data.split_column, Counter[str]()
     if column is None:
         return
-    for at, _, (value,) in streamed(data, parts, lambda part: [column]):
-        counts[_spelled(parts[at], value)] += 1
+    for at, place, (value,) in streamed(data, parts, lambda part: [column]):
+        counts[_spelled(parts[at], place, value)] += 1
         if len(counts) > MOST_SPLITS:
             break
     splits = {split_of(each) for each in counts}
@@ -301,13 +323,13 @@ def _check_splits(data: DataConfig, parts: Sequence[Part]) -> None:
             raise DataError(f"{data.path}: column {column!r} {fault}; it has {there}", f"write {SPELLED}{otherwise}")
 
 
-def _spelled(part: Part, value: object) -> str:
+def _spelled(part: Part, place: int, value: object) -> str:
     """A value of the column of splits as a word."""
     column = str(part.columns.split)
     names = part.table.classes.get(column, ())
     if isinstance(value, int) and 0 <= value < len(names):
         return str(names[value])
-    return _text(value, column, part.table) or ""
+    return _text(value, column, part.table, place) or ""
 
 
 def parts_of(data: DataConfig) -> list[Part]:
@@ -315,7 +337,7 @@ def parts_of(data: DataConfig) -> list[Part]:
     path = located(data)
     files = files_at(path)
     files = files if data.split_column is not None else by_names(path, files)
-    tables = [tablefile.open_table(each.path) for each in files]
+    tables = [tablefile.open_table(each.path, data.encoding, data.separator) for each in files]
     columns = _columns(data, tables[0])
     for other in tables[1:]:
         _check_alike(tables[0], other, columns)

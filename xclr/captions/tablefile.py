@@ -8,11 +8,14 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BufferedReader, TextIOWrapper
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xclr.captions.text import encoding_of, visible
 from xclr.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 PARQUET, JSON_LINES = ".parquet", (".jsonl", ".ndjson")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
+MOST_TEXT = 16 << 20  # characters of a value; an unclosed quote holds no more
 ENDINGS = (PARQUET, *DELIMITERS, *JSON_LINES)
 PACKED = ".gz"  # may follow the ending of a text file
 PARQUET_ROWS = 256  # in memory at once; rows may hold pictures
@@ -47,6 +52,8 @@ class Table:
     ending: str
     types: Mapping[str, str]
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by column: the names that numbers stand for
+    encoding: str = "utf-8"
+    separator: str = ","
 
     def where(self, places: Sequence[int]) -> str:
         """Say where rows stand, as a person finds them."""
@@ -62,8 +69,19 @@ def ending_of(path: Path) -> str | None:
     return ending if ending in ENDINGS and not (packed and ending == PARQUET) else None
 
 
-def open_table(path: Path) -> Table:
-    """Read the names of a table's columns; raises DataError for a file that is no table of a known kind."""
+class Text(NamedTuple):
+    """A table that is text, and how to read it."""
+
+    path: Path
+    encoding: str
+    separator: str
+
+
+def open_table(path: Path, encoding: str | None = None, separator: str | None = None) -> Table:
+    """Read the names of a table's columns; raises DataError for a file that is no table of a known kind.
+
+    Text is in the encoding that is given, else in that of its byte order mark, else in UTF-8.
+    """
     ending = ending_of(path)
     if ending is None:
         raise DataError(
@@ -71,8 +89,10 @@ def open_table(path: Path) -> Table:
         )
     if ending == PARQUET:
         return _open_parquet(path)
-    names = _header(path, ending) if ending in DELIMITERS else _first_keys(path)
-    return Table(path, ending, dict.fromkeys(names, "text"))
+    encoding = encoding or encoding_of(next(raw_lines(path), b"")) or "utf-8"
+    text = Text(path, encoding, separator or DELIMITERS.get(ending, ","))
+    names = _header(text) if ending in DELIMITERS else _first_keys(text)
+    return Table(path, ending, dict.fromkeys(names, "text"), encoding=text.encoding, separator=text.separator)
 
 
 def rows(table: Table, columns: Sequence[str], limit: int | None = None) -> Iterator[Row]:
@@ -85,7 +105,7 @@ def rows(table: Table, columns: Sequence[str], limit: int | None = None) -> Iter
         if table.ending == PARQUET
         else _delimited_rows(table, columns)
         if table.ending in DELIMITERS
-        else _json_rows(table.path, columns)
+        else _json_rows(table, columns)
     )
     return islice(found, limit)
 
@@ -105,26 +125,43 @@ def count_lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b"")) + 1
 
 
-def raw_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a text file, plain or .gz, with their ends; raises DataError when it cannot be unpacked."""
+@contextmanager
+def _bytes(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
+    """The bytes of a file, plain or .gz; raises DataError when it cannot be unpacked."""
     try:
         with gzip.open(path) if path.suffix == PACKED else path.open("rb") as stream:
-            yield from stream
+            yield stream
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged: {error}", "fetch it again, or unpack it to see what is there") from error
 
 
-def _lines(path: Path) -> Iterator[str]:
-    for number, line in enumerate(raw_lines(path), start=1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 on line {number}", "save it as UTF-8") from error
+def raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a text file, plain or .gz, with their ends; raises DataError when it cannot be unpacked."""
+    with _bytes(path) as stream:
+        yield from stream
 
 
-def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _lines(source: Table | Text) -> Iterator[str]:
+    path, encoding, number = source.path, source.encoding, 0
+    try:
+        with _bytes(path) as stream, TextIOWrapper(stream, encoding, newline="\n") as text:
+            for number, line in enumerate(text, start=1):
+                if number == 1 and "\0" in line:
+                    order = "utf-16-be" if line.startswith("\0") else "utf-16-le"
+                    raise DataError(f"{path} holds NUL characters, as UTF-16 does", f"--set data.encoding={order}")
+                yield line.removeprefix("\ufeff") if number == 1 else line
+    except UnicodeError as error:
+        before = error.object[: error.start].count(b"\n") if isinstance(error, UnicodeDecodeError) else 0
+        raise DataError(
+            f"{path} is not {encoding.upper().removesuffix('-SIG')} on line {number + 1 + before}",
+            "save it as UTF-8, or name its encoding, such as --set data.encoding=cp1252",
+        ) from error
+
+
+def _records(source: Table | Text) -> Iterator[tuple[int, list[str]]]:
     """Every record that is not blank and the line on which it starts."""
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    csv.field_size_limit(MOST_TEXT)
+    reader = csv.reader(_lines(source), delimiter=source.separator, strict=True)
     start = 1
     while True:
         try:
@@ -132,7 +169,7 @@ def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise _not_csv(path, start, str(error)) from error
+            raise _not_csv(source.path, start, str(error)) from error
         if record:
             yield start, record
         start = reader.line_num + 1
@@ -147,20 +184,35 @@ def _not_csv(path: Path, line: int, reason: str) -> DataError:
     )
 
 
-def _header(path: Path, ending: str) -> list[str]:
-    _, names = next(_records(path, DELIMITERS[ending]), (0, []))
-    if not any(name.strip() for name in names):
-        raise DataError(f"{path} has no header", "its first line names the columns, such as: caption,image")
+def _header(text: Text) -> list[str]:
+    _check_separator(text)
+    _, names = next(_records(text), (0, []))
+    names = [visible(name).strip() for name in names]
+    if not any(names):
+        raise DataError(f"{text.path} has no header", "its first line names the columns, such as: caption,image")
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
-        raise DataError(f"{path}: the header names {twice[0]!r} twice", "give each column a name of its own")
+        raise DataError(f"{text.path}: the header names {twice[0]!r} twice", "give each column a name of its own")
     return names
+
+
+def _check_separator(text: Text) -> None:
+    """Raise DataError for a header that another separator would part, and this one does not."""
+    first = next(_lines(text), "")
+    others = [each for each in SEPARATORS if each in first]
+    if others and text.separator not in first:
+        value = others[0] if others[0] == ";" else json.dumps(others[0])
+        raise DataError(
+            f"{text.path}: its header holds {SEPARATORS[others[0]]}, and no "
+            + SEPARATORS.get(text.separator, repr(text.separator)),
+            f"--set 'data.separator={value}'",
+        )
 
 
 def _delimited_rows(table: Table, columns: Sequence[str]) -> Iterator[Row]:
     names = list(table.types)
     wanted = [names.index(column) for column in columns]
-    records = _records(table.path, DELIMITERS[table.ending])
+    records = _records(table)
     next(records)
     for line, record in records:
         if len(record) != len(names):
@@ -171,32 +223,37 @@ def _delimited_rows(table: Table, columns: Sequence[str]) -> Iterator[Row]:
         yield line, [record[index] for index in wanted]
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, text in enumerate(_lines(path), start=1):
+def _objects(source: Table | Text) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, text in enumerate(_lines(source), start=1):
         if text.isspace():
             continue
         try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: line {line} is not JSON: {error.msg}", "write one JSON object a line") from error
+            value = json.loads(text.lstrip("\ufeff"))
+        except (ValueError, RecursionError) as error:  # a plain ValueError is a number of too many digits
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+            raise DataError(
+                f"{source.path}: line {line} is not JSON: {reason}", "write one JSON object a line"
+            ) from error
         if not isinstance(value, dict):
-            raise DataError(f"{path}: line {line} holds no JSON object", 'write one a line: {"caption": "a dog"}')
+            raise DataError(
+                f"{source.path}: line {line} holds no JSON object", 'write one a line: {"caption": "a dog"}'
+            )
         yield line, value
 
 
-def _first_keys(path: Path) -> list[str]:
-    _, first = next(_objects(path), (0, {}))
+def _first_keys(text: Text) -> list[str]:
+    _, first = next(_objects(text), (0, {}))
     if not first:
-        raise DataError(f"{path} has no rows", 'write one JSON object a line: {"caption": "a dog"}')
+        raise DataError(f"{text.path} has no rows", 'write one JSON object a line: {"caption": "a dog"}')
     return list(first)
 
 
-def _json_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    for line, value in _objects(path):
+def _json_rows(table: Table, columns: Sequence[str]) -> Iterator[Row]:
+    for line, value in _objects(table):
         missing = [column for column in columns if column not in value]
         if missing:
             raise DataError(
-                f"{path}: line {line} has no key {missing[0]!r}; it has " + (", ".join(value) or "none"),
+                f"{table.path}: line {line} has no key {missing[0]!r}; it has " + (", ".join(value) or "none"),
                 "give every line the same keys; write null where there is no value",
             )
         yield line, [value[column] for column in columns]

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from xclr.captions.source import Record, Records, SourceReader, located, no_tables
-from xclr.captions.text import key, normalise
+from xclr.captions.text import encoding_of, key, readable
 from xclr.errors import DataError
 from xclr.files import SUFFIXES, hash_listing, is_text
 from xclr.recipe import SOURCES, DataConfig
@@ -171,9 +171,10 @@ def _json(files: Mapping[str, Member]) -> dict[str, Any]:
 
 def _caption(files: Mapping[str, Member], about: dict[str, Any]) -> str:
     if "txt" in files:
-        return normalise(files["txt"].content.decode("utf-8", errors="replace"))
+        content = files["txt"].content
+        return readable(content.decode(encoding_of(content) or "utf-8", errors="replace"))
     caption = about.get("caption")
-    return normalise(caption) if isinstance(caption, str) else ""
+    return readable(caption) if isinstance(caption, str) else ""
 
 
 def _picture(files: Mapping[str, Member]) -> Member | None:

@@ -59,3 +59,9 @@ from .suites import Dataset as Dataset
 from .train import NETWORK as NETWORK
 from .train import PATCH as PATCH
 from .train import TrainConfig as TrainConfig
+from .yamlfile import Document as Document
+from .yamlfile import YAMLError as YAMLError
+from .yamlfile import dump_yaml as dump_yaml
+from .yamlfile import list_faults as list_faults
+from .yamlfile import parse_yaml as parse_yaml
+from .yamlfile import read_yaml as read_yaml

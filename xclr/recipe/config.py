@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 MIN_SIDE = 8  # pixels; smaller pictures show nothing
 LATER: Any = {"later": True}  # marks a field that came later; at its default it stays out of digests, as it was before
 RUNTIME: Any = {"runtime": True}  # marks a field that never changes a value; it stays out of digests
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]  # what every library's generator takes
 
 
 def host_of(url: str) -> str:
@@ -34,3 +35,33 @@ class Config(BaseModel):
     """Base of every config: immutable, and strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, given: Any) -> Any:  # noqa: ANN401
+        """Refuse true and false where a number belongs: Python takes them for 1 and 0."""
+        faults = list(cls._truths(given)) if isinstance(given, Mapping) else []
+        if faults:
+            raise ValidationError.from_exception_data(cls.__name__, faults)
+        return given
+
+    @classmethod
+    def _truths(cls, given: Mapping[Any, Any]) -> Iterator[InitErrorDetails]:
+        fault = PydanticCustomError("number", "it is a number, not true or false")
+        for name, value in given.items():
+            entries = list(enumerate(value)) if isinstance(value, list | tuple) else [(None, value)]
+            for number, entry in entries:
+                if (
+                    isinstance(entry, bool)
+                    and name in cls.model_fields
+                    and _is_number(cls.model_fields[name].annotation)
+                ):
+                    yield {"type": fault, "loc": (name,) if number is None else (name, number), "input": entry}
+
+
+def _is_number(annotation: Any) -> bool:  # noqa: ANN401
+    """Whether a field holds numbers and never true or false."""
+    kinds = [annotation]
+    for each in kinds:
+        kinds += get_args(each)
+    return (int in kinds or float in kinds) and bool not in kinds

@@ -74,6 +74,19 @@ class DataConfig(Config):
         "what the files' names say, else a tenth is held out (table)",
         json_schema_extra=LATER,
     )
+    separator: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1,
+        description="between the values of a row; default: a comma in .csv, a tab in .tsv (table)",
+        json_schema_extra=LATER,
+    )
+    encoding: str | None = Field(
+        None,
+        description="of a table that is text, as Python names it: cp1252, utf-16, shift_jis; default: that of its "
+        "byte order mark, else utf-8 (table)",
+        json_schema_extra=LATER,
+    )
     caption_template: str = Field(
         "a photo of a {}", description="caption of a class, {} standing for its name (folder, imagenet)"
     )
@@ -126,6 +139,22 @@ class DataConfig(Config):
         """Only what captions depend on."""
         others = ("allow_hosts", "url", "shortest_edge", "shard", "download")
         return self.model_copy(update={name: DataConfig.model_fields[name].default for name in others})
+
+    @field_validator("separator")
+    @classmethod
+    def _separator_parts_values(cls, value: str | None) -> str | None:
+        if value is not None and value in '"\r\n':
+            raise ValueError("it must be neither a quote nor the end of a line")
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, value: str | None) -> str | None:
+        try:
+            "a".encode(value or "utf-8")
+        except (LookupError, ValueError) as error:
+            raise ValueError("Python knows no such encoding of text; try utf-8, cp1252, utf-16 or shift_jis") from error
+        return value
 
     @field_validator("caption_template")
     @classmethod

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from xclr.recipe.config import RUNTIME, Config, OneOf
+from xclr.recipe.config import RUNTIME, Config, OneOf, Seed
 from xclr.recipe.data import DataConfig
 from xclr.recipe.suites import SUITES, Dataset
 
@@ -51,7 +51,7 @@ class Reference(Config):
         description="published weights by name (IMAGENET1K_V2, laion2b_s34b_b79k; timm: its tag, or default), the path "
         "of a file with a state dict, or random"
     )
-    seed: int = Field(0, ge=0, description="of random weights")
+    seed: Seed = Field(0, description="of random weights")
 
     @property
     def is_file(self) -> bool:
@@ -92,7 +92,7 @@ class EvalConfig(Config):
     finetune: FinetuneConfig = FinetuneConfig()
     prompts: tuple[str, ...] = Field((), description="of zero-shot, {} standing for the class; default: CLIP's eighty")
     bootstrap: int = Field(1000, ge=100, description="resamples of the items for an interval of one seed")
-    seed: int = Field(0, ge=0, description="of the resamples, halves, draws and heads")
+    seed: Seed = Field(0, description="of the resamples, halves, draws and heads")
     shard: int = Field(
         50_000,
         ge=1,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from xclr.recipe.config import RUNTIME, Config
+from xclr.recipe.config import RUNTIME, Config, Seed
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]  # of the text model's products
 
@@ -69,7 +69,7 @@ class TargetGraph(Config):
         "of captions, after each class, or caption without one, was given that of another; knn: the neighbours kept in "
         "Parquet",
     )
-    seed: int = Field(0, ge=0, description="of what is drawn (random_class, random_pair, permuted)")
+    seed: Seed = Field(0, description="of what is drawn (random_class, random_pair, permuted)")
 
     @property
     def target(self) -> TargetGraph:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from xclr.errors import RecipeError
 from xclr.recipe.data import DataConfig
 from xclr.recipe.objective import OBJECTIVE_MODELS, OBJECTIVE_NAMES
 from xclr.recipe.recipe import Recipe
+from xclr.recipe.yamlfile import Document, Place, YAMLError, list_faults, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 VERSION = 1  # the newest format of recipes that this code reads
@@ -31,23 +31,37 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     A relative data.path starts at the recipe's folder, that of a named recipe at the current one.
     """
     path = _locate(source)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path} is not UTF-8", "save it as UTF-8") from error
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError is a date that there is not
-        raise RecipeError(f"{path} is not YAML: {error}", "mend the line it names") from error
+    document = read_yaml(path)
+    raw = document.content
     if not isinstance(raw, dict):
         raise RecipeError(f"{path} does not hold keys and values", "see xclr/recipes/emoji.yaml for one that does")
     _check_version(raw, str(path))
     raw.setdefault("name", path.stem)
     for override in overrides:
         _override(raw, override)
-    return parse_recipe(raw, where=str(path), base=Path() if path.parent == RECIPES else path.parent)
+    base = Path() if path.parent == RECIPES else path.parent
+    return parse_recipe(raw, str(path), base, _lines_of(document, overrides))
 
 
-def parse_recipe(raw: dict[str, Any], where: str, base: Path = Path()) -> Recipe:
-    """Check a recipe's keys and values, all faults at once; `base` is where relative paths start."""
+def _lines_of(document: Document, overrides: Sequence[str]) -> Callable[[Place], int | None]:
+    """The line of each place, None for what was set from outside."""
+    keys = [override.partition("=")[0] for override in overrides]
+    given = ["objectives" if key.partition(".")[0] == "objective" else key for key in keys]
+
+    def line(place: Place) -> int | None:
+        dotted = ".".join(map(str, place)) + "."
+        return None if any(dotted.startswith(f"{key}.") for key in given) else document.line(place)
+
+    return line
+
+
+def parse_recipe(
+    raw: dict[str, Any], where: str, base: Path = Path(), line: Callable[[Place], int | None] = lambda place: None
+) -> Recipe:
+    """Check a recipe's keys and values, all faults at once, each with its line where `line` knows it.
+
+    `base` is where relative paths start.
+    """
     _check_version(raw, where)
     try:
         recipe = Recipe.model_validate(raw)
@@ -56,8 +70,8 @@ def parse_recipe(raw: dict[str, Any], where: str, base: Path = Path()) -> Recipe
         root = [
             fault for fault in faults if fault["type"] != "too_short"
         ] or faults  # a bad entry also shortens its list
-        lines = [_explain(fault) for fault in root]
-        raise RecipeError(f"{where}: " + "; ".join(lines), "mend the keys named above") from error
+        told = [(_place(fault), _explain(fault)) for fault in root]
+        raise RecipeError(list_faults(where, told, line), "mend the keys named above") from error
     return _placed(recipe, base.absolute())
 
 
@@ -118,9 +132,9 @@ def _override(raw: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise RecipeError(f"--set {override}: no value", "write --set train.epochs=2")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"--set {override}: {text!r} is not YAML", "quote the value") from error
+        value = parse_yaml(text)
+    except YAMLError as error:
+        raise RecipeError(f"--set {override}: {error}", "quote the value") from error
     parts = key.split(".")
     if parts[0] == "objective":
         _override_objectives(raw, parts[1:], value)
@@ -160,10 +174,14 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return "did you mean " + " or ".join(near) + "?" if near else "known keys: " + ", ".join(known)
 
 
-def _explain(fault: dict[str, Any]) -> str:
+def _place(fault: dict[str, Any]) -> list[Any]:
     loc = list(fault["loc"])
     place = loc[:2] + loc[3:] if loc[:1] == ["objectives"] else loc  # the third part repeats the objective's name
-    place = [part for part in place if not str(part).startswith("<")]  # which of two kinds a value was taken for
+    return [part for part in place if not str(part).startswith("<")]  # which of two kinds a value was taken for
+
+
+def _explain(fault: dict[str, Any]) -> str:
+    place = _place(fault)
     key = ".".join(str(part) for part in place)
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key!r} ({_nearest(str(place[-1]), _keys_at(fault['loc'][:-1]))})"
@@ -174,6 +192,9 @@ def _explain(fault: dict[str, Any]) -> str:
         near = difflib.get_close_matches(str(fault["input"]), re.findall("'([^']+)'", fault["ctx"]["expected"]), n=1)
         nearest = f" (did you mean {near[0]}?)" if near else ""
         return f"{key}: {fault['input']!r} is not one of {fault['ctx']['expected']}{nearest}"
+    if fault["type"] == "tuple_type" and not isinstance(fault["input"], dict):
+        given = "" if fault["input"] is None else fault["input"]
+        return f"{key}: it is a list: [{given}], or --set '{key}=[{given}]' (got {fault['input']!r})"
     given = "" if not key or isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
     return f"{key or 'recipe'}: {fault['msg']}{given}"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from xclr.recipe.config import Config
+from xclr.recipe.config import Config, Seed
 from xclr.recipe.data import DataConfig
 from xclr.recipe.evaluate import EvalConfig
 from xclr.recipe.graph import EmbedConfig, GraphConfig
@@ -50,7 +50,7 @@ class Recipe(Config):
         description="what is trained, each with every seed",
     )
     train: TrainConfig = TrainConfig()
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="three or more give intervals over seeds")
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="three or more give intervals over seeds")
     evaluate: EvalConfig = EvalConfig()
     retries: RetriesConfig = RetriesConfig()
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from xclr.captions.text import shortened
 from xclr.graph.neighbours import NEAR_DUPLICATE, Halves
 from xclr.images import read_pictures, usable_rows
 from xclr.report.html import thumbnail
@@ -198,10 +199,10 @@ def sheet(paths: dict[str, Path], nodes: Ints, seed: int) -> list[Neighbourhood]
 
 
 def captions_of(captions: Path, rows: Ints) -> dict[int, str]:
-    """The captions of some rows."""
+    """The captions of some rows, as far as a page shows them."""
     wanted = pc.field("row_id").isin(pa.array(np.unique(rows)))
     found = ds.dataset(captions / "captions.parquet").to_table(columns=["row_id", "caption"], filter=wanted)
-    return dict(zip(found["row_id"].to_pylist(), found["caption"].to_pylist(), strict=True))
+    return dict(zip(found["row_id"].to_pylist(), map(shortened, found["caption"].to_pylist()), strict=True))
 
 
 def thumbnails(images: Path, questions: Sequence[Neighbourhood]) -> dict[int, str]:

@@ -29,11 +29,18 @@ def keep_fonts(folder: Path) -> None:
 
 
 def environment() -> Environment:
-    """The templates of pages; everything in them is escaped, and nothing may be missing."""
+    """The templates of pages; everything in them is escaped, nothing may be missing, and `bdi` marks foreign text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     here = FileSystemLoader(Path(__file__).parent)
-    return Environment(loader=here, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    made = Environment(loader=here, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    made.filters["bdi"] = isolated
+    return made
+
+
+def isolated(text: object) -> Markup:
+    """Foreign text in an element of its own, so that its direction does not turn what stands around it."""
+    return Markup("<bdi>{}</bdi>").format(text)
 
 
 def plot(title: str, salt: str, draw: Callable[[Axes], None], size: tuple[float, float] = SIZE) -> Markup:

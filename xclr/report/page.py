@@ -10,7 +10,6 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 
 from xclr.captions.stages import CAPTIONS
 from xclr.errors import StoreError, XclrError
@@ -18,7 +17,7 @@ from xclr.evaluation.significance import Answers, distances_of
 from xclr.evaluation.stages import tell_skipped
 from xclr.images.stages import IMAGES
 from xclr.pipeline import pipeline
-from xclr.recipe import Recipe, load_recipe, recipe_names
+from xclr.recipe import Recipe, dump_yaml, load_recipe, recipe_names
 from xclr.record import Record
 from xclr.report.curves import LOSS, METRICS, Plot, Trace, draw, read_metrics
 from xclr.report.html import environment
@@ -211,5 +210,4 @@ def recipe_yaml(recipe: Recipe) -> str:
     ]
     if recipe.data.path is not None:
         given["data"]["path"] = recipe.data.path.name
-    order = {"name": recipe.name} | given
-    return yaml.safe_dump(order, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)
+    return dump_yaml({"name": recipe.name} | given)

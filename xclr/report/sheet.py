@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from xclr.captions.text import shortened
 from xclr.errors import StoreError
 from xclr.evaluation.data import ROWS, Ints, load_labels
 from xclr.evaluation.neighbours import POOL, Neighbours, choose_queries, load_pool, nearest
@@ -112,6 +113,6 @@ def _tiles(training: Training, rows: Ints) -> dict[int, Tile]:
     captions = table.filter(pc.is_in(table["row_id"], pa.array(rows))).sort_by("row_id")["caption"].to_pylist()
     pictures = read_pictures(training.images.path, rows, SIDE)
     return {
-        row: Tile(thumbnail(picture), caption)
+        row: Tile(thumbnail(picture), shortened(caption))
         for row, picture, caption in zip(rows.tolist(), pictures, captions, strict=True)
     }

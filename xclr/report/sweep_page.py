@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
 from xclr.evaluation.stages import tell_skipped
-from xclr.recipe import load_recipe, recipe_names
+from xclr.recipe import dump_yaml, load_recipe, recipe_names
 from xclr.report import html
 from xclr.report.html import environment
 from xclr.report.page import GLOSSARY, facts_of, file_name, recipe_yaml, write_html
@@ -187,11 +186,7 @@ def reproduction(sweep: Sweep) -> tuple[str, list[tuple[str, str]]]:
     command = f"xclr sweep {sweep.name}.yaml"
     if recipe.name in recipe_names() and load_recipe(recipe.name, [f"seeds={list(recipe.seeds)}"]) == recipe:
         named = {"name": sweep.name, "recipe": recipe.name, "seeds": list(recipe.seeds)}
-        return command, [(f"{sweep.name}.yaml", _yaml(named | given))]
+        return command, [(f"{sweep.name}.yaml", dump_yaml(named | given))]
     beside = f"{recipe.name}.yaml" if recipe.name != sweep.name else f"{recipe.name}-recipe.yaml"
     named = {"name": sweep.name, "recipe": beside}
-    return command, [(f"{sweep.name}.yaml", _yaml(named | given)), (beside, recipe_yaml(recipe))]
-
-
-def _yaml(given: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(given), sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)
+    return command, [(f"{sweep.name}.yaml", dump_yaml(named | given)), (beside, recipe_yaml(recipe))]

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from xclr.errors import RecipeError
-from xclr.recipe import SUITES, Config, ObjectiveConfig, Recipe, SuiteName, load_recipe
+from xclr.recipe import SUITES, Config, ObjectiveConfig, Recipe, SuiteName, list_faults, load_recipe, read_yaml
 
 STUDIES = Path(__file__).parents[1] / "studies"
 Contrast = tuple[str, str]  # an arm, and the one that it is set against
@@ -96,10 +95,8 @@ def study_file(source: str) -> Path:
 def load_study(source: str) -> Study:
     """A study by name or path; `recipe` is a recipe's name, or a path beside the file; raises RecipeError."""
     path = study_file(source)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"{path} is not YAML: {error}", "mend the file") from error
+    document = read_yaml(path)
+    raw = document.content
     if not isinstance(raw, dict) or not isinstance(raw.get("recipe"), str):
         raise RecipeError(f"{path} names no recipe", "write recipe: emoji, and what the study asks")
     beside = path.parent / str(raw["recipe"])
@@ -109,9 +106,12 @@ def load_study(source: str) -> Study:
         study = Study.model_validate({"name": path.stem, "base": base} | given)
         study.recipe  # noqa: B018 - arms that one recipe cannot hold are told here
     except ValidationError as error:
-        faults = "; ".join(
-            ".".join(map(str, each["loc"])) + (": " if each["loc"] else "") + each["msg"].removeprefix("Value error, ")
+        told = [
+            (
+                each["loc"],
+                ".".join(map(str, each["loc"])) + ": " * bool(each["loc"]) + each["msg"].removeprefix("Value error, "),
+            )
             for each in error.errors()
-        )
-        raise RecipeError(f"{path}: {faults}", "mend the keys named above") from error
+        ]
+        raise RecipeError(list_faults(str(path), told, document.line), "mend the keys named above") from error
     return study

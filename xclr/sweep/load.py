@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from xclr.errors import RecipeError
-from xclr.recipe import load_recipe, recipe_names
+from xclr.recipe import YAMLError, list_faults, load_recipe, parse_yaml, read_yaml, recipe_names
 from xclr.sweep.spec import Draw, Sweep, short
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
@@ -31,8 +30,8 @@ def is_sweep(source: str) -> bool:
     if not path.is_file() or source in recipe_names():
         return False
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError):
+        raw = read_yaml(path).content
+    except RecipeError:  # which is told when it is read as a recipe
         return False
     return isinstance(raw, dict) and "recipe" in raw
 
@@ -43,27 +42,33 @@ def load_sweep(source: str, given: Mapping[str, Any], overrides: Sequence[str] =
     A sweep's file has the keys of Sweep, `recipe` by name or path, `set`: overrides by field, and `seeds`. Raises
     RecipeError with what is wrong.
     """
-    raw: dict[str, Any] = {"recipe": source}
-    base = Path()
+    raw, document = {"recipe": source} | dict(given), None
     if is_sweep(source):
         named = SWEEPS / f"{source}.yaml"
-        path = named if named.is_file() else Path(source)
-        raw = {"name": path.stem} | yaml.safe_load(path.read_text(encoding="utf-8"))
-        base = path.parent
+        document = read_yaml(named if named.is_file() else Path(source))
+        raw = {"name": document.path.stem} | document.content | dict(given)
     _check_name(source)
-    raw |= given
-    settings = [f"{field}={json.dumps(value)}" for field, value in raw.pop("set", {}).items()]
-    seeds = raw.pop("seeds", None)
-    settings += [] if seeds is None else [f"seeds={json.dumps(list(seeds))}"]
-    recipe, beside = str(raw["recipe"]), base / str(raw["recipe"])
-    raw["recipe"] = load_recipe(str(beside) if beside.is_file() else recipe, [*settings, *overrides])
-    fields = [field for part in ("grid", "lists", "random") for field in raw.get(part, {})]
+    settings = [f"{field}={json.dumps(value)}" for field, value in _mapping(raw, "set").items()]
+    settings += [] if raw.get("seeds") is None else [f"seeds={json.dumps(raw['seeds'], default=list)}"]
+    recipe = str(raw["recipe"])
+    beside = recipe if document is None else str(document.path.parent / recipe)
+    raw["recipe"] = load_recipe(beside if Path(beside).is_file() else recipe, [*settings, *overrides])
+    fields = [field for part in ("grid", "lists", "random") for field in _mapping(raw, part)]
     raw.setdefault("name", "-".join([raw["recipe"].name, *map(short, fields)]))
     try:
-        return Sweep.model_validate(raw)
+        return Sweep.model_validate({key: value for key, value in raw.items() if key not in ("set", "seeds")})
     except ValidationError as error:
-        faults = "; ".join(_explained(each["loc"], each["msg"]) for each in error.errors())
-        raise RecipeError(f"sweep {raw['name']}: {faults}", "docs/sweeps.md shows ones that work") from error
+        told = [(each["loc"], _explained(each["loc"], each["msg"])) for each in error.errors()]
+        faults = list_faults(f"sweep {raw['name']}", told, lambda place: document and document.line(place))
+        raise RecipeError(faults, "docs/sweeps.md shows ones that work") from error
+
+
+def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """What stands under a key that holds values by field; raises RecipeError."""
+    value = raw.get(key, {})
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"sweep {raw.get('name', raw['recipe'])}: {key} holds {value!r}", "write {field: values}")
+    return value
 
 
 def _check_name(source: str) -> None:
@@ -85,9 +90,9 @@ def parse_values(flag: str, text: str) -> tuple[str, tuple[Any, ...]]:
     if not equals or not field or not values:
         raise RecipeError(f"{flag} {text}: no values", f"write {flag} objective.target_temperature=0.05,0.1,0.2")
     try:
-        return field, tuple(yaml.safe_load(f"[{values}]"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{flag} {text}: {values!r} is not YAML", "quote the values") from error
+        return field, tuple(parse_yaml(f"[{values}]"))
+    except YAMLError as error:
+        raise RecipeError(f"{flag} {text}: {error}", "quote the values") from error
 
 
 def parse_draw(text: str) -> tuple[str, Any]:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from xclr import files
 from xclr.artifact import Artifact
 from xclr.errors import RecipeError
 from xclr.evaluation.datasets import listing
 from xclr.graph.textmodel import text_model
+from xclr.ilsvrc import is_unpacked
 from xclr.images.stages import tell_unreadable
 from xclr.recipe import (
     LATER,
@@ -218,7 +218,7 @@ def roots(recipe: Recipe) -> dict[Dataset, Path]:
     """Where the data sets of the suites lie; ImageNet's is that of the recipe where it trains on the folders."""
     found: dict[Dataset, Path] = {name: root.absolute() for name, root in recipe.evaluate.roots.items()}
     path = recipe.data.path
-    if recipe.data.source == "imagenet" and path is not None and (path / files.TRAIN).is_dir():
+    if recipe.data.source == "imagenet" and path is not None and is_unpacked(path):
         found.setdefault("imagenet", path.absolute())
     return found
 

@@ -50,8 +50,9 @@ SOURCES: Mapping[str, Source] = {
     ),
     "imagenet": Source(
         "imagenet", "folders, or its official tars", noun="folder", is_there=Path.is_dir, labels="always",
-        path="the folder that holds train, val and LOC_synset_mapping.txt, or the official tars",
-        get="get ILSVRC 2012 as Kaggle packs it: train/<wnid>/*.JPEG, val/<wnid>/*.JPEG and LOC_synset_mapping.txt, or "
-        "as its page does: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz",
+        path="Kaggle's folder, one that holds train, val and LOC_synset_mapping.txt, or one with the official tars",
+        get="get ILSVRC 2012 as Kaggle packs it: ILSVRC/Data/CLS-LOC/{train,val}, LOC_synset_mapping.txt and "
+        "LOC_val_solution.csv, or as its page does: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, "
+        "ILSVRC2012_devkit_t12.tar.gz",
     ),
 }  # fmt: skip

@@ -27,8 +27,8 @@ ALWAYS = frozenset({"train", "val", "test"})  # splits of the first edition, who
 
 def captions(data: DataConfig) -> Records:
     """One record a picture, sorted by name. Splits are the folders train and val or the like, else drawn by name."""
-    splits = split_folders(located(data))
-    for name in listing(data):
+    names, splits = listing(data), split_folders(located(data))
+    for name in names:
         parts = name.split("/")
         label = parts[1 if splits else 0]
         yield {
@@ -97,7 +97,7 @@ def split_folders(root: Path) -> list[str]:
         return []
     flat = [name for name in splits if not _folders(root / name)]
     if flat or not train:
-        raise _no_splits(root, splits, flat)
+        raise _no_splits(root, flat or splits, "no class folders" if flat else "no train beside it")
     return splits
 
 
@@ -106,11 +106,11 @@ def is_split(name: str) -> bool:
     return name.lower() in {TRAIN, *HELD_OUT}
 
 
-def _no_splits(root: Path, splits: Sequence[str], flat: Sequence[str]) -> DataError:
-    """The error for folders that are called as splits are, and are none."""
-    why = f"{', '.join(flat)} without class folders" if flat else "none of them is train"
+def _no_splits(root: Path, splits: Sequence[str], missed: str) -> DataError:
+    """The error for folders that are called as splits are, and lack what splits have."""
+    called = f"{', '.join(splits)} {'are' if len(splits) > 1 else 'is'} called as splits are"
     return DataError(
-        f"{root} holds {' and '.join(splits)}, which are splits by their names, {why}",
+        f"{root}: {called}, with {missed}",
         f"put the pictures of each class into a folder: {root}/train/CLASS/*.jpg, {root}/val/CLASS/*.jpg; or, without "
         f"splits, {root}/CLASS/*.jpg; captions that stand in a table are data.source table",
     )

@@ -50,6 +50,12 @@ def tell_left_out(captions: Manifest) -> Iterator[str]:
         yield f"captions: left out as malformed: {malformed:,} ({which})"
     if repeated := stats.get("repeated_urls"):
         yield f"captions: left out because their address stood before: {repeated:,}"
+    if cut := stats.get("cut_keys"):
+        yield f"captions: keys cut at the first dot of a name, as WebDataset does: {cut:,} ({stats['cut_first']})"
+    if again := stats.get("repeated_keys"):
+        yield f"captions: keys that stand twice in a tar, so that samples are mixed or doubled: {again:,} " + (
+            f"({stats['repeated_first']})"
+        )
 
 
 CAPTIONS = Kind(

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from xclr.names import paths_of
+
 
 class Source(NamedTuple):
     """A source; `module` of xclr.captions holds its READER."""
@@ -45,7 +47,8 @@ SOURCES: Mapping[str, Source] = {
         get="get cc12m.tsv (url TAB caption, no header) from the page of Google's conceptual-12m",
     ),
     "wds": Source(
-        "wds", "WebDataset tars", path="a folder of tars, or one", noun="tars", is_there=Path.exists,
+        "wds", "WebDataset tars", path="a folder of tars, one, or several: shard-{00000..00012}.tar, shard-*.tar",
+        noun="tars", is_there=lambda path: bool(paths_of(path)),
         get="put the mirror's *.tar there, such as pixparse/cc12m-wds",
     ),
     "imagenet": Source(

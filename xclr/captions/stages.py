@@ -9,8 +9,8 @@ from pydantic import Field
 from xclr.artifact import Manifest
 from xclr.captions.source import reader_of
 from xclr.errors import DataError
-from xclr.recipe import LATER, Config, DataConfig, Recipe
-from xclr.stage import Kind, Stage
+from xclr.recipe import LATER, SOURCES, SUITES, Config, DataConfig, Recipe
+from xclr.stage import Kind, Refusal, Stage
 from xclr.store import Store
 
 
@@ -25,21 +25,70 @@ class CaptionsConfig(Config):
 EDITIONS: Mapping[str, int] = {"imagenet": 2}  # 2: the dog Cardigan and the garment are two
 
 
-def check_sizes(recipe: Recipe, captions: Manifest) -> None:
-    """Raise DataError when the data are too few for the recipe, before any long work."""
+def refuse(stage: Stage[CaptionsConfig], recipe: Recipe, captions: Manifest) -> Iterator[Refusal]:
+    """Why the captions are too few, or too much alike, for a recipe, before any long work."""
+    if stage.config.data.for_captions == recipe.data.for_captions:
+        yield from _refuse_sizes(recipe, captions)
+    if (why := _alike_classes(stage.config.data, captions)) is not None:
+        yield from _refuse_classes(stage.config.data, recipe, why)
+
+
+def _refuse_sizes(recipe: Recipe, captions: Manifest) -> Iterator[Refusal]:
     train, (key, batch), distinct = recipe.train, recipe.largest_batch, int(captions.stats["distinct"])
-    seen = train.seen(int(captions.stats.get("train_pictures", captions.stats["train"])))
+    rows, seen = int(captions.stats["rows"]), train.seen(_trained(captions))
+    if distinct == 1 and rows > 1:
+        yield Refusal("graph", DataError(f"all {rows:,} captions are the same", _remedy_of_alike(recipe.data)))
+    elif recipe.graph.k >= distinct:
+        few = f"graph.k {recipe.graph.k} needs more than {distinct} distinct captions"
+        yield Refusal("graph", DataError(few, f"--set graph.k={max(1, distinct - 1)}"))
     if batch > seen:
         left, more = f" that train.fraction {train.fraction} leaves", ", or a larger train.fraction"
-        raise DataError(
-            f"{key} {batch} is larger than the {seen} training pictures{left * (train.fraction < 1)}",
-            f"--set {key}={max(2, seen // 2)}{more * (train.fraction < 1)}",
-        )
-    if recipe.graph.k >= distinct:
-        raise DataError(
-            f"graph.k {recipe.graph.k} needs more than {distinct} distinct captions",
-            f"--set graph.k={max(1, distinct - 1)}",
-        )
+        few = f"{key} {batch} is larger than the {seen} training pictures{left * (train.fraction < 1)}"
+        yield Refusal("pretrain", DataError(few, f"--set {key}={max(2, seen // 2)}{more * (train.fraction < 1)}"))
+
+
+def _trained(captions: Manifest) -> int:
+    return int(captions.stats.get("train_pictures", captions.stats["train"]))
+
+
+def _remedy_of_alike(data: DataConfig) -> str:
+    if SOURCES[data.source].labels == "always":
+        return "they come from the classes: put the pictures of each class into a folder of its own"
+    remedy = "captions must tell the pictures apart"
+    column = f": set data.caption_column to a column that does, not to {data.caption_column}"
+    return remedy + column * (SOURCES[data.source].labels == "column")
+
+
+def _alike_classes(data: DataConfig, captions: Manifest) -> str | None:
+    """What makes the pictures' classes of no use; None where they are, or where there are none."""
+    classes = next((each.rows for each in captions.files if each.path == "classes.parquet"), None)
+    pictures = int(captions.stats.get("pictures_shown", captions.stats["rows"]))
+    if classes is None or pictures < 2 or SOURCES[data.source].annotated:
+        return None
+    alike = {
+        1: f"all {pictures:,} pictures are of one class",
+        pictures: f"each of {pictures:,} pictures is its own class",
+    }
+    return alike.get(classes)
+
+
+def _refuse_classes(data: DataConfig, recipe: Recipe, why: str) -> Iterator[Refusal]:
+    """Of the objectives, and of the suites, those that go by the classes of these pictures."""
+    for prefix, step, whose, chosen in (
+        ("", "pretrain", recipe.data, [each.name for each in recipe.objectives if each.targets == "class"]),
+        ("evaluate." * (recipe.evaluate.data is not None), "evaluate", recipe.judged, _by_class(recipe)),
+    ):
+        if chosen and data.for_captions == whose.for_captions:
+            remedy = "leave out what goes by classes, or give others"
+            if data.label_column is not None:
+                remedy = (
+                    f"--set {prefix}data.label_column=null, which leaves out what goes by classes, or another column"
+                )
+            yield Refusal(step, DataError(f"{why}, which tells {', '.join(chosen)} nothing", remedy))
+
+
+def _by_class(recipe: Recipe) -> list[str]:
+    return [name for name in recipe.evaluate.suites if SUITES[name].classes]
 
 
 def tell_left_out(captions: Manifest) -> Iterator[str]:
@@ -64,7 +113,7 @@ CAPTIONS = Kind(
     code=3,
     run="xclr.captions.collect",
     step="captions",
-    refuse=check_sizes,
+    refuse=refuse,
     tell=tell_left_out,
 )
 KINDS = (CAPTIONS,)

@@ -21,6 +21,7 @@ from xclr.errors import DataError
 from xclr.files import Picture, is_text, is_url, stamp_of
 from xclr.recipe import DataConfig
 
+CHECKED = 10_000  # rows, before any work
 SHOWN = 3  # missing files named in a message
 
 HELD_OUT_PICTURES = 0.10
@@ -188,6 +189,12 @@ def table_of(data: DataConfig) -> Table:
     return table
 
 
+def check_rows(data: DataConfig) -> None:
+    """Raise DataError for what the first rows show: no rows, or captions, pictures and labels that are of no use."""
+    for _ in captions(data.model_copy(update={"limit": min(CHECKED, data.limit or CHECKED)})):
+        pass
+
+
 def picture_paths(data: DataConfig, table: Table) -> Iterator[tuple[int, Picture]]:
     """The place of each row and its picture, streamed; raises DataError for a value that is none of the four."""
     folder = table.path.absolute().parent
@@ -239,7 +246,7 @@ READER = SourceReader(
     size,
     pictures,
     several=True,
-    check=table_of,
+    check=check_rows,
     captions_listing=captions_listing,
     pictures_listing=pictures_listing,
 )

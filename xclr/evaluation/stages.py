@@ -241,6 +241,20 @@ def lacks(recipe: Recipe) -> dict[SuiteName, str]:
     return found
 
 
+def check_suites(recipe: Recipe, asked: Sequence[SuiteName] = ()) -> None:
+    """Raise RecipeError when the data can serve none of the suites that were asked for, else of the recipe's."""
+    left_out, wanted = lacks(recipe), asked or recipe.evaluate.suites
+    if not wanted or any(name not in left_out for name in wanted):
+        return
+    every = recipe.evaluate.model_copy(update={"suites": tuple(SUITES)})
+    others = lacks(recipe.model_copy(update={"evaluate": every}))
+    served = ", ".join(name for name in SUITES if name not in others)
+    raise RecipeError(
+        "; ".join(f"suite {name} is left out: {left_out[name]}" for name in wanted),
+        "give what is missing" + (f", or choose a suite that these data can serve: {served}" if served else ""),
+    )
+
+
 def tell_skipped(recipe: Recipe) -> list[str]:
     """Lines that say which objectives and suites the data cannot serve."""
     needy = (

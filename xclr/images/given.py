@@ -71,6 +71,13 @@ def pictures(stage: Stage[ImagesConfig], rows: RowIds) -> Iterator[Picture]:
         yield from _picked(own(data), rows, pq.read_metadata(captions / "captions.parquet").num_rows)
 
 
+def where_of(picture: Picture) -> str:
+    """Where a picture is, in brackets; nothing for one that has no place of its own."""
+    if isinstance(picture, Inside):
+        return f" (byte {picture.offset:,} of {picture.path})"
+    return f" ({picture})" if isinstance(picture, str | Path) else ""
+
+
 def columns(path: Path, rows: RowIds, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Values of some rows, ascending, of a table that is sorted by row; row groups without any are not read."""
     file = pq.ParquetFile(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from infra.cluster import Cluster
 from infra.executors.executor import executor_named
@@ -36,7 +36,7 @@ class PlannedStage(BaseModel):
     gpu_hours: float
     core_hours: float | None = None
     memory_gb: float | None = None
-    refusals: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = Field((), exclude=True)  # for people: what programs read stays as it is
 
 
 def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, ...]:

@@ -36,15 +36,15 @@ def refuse(stage: Stage[CaptionsConfig], recipe: Recipe, captions: Manifest) -> 
 def _refuse_sizes(recipe: Recipe, captions: Manifest) -> Iterator[Refusal]:
     train, (key, batch), distinct = recipe.train, recipe.largest_batch, int(captions.stats["distinct"])
     rows, seen = int(captions.stats["rows"]), train.seen(_trained(captions))
-    if distinct == 1 and rows > 1:
+    if distinct == 1:
         yield Refusal("graph", DataError(f"all {rows:,} captions are the same", _remedy_of_alike(recipe.data)))
-    elif recipe.graph.k >= distinct:
-        few = f"graph.k {recipe.graph.k} needs more than {distinct} distinct captions"
-        yield Refusal("graph", DataError(few, f"--set graph.k={max(1, distinct - 1)}"))
     if batch > seen:
         left, more = f" that train.fraction {train.fraction} leaves", ", or a larger train.fraction"
         few = f"{key} {batch} is larger than the {seen} training pictures{left * (train.fraction < 1)}"
         yield Refusal("pretrain", DataError(few, f"--set {key}={max(2, seen // 2)}{more * (train.fraction < 1)}"))
+    if recipe.graph.k >= distinct > 1:
+        few = f"graph.k {recipe.graph.k} needs more than {distinct} distinct captions"
+        yield Refusal("graph", DataError(few, f"--set graph.k={distinct - 1}"))
 
 
 def _trained(captions: Manifest) -> int:

@@ -37,11 +37,11 @@ def start_of(path: Path) -> Path:
 
 def _expanded(name: str) -> list[str]:
     """With its braces expanded; as it is where one is not closed."""
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     try:
         return list(braceexpand(name, escape=False))
-    except UnbalancedBracesError:
+    except ValueError:
         return [name]
 
 

@@ -99,7 +99,7 @@ def evaluate(
     judged = record.recipe if on is None else record.recipe.on(load_recipe(on))
     suites = list(dict.fromkeys([*judged.evaluate.suites, *(suite or [])]))
     recipe = with_overrides(judged, [f"evaluate.suites={json.dumps(suites)}", *(sets or ())])
-    check_suites(recipe, suite or ())  # type: ignore[arg-type] # names that the recipe took
+    check_suites(recipe, suite or ())
     execute(recipe, Choices(cluster or record.cluster, home, flow="evaluate"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import Field
 
@@ -74,21 +74,21 @@ def _alike_classes(data: DataConfig, captions: Manifest) -> str | None:
 
 def _refuse_classes(data: DataConfig, recipe: Recipe, why: str) -> Iterator[Refusal]:
     """Of the objectives, and of the suites, those that go by the classes of these pictures."""
-    for prefix, step, whose, chosen in (
-        ("", "pretrain", recipe.data, [each.name for each in recipe.objectives if each.targets == "class"]),
-        ("evaluate." * (recipe.evaluate.data is not None), "evaluate", recipe.judged, _by_class(recipe)),
-    ):
-        if chosen and data.for_captions == whose.for_captions:
-            remedy = "leave out what goes by classes, or give others"
-            if data.label_column is not None:
-                remedy = (
-                    f"--set {prefix}data.label_column=null, which leaves out what goes by classes, or another column"
-                )
-            yield Refusal(step, DataError(f"{why}, which tells {', '.join(chosen)} nothing", remedy))
+    own, judged = (data.for_captions == each.for_captions for each in (recipe.data, recipe.judged))
+    objectives = [each.name for each in recipe.objectives if each.targets == "class"]
+    suites = [name for name in recipe.evaluate.suites if SUITES[name].classes]
+    if own and objectives:
+        yield Refusal("pretrain", _telling_nothing(data, why, objectives, "data"))
+    if judged and suites:
+        key = "data" if recipe.evaluate.data is None else "evaluate.data"
+        yield Refusal("evaluate", _telling_nothing(data, why, suites, key))
 
 
-def _by_class(recipe: Recipe) -> list[str]:
-    return [name for name in recipe.evaluate.suites if SUITES[name].classes]
+def _telling_nothing(data: DataConfig, why: str, names: Sequence[str], key: str) -> DataError:
+    remedy = "leave these out, or give pictures of other classes"
+    if data.label_column is not None:
+        remedy = f"--set {key}.label_column=null, which leaves out what goes by classes, or another column"
+    return DataError(f"{why}, which tells {', '.join(names)} nothing", remedy)
 
 
 def tell_left_out(captions: Manifest) -> Iterator[str]:

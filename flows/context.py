@@ -18,6 +18,7 @@ from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED, PatientTracker
 from infra.tracking.tracker import Tracker
 from xclr.captions.stages import tell_choices
+from xclr.environment import setting
 from xclr.errors import RecipeError
 from xclr.evaluation.stages import tell_skipped
 from xclr.recipe import Recipe
@@ -38,23 +39,23 @@ current: list[Run] = []  # the runs of this process, for whoever must stop them
 
 def home_folder(home: str | None) -> Path:
     """XCLR_HOME: artifacts, ledger and logs."""
-    return Path(home or os.environ.get("XCLR_HOME", ".xclr")).absolute()
+    return Path(home or setting("XCLR_HOME") or ".xclr").absolute()
 
 
 def state_folder(home: Path) -> Path:
     """XCLR_STATE: databases and the servers' files, on a local disk."""
-    return Path(os.environ.get("XCLR_STATE", home / "state")).absolute()
+    return Path(setting("XCLR_STATE") or home / "state").absolute()
 
 
 def cluster_name(cluster: str | None) -> str:
     """The cluster file that was asked for, else the one that XCLR_CLUSTER names, else local."""
-    return cluster or os.environ.get("XCLR_CLUSTER", "local")
+    return cluster or setting("XCLR_CLUSTER") or "local"
 
 
 def tracking_uri(state: Path) -> str:
     """The user's MLflow, else the one of `xclr serve` when it is up, else the file it would serve."""
     running = servers.find(servers.MLFLOW, state)
-    return os.environ.get("MLFLOW_TRACKING_URI") or (running.url if running else sqlite_uri(state))
+    return setting("MLFLOW_TRACKING_URI") or (running.url if running else sqlite_uri(state))
 
 
 def reach_mlflow(state: Path) -> str:

@@ -11,6 +11,7 @@ from infra.run import Run
 from infra.stage import ensure
 from xclr.captions.stages import CAPTIONS
 from xclr.errors import StoreError
+from xclr.evaluation.stages import check_suites
 from xclr.images.stages import IMAGES
 from xclr.pipeline import other_pictures, pipeline
 from xclr.recipe import Recipe, with_overrides
@@ -41,6 +42,7 @@ def evaluate(
         home: Where artifacts, ledger and logs live. Default: XCLR_HOME, else .xclr in the working directory.
     """
     plan = pipeline(with_source(with_overrides(recipe, overrides), home), Store(home_folder(home)))
+    check_suites(plan.recipe)
     with open_run(plan.recipe, plan, cluster, home, "retry") as run:
         futures = submit(run, judging(run, plan))
         compare(run, plan, futures)
@@ -59,7 +61,11 @@ def judging(run: Run, plan: Plan) -> list[Stage]:
     lost = {stage.digest: stage for stage in (*data, *trained) if run.store.find(stage.digest) is None}
     if any(stage.digest in lost for stage in data) or all(stage.digest in lost for stage in trained):
         first = next(iter(lost.values())).name
-        raise StoreError(f"{first} of recipe {run.recipe.name} is not in {run.store.home}", "run xclr-full first")
+        name = run.recipe.name
+        remedy = f"xclr run with its recipe, or as it was: xclr retry {name}"
+        raise StoreError(f"{first} of recipe {name} is not in {run.store.home}", remedy)
+    for stage in data:
+        stage.check(run.recipe, run.store.manifest(run.store.reference(stage.digest)), {"evaluate"})
     for stage in trained:
         if stage.digest in lost:
             title = stage.name.removeprefix("pretrain ")

@@ -79,7 +79,7 @@ def check_sizes(run: Run, swept: SweepPlan) -> None:
     for plan in swept.plans:
         for stage in plan.until("graph"):
             if (artifact := run.store.find(stage.digest)) is not None:
-                stage.kind.refuse(plan.recipe, run.store.manifest(artifact))
+                stage.check(plan.recipe, run.store.manifest(artifact))
 
 
 def settle(run: Run, swept: SweepPlan, futures: Sequence[Any]) -> None:

@@ -15,7 +15,7 @@ from xclr.artifact import Digest
 from xclr.captions.source import is_fetched
 from xclr.evaluation.stages import comparison
 from xclr.recipe import Recipe
-from xclr.stage import STEPS, Plan, Stage
+from xclr.stage import STEPS, Plan, Stage, Step
 
 Futures = Mapping[Digest, Any]  # PrefectFuture[Artifact] by the digest of its stage
 
@@ -31,9 +31,11 @@ def submit(run: Run, stages: Iterable[Stage]) -> Futures:
     So one that fails stops what reads it and no other.
     """
     futures: dict[Digest, Any] = {}
-    for stage in by_step(stages):
+    stages = by_step(stages)
+    steps = frozenset(stage.kind.step for stage in stages)
+    for stage in stages:
         before = [futures[each.digest] for each in stage.inputs.values() if each.digest in futures]
-        futures[stage.digest] = tasks.make.submit(run, stage, wait_for=before, return_state=False)
+        futures[stage.digest] = tasks.make.submit(run, stage, steps, wait_for=before, return_state=False)
     return futures
 
 
@@ -48,7 +50,7 @@ def compare(run: Run, plan: Plan, futures: Futures) -> None:
     there = {digest for digest, future in futures.items() if future.state.is_completed()}
     scores = [run.store.reference(stage.digest) for stage in plan if stage.kind.judges and stage.digest in there]
     if scores or len(there) == len(futures):  # a recipe may have no suites
-        table = tasks.make.submit(run, comparison(run.recipe, scores)).result()
+        table = tasks.make.submit(run, comparison(run.recipe, scores), frozenset[Step]()).result()
         run.save(scores=str(table.digest))
         publish_table(run, table)
 

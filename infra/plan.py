@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from infra.cluster import Cluster
 from infra.executors.executor import executor_named
@@ -15,7 +15,7 @@ from infra.processes import now
 from xclr.errors import RecipeError
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe
-from xclr.stage import Stage
+from xclr.stage import Refusal, Stage
 from xclr.store import Store
 from xclr.sweep.layout import SweepPlan
 
@@ -24,7 +24,7 @@ class PlannedStage(BaseModel):
     """One stage: whether its output is there, being made or to be made.
 
     `core_hours` of all cores and `memory_gb` (GiB) of a process are estimates for embeddings and the graph, where they
-    are to be made without GPUs and the number of captions is known.
+    are to be made without GPUs and the number of captions is known. `refusals` say why a run would end after it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,6 +36,7 @@ class PlannedStage(BaseModel):
     gpu_hours: float
     core_hours: float | None = None
     memory_gb: float | None = None
+    refusals: tuple[str, ...] = Field((), exclude=True)  # for people: what programs read stays as it is
 
 
 def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, ...]:
@@ -45,8 +46,14 @@ def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, 
         found = _planned(stage, store, cluster)
         on_cores = found.state == "miss" and not cluster.resources_of(stage).gpus
         costs = stage.kind.estimate(stage, store, recipe) if on_cores else None
-        planned.append(found if costs is None else found.model_copy(update=costs._asdict()))
+        refusals = tuple(str(each.error) for each in _refusals(stage, recipe, store)) if found.state == "hit" else ()
+        more = ({} if costs is None else costs._asdict()) | {"refusals": refusals}
+        planned.append(found.model_copy(update=more))
     return tuple(planned)
+
+
+def _refusals(stage: Stage, recipe: Recipe, store: Store) -> Iterable[Refusal]:
+    return stage.kind.refuse(stage, recipe, store.manifest(store.reference(stage.digest)))
 
 
 class PlannedLevel(BaseModel):

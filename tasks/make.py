@@ -28,16 +28,16 @@ from infra.progress import Advance, beside, read_progress
 from infra.run import Run
 from infra.stage import ensure
 from xclr.artifact import Artifact
-from xclr.stage import Stage
+from xclr.stage import Stage, Step
 
 EVERY_S = 5.0  # between two looks at a stage; a shorter one leaves no progress artifact
 
 
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE)
-def make(run: Run, stage: Stage) -> Artifact:
+def make(run: Run, stage: Stage, steps: frozenset[Step]) -> Artifact:
     """The stage's artifact, found or made; a long one shows its progress and its job at its task run.
 
-    Raises XclrError when it cannot be made, or when the recipe is too large for what came of it.
+    Raises XclrError when it cannot be made, or when one of the run's steps cannot be taken with what came of it.
     """
     with beside(lambda over: _follow(run, stage, over)):
         artifact = ensure(run, stage)
@@ -48,7 +48,7 @@ def make(run: Run, stage: Stage) -> Artifact:
         create_table_artifact(
             list(map(dict, rows)), key=artifact_key(stage.name), description=f"{stage.name} by what became of them"
         )
-    stage.kind.refuse(run.recipe, manifest)
+    stage.check(run.recipe, manifest, steps)
     if stage.kind.network and (link := run.tracker.run_url(str(artifact.digest))):
         title = stage.name.removeprefix(f"{stage.kind.name} ")
         create_link_artifact(link, key=artifact_key(f"mlflow {title}"), link_text=f"{title} in MLflow")

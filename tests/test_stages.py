@@ -13,15 +13,15 @@ from infra.cluster import Cluster
 from infra.plan import plan
 from infra.resources import Resources
 from tests.kit import trees
-from xclr.artifact import Digest, Manifest
+from xclr.artifact import Digest, FileEntry, Manifest
 from xclr.captions import stages as captions_stages
 from xclr.errors import DataError, RecipeError, TextModelError
 from xclr.evaluation import stages as evaluation_stages
 from xclr.evaluation.stages import REFERENCE, SUITE
 from xclr.images import stages as images_stages
 from xclr.pipeline import KINDS, pipeline, planned_once
-from xclr.recipe import SUITES, RandomConfig, SupConConfig, load_recipe, parse_recipe
-from xclr.stage import Stage
+from xclr.recipe import SUITES, DataConfig, RandomConfig, SupConConfig, load_recipe, parse_recipe
+from xclr.stage import STEPS, Stage
 from xclr.store import Store
 from xclr.training import stages as training_stages
 from xclr.training.stages import PRETRAIN, PretrainConfig
@@ -324,24 +324,30 @@ def counted(**stats):
     )
 
 
+def check(wanted, made, steps=STEPS, data=None):
+    """Whether a recipe can take steps with captions or pictures, its own unless others are given."""
+    kind = images_stages.IMAGES if "ok" in made.stats else captions_stages.CAPTIONS
+    Stage(kind, kind.name, kind.config(data=data or wanted.data, sha256=())).check(wanted, made, steps)
+
+
 def test_data_that_are_enough_pass():
-    captions_stages.check_sizes(recipe(train={"batch_size": 50}, graph={"k": 9}), counted(train=50, distinct=10))
+    check(recipe(train={"batch_size": 50}, graph={"k": 9}), counted(train=50, distinct=10))
 
 
 def test_too_few_training_pictures_are_told_a_batch_size_that_works():
     with pytest.raises(DataError, match=r"train\.batch_size 64 .* 50") as caught:
-        captions_stages.check_sizes(recipe(train={"batch_size": 64}, graph={"k": 1}), counted(train=50, distinct=10))
+        check(recipe(train={"batch_size": 64}, graph={"k": 1}), counted(train=50, distinct=10))
     assert caught.value.remedy == "--set train.batch_size=25"
 
 
 def test_a_batch_larger_than_what_a_fraction_leaves_is_refused_by_its_name():
     with pytest.raises(DataError) as caught:
-        captions_stages.check_sizes(recipe(train={"fraction": 0.1}), counted(train=1644, distinct=100))
+        check(recipe(train={"fraction": 0.1}), counted(train=1644, distinct=100))
     assert caught.value.message == (
         "train.batch_size 256 is larger than the 164 training pictures that train.fraction 0.1 leaves"
     )
     assert caught.value.remedy == "--set train.batch_size=82, or a larger train.fraction"
-    captions_stages.check_sizes(recipe(train={"fraction": 0.1, "batch_size": 164}), counted(train=1644, distinct=100))
+    check(recipe(train={"fraction": 0.1, "batch_size": 164}), counted(train=1644, distinct=100))
 
 
 def test_a_fraction_renames_every_training_but_the_untrained_row_and_no_data(store):
@@ -361,17 +367,86 @@ def test_finetuning_sees_all_pictures_whatever_the_pretraining_saw(store):
 
 def test_too_few_captions_are_told_a_k_that_works():
     with pytest.raises(DataError, match=r"graph\.k 10 .* 10") as caught:
-        captions_stages.check_sizes(recipe(train={"batch_size": 2}, graph={"k": 10}), counted(train=50, distinct=10))
+        check(recipe(train={"batch_size": 2}, graph={"k": 10}), counted(train=50, distinct=10))
     assert caught.value.remedy == "--set graph.k=9"
+
+
+OWN = {"source": "table", "path": "/mine.csv", "label_column": "kind"}
+
+
+@pytest.mark.parametrize(
+    ("data", "remedy"),
+    [
+        (OWN, "set data.caption_column to a column that does, not to caption"),
+        ({"source": "folder", "path": "/mine"}, "put the pictures of each class into a folder of its own"),
+        ({"source": "wds", "path": "/mine"}, "captions must tell the pictures apart"),
+    ],
+)
+@pytest.mark.parametrize("k", [1, 4, 64])
+def test_captions_that_are_all_the_same_are_told_without_a_k_that_cannot_be(data, remedy, k):
+    with pytest.raises(DataError) as caught:
+        check(recipe(data=data, graph={"k": k}), counted(rows=400, train=360, distinct=1))
+    assert caught.value.message == "all 400 captions are the same"
+    assert remedy in caught.value.remedy and "graph.k" not in str(caught.value)
+
+
+def classed(classes, **stats):
+    """A manifest of captions with so many classes."""
+    made = counted(**{"train": 300, "distinct": 300, "rows": 300} | stats)
+    entry = FileEntry(path="classes.parquet", bytes=1, rows=classes, sha256="")
+    return made.model_copy(update={"files": (entry,)})
+
+
+@pytest.mark.parametrize(
+    ("classes", "stats", "says"),
+    [
+        (1, {}, "all 300 pictures are of one class"),
+        (300, {}, "each of 300 pictures is its own class"),
+        (100, {"pictures_shown": 100}, "each of 100 pictures is its own class"),
+    ],
+)
+def test_classes_that_tell_nothing_are_told_before_long_work_where_they_are_used(classes, stats, says):
+    made = classed(classes, **stats)
+    with pytest.raises(DataError, match=f"{says}, which tells supcon nothing") as caught:
+        check(recipe(data=OWN), made)
+    assert "--set data.label_column=null" in caught.value.remedy
+    with pytest.raises(DataError, match="which tells linear nothing"):
+        check(recipe(data=OWN, objectives=["xclr"]), made)
+    check(recipe(data=OWN, objectives=["xclr"], evaluate={"suites": ["retrieval"]}), made)
+    check(recipe(data=OWN), made, steps={"captions", "images", "embeddings", "graph"})
+    check(recipe(data=OWN), classed(2, rows=300))
+    with pytest.raises(DataError, match="linear") as caught:
+        check(recipe(data={"source": "folder", "path": "/mine"}, objectives=["xclr"]), made)
+    assert "label_column" not in caught.value.remedy
+
+
+def test_pictures_to_judge_alone_are_held_to_the_suites_and_to_nothing_else():
+    other = DataConfig(**OWN | {"path": Path("/other.csv")})
+    judging = recipe(data=OWN, objectives=["xclr"], evaluate={"data": other.model_dump(mode="json")})
+    check(judging, counted(train=3, distinct=1, rows=4), data=other)
+    check(judging, counted(ok=1, rows=4), data=other)
+    with pytest.raises(DataError, match="linear nothing") as caught:
+        check(judging, classed(1), data=other)
+    assert "--set evaluate.data.label_column=null" in caught.value.remedy
+    check(judging, classed(1))
+
+
+@pytest.mark.parametrize("until", ["captions", "images", "embeddings", "graph"])
+def test_a_run_that_ends_before_its_trainings_is_not_refused_for_their_batch(until):
+    steps = STEPS[: STEPS.index(until) + 1]
+    check(recipe(train={"batch_size": 64}, graph={"k": 1}), counted(train=50, distinct=10), steps)
+    check(recipe(train={"batch_size": 64}), counted(ok=20), steps)
+    if until != "graph":
+        check(recipe(graph={"k": 64}), counted(train=5000, distinct=10), steps)
 
 
 def test_too_few_usable_pictures_are_told_with_what_became_of_the_others():
     made = counted(ok=20, dns=70, http_4xx=10, downloaded_bytes=5)
     with pytest.raises(DataError) as caught:
-        images_stages.check_pictures(recipe(train={"batch_size": 64}), made)
+        check(recipe(train={"batch_size": 64}), made)
     assert "20 of 100 pictures can be used (10 http_4xx, 70 dns)" in caught.value.message
     assert "--set train.batch_size=10" in caught.value.remedy
-    images_stages.check_pictures(recipe(train={"batch_size": 20}), made)
+    check(recipe(train={"batch_size": 20}), made)
 
 
 def modules_after(program):

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-TRAIN, HELD_OUT = "train", ("val", "test")  # folders that are splits when they are all there is
+TRAIN, HELD_OUT = "train", ("val", "valid", "validation", "test", "dev", "eval")  # folders that are splits when they
+# are all there is, in any case
 NOT_TRAINED = ("pictures", "val", "validation", "test")  # splits of own pictures to judge by, the first that there is
 
 
@@ -23,6 +24,11 @@ class Inside(NamedTuple):
 
 
 Picture = bytes | Path | str | Inside | None  # encoded, an absolute file, an http(s) address, part of a file, or none
+
+
+def is_picture(name: str) -> bool:
+    """True for the name of a picture's file; hidden ones are none."""
+    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
 
 
 def is_url(text: str) -> bool:

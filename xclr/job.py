@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from xclr import shards
 from xclr.artifact import Cost, FileEntry
+from xclr.environment import setting
 from xclr.errors import BusyError, Stopped, XclrError
 from xclr.pipeline import KINDS
 from xclr.stage import Stage
@@ -138,7 +139,7 @@ def main(stage_json: Path, out: Path, shard: int | None = None) -> int:
     stage = Stage.from_json(stage_json.read_text(), KINDS)
     try:
         run = _runner(stage)
-        set_threads(int(os.environ.get("XCLR_THREADS", "0")))
+        set_threads(int(setting("XCLR_THREADS") or 0))
         if world > 1 or "torch" in sys.modules:
             _prepare_torch(rank, world, stage)
         if shard is not None:

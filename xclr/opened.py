@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xclr.artifact import Artifact, Digest, Manifest
+from xclr.environment import setting
 from xclr.errors import StoreError
 from xclr.images.picture import opened
 from xclr.pipeline import KINDS
@@ -188,7 +188,7 @@ def open_run(place: str | Path | None = None, run: str | None = None) -> Opened:
     place: a HOME, or the name of a run in the one that XCLR_HOME names, else .xclr. Raises StoreError when there is
     no such run, with the names that there are.
     """
-    home = Path(os.environ.get("XCLR_HOME") or ".xclr")
+    home = Path(setting("XCLR_HOME") or ".xclr")
     if place is not None and (Path(place) / RUNS).is_dir():
         home = Path(place)
     elif place is not None and run is None:

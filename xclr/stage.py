@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, get_args
 from typing_extensions import TypeVar
 
 from xclr.artifact import Artifact, Digest, Manifest, digest, identity
+from xclr.errors import DataError
 from xclr.recipe import Config, Recipe
 from xclr.store import Store
 
@@ -61,6 +62,13 @@ class Estimate(NamedTuple):
     memory_gb: float
 
 
+class Refusal(NamedTuple):
+    """Why a recipe cannot take a step with what was made before it, and what to do."""
+
+    step: Step
+    error: DataError
+
+
 @dataclass(frozen=True)
 class Kind(Generic[C]):
     """All that the rest of the house knows of one kind of stage."""
@@ -78,9 +86,7 @@ class Kind(Generic[C]):
     network: Callable[[C], Origin] | None = None  # whose network it makes, which has a run of its own in the tracker
     judges: bool = False  # it writes scores of one network
     generation: Callable[[C], int] = lambda config: 0  # later ones replace the ones before
-    refuse: Callable[[Recipe, Manifest], None] = lambda recipe, made: (
-        None
-    )  # raises DataError where a recipe is too large
+    refuse: Callable[[Stage[C], Recipe, Manifest], Iterable[Refusal]] = lambda stage, recipe, made: ()  # too few data
     tell: Callable[[Manifest], Iterable[str]] = lambda made: ()  # lines for people, once it is there
     table: Callable[[Manifest], Sequence[Mapping[str, Any]]] = lambda made: ()  # for people, at its task run
     facts: Callable[[C, Manifest, bool], Mapping[str, Any]] = lambda config, made, whole: made.stats  # for the tracker
@@ -120,6 +126,12 @@ class Stage(Generic[C]):
         if self.kind.network is not None:
             return self.digest
         return self.inputs["checkpoint"].digest if "checkpoint" in self.inputs else None
+
+    def check(self, recipe: Recipe, made: Manifest, steps: Container[Step] = STEPS) -> None:
+        """Raise DataError where a recipe that takes these steps cannot take one with what this made."""
+        for refusal in self.kind.refuse(self, recipe, made):
+            if refusal.step in steps:
+                raise refusal.error
 
     def pieces(self, store: Store) -> Pieces:
         """Its items and shards; one shard where it is made as a whole."""

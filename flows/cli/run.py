@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 
 from flows.cli.execute import Choices, execute, execute_sweep
 from flows.cli.options import ClusterName, Home, Json, RecipeName, Sets, print_table
-from xclr.errors import StoreError
+from xclr.errors import DataError, StoreError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -88,6 +89,7 @@ def evaluate(
     """
     from flows.context import home_folder
     from infra.home.runs import last_run
+    from xclr.evaluation.stages import check_suites
     from xclr.recipe import load_recipe, with_overrides
 
     record = last_run(home_folder(home), run)
@@ -97,6 +99,7 @@ def evaluate(
     judged = record.recipe if on is None else record.recipe.on(load_recipe(on))
     suites = list(dict.fromkeys([*judged.evaluate.suites, *(suite or [])]))
     recipe = with_overrides(judged, [f"evaluate.suites={json.dumps(suites)}", *(sets or ())])
+    check_suites(recipe, suite or ())
     execute(recipe, Choices(cluster or record.cluster, home, flow="evaluate"))
 
 
@@ -121,6 +124,9 @@ def plan(
     from xclr.store import Store
 
     loaded = placed(load_recipe(recipe, sets or ()), home_folder(home))
+    if not loaded.data.is_located:
+        run = ["xclr", "run", recipe, *(each for key in sets or () for each in ("--set", key)), "--until", "captions"]
+        raise DataError(f"the table of {loaded.data.source} has not been fetched yet", shlex.join(run))
     store = Store(home_folder(home))
     rows = planned(loaded, store, load_cluster(cluster_name(cluster)))
     if as_json:
@@ -129,6 +135,9 @@ def plan(
     for line in tell_choices(loaded) + tell_skipped(loaded):
         print(line, file=sys.stderr)
     print_table(_plan_table(rows))
+    for row in rows:
+        for why in row.refusals:
+            print(f"a run would end after {row.stage}: {why}", file=sys.stderr)
     (graph,) = pipeline(loaded, store).of(GRAPH)
     if costs := compare_methods(graph, store, loaded):
         print_table(f"[dim]{costs} (graph.method; docs/graph.md)")

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from infra.ledger import JobState
+from xclr.environment import setting
 
 SQUEUE = "%i|%T|%V|%M|%L|%N|%r|%j"  # the name last: it may hold anything
 SACCT = "JobID,State,Submit,ElapsedRaw,NodeList,JobName"
@@ -179,7 +180,7 @@ class Queue:
     """The user's jobs, asked for at most every few seconds however many threads want to know."""
 
     def __init__(self) -> None:
-        self.every_s = float(os.environ.get("XCLR_SLURM_EVERY_S", "5"))  # between two looks
+        self.every_s = float(setting("XCLR_SLURM_EVERY_S") or 5)  # between two looks
         self.lock = threading.Lock()
         self.looked = -self.every_s
         self.seen: list[SlurmJob] = []

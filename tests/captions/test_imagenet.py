@@ -8,6 +8,7 @@ import pytest
 from scipy.io import savemat
 
 from tests.kit.tars import added
+from tests.kit.trees import as_kaggle
 from xclr.captions import reader_of
 from xclr.errors import DataError
 from xclr.recipe import DataConfig
@@ -132,3 +133,44 @@ def test_tars_without_their_devkit_or_cut_short_are_refused(tmp_path):
     (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"devkit_t12\.tar\.gz cannot be read"):
         list(reader_of("imagenet").captions(data))
+
+
+@pytest.mark.parametrize("at", ["", "ILSVRC", "ILSVRC/Data", "ILSVRC/Data/CLS-LOC"])
+@pytest.mark.parametrize("limit", [None, 6])
+def test_kaggles_folders_give_what_sorted_ones_give_wherever_one_points(at, limit, tmp_path):
+    folders = unpacked(tmp_path / "folders").model_copy(update={"limit": limit})
+    unpacked(tmp_path / "kaggle")
+    kaggle = folders.model_copy(update={"path": as_kaggle(tmp_path / "kaggle") / at})
+    reader = reader_of("imagenet")
+    assert list(reader.captions(kaggle)) == list(reader.captions(folders))
+    assert reader.captions_listing(kaggle) == reader.captions_listing(folders)
+    pairs = zip(reader.pictures(kaggle), reader.pictures(folders), strict=True)
+    assert all(mine.read_bytes() == theirs.read_bytes() for mine, theirs in pairs)
+    assert [path.read_text() for path in reader.files(kaggle)] == [path.read_text() for path in reader.files(folders)]
+    assert reader.size(kaggle) == (limit or 15)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message", "remedy"),
+    [
+        (lambda top: (top / "LOC_val_solution.csv").unlink(), "no LOC_val_solution.csv lies beside or above", "put"),
+        (lambda top: (top / "LOC_synset_mapping.txt").unlink(), "LOC_synset_mapping.txt is missing", "Kaggle"),
+        (
+            lambda top: (top / "ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000009.JPEG").write_bytes(b"1"),
+            "has no line for 1 pictures of val: ILSVRC2012_val_00000009.JPEG",
+            "whole LOC_val_solution.csv",
+        ),
+        (
+            lambda top: (top / "LOC_val_solution.csv").write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,"),
+            "line 2 has no synset",
+            "ImageId,wnid",
+        ),
+    ],
+)
+def test_what_kaggles_folders_lack_is_told_in_one_line(spoil, message, remedy, tmp_path):
+    unpacked(tmp_path)
+    spoil(as_kaggle(tmp_path))
+    data = DataConfig(source="imagenet", path=tmp_path)
+    with pytest.raises(DataError, match=message) as caught:
+        list(reader_of("imagenet").captions(data))
+    assert remedy in caught.value.remedy and "\n" not in caught.value.message + caught.value.remedy

@@ -100,11 +100,11 @@ def test_links_to_folders_inside_a_class_are_not_followed(tmp_path):
         (["train/dogs/a.png", "test/dogs/b.png", "val/dogs/b.png"], ["test", "train", "val"]),
         (["train/dogs/a.png", "val/dogs/b.png", "boats/c.png"], []),
         (["train/a.png", "boats/c.png"], []),
-        (["train/a.png", "val/b.png"], []),
-        (["train/dogs/a.png"], []),
+        (["val/dogs/a.png", "boats/c.png"], []),
+        (["train/dogs/a.png"], ["train"]),
     ],
 )
-def test_train_and_val_are_splits_only_when_they_are_all_and_hold_classes(names, splits, tmp_path):
+def test_train_and_val_are_splits_only_when_they_are_all_there_is(names, splits, tmp_path):
     touch(tmp_path, *names)
     assert split_folders(tmp_path) == splits
 

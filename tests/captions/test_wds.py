@@ -1,18 +1,24 @@
 """WebDataset tars as the public mirrors lay them out."""
 
 import json
+import tarfile
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.kit.tars import between, header, member, pax, write_samples
+from tests.kit.captions import artifact
+from tests.kit.tars import added, between, header, member, pax, write_samples
 from xclr import schema
+from xclr.artifact import Manifest
 from xclr.captions import reader_of, run
-from xclr.captions.stages import CAPTIONS, CaptionsConfig
+from xclr.captions.stages import CAPTIONS, CaptionsConfig, tell_left_out
 from xclr.captions.wds import READER, captions, listing
 from xclr.errors import DataError
 from xclr.files import is_text
+from xclr.images.given import pictures
+from xclr.images.stages import IMAGES, ImagesConfig
 from xclr.recipe import DataConfig
 from xclr.stage import Stage
 
@@ -155,3 +161,80 @@ def test_headers_with_any_bytes_end_or_are_told(noise, tmp_path_factory):
         assert "cannot be read as a tar" in error.message
     else:
         assert found.count("a word") == 2
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Four tars in two folders, the names of which have a blank."""
+    root = tmp_path_factory.mktemp("set of tars")
+    for place in ("a/x-00", "a/x-01", "b/x-00", "b/y-00"):
+        (root / place).parent.mkdir(exist_ok=True)
+        write_samples(root / f"{place}.tar", {"1": {"jpg": place.encode(), "txt": place.encode()}})
+    return root
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("a/x-{00..01}.tar", ["a/x-00", "a/x-01"]),
+        ("{a,b}/x-00.tar", ["a/x-00", "b/x-00"]),
+        ("{b,a}/x-*.tar", ["a/x-00", "a/x-01", "b/x-00"]),
+        ("b/*.tar", ["b/x-00", "b/y-00"]),
+        ("b/[xy]-0?.tar", ["b/x-00", "b/y-00"]),
+        ("{a,b}", ["a/x-00", "a/x-01", "b/x-00", "b/y-00"]),
+        ("a/x-00.tar", ["a/x-00"]),
+    ],
+)
+def test_braces_and_wildcards_name_tars_and_each_picture_is_where_it_is_said(pattern, expected, shards, tmp_path):
+    data = DataConfig(source="wds", path=shards / pattern)
+    captioned = Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=()))
+    run(captioned, tmp_path, lambda done, total: None)
+    rows = schema.read(tmp_path / "captions.parquet", schema.CAPTIONS).to_pylist()
+    assert [row["caption"] for row in rows] == expected
+    made = Stage(IMAGES, "images", ImagesConfig(data=data, sha256=()), {"captions": artifact("captions", tmp_path)})
+    found = [each.path.read_bytes()[each.offset :][: each.size] for each in pictures(made, np.arange(len(rows)))]
+    assert found == [name.encode() for name in expected]
+
+
+def test_a_folder_and_its_tars_spelt_out_are_the_same_captions(shards):
+    folder, spelt = (DataConfig(source="wds", path=shards / name) for name in ("a", "a/x-{00..01}.tar"))
+    assert list(captions(folder)) == list(captions(spelt))
+    assert listing(folder) == listing(spelt)
+
+
+def test_of_tars_that_are_spelt_out_those_not_there_are_told_and_of_none_the_pattern(shards):
+    with pytest.raises(DataError, match=r"2 of 4 tars are not there, first .*x-02\.tar"):
+        listing(DataConfig(source="wds", path=shards / "a/x-{00..03}.tar"))
+    for pattern in ("a/z-{00..03}.tar", "a/z*.tar", "a/{x", "c/x-00.tar"):
+        with pytest.raises(DataError, match="no tars at"):
+            listing(DataConfig(source="wds", path=shards / pattern))
+
+
+def test_a_name_with_braces_that_is_there_is_itself(tmp_path):
+    write_samples(tmp_path / "x{1,2}.tar", {"1": {"jpg": b"x", "txt": b"y"}})
+    assert len(list(captions(DataConfig(source="wds", path=tmp_path / "x{1,2}.tar")))) == 1
+
+
+def told(root):
+    """The lines about captions of tars."""
+    stage = Stage(CAPTIONS, "captions", CaptionsConfig(data=DataConfig(source="wds", path=root), sha256=()))
+    (root / "out").mkdir()
+    stats = run(stage, root / "out", lambda done, total: None).stats
+    made = Manifest(kind="captions", digest="", inputs=(), config={}, code=1, files=(), stats=stats, created="")
+    return list(tell_left_out(made))
+
+
+def test_keys_that_are_cut_or_stand_twice_are_told(tmp_path):
+    good = {"jpg": b"x", "txt": b"y"}
+    write_samples(tmp_path / "a.tar", {"plain": good})
+    assert told(tmp_path) == []
+    write_samples(tmp_path / "a.tar", {"photo.v2": good, "photo.v3": good, "other": good, "x.y": good, "d.1/z": good})
+    write_samples(tmp_path / "b.tar", {"other": good, "more": good})
+    with tarfile.open(tmp_path / "b.tar", "a") as tar:
+        added(tar, "other.jpg", b"x")
+        added(tar, "other.jpg", b"z")
+    (tmp_path / "out").rename(tmp_path / "before")
+    left_out, cut, again = told(tmp_path)
+    assert "malformed: 3" in left_out
+    assert cut.endswith("as WebDataset does: 2 (photo.v2.jpg -> key photo)")
+    assert again.endswith("mixed or doubled: 1 (b.tar: other)")

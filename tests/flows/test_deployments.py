@@ -87,7 +87,7 @@ MISSING = {
     "xclr-full/cc12m": (["data.url=http://nobody.invalid/cc12m.tsv"], ["cc12m.tsv cannot be fetched", "data.path"]),
     "xclr-full/cc3m": ([], ["Train_GCC-training.tsv", "->"]),
     "xclr-full/imagenet": ([], ["imagenet", "->"]),
-    "xclr-evaluate/emoji": ([], ["is not in", "run xclr-full first"]),
+    "xclr-evaluate/emoji": ([], ["is not in", "xclr retry emoji"]),
 }
 
 

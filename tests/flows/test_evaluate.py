@@ -101,4 +101,4 @@ def test_suites_are_refused_that_there_are_not(tmp_path, xclr):
     fails(done, "'objecnet' is not one of", "'objectnet'")
     done = call_xclr(*arguments, "--set", "evaluate.roots.imagenet=/nowhere", cwd=tmp_path)
     fails(done, "/nowhere", "image-net.org")
-    fails(xclr("evaluate", "own"), "run xclr-full first")
+    fails(xclr("evaluate", "own"), "xclr run with its recipe", "xclr retry own")

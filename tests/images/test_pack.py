@@ -186,6 +186,24 @@ def test_a_set_without_a_usable_picture_is_an_error_that_counts(tmp_path):
     assert "data.image_column" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    "content", [b"<!DOCTYPE html><html>", b"version https://git-lfs.github.com/spec/v1", b"\0" * 40]
+)
+def test_what_is_no_picture_is_told_by_how_it_begins_and_where_it_is(content, tmp_path):
+    with pytest.raises(DataError) as caught:
+        pack_table([content], tmp_path)
+    begins = repr(content[:24])
+    assert (
+        f"the first: UnidentifiedImageError: {len(content)} bytes that are no picture: {begins}" in caught.value.message
+    )
+    assert "object at" not in caught.value.message
+    path = tmp_path / "page.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        pack_table([str(path)], tmp_path / "by name")
+    assert caught.value.message.endswith(f"({path})")
+
+
 def test_a_set_of_which_most_is_lost_says_so_and_goes_on(tmp_path, capsys):
     _, produced = pack_table([None, b"", b"x", PNG], tmp_path)
     assert produced.stats == {"rows": 4, "decode": 3, "ok": 1}

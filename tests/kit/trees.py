@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -105,6 +106,20 @@ def imagenet9(root: Path, classes: int = 3, each: int = 2) -> Path:
                 save(picture(front, back, 100 * group + index), folder / f"{variant}_{index}.JPEG")
     mapping = {str(label): label if label < groups else -1 for label in range(classes)}
     (root / "in_to_in9.json").write_text(json.dumps(mapping))
+    return root
+
+
+def as_kaggle(root: Path) -> Path:
+    """An ImageNet of class folders, laid out as Kaggle packs it: its lists above, val flat; returns `root`."""
+    below = root / "ILSVRC" / "Data" / "CLS-LOC"
+    (below / "val").mkdir(parents=True)
+    (root / "train").rename(below / "train")
+    lines = ["ImageId,PredictionString"]
+    for path in sorted((root / "val").rglob("*.*")):
+        lines.append(f"{path.stem},{path.parent.name} 85 1 499 272 {path.parent.name} 1 1 9 9 ")
+        path.rename(below / "val" / path.name)
+    (root / "LOC_val_solution.csv").write_text("\r\n".join(lines))
+    shutil.rmtree(root / "val")
     return root
 
 

@@ -1,9 +1,11 @@
-"""ImageNet, ILSVRC 2012: train and val with a folder a synset and the synsets' names, or the tars that hold them."""
+"""ImageNet, ILSVRC 2012: train and val with a folder a synset, or Kaggle's flat val, or the tars that hold them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from xclr.captions import archives, folder
 from xclr.captions.archives import ARCHIVES
@@ -11,11 +13,22 @@ from xclr.captions.archives import archives as archived
 from xclr.captions.source import Class, Records, SourceReader, located, require
 from xclr.captions.text import key, normalise
 from xclr.errors import DataError
-from xclr.files import HELD_OUT, TRAIN, Picture, hash_listing
+from xclr.files import HELD_OUT, TRAIN, Picture, hash_listing, is_picture
+from xclr.ilsvrc import SOLUTION, base_of, list_of, no_solution, solution, sort_flat
 from xclr.recipe import DataConfig
 from xclr.synsets import SYNSETS, first_name, synset_names
 
 ALL = 1_331_167  # pictures of train and val
+VAL = HELD_OUT[0]
+
+
+class _Sorted(NamedTuple):
+    root: Path  # the folder of train and val
+    names: list[str]  # sorted, as in class folders
+    flat: Mapping[str, str]  # where in `root` a file lies that has another name there
+
+    def file(self, name: str) -> Path:
+        return self.root / self.flat.get(name, name)
 
 
 def captions(data: DataConfig) -> Records:
@@ -63,25 +76,63 @@ def _listed(data: DataConfig) -> Iterator[tuple[str, tuple[str, int, int] | None
 
 def _names(data: DataConfig) -> dict[str, str]:
     """The first name of each synset, told apart where two have the same."""
-    path = located(data) / SYNSETS
-    given = archives.names(data) if archived(data) else synset_names(path.read_text(encoding="utf-8-sig"), path)
+    if archived(data):
+        given: Mapping[str, str] = archives.names(data)
+    else:
+        (path,) = files(data)
+        given = synset_names(path.read_text(encoding="utf-8-sig"), path)
     return {synset: first_name(synset, names) for synset, names in given.items()}
 
 
 def listing(data: DataConfig) -> list[str]:
-    """The pictures as sorted names below the folder; with a limit those whose share comes first."""
-    return folder.listing(data, (TRAIN, HELD_OUT[0]))
+    """The pictures as sorted names in class folders; with a limit those whose share comes first."""
+    return _sorted(data).names
+
+
+def _sorted(data: DataConfig) -> _Sorted:
+    """The pictures below the folder, those of a flat val sorted by Kaggle's list."""
+    root = located(data).absolute() / _base(data)
+    flat = _flat(data, root / VAL)
+    names = folder.below(root, [TRAIN] if flat else [TRAIN, VAL], data.source)
+    return _Sorted(root, sorted(folder.drawn([*names, *flat], data.limit)), flat)
+
+
+def _flat(data: DataConfig, val: Path) -> dict[str, str]:
+    """The files of val by their names in class folders, where none lies in a folder."""
+    with os.scandir(require(val, data.source)) as entries:
+        each = list(entries)
+    loose = [entry.name for entry in each if is_picture(entry.name)]
+    if not loose or any(entry.is_dir() and not entry.name.startswith(".") for entry in each):
+        return {}
+    path = _list(data, SOLUTION)
+    if path is None:
+        raise no_solution(val)
+    synsets = solution(path.read_text(encoding="utf-8-sig"), path)
+    return {f"{VAL}/{name}": f"{VAL}/{file}" for name, file in sort_flat(loose, synsets, path).items()}
+
+
+def _base(data: DataConfig) -> str:
+    return base_of(lambda name: (located(data) / name).exists())
+
+
+def _list(data: DataConfig, name: str) -> Path | None:
+    """A list of Kaggle's, beside train and val or above them."""
+    root = located(data)
+    found = list_of(name, _base(data), lambda place: (root / place).exists())
+    return None if found is None else (root / found).resolve() if found.startswith("..") else root / found
 
 
 def pictures(data: DataConfig) -> Iterator[Picture]:
     """The files in the order of `captions`."""
-    root = located(data).absolute()
-    return (root / name for name in listing(data))
+    found = _sorted(data)
+    return (found.file(name) for name in found.names)
 
 
 def files(data: DataConfig) -> tuple[Path, ...]:
     """The list of the synsets' names: Kaggle's, or that in the devkit."""
-    return (require(located(data) / (ARCHIVES[-1] if archived(data) else SYNSETS), data.source),)
+    if archived(data):
+        return (require(located(data) / ARCHIVES[-1], data.source),)
+    return (_list(data, SYNSETS) or require(located(data) / SYNSETS, data.source),)
 
 
 def captions_listing(data: DataConfig) -> str:
@@ -91,7 +142,10 @@ def captions_listing(data: DataConfig) -> str:
 
 def pictures_listing(data: DataConfig) -> str:
     """SHA-256 of the names, sizes and times of the pictures, or of the tars."""
-    return _hash_archives(data) or folder.hash_pictures(data, listing(data))
+    if packed := _hash_archives(data):
+        return packed
+    found = _sorted(data)
+    return hash_listing((name, found.file(name)) for name in found.names)
 
 
 def _hash_archives(data: DataConfig) -> str:

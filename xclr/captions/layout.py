@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 from xclr.captions.tablefile import ENDINGS, ending_of
 from xclr.errors import DataError
-from xclr.files import NOT_TRAINED, TRAIN
-from xclr.recipe.sources import matches
+from xclr.files import HELD_OUT, NOT_TRAINED, TRAIN
+from xclr.names import paths_of, root_of
 
 METADATA = "metadata"  # a table of this name stands beside the pictures that it names
-HELD_OUT = NOT_TRAINED[0]
-LEARNED = frozenset({"train", "training"})
-JUDGED = frozenset({"val", "valid", "validation", "test", "testing", "dev", "eval", "evaluation"})
+LEARNED = frozenset({TRAIN, "training"})
+JUDGED = frozenset({*HELD_OUT, "testing", "evaluation"})
 SPELLED = "train for what is learned from; val, valid, validation, test, dev or eval for what is held out"
 
 
@@ -32,14 +29,14 @@ class File(NamedTuple):
 def split_of(word: str) -> str | None:
     """The split that a word stands for, in any case; None for a word that is none."""
     word = word.strip().lower()
-    return TRAIN if word in LEARNED else HELD_OUT if word in JUDGED else None
+    return TRAIN if word in LEARNED else NOT_TRAINED[0] if word in JUDGED else None
 
 
 def files_at(path: Path) -> list[File]:
     """The files at a path, training rows first; raises DataError where there is none, or it cannot be told which."""
     if path.is_file():
         return [File(path)]
-    root = _root(path)
+    root = root_of(path)
     found = _of_folder(path) if path.is_dir() else _matched(path)
     files = [_file(each, each.relative_to(root)) for each in found]
     return sorted(files, key=lambda each: (each.split != TRAIN, each.path))
@@ -78,15 +75,15 @@ def _split_in(name: Path) -> str | None:
     return next((split for word in words if (split := split_of(word))), None)
 
 
-def _root(path: Path) -> Path:
-    """The folder, or the folders of a glob before its first wildcard."""
-    return path if path.is_dir() else Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
-
-
 def _matched(path: Path) -> list[Path]:
-    found = [each for each in matches(path) if each.is_file()]
+    found = [each for each in paths_of(path) if not each.is_dir()]
     if not found:
         raise DataError(f"{path} matches no file", "set data.path to a glob of files, such as data/train-*.parquet")
+    if lost := [each for each in found if not each.exists()]:
+        raise DataError(
+            f"{path}: {len(lost)} of {len(found)} files are not there, first {lost[0]}",
+            "put them there, or name fewer",
+        )
     return found
 
 

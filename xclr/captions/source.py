@@ -62,7 +62,8 @@ def placed(recipe: Recipe, home: Path) -> Recipe:
 def located(data: DataConfig) -> Path:
     """The table or folder that data.path names; raises DataError when it is not there, or the other of the two."""
     if data.path is None:
-        raise DataError(f"the table of {data.source} has not been fetched yet", "xclr run RECIPE --until captions")
+        fetch = "run its recipe with --until captions, which fetches it"
+        raise DataError(f"the table of {data.source} has not been fetched yet", fetch)
     source = SOURCES[data.source]
     if not source.is_there(data.path):
         raise DataError(f"no {source.noun} at {data.path}", remedy_of(data.source, f"set data.path to {source.path}"))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import Field
 
 from xclr.artifact import Manifest
 from xclr.captions.source import reader_of
 from xclr.errors import DataError
-from xclr.recipe import LATER, Config, DataConfig, Recipe
-from xclr.stage import Kind, Stage
+from xclr.recipe import LATER, SOURCES, SUITES, Config, DataConfig, Recipe
+from xclr.stage import Kind, Refusal, Stage
 from xclr.store import Store
 
 
@@ -25,21 +25,70 @@ class CaptionsConfig(Config):
 EDITIONS: Mapping[str, int] = {"imagenet": 2}  # 2: the dog Cardigan and the garment are two
 
 
-def check_sizes(recipe: Recipe, captions: Manifest) -> None:
-    """Raise DataError when the data are too few for the recipe, before any long work."""
+def refuse(stage: Stage[CaptionsConfig], recipe: Recipe, captions: Manifest) -> Iterator[Refusal]:
+    """Why the captions are too few, or too much alike, for a recipe, before any long work."""
+    if stage.config.data.for_captions == recipe.data.for_captions:
+        yield from _refuse_sizes(recipe, captions)
+    if (why := _alike_classes(stage.config.data, captions)) is not None:
+        yield from _refuse_classes(stage.config.data, recipe, why)
+
+
+def _refuse_sizes(recipe: Recipe, captions: Manifest) -> Iterator[Refusal]:
     train, (key, batch), distinct = recipe.train, recipe.largest_batch, int(captions.stats["distinct"])
-    seen = train.seen(int(captions.stats.get("train_pictures", captions.stats["train"])))
+    rows, seen = int(captions.stats["rows"]), train.seen(_trained(captions))
+    if distinct == 1:
+        yield Refusal("graph", DataError(f"all {rows:,} captions are the same", _remedy_of_alike(recipe.data)))
     if batch > seen:
         left, more = f" that train.fraction {train.fraction} leaves", ", or a larger train.fraction"
-        raise DataError(
-            f"{key} {batch} is larger than the {seen} training pictures{left * (train.fraction < 1)}",
-            f"--set {key}={max(2, seen // 2)}{more * (train.fraction < 1)}",
-        )
-    if recipe.graph.k >= distinct:
-        raise DataError(
-            f"graph.k {recipe.graph.k} needs more than {distinct} distinct captions",
-            f"--set graph.k={max(1, distinct - 1)}",
-        )
+        few = f"{key} {batch} is larger than the {seen} training pictures{left * (train.fraction < 1)}"
+        yield Refusal("pretrain", DataError(few, f"--set {key}={max(2, seen // 2)}{more * (train.fraction < 1)}"))
+    if recipe.graph.k >= distinct > 1:
+        few = f"graph.k {recipe.graph.k} needs more than {distinct} distinct captions"
+        yield Refusal("graph", DataError(few, f"--set graph.k={distinct - 1}"))
+
+
+def _trained(captions: Manifest) -> int:
+    return int(captions.stats.get("train_pictures", captions.stats["train"]))
+
+
+def _remedy_of_alike(data: DataConfig) -> str:
+    if SOURCES[data.source].labels == "always":
+        return "they come from the classes: put the pictures of each class into a folder of its own"
+    remedy = "captions must tell the pictures apart"
+    column = f": set data.caption_column to a column that does, not to {data.caption_column}"
+    return remedy + column * (SOURCES[data.source].labels == "column")
+
+
+def _alike_classes(data: DataConfig, captions: Manifest) -> str | None:
+    """What makes the pictures' classes of no use; None where they are, or where there are none."""
+    classes = next((each.rows for each in captions.files if each.path == "classes.parquet"), None)
+    pictures = int(captions.stats.get("pictures_shown", captions.stats["rows"]))
+    if classes is None or pictures < 2 or SOURCES[data.source].annotated:
+        return None
+    alike = {
+        1: f"all {pictures:,} pictures are of one class",
+        pictures: f"each of {pictures:,} pictures is its own class",
+    }
+    return alike.get(classes)
+
+
+def _refuse_classes(data: DataConfig, recipe: Recipe, why: str) -> Iterator[Refusal]:
+    """Of the objectives, and of the suites, those that go by the classes of these pictures."""
+    own, judged = (data.for_captions == each.for_captions for each in (recipe.data, recipe.judged))
+    objectives = [each.name for each in recipe.objectives if each.targets == "class"]
+    suites = [name for name in recipe.evaluate.suites if SUITES[name].classes]
+    if own and objectives:
+        yield Refusal("pretrain", _telling_nothing(data, why, objectives, "data"))
+    if judged and suites:
+        key = "data" if recipe.evaluate.data is None else "evaluate.data"
+        yield Refusal("evaluate", _telling_nothing(data, why, suites, key))
+
+
+def _telling_nothing(data: DataConfig, why: str, names: Sequence[str], key: str) -> DataError:
+    remedy = "leave these out, or give pictures of other classes"
+    if data.label_column is not None:
+        remedy = f"--set {key}.label_column=null, which leaves out what goes by classes, or another column"
+    return DataError(f"{why}, which tells {', '.join(names)} nothing", remedy)
 
 
 def tell_left_out(captions: Manifest) -> Iterator[str]:
@@ -50,6 +99,12 @@ def tell_left_out(captions: Manifest) -> Iterator[str]:
         yield f"captions: left out as malformed: {malformed:,} ({which})"
     if repeated := stats.get("repeated_urls"):
         yield f"captions: left out because their address stood before: {repeated:,}"
+    if cut := stats.get("cut_keys"):
+        yield f"captions: keys cut at the first dot of a name, as WebDataset does: {cut:,} ({stats['cut_first']})"
+    if again := stats.get("repeated_keys"):
+        yield f"captions: keys that stand twice in a tar, so that samples are mixed or doubled: {again:,} " + (
+            f"({stats['repeated_first']})"
+        )
 
 
 def tell_choices(recipe: Recipe) -> list[str]:
@@ -64,7 +119,7 @@ CAPTIONS = Kind(
     code=3,
     run="xclr.captions.collect",
     step="captions",
-    refuse=check_sizes,
+    refuse=refuse,
     tell=tell_left_out,
 )
 KINDS = (CAPTIONS,)

@@ -27,6 +27,7 @@ from xclr.errors import DataError
 from xclr.files import TRAIN, Picture, is_text, is_url, stamp_of
 from xclr.recipe import DataConfig
 
+CHECKED = 10_000  # rows, before any work
 SHOWN = 3  # missing files named in a message
 MOST_SPLITS, LETTERS = 10, 40  # values of a column of splits in a message, and of each
 
@@ -86,8 +87,15 @@ def captions(data: DataConfig) -> Records:
 
     Raises DataError as `check` does, and where more captions of a file are malformed than not.
     """
-    parts, row = check(data), 0
+    parts = check(data)
     texts = [_texts(part) for part in parts]
+    yield from _records(data, parts, texts)
+    return _malformed(parts, [each.finish() for each in texts])
+
+
+def _records(data: DataConfig, parts: Sequence[Part], texts: Sequence[CaptionCheck]) -> Iterator[Record]:
+    """A record a caption that is of use; the others are told to `texts`, one a file."""
+    row = 0
     for number, rows in groupby(streamed(data, parts, lambda part: [*_roles(part).values()]), itemgetter(0)):
         part, kinds = parts[number], LabelKinds(parts[number])
         for _, place, values in rows:
@@ -98,7 +106,6 @@ def captions(data: DataConfig) -> Records:
                 name = key("table", own if at == 0 else f"{own}/{at}")
                 yield same | {"key": name, "caption": caption, "split": same["split"] or _split(name)}
             row += 1
-    return _malformed(parts, [each.finish() for each in texts])
 
 
 def _texts(part: Part) -> CaptionCheck:
@@ -268,6 +275,17 @@ def _id(part: Part, place: int, value: object) -> str:
 
 def _split(name: bytes) -> str:
     return "pictures" if share("picture", name.hex()) < HELD_OUT_PICTURES else "train"
+
+
+def check_rows(data: DataConfig) -> None:
+    """Raise DataError as `check` does, and for what the first rows show: captions, pictures and labels of no use."""
+    parts = check(data)
+    texts = [_texts(part) for part in parts]
+    for _ in _records(data.model_copy(update={"limit": min(CHECKED, data.limit or CHECKED)}), parts, texts):
+        pass
+    if sum(each.kept + each.faults.total() for each in texts) < CHECKED:  # these are all
+        for each in texts:
+            each.finish()
 
 
 def check(data: DataConfig) -> list[Part]:
@@ -475,7 +493,7 @@ READER = SourceReader(
     pictures,
     several=True,
     files=files,
-    check=check,
+    check=check_rows,
     captions_listing=captions_listing,
     pictures_listing=pictures_listing,
     tell=tell,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
@@ -14,6 +14,7 @@ from xclr.captions.source import Record, Records, SourceReader, located, no_tabl
 from xclr.captions.text import encoding_of, key, readable
 from xclr.errors import DataError
 from xclr.files import SUFFIXES, hash_listing, is_text
+from xclr.names import paths_of, start_of
 from xclr.recipe import SOURCES, DataConfig
 
 GET = str(SOURCES["wds"].get)
@@ -50,11 +51,11 @@ def captions(data: DataConfig) -> Records:
     The caption is the .txt, else "caption" of the .json; its "url" is kept. The tars stay where they are: "place" says
     where in them a picture lies.
     """
-    root = located(data) if located(data).is_dir() else located(data).parent
-    malformed, kept = 0, 0
+    root, malformed, kept, doubts = start_of(located(data)), 0, 0, Doubts()
     shown: list[str] = []
-    for path, name, files in _samples(data):
-        record = _record(path.relative_to(root).as_posix(), name, files)
+    for path, name, members in _samples(data):
+        doubts.note(path, name, members)
+        record = _record(path.relative_to(root).as_posix(), name, {each.ending: each for each in members})
         if record is None:
             malformed += 1
             shown += [f"{path.name}: {name[:SPELLED]}"] if len(shown) < SHOWN else []
@@ -66,7 +67,36 @@ def captions(data: DataConfig) -> Records:
     if not kept:
         raise DataError(f"{located(data)} has no sample with a picture and a caption", GET)
     names = ", ".join(shown) + (", ..." if malformed > SHOWN else "")
-    return {"malformed": malformed} | ({"malformed_samples": names} if malformed else {})
+    return {"malformed": malformed} | ({"malformed_samples": names} if malformed else {}) | doubts.stats()
+
+
+class Doubts:
+    """Names that WebDataset's rule may not have been made for: cut at their first dot, or the same twice in a tar."""
+
+    def __init__(self) -> None:
+        self.cut, self.first_cut = 0, ""
+        self.repeated, self.first_repeated = 0, ""
+        self.tar: Path | None = None
+        self.keys: set[str] = set()  # of this tar
+
+    def note(self, tar: Path, key: str, members: Sequence[Member]) -> None:
+        """Take note of a sample."""
+        if tar != self.tar:
+            self.tar, self.keys = tar, set()
+        again = key in self.keys or len({each.ending for each in members}) < len(members)
+        self.keys.add(key)
+        if again and members:
+            self.repeated += 1
+            self.first_repeated = self.first_repeated or f"{tar.name}: {key[:SPELLED]}"
+        if cut := next((each for each in members if "." in each.ending), None):
+            self.cut += 1
+            self.first_cut = self.first_cut or f"{cut.name.name} -> key {PurePosixPath(key).name}"[: 2 * SPELLED]
+
+    def stats(self) -> dict[str, Any]:
+        """How many samples there were of both, and the first; empty for none."""
+        cut = {"cut_keys": self.cut, "cut_first": self.first_cut} if self.cut else {}
+        again = {"repeated_keys": self.repeated, "repeated_first": self.first_repeated} if self.repeated else {}
+        return cut | again
 
 
 def size(data: DataConfig) -> int:
@@ -90,11 +120,11 @@ def _record(tar: str, name: str, files: Mapping[str, Member]) -> Record | None:
     return record | {"path": f"{tar}:{name}"}
 
 
-def _samples(data: DataConfig) -> Iterator[tuple[Path, str, dict[str, Member]]]:
+def _samples(data: DataConfig) -> Iterator[tuple[Path, str, list[Member]]]:
     """Tar, name and files of each; no files for what cannot be read."""
     for path in tars(data):
         for name, group in groupby(_members(path), key=lambda member: member.key if member else UNREADABLE):
-            yield path, name, {member.ending: member for member in group if member}
+            yield path, name, [member for member in group if member]
 
 
 def _members(path: Path) -> Iterator[Member | None]:
@@ -182,11 +212,13 @@ def _picture(files: Mapping[str, Member]) -> Member | None:
 
 
 def tars(data: DataConfig) -> tuple[Path, ...]:
-    """The tars that the pictures lie in, sorted; raises DataError for a folder without any."""
+    """The tars that the pictures lie in, sorted; raises DataError for none, or for one that is spelt and not there."""
     root = located(data)
-    found = sorted(root.rglob("*.tar")) if root.is_dir() else [root]
+    found = [tar for each in paths_of(root) for tar in (sorted(each.rglob("*.tar")) if each.is_dir() else [each])]
     if not found:
         raise DataError(f"{root} has no tars", GET)
+    if lost := [path for path in found if not path.exists()]:
+        raise DataError(f"{root}: {len(lost)} of {len(found)} tars are not there, first {lost[0]}", GET)
     return tuple(found)
 
 

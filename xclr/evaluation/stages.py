@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from xclr import files
 from xclr.artifact import Artifact
 from xclr.errors import RecipeError
 from xclr.evaluation.datasets import listing
 from xclr.graph.textmodel import text_model
+from xclr.ilsvrc import is_unpacked
 from xclr.images.stages import tell_unreadable
 from xclr.recipe import (
     LATER,
@@ -218,7 +218,7 @@ def roots(recipe: Recipe) -> dict[Dataset, Path]:
     """Where the data sets of the suites lie; ImageNet's is that of the recipe where it trains on the folders."""
     found: dict[Dataset, Path] = {name: root.absolute() for name, root in recipe.evaluate.roots.items()}
     path = recipe.data.path
-    if recipe.data.source == "imagenet" and path is not None and (path / files.TRAIN).is_dir():
+    if recipe.data.source == "imagenet" and path is not None and is_unpacked(path):
         found.setdefault("imagenet", path.absolute())
     return found
 
@@ -239,6 +239,20 @@ def lacks(recipe: Recipe) -> dict[SuiteName, str]:
         elif SUITES[each].towers and not with_captions:
             found[each] = "no objective is between pictures and captions"
     return found
+
+
+def check_suites(recipe: Recipe, asked: Sequence[SuiteName] = ()) -> None:
+    """Raise RecipeError when the data can serve none of the suites that were asked for, else of the recipe's."""
+    left_out, wanted = lacks(recipe), asked or recipe.evaluate.suites
+    if not wanted or any(name not in left_out for name in wanted):
+        return
+    every = recipe.evaluate.model_copy(update={"suites": tuple(SUITES)})
+    others = lacks(recipe.model_copy(update={"evaluate": every}))
+    served = ", ".join(name for name in SUITES if name not in others)
+    raise RecipeError(
+        "; ".join(f"suite {name} is left out: {left_out[name]}" for name in wanted),
+        "give what is missing" + (f", or choose a suite that these data can serve: {served}" if served else ""),
+    )
 
 
 def tell_skipped(recipe: Recipe) -> list[str]:

@@ -16,6 +16,7 @@ from xclr.captions.source import reader_of
 from xclr.errors import DataError
 from xclr.files import Inside, Picture
 from xclr.images.stages import ImagesConfig
+from xclr.names import start_of
 from xclr.stage import Stage
 
 RowIds = npt.NDArray[np.int64]
@@ -61,13 +62,20 @@ def pictures(stage: Stage[ImagesConfig], rows: RowIds) -> Iterator[Picture]:
     own = reader_of(data.source).pictures
     if (captions / "places.parquet").exists():
         assert data.path is not None
-        root = (data.path if data.path.is_dir() else data.path.parent).absolute()
+        root = start_of(data.path).absolute()
         places = columns(captions / "places.parquet", rows, ["file", "offset", "size"])
         yield from (Inside(root / file, offset, size) for file, offset, size in places)
     elif own is None:
         yield from (url for (url,) in columns(captions / "captions.parquet", rows, ["url"]))
     else:
         yield from _picked(own(data), rows, pq.read_metadata(captions / "captions.parquet").num_rows)
+
+
+def where_of(picture: Picture) -> str:
+    """Where a picture is, in brackets; nothing for one that has no place of its own."""
+    if isinstance(picture, Inside):
+        return f" (byte {picture.offset:,} of {picture.path})"
+    return f" ({picture})" if isinstance(picture, str | Path) else ""
 
 
 def columns(path: Path, rows: RowIds, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:

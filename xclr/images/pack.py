@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from xclr import schema, shards
 from xclr.errors import DataError
 from xclr.images import generations
-from xclr.images.given import Work, columns, pictures, tars
+from xclr.images.given import Work, columns, pictures, tars, where_of
 from xclr.images.obtain import Breaker, obtain
 from xclr.images.outcome import Limits, Outcome
 from xclr.images.stages import ImagesConfig
@@ -56,7 +56,7 @@ def run(stage: Stage[ImagesConfig], out: Path, progress: Progress) -> Produced:
     _link(stage, out, work)
     about = {"digest": stage.digest, "config": stage.identity}
     stats = _assemble(stage, out, work, about)
-    _check(out, stats)
+    _check(stage, out, stats)
     return Produced(("images.parquet", "accounts.parquet", *tars(out)), stats, (shards.SHARDS,))
 
 
@@ -232,7 +232,7 @@ def _merged(stage: Stage[ImagesConfig], out: Path, work: Work) -> Iterator[pa.Ta
         yield pa.concat_tables([kept, later.cast(schema.IMAGES)]).sort_by("row_id")
 
 
-def _check(out: Path, stats: dict[str, int]) -> None:
+def _check(stage: Stage[ImagesConfig], out: Path, stats: dict[str, int]) -> None:
     """Raise DataError when no picture can be used, and say so when most cannot."""
     usable, total = stats.get("ok", 0), stats["rows"]
     lost = sorted(
@@ -240,10 +240,11 @@ def _check(out: Path, stats: dict[str, int]) -> None:
     )
     said = ", ".join(f"{count:,} {status}" for count, status in lost)
     if not usable:
-        first = pq.ParquetFile(out / "images.parquet").read_row_group(0, columns=["error"]).column("error")[0]
+        why = pq.ParquetFile(out / "images.parquet").read_row_group(0, columns=["error"]).column("error")[0]
+        where = where_of(next(pictures(stage, np.zeros(1, dtype=np.int64))))
         shutil.rmtree(out / shards.SHARDS)  # of no use: a run after the remedy tries every picture again
         raise DataError(
-            f"none of the {total:,} pictures can be used: {said}; the first: {first}",
+            f"none of the {total:,} pictures can be used: {said}; the first: {why}{where}",
             "mend the image column (data.image_column), or what keeps its pictures from being read, and run again",
         )
     if 2 * usable < total:

@@ -19,7 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from xclr.recipe import MIN_SIDE
 
@@ -41,6 +41,7 @@ MOST_RATIO = 50  # of the sides: rules, film strips, bombs
 QUALITY = 95  # of the JPEGs that are written
 MARGIN = 1.5  # times the edge that a picture is decoded to at least; with 1 fine structure differs by a quarter
 PARTS = (8, 4, 2, 1)  # of its size that a JPEG can be decoded to
+BEGINNING = 24  # bytes of what is no picture, in messages
 PATIENCE_S, MEMORY = 60, 4 << 30  # of the process, for a picture
 
 
@@ -53,8 +54,11 @@ class Judged(NamedTuple):
 
 
 def opened(data: bytes) -> Image.Image:
-    """An encoded picture in one of FORMATS; raises what Pillow raises."""
-    return Image.open(io.BytesIO(data), formats=_formats())
+    """An encoded picture in one of FORMATS; raises what Pillow raises, and for none of them says how it begins."""
+    try:
+        return Image.open(io.BytesIO(data), formats=_formats())
+    except UnidentifiedImageError:
+        raise UnidentifiedImageError(f"{len(data):,} bytes that are no picture: {data[:BEGINNING]!r}") from None
 
 
 @cache

@@ -13,7 +13,7 @@ from xclr.captions.stages import hash_files
 from xclr.errors import DataError
 from xclr.images import generations
 from xclr.recipe import LATER, Config, DataConfig, Recipe
-from xclr.stage import Kind, Pieces, Stage
+from xclr.stage import Kind, Pieces, Refusal, Stage
 from xclr.store import Store
 
 NAMED = 20  # rows
@@ -42,19 +42,18 @@ def cut(stage: Stage[ImagesConfig], store: Store) -> Pieces:
     return Pieces(items, -(-items // stage.config.data.shard))
 
 
-def check_pictures(recipe: Recipe, images: Manifest) -> None:
-    """Raise DataError when too few pictures can be used for the recipe, before any training."""
+def refuse(stage: Stage[ImagesConfig], recipe: Recipe, images: Manifest) -> Iterator[Refusal]:
+    """Why too few pictures can be used for the recipe, before any training."""
     usable, rows = int(images.stats.get("ok", 0)), int(images.stats["rows"])
     key, batch = recipe.largest_batch
-    if usable >= batch:
+    if usable >= batch or stage.config.data.for_captions != recipe.data.for_captions:
         return
     lost = ", ".join(
         f"{images.stats[each]} {each}" for each in generations.STATUSES if each != "ok" and each in images.stats
     )
-    raise DataError(
-        f"{usable} of {rows} pictures can be used ({lost or 'no others'}), fewer than {key} {batch}",
-        f"--set {key}={max(2, usable // 2)}, or mend the rows that images.parquet says are lost",
-    )
+    few = f"{usable} of {rows} pictures can be used ({lost or 'no others'}), fewer than {key} {batch}"
+    remedy = f"--set {key}={max(2, usable // 2)}, or mend the rows that images.parquet says are lost"
+    yield Refusal("pretrain", DataError(few, remedy))
 
 
 def tabulate(images: Manifest) -> list[dict[str, Any]]:
@@ -94,7 +93,7 @@ IMAGES = Kind(
     step="images",
     pieces=cut,
     generation=lambda config: config.generation,
-    refuse=check_pictures,
+    refuse=refuse,
     table=tabulate,
     facts=measure,
     watched=True,

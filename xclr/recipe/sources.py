@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from xclr.names import paths_of
 
 
 class Source(NamedTuple):
@@ -23,14 +24,9 @@ class Source(NamedTuple):
     annotated: bool = False  # it has keywords and groups, so that its pictures can fill the suites' data sets
 
 
-def matches(pattern: Path) -> Iterator[Path]:
-    """What a glob matches, in no order."""
-    return map(Path, glob.iglob(str(pattern), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-
-
-def _is_matched(path: Path) -> bool:
-    """Whether there is something at a path, or a glob matches something."""
-    return path.exists() or any(True for _ in matches(path))
+def _is_spelt(path: Path) -> bool:
+    """Whether there is something at a path, or at one that its braces or wildcards stand for."""
+    return bool(paths_of(path))
 
 
 SOURCES: Mapping[str, Source] = {
@@ -38,7 +34,7 @@ SOURCES: Mapping[str, Source] = {
         "emoji", "the embedded set", labels="always", annotated=True, get="install xclr again: the emoji come with it",
     ),
     "table": Source(
-        "table", "a Parquet, CSV, TSV or JSONL file, or several", noun="table", is_there=_is_matched, labels="column",
+        "table", "a Parquet, CSV, TSV or JSONL file, or several", noun="table", is_there=_is_spelt, labels="column",
         path="a Parquet, CSV, TSV or JSONL file, a folder of these, or a glob such as data/train-*.parquet",
     ),
     "folder": Source(
@@ -56,13 +52,15 @@ SOURCES: Mapping[str, Source] = {
         get="get cc12m.tsv (url TAB caption, no header) from the page of Google's conceptual-12m",
     ),
     "wds": Source(
-        "wds", "WebDataset tars", path="a folder of tars, or one", noun="tars", is_there=Path.exists,
+        "wds", "WebDataset tars", path="a folder of tars, one, or several: shard-{00000..00012}.tar, shard-*.tar",
+        noun="tars", is_there=_is_spelt,
         get="put the mirror's *.tar there, such as pixparse/cc12m-wds",
     ),
     "imagenet": Source(
         "imagenet", "folders, or its official tars", noun="folder", is_there=Path.is_dir, labels="always",
-        path="the folder that holds train, val and LOC_synset_mapping.txt, or the official tars",
-        get="get ILSVRC 2012 as Kaggle packs it: train/<wnid>/*.JPEG, val/<wnid>/*.JPEG and LOC_synset_mapping.txt, or "
-        "as its page does: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz",
+        path="Kaggle's folder, one that holds train, val and LOC_synset_mapping.txt, or one with the official tars",
+        get="get ILSVRC 2012 as Kaggle packs it: ILSVRC/Data/CLS-LOC/{train,val}, LOC_synset_mapping.txt and "
+        "LOC_val_solution.csv, or as its page does: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, "
+        "ILSVRC2012_devkit_t12.tar.gz",
     ),
 }  # fmt: skip

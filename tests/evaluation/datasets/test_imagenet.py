@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 
-from tests.kit.trees import NAMES, WNIDS, imagenet, tarred
+from tests.kit.trees import NAMES, WNIDS, as_kaggle, imagenet, packed, tarred
 from xclr.captions.imagenet import classes as caption_classes
 from xclr.errors import DataError
 from xclr.evaluation.datasets import READERS, Tree
@@ -205,7 +205,24 @@ def test_a_validation_set_that_lies_flat_says_to_sort_it(tmp_path):
     for path in list((root / "val").rglob("*.JPEG")):
         path.rename(root / "val" / path.name)
         path.parent.rmdir()
-    assert "val has no folders" in refused(root)
+    assert "val has no folders of classes, and no LOC_val_solution.csv" in refused(root)
+
+
+@pytest.mark.parametrize("at", ["", "ILSVRC", "ILSVRC/Data", "ILSVRC/Data/CLS-LOC", "a tar"])
+def test_kaggles_folders_are_read_as_sorted_ones_wherever_one_points(tmp_path, at):
+    before = read(imagenet(tmp_path / "sorted", classes=3, train=2, val=2))
+    kaggle = as_kaggle(imagenet(tmp_path / "kaggle", classes=3, train=2, val=2))
+    root = packed(kaggle, tmp_path / "k.tar") if at == "a tar" else kaggle / at
+    found, mine, theirs = read(root), Tree.open(root), Tree.open(tmp_path / "sorted")
+    assert (found.classes, found.labels) == (before.classes, before.labels)
+    assert found.items.drop_columns("name") == before.items.drop_columns("name")
+    names = zip(found.items["name"].to_pylist(), before.items["name"].to_pylist(), strict=True)
+    assert all(mine.read(one) == theirs.read(other) for one, other in names)
+    listed = listing("imagenet", root)
+    solution = kaggle / "LOC_val_solution.csv"
+    if at != "a tar":
+        solution.write_text(solution.read_text() + "\n")
+        assert listing("imagenet", root) != listed
 
 
 @pytest.mark.parametrize("held_out", [1999, 50_000])

@@ -12,11 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from flows.context import cluster_name, home_folder, state_folder
+from infra.home.runs import read_runs
 from tests.kit.command import call_xclr, fails, run_xclr, succeeds
 from tests.kit.databases import give_databases
 from tests.kit.finished import own_recipe
 from tests.kit.jobs import few_jobs
 from tests.kit.recipes import TINY
+from xclr.environment import setting
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,11 @@ from tests.kit.recipes import TINY
         (["run", "emoji", "--until", "lunch"], ["--until lunch", "captions"]),
         (["run", "emoji", "--cluster", "moon"], ["no cluster 'moon'", "local"]),
         (["run", "emoji", "--home", "/dev/null/home"], ["cannot write to /dev/null/home", "XCLR_HOME"]),
+        (["plan", "cc12m"], ["the table of cc12m has not been fetched", "xclr run cc12m --until captions"]),
+        (
+            ["plan", "cc12m", "--set", "data.url=http://nobody.invalid/a b.tsv"],
+            ["xclr run cc12m --set 'data.url=http://nobody.invalid/a b.tsv' --until captions"],
+        ),
         (["compare", "--home", "empty"], ["no finished run", "xclr run emoji"]),
     ],
 )
@@ -104,6 +112,56 @@ def test_a_run_that_no_suite_judges_has_features_and_a_page_and_fails_with_its_t
     assert page.count("data:image/webp") > 10, "the features were not waited for"
     done = run_xclr("run", recipe, "--set", "train.learning_rate=1e30", **there)
     fails(done, "pretrain xclr", "the gradient is not finite")
+
+
+EMPTY = {
+    "no rows": ({"caption": [], "image": []}, "own.parquet has no rows"),
+    "no captions": ({"caption": ["", " "], "image": [b"1", b"2"]}, "2 captions are empty (rows 0, 1"),
+    "some captions": ({"caption": ["a", None], "image": [b"1", b"2"]}, "1 captions are empty (row 1"),
+}
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_a_plan_finds_a_table_without_rows_or_captions(what, tmp_path):
+    columns, says = EMPTY[what]
+    types = pa.schema([("caption", pa.string()), ("image", pa.binary())])
+    recipe = recipe_for(pa.table(columns, types), tmp_path)
+    for command in ("plan", "run"):
+        fails(call_xclr(command, recipe, cwd=tmp_path), says)
+    assert not list(tmp_path.glob(".xclr/state/*"))
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_blank_variable_is_one_that_is_not_set(blank, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("XCLR_HOME", "XCLR_STATE", "XCLR_CLUSTER", "XCLR_THREADS"):
+        monkeypatch.setenv(name, blank)
+        assert setting(name) is None
+    home = tmp_path / ".xclr"
+    assert (home_folder(None), state_folder(home), cluster_name(None)) == (home, home / "state", "local")
+
+
+@pytest.mark.slow
+def test_a_run_of_which_no_suite_that_was_asked_for_can_judge_is_an_error(own_home, tmp_path):
+    before = sorted(path.name for path in (own_home / "runs").iterdir())
+    for asked in (["knn"], ["knn", "mit-states"]):
+        flags = [each for name in asked for each in ("--suite", name)]
+        done = call_xclr("evaluate", "own", *flags, "--home", str(own_home), cwd=tmp_path)
+        fails(
+            done, "suite knn is left out: evaluate.roots.imagenet is not set", "that these data can serve: ", "own-knn"
+        )
+    assert sorted(path.name for path in (own_home / "runs").iterdir()) == before
+
+
+@pytest.mark.slow
+def test_a_plan_says_after_which_stage_a_run_would_end_and_why(own_home, tmp_path):
+    (record,) = read_runs(own_home)
+    (tmp_path / "own.yaml").write_text(record.recipe.model_dump_json())
+    arguments = ("plan", "own.yaml", "--home", str(own_home))
+    assert "would end" not in succeeds(call_xclr(*arguments, cwd=tmp_path)).stderr
+    said = succeeds(call_xclr(*arguments, "--set", "train.batch_size=4096", cwd=tmp_path)).stderr
+    assert "a run would end after captions: train.batch_size 4096 is larger than" in said
+    assert "-> --set train.batch_size=" in said
 
 
 def test_help_and_plan_import_nothing_heavy(tmp_path):

@@ -24,11 +24,16 @@ def captions(data: DataConfig) -> Records:
         label = parts[1 if splits else 0]
         yield {
             "key": key("folder", name),
-            "caption": normalise(data.caption_template.replace("{}", re.sub(r"[_-]+", " ", label).strip())),
+            "caption": normalise(data.caption_template.replace("{}", spoken(label))),
             "label": label,
             "split": _split(parts[0] if splits else None, name),
         }
     return {}
+
+
+def spoken(label: str) -> str:
+    """The name of a class folder as captions have it."""
+    return re.sub(r"[_-]+", " ", label).strip()
 
 
 def pictures(data: DataConfig) -> Iterator[Picture]:
@@ -122,4 +127,5 @@ READER = SourceReader(
     files=no_tables,
     captions_listing=lambda data: hash_names(listing(data)),
     pictures_listing=lambda data: hash_pictures(data, listing(data)),
+    spoken=spoken,
 )

@@ -18,3 +18,10 @@ def picture_of_row(captions: Path, rows: int) -> npt.NDArray[np.int64]:
         return np.arange(rows)
     table = schema.read(captions / SHARED, schema.SHARED_PICTURES).sort_by("row_id")
     return np.asarray(table["first"].to_numpy(), dtype=np.int64)
+
+
+def once(captions: Path, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Of sorted rows [n] of a captions artifact the first with each picture."""
+    if not (captions / SHARED).exists():
+        return rows
+    return rows[np.sort(np.unique(picture_of_row(captions, 0)[rows], return_index=True)[1])]

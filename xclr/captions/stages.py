@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import Field
 
 from xclr.artifact import Manifest
-from xclr.captions.source import reader_of
+from xclr.captions.source import SEVERAL, reader_of
 from xclr.errors import DataError
 from xclr.recipe import LATER, Config, DataConfig, Recipe
 from xclr.stage import Kind, Stage
@@ -20,6 +20,11 @@ class CaptionsConfig(Config):
     data: DataConfig
     sha256: tuple[str, ...]
     names: int = Field(1, json_schema_extra=LATER)  # edition of the names that the source itself gives its classes
+
+    @property
+    def several(self) -> bool:
+        """Whether some picture has several captions."""
+        return any(each.startswith(SEVERAL) for each in self.sha256)
 
 
 EDITIONS: Mapping[str, int] = {"imagenet": 2}  # 2: the dog Cardigan and the garment are two

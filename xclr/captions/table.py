@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from xclr.captions import tablefile
-from xclr.captions.source import Records, SourceReader, located
+from xclr.captions.source import SEVERAL, Records, SourceReader, located
 from xclr.captions.tablefile import Table
 from xclr.captions.text import CaptionCheck, described, key, share
 from xclr.errors import DataError
@@ -88,7 +88,7 @@ def captions_listing(data: DataConfig) -> str | None:
         if name is not None:
             seen.add(name)
         found.update(f"{number} {picture}\n".encode(errors="replace"))
-    return f"several {found.hexdigest()}" if several else None
+    return f"{SEVERAL}{found.hexdigest()}" if several else None
 
 
 def _may_have_several(data: DataConfig, table: Table) -> bool:

@@ -22,7 +22,7 @@ from xclr.recipe.objective import (
     method_name,
     with_graph,
 )
-from xclr.recipe.suites import SUITES
+from xclr.recipe.suites import ON_OTHERS
 from xclr.recipe.train import TrainConfig
 
 
@@ -94,8 +94,7 @@ class Recipe(Config):
 
     def on(self, other: Recipe) -> Recipe:
         """This recipe's networks, judged on the pictures of another by the suites for own pictures."""
-        suites = tuple(name for name, suite in SUITES.items() if suite.pictures is None and not suite.annotated)
-        evaluate = self.evaluate.model_copy(update={"data": other.data, "suites": suites})
+        evaluate = self.evaluate.model_copy(update={"data": other.data, "suites": ON_OTHERS})
         return self.model_copy(update={"name": f"{self.name}-on-{other.name}", "evaluate": evaluate})
 
     @property

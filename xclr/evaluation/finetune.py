@@ -145,17 +145,16 @@ def splits_of(stage: Stage[FinetuneStageConfig]) -> Splits:
     labels = load_labels(inputs["benchmark"].path)
     where = BenchmarkFeaturesConfig(dataset="imagenet", root=stage.config.root)
     tree = Tree.open(place_of(where, inputs.get("export")))
-    return Splits(labels, *(TreePictures.of_split(tree, labels, split) for split in (TRAIN, VAL)))
+    train, held_out = (TreePictures.of_split(tree, labels, split) for split in (TRAIN, VAL))
+    return Splits(labels, train, held_out)
 
 
 def own_splits(captions: Path, images: Path) -> Splits:
     """Pictures that can be decoded, each once; raises DataError when none with a class were held out."""
     labels, rows = load_labels(captions), usable_rows(images)
     rows = once(captions, rows[labels.target[rows] >= 0])
-    parts = (
-        PictureFiles.open(images, rows[labels.split[rows] == split]) for split in (TRAIN, judged_split(rows, labels))
-    )
-    return Splits(labels, *parts, own=True)
+    train, held_out = (rows[labels.split[rows] == split] for split in (TRAIN, judged_split(rows, labels)))
+    return Splits(labels, PictureFiles.open(images, train), PictureFiles.open(images, held_out), own=True)
 
 
 def as_pretrained(train: TrainConfig, checkpoint: Artifact) -> TrainConfig:

@@ -339,7 +339,7 @@ def judge(plan: Plan, network: JudgedNetwork, data: DataSets) -> list[Artifact]:
     if any(SUITES[name].probe for name in chosen):
         head = plan.add(probe(recipe, network.title, checkpoint, frozen["imagenet"], data))
     on = dict.fromkeys(SUITES[name].pictures for name in chosen if SUITES[name].trains)
-    tuned = {each: plan.add(finetune(recipe, network.title, checkpoint, each, data)) for each in on}
+    tuned = {each: plan.add(finetune(recipe, network.title, checkpoint, data, each)) for each in on}
     made = NetworkOutputs(checkpoint, frozen, head, tuned)
     suites = (suite(recipe, name, network.title, read(name, made, data), plan.store) for name in chosen)
     return [plan.add(counting_once(each) if data.several else each) for each in suites]
@@ -389,7 +389,7 @@ def probe(
 
 
 def finetune(
-    recipe: Recipe, title: str, checkpoint: Artifact, dataset: Dataset | None, data: DataSets
+    recipe: Recipe, title: str, checkpoint: Artifact, data: DataSets, dataset: Dataset | None = "imagenet"
 ) -> Stage[FinetuneStageConfig]:
     """Train a checkpoint's backbone and a classifier on a data set's pictures, or on the recipe's own."""
     chosen, views = recipe.evaluate.finetune, recipe.train.views

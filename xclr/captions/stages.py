@@ -33,12 +33,19 @@ EDITIONS: Mapping[str, int] = {"imagenet": 2}  # 2: the dog Cardigan and the gar
 def check_sizes(recipe: Recipe, captions: Manifest) -> None:
     """Raise DataError when the data are too few for the recipe, before any long work."""
     train, (key, batch), distinct = recipe.train, recipe.largest_batch, int(captions.stats["distinct"])
-    seen = train.seen(int(captions.stats.get("train_pictures", captions.stats["train"])))
+    pictures = int(captions.stats.get("train_pictures", captions.stats["train"]))
+    seen = train.seen(pictures)
     if batch > seen:
         left, more = f" that train.fraction {train.fraction} leaves", ", or a larger train.fraction"
         raise DataError(
             f"{key} {batch} is larger than the {seen} training pictures{left * (train.fraction < 1)}",
             f"--set {key}={max(2, seen // 2)}{more * (train.fraction < 1)}",
+        )
+    tuned = recipe.evaluate.finetune.batch_size
+    if recipe.tunes_own and tuned > pictures:
+        raise DataError(
+            f"evaluate.finetune.batch_size {tuned} is larger than the {pictures} training pictures",
+            f"--set evaluate.finetune.batch_size={max(2, pictures // 2)}, or leave own-finetune out",
         )
     if recipe.graph.k >= distinct:
         raise DataError(

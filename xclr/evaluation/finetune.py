@@ -86,7 +86,6 @@ class Splits(NamedTuple):
     labels: Labels
     train: EncodedPictures
     held_out: EncodedPictures
-    own: bool = False  # not published: what cannot be read is told, and ends nothing
 
 
 class Classifier(nn.Module):
@@ -119,13 +118,13 @@ def run(stage: Stage[FinetuneStageConfig], out: Path, progress: Progress) -> Pro
     published picture that cannot be read.
     """
     config, checkpoint = stage.config, stage.inputs["checkpoint"]
-    (labels, pictures, held_out, own), train = splits_of(stage), as_pretrained(config.train, checkpoint)
+    (labels, pictures, held_out), train = splits_of(stage), as_pretrained(config.train, checkpoint)
     batches = training_batches(pictures, train, config.seed)
     model = with_classifier(checkpoint, train, labels, config.seed)
     steps = train.epochs * batches.steps_per_epoch
     total = steps + -(-share_of(len(held_out.rows), Rank.here())[1] // BATCH)
     stats = fit(train, batches, model, out, part_of(progress, 0, total))
-    lost = batches.lost if own else None
+    lost = batches.lost if config.own else None  # what is published must be there
     logits = logits_of(model, held_out, train, part_of(progress, steps, total), lost)
     if Rank.here().rank == 0:
         np.save(out / ROWS, held_out.rows)
@@ -135,12 +134,13 @@ def run(stage: Stage[FinetuneStageConfig], out: Path, progress: Progress) -> Pro
 
 
 def splits_of(stage: Stage[FinetuneStageConfig]) -> Splits:
-    """A recipe's own pictures where `captions` and `images` are inputs, else ImageNet's.
+    """ImageNet's pictures, or a recipe's own.
 
-    ImageNet's inputs are benchmark (the labels), and export where that holds the pictures. Raises as `own_splits` does.
+    Inputs: of ImageNet benchmark (the labels), and export where that holds the pictures; of own pictures captions and
+    images. Raises as `own_splits` does.
     """
     inputs = stage.inputs
-    if "images" in inputs:
+    if stage.config.own:
         return own_splits(inputs["captions"].path, inputs["images"].path)
     labels = load_labels(inputs["benchmark"].path)
     where = BenchmarkFeaturesConfig(dataset="imagenet", root=stage.config.root)
@@ -154,7 +154,7 @@ def own_splits(captions: Path, images: Path) -> Splits:
     labels, rows = load_labels(captions), usable_rows(images)
     rows = once(captions, rows[labels.target[rows] >= 0])
     train, held_out = (rows[labels.split[rows] == split] for split in (TRAIN, judged_split(rows, labels)))
-    return Splits(labels, PictureFiles.open(images, train), PictureFiles.open(images, held_out), own=True)
+    return Splits(labels, PictureFiles.open(images, train), PictureFiles.open(images, held_out))
 
 
 def as_pretrained(train: TrainConfig, checkpoint: Artifact) -> TrainConfig:

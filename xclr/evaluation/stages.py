@@ -93,6 +93,7 @@ class FinetuneStageConfig(Config):
 
     train: TrainConfig
     seed: int
+    own: bool = Field(False, json_schema_extra=LATER)  # the recipe's own pictures, not ImageNet's
     root: Path | None = Field(None, json_schema_extra=RUNTIME)
 
 
@@ -175,6 +176,7 @@ FINETUNE = Kind(
     code=3,
     run="xclr.evaluation.finetune",
     step="evaluate",
+    part=lambda config: "own" if config.own else "",
     ranks=lambda config: config.train.stuck_after_s,
     tell=tell_unreadable,
 )
@@ -403,7 +405,7 @@ def finetune(
             "views": "simclr" if views == "stickers" else views,
         }
     )
-    config = FinetuneStageConfig(train=with_decoder(train), seed=recipe.evaluate.seed)
+    config = FinetuneStageConfig(train=with_decoder(train), seed=recipe.evaluate.seed, own=dataset is None)
     if dataset is None:
         inputs = {"checkpoint": checkpoint, "captions": data.captions, "images": data.images}
         return Stage(FINETUNE, f"finetuning on own pictures {title}", config, inputs)

@@ -22,7 +22,7 @@ from xclr.recipe.objective import (
     method_name,
     with_graph,
 )
-from xclr.recipe.suites import ON_OTHERS
+from xclr.recipe.suites import ON_OTHERS, SUITES
 from xclr.recipe.train import TrainConfig
 
 
@@ -101,6 +101,12 @@ class Recipe(Config):
     def judged(self) -> DataConfig:
         """The pictures that the suites for own pictures judge: the recipe's, unless `evaluate.data` tells others."""
         return self.evaluate.data or self.data
+
+    @property
+    def tunes_own(self) -> bool:
+        """Whether a suite trains the backbones on, on the pictures that they were trained on."""
+        asked = any(SUITES[each].own and SUITES[each].trains for each in self.evaluate.suites)
+        return asked and self.data.has_labels and self.evaluate.data is None
 
     @property
     def largest_batch(self) -> tuple[str, int]:

@@ -92,8 +92,8 @@ class EvalConfig(Config):
     finetune: FinetuneConfig = FinetuneConfig()
     prompts: tuple[str, ...] = Field(
         (),
-        description="of zero-shot and own-zero-shot, {} standing for the class; default: CLIP's eighty, and "
-        "data.caption_template",
+        description="of zero-shot and own-zero-shot, {} standing for the class; default: CLIP's eighty, of "
+        "own-zero-shot data.caption_template",
     )
     bootstrap: int = Field(1000, ge=100, description="resamples of the items for an interval of one seed")
     seed: int = Field(0, ge=0, description="of the resamples, halves, draws and heads")

@@ -20,7 +20,7 @@ from xclr.evaluation import stages as evaluation_stages
 from xclr.evaluation.stages import REFERENCE, SUITE
 from xclr.images import stages as images_stages
 from xclr.pipeline import KINDS, pipeline, planned_once
-from xclr.recipe import SUITES, DataConfig, RandomConfig, SupConConfig, load_recipe, parse_recipe
+from xclr.recipe import SUITES, DataConfig, RandomConfig, Recipe, SupConConfig, load_recipe, parse_recipe
 from xclr.stage import STEPS, Stage
 from xclr.store import Store
 from xclr.training import stages as training_stages
@@ -340,6 +340,18 @@ def test_too_few_training_pictures_are_told_a_batch_size_that_works():
     assert caught.value.remedy == "--set train.batch_size=25"
 
 
+def test_too_few_own_pictures_to_fine_tune_on_are_refused_before_any_training(table):
+    labelled = {"source": "table", "path": str(table), "label_column": "kind"}
+    mine = recipe(data=labelled, train={"batch_size": 32}, graph={"k": 4}, evaluate={"suites": ["own-finetune"]})
+    with pytest.raises(DataError, match=r"evaluate\.finetune\.batch_size 256 .* the 200 training pictures") as caught:
+        check(mine, counted(train=200, distinct=10))
+    assert caught.value.remedy == "--set evaluate.finetune.batch_size=100, or leave own-finetune out"
+    check(mine, counted(train=256, distinct=10))
+    for changed in ({"data": labelled | {"label_column": None}}, {"evaluate": {"suites": ["own-knn"]}}):
+        raw = mine.model_dump(mode="json") | changed
+        check(Recipe.model_validate(raw), counted(train=200, distinct=10))
+
+
 def test_a_batch_larger_than_what_a_fraction_leaves_is_refused_by_its_name():
     with pytest.raises(DataError) as caught:
         check(recipe(train={"fraction": 0.1}), counted(train=1644, distinct=100))
@@ -578,8 +590,7 @@ def test_the_papers_recipes_serve_all_they_ask_for(name, store, tmp_path):
     with_captions = {"zero-shot", "retrieval"}
     assert suites == {
         f"{suite} {method} seed 0"
-        for suite in SUITES.keys()
-        - {"linear", "own-knn", "keywords"}
+        for suite in {name for name, each in SUITES.items() if not each.own and not each.annotated}
         - (with_captions if name == "imagenet" else set())
         for method in methods
         if method.startswith("clip") or suite not in with_captions

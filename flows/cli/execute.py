@@ -37,6 +37,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     from infra.home.runs import read_runs
     from infra.home.scores import read_scores
     from xclr.captions.source import placed
+    from xclr.evaluation.stages import lacks
     from xclr.pipeline import pipeline
     from xclr.store import Store
 
@@ -50,7 +51,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     scored = choices.until == "compare" and (failure is None or read_runs(place)[-1].scores is not None)
     scores = read_scores(place, []) if scored else None
     if scores is not None:
-        print_scores(scores)
+        print_scores(scores, left_out=lacks(planned))
     if failure is None:
         _say_where(place, recipe.name)
     if scores is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,12 +35,13 @@ def show_sweep(home: Path, record: RunRecord, suite: str | None = None, out: Pat
     print(f"page        {write_sweep_page(home, swept, out)}", file=sys.stderr)
 
 
-def print_scores(scores: Scores, view: ScoreTables | None = None) -> None:
-    """Print tables of scores, or why there are none."""
+def print_scores(scores: Scores, view: ScoreTables | None = None, left_out: Mapping[str, str] | None = None) -> None:
+    """Print tables of scores, or why there are none; `left_out` says of suites why they are."""
     from xclr.report.tables import NO_SCORES, view_of
 
     if not scores.num_rows:
-        print(NO_SCORES, file=sys.stderr)
+        why = "; ".join(f"{suite} is left out: {reason}" for suite, reason in (left_out or {}).items())
+        print(f"No suite judged this run: {why}" if why else NO_SCORES, file=sys.stderr)
         return
     for grid in (view or view_of(scores, {})).grids:
         print_table(grid)

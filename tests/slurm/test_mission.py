@@ -90,7 +90,8 @@ class Breadth(NamedTuple):
 
 
 NARROW = Breadth(128, ("clip", "xclr"), ("imagenet", "zero-shot", "finetune"), 2)
-WHOLE = Breadth(256, ("simclr", "clip", "xclr"), tuple(sorted(SUITES.keys() - {"linear", "own-knn", "keywords"})), 8)
+PUBLISHED = {name for name, suite in SUITES.items() if not suite.own and not suite.annotated}
+WHOLE = Breadth(256, ("simclr", "clip", "xclr"), tuple(sorted(PUBLISHED)), 8)
 
 
 def publish(folder: Path, address: str, pictures: int) -> None:

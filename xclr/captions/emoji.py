@@ -110,4 +110,4 @@ def _split(record: dict[str, Any], toned: set[tuple[str, str]]) -> str:
     return "pictures" if _picture(record) else "train"
 
 
-READER = SourceReader(captions, size, pictures, files=files)
+READER = SourceReader(captions, size, pictures, files=files, spoken=lambda name: name.replace("-", " "))

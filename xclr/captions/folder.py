@@ -33,12 +33,17 @@ def captions(data: DataConfig) -> Records:
         label = readable(parts[1 if splits else 0])
         yield {
             "key": key("folder", name),
-            "caption": normalise(data.caption_template.replace("{}", re.sub(r"[_-]+", " ", label).strip())),
+            "caption": normalise(data.caption_template.replace("{}", spoken(label))),
             "label": label,
             "split": _split(parts[0] if len(splits) > 1 else None, name),
             "path": name,
         }
     return {}
+
+
+def spoken(label: str) -> str:
+    """The name of a class folder as captions have it."""
+    return re.sub(r"[_-]+", " ", label).strip()
 
 
 def pictures(data: DataConfig) -> Iterator[Picture]:
@@ -200,4 +205,5 @@ READER = SourceReader(
     files=no_tables,
     captions_listing=hash_labels,
     pictures_listing=hash_pictures,
+    spoken=spoken,
 )

@@ -29,3 +29,10 @@ def names_of(captions: Path) -> pa.Table | None:
     from xclr import schema
 
     return schema.read(captions / NAMES, schema.NAMES).sort_by("row_id") if (captions / NAMES).exists() else None
+
+
+def once(captions: Path, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Of sorted rows [n] of a captions artifact the first with each picture."""
+    if not (captions / SHARED).exists():
+        return rows
+    return rows[np.sort(np.unique(picture_of_row(captions, 0)[rows], return_index=True)[1])]

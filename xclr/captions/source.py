@@ -20,6 +20,7 @@ from xclr.synsets import SYNSET
 Record = dict[str, Any]  # key, caption (normalised), label (name of the class or None), split; url; place: file below
 # data.path, offset and size of the picture; id and path: what people call the row and its picture; emoji annotations
 Records = Generator[Record, None, dict[str, Any]]  # streamed; the return value joins the stage's stats
+SEVERAL = "several "  # in the listing of captions of which some are of one picture
 
 
 class Class(NamedTuple):
@@ -103,6 +104,7 @@ class SourceReader:
     pictures: Callable[[DataConfig], Iterator[Picture]] | None = None  # where records have neither url nor place
     classes: Callable[[DataConfig, Sequence[str]], list[Class]] = plain_classes  # of labels, in their order
     unique_urls: bool = False  # a row whose address stood before is left out: its picture would be its own negative
+    spoken: Callable[[str], str] = lambda name: name  # the name of a class as captions have it
     several: bool = False  # its pictures may have several captions, each a row: records say which picture they show
     files: Callable[[DataConfig], tuple[Path, ...]] = located_file  # whose content names the captions
     check: Callable[[DataConfig], object] = lambda data: None  # raises DataError for what is seen in a moment

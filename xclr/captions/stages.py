@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import Field
 
 from xclr.artifact import Manifest
-from xclr.captions.source import reader_of
+from xclr.captions.source import SEVERAL, reader_of
 from xclr.errors import DataError
 from xclr.recipe import LATER, SOURCES, SUITES, Config, DataConfig, Recipe
 from xclr.stage import Kind, Refusal, Stage
@@ -20,6 +20,11 @@ class CaptionsConfig(Config):
     data: DataConfig
     sha256: tuple[str, ...]
     names: int = Field(1, json_schema_extra=LATER)  # edition of the names that the source itself gives its classes
+
+    @property
+    def several(self) -> bool:
+        """Whether some picture has several captions."""
+        return any(SEVERAL in each for each in self.sha256)
 
 
 EDITIONS: Mapping[str, int] = {"imagenet": 2}  # 2: the dog Cardigan and the garment are two
@@ -35,13 +40,18 @@ def refuse(stage: Stage[CaptionsConfig], recipe: Recipe, captions: Manifest) -> 
 
 def _refuse_sizes(recipe: Recipe, captions: Manifest) -> Iterator[Refusal]:
     train, (key, batch), distinct = recipe.train, recipe.largest_batch, int(captions.stats["distinct"])
-    rows, seen = int(captions.stats["rows"]), train.seen(_trained(captions))
+    rows, pictures = int(captions.stats["rows"]), _trained(captions)
+    seen, tuned = train.seen(pictures), recipe.evaluate.finetune.batch_size
     if distinct == 1:
         yield Refusal("graph", DataError(f"all {rows:,} captions are the same", _remedy_of_alike(recipe.data)))
     if batch > seen:
         left, more = f" that train.fraction {train.fraction} leaves", ", or a larger train.fraction"
         few = f"{key} {batch} is larger than the {seen} training pictures{left * (train.fraction < 1)}"
         yield Refusal("pretrain", DataError(few, f"--set {key}={max(2, seen // 2)}{more * (train.fraction < 1)}"))
+    if recipe.tunes_own and tuned > pictures:
+        few = f"evaluate.finetune.batch_size {tuned} is larger than the {pictures} training pictures"
+        remedy = f"--set evaluate.finetune.batch_size={max(2, pictures // 2)}, or leave own-finetune out"
+        yield Refusal("evaluate", DataError(few, remedy))
     if recipe.graph.k >= distinct > 1:
         few = f"graph.k {recipe.graph.k} needs more than {distinct} distinct captions"
         yield Refusal("graph", DataError(few, f"--set graph.k={distinct - 1}"))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from xclr.captions import tablefile
 from xclr.captions.layout import SPELLED, by_names, files_at, split_of
-from xclr.captions.source import Record, Records, SourceReader, located
+from xclr.captions.source import SEVERAL, Record, Records, SourceReader, located
 from xclr.captions.tablefile import Table
 from xclr.captions.text import CaptionCheck, described, key, label_of, share
 from xclr.errors import DataError
@@ -170,7 +170,7 @@ def _several_listing(data: DataConfig, parts: Sequence[Part]) -> str | None:
         if name is not None:
             seen.add(name)
         found.update(f"{number} {picture}\n".encode(errors="replace"))
-    return f"several {found.hexdigest()}" if several else None
+    return f"{SEVERAL}{found.hexdigest()}" if several else None
 
 
 def _each(value: object) -> Sequence[object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,13 +191,17 @@ def load_labels(path: Path) -> Labels:
     split = np.array(captions["split"].to_pylist(), dtype=np.str_)
     annotated = path / "annotations.parquet"
     if not annotated.exists():
-        return Labels(split, Ragged.single(_integers(captions["label"])))
+        return _own(split, _integers(captions["label"]))
     annotations = _by_row(schema.read(annotated, schema.ANNOTATIONS))
     if annotations.num_rows != len(split):
         raise DataError(f"{path}: {annotations.num_rows} annotations of {len(split)} captions", "run the recipe again")
     tags = tuple(tuple(words) for words in annotations["tags"].to_pylist())
-    targets = Ragged.single(_integers(annotations["subgroup"]))
-    return Labels(split, targets, group=_integers(annotations["group"]), tags=tags)
+    own = _own(split, _integers(annotations["subgroup"]))
+    return replace(own, group=_integers(annotations["group"]), tags=tags)
+
+
+def _own(split: NDArray[np.str_], target: Ints) -> Labels:
+    return Labels(split, Ragged.single(target), numbers=np.unique(target[target >= 0]))
 
 
 def _of_benchmark(path: Path) -> Labels:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from xclr import schema
 from xclr.artifact import Artifact
+from xclr.captions.emoji import taxonomy
 from xclr.captions.shared import picture_of_row
+from xclr.captions.source import reader_of
 from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged, of_split
 from xclr.evaluation.networks.towers import PairTowers, load_towers
 from xclr.evaluation.stages import SuiteConfig
+from xclr.evaluation.suites.own import held_out
 from xclr.evaluation.suites.retrieval import SAMPLE
 from xclr.evaluation.suites.zero_shot import class_vectors, curated, prompts_of
 from xclr.files import NOT_TRAINED
 from xclr.graph import open_encoder
 from xclr.graph.embed import representatives
-from xclr.recipe import PairsConfig
+from xclr.recipe import SOURCES, DataConfig, PairsConfig
 from xclr.store import Store
 from xclr.training.stages import PretrainConfig
 
@@ -36,10 +41,34 @@ def open_towers(checkpoint: Artifact, config: SuiteConfig) -> PairTowers:
 
 def class_projections(pictures: FeatureSet, labels: Labels, checkpoint: Artifact, config: SuiteConfig) -> Features:
     """Pictures of split "val" and the classes' names, both in the space of the towers."""
-    towers, held_out = open_towers(checkpoint, config), of_split(pictures, labels, "val")
     names = curated(labels.classes, labels.synsets)
-    texts = class_vectors(towers, names, prompts_of(config)).numpy()
-    projected = FeatureSet(held_out.rows, towers.pictures(held_out.tensor()).numpy())
+    return _projected(of_split(pictures, labels, "val"), replace(labels, classes=tuple(names)), checkpoint, config)
+
+
+def own_projections(
+    pictures: FeatureSet, labels: Labels, captions: Artifact, checkpoint: Artifact, config: SuiteConfig
+) -> Features:
+    """The held-out pictures of a recipe's own and the classes' names, both in the space of the towers."""
+    _, items = held_out(Features(pictures), labels)
+    return _projected(items, replace(labels, classes=names_of(captions)), checkpoint, config)
+
+
+def names_of(captions: Artifact) -> tuple[str, ...]:
+    """The names of the classes that own pictures are judged by, as their captions have them."""
+    data = Store.of(captions.path).manifest(captions).config["data"]
+    if SOURCES[data["source"]].annotated:
+        names = list(taxonomy(DataConfig.model_validate(data)).subgroups)
+    else:
+        table = schema.read(captions.path / "classes.parquet", schema.CLASSES, ["label", "name"]).sort_by("label")
+        names = table["name"].to_pylist()
+    return tuple(map(reader_of(data["source"]).spoken, names))
+
+
+def _projected(items: FeatureSet, labels: Labels, checkpoint: Artifact, config: SuiteConfig) -> Features:
+    """Pictures and `labels.classes`, in the space of the towers."""
+    towers = open_towers(checkpoint, config)
+    texts = class_vectors(towers, labels.classes, prompts_of(config)).numpy()
+    projected = FeatureSet(items.rows, towers.pictures(items.tensor()).numpy())
     return Features(projected, texts=FeatureSet(labels.numbers, texts))
 
 

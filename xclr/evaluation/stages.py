@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,10 +89,11 @@ class ProbeStageConfig(Config):
 
 
 class FinetuneStageConfig(Config):
-    """A backbone and a classifier trained further on ImageNet's training pictures."""
+    """A backbone and a classifier trained further on training pictures, of ImageNet or a recipe's own."""
 
     train: TrainConfig
     seed: int
+    own: bool = Field(False, json_schema_extra=LATER)  # the recipe's own pictures, not ImageNet's
     root: Path | None = Field(None, json_schema_extra=RUNTIME)
 
 
@@ -107,6 +109,7 @@ class SuiteConfig(Config):
     precision: Precision = "float32"
     crossed: bool = Field(False, json_schema_extra=LATER)  # a head's settings are chosen on several splits where few
     paired: bool = Field(False, json_schema_extra=LATER)  # the gap's resamples take one foreground in both variants
+    once: bool = Field(False, json_schema_extra=LATER)  # pictures of several captions count once
     model: str | None = Field(None, json_schema_extra=RUNTIME)
 
 
@@ -173,7 +176,9 @@ FINETUNE = Kind(
     code=3,
     run="xclr.evaluation.finetune",
     step="evaluate",
+    part=lambda config: "own" if config.own else "",
     ranks=lambda config: config.train.stuck_after_s,
+    tell=tell_unreadable,
 )
 SUITE = Kind(
     "suite",
@@ -203,6 +208,7 @@ class DataSets(NamedTuple):
     images: Artifact
     export: Artifact | None  # the data sets of the emoji, which have no root of their own
     benchmarks: Mapping[Dataset, Artifact]
+    several: bool = False  # whether some of the captions are of one picture
 
 
 class NetworkOutputs(NamedTuple):
@@ -211,7 +217,7 @@ class NetworkOutputs(NamedTuple):
     checkpoint: Artifact
     features: Mapping[Dataset | None, Artifact]  # None: of the recipe's own pictures
     probe: Artifact | None
-    tuned: Artifact | None
+    tuned: Mapping[Dataset | None, Artifact]  # by what they were trained on
 
 
 def roots(recipe: Recipe) -> dict[Dataset, Path]:
@@ -310,7 +316,8 @@ def data_sets(plan: Plan, captions: Artifact, images: Artifact) -> DataSets:
     recipe, wanted, exported = plan.recipe, datasets(plan.recipe), None
     if SOURCES[recipe.judged.source].annotated and any(each not in roots(recipe) for each in wanted):
         exported = plan.add(export(recipe, captions, images))
-    return DataSets(captions, images, exported, {each: plan.add(benchmark(recipe, each, exported)) for each in wanted})
+    benchmarks = {each: plan.add(benchmark(recipe, each, exported)) for each in wanted}
+    return DataSets(captions, images, exported, benchmarks, plan.stages[captions.digest].config.several)
 
 
 def export(recipe: Recipe, captions: Artifact, images: Artifact) -> Stage[ExportConfig]:
@@ -344,23 +351,23 @@ def judge(plan: Plan, network: JudgedNetwork, data: DataSets) -> list[Artifact]:
     for dataset in datasets(recipe):
         if dataset in shown:
             frozen[dataset] = plan.add(benchmark_features(recipe, network.title, checkpoint, dataset, data))
-    head = tuned = None
+    head = None
     if any(SUITES[name].probe for name in chosen):
         head = plan.add(probe(recipe, network.title, checkpoint, frozen["imagenet"], data))
-    if any(SUITES[name].trains for name in chosen):
-        tuned = plan.add(finetune(recipe, network.title, checkpoint, data))
+    on = dict.fromkeys(SUITES[name].pictures for name in chosen if SUITES[name].trains)
+    tuned = {each: plan.add(finetune(recipe, network.title, checkpoint, data, each)) for each in on}
     made = NetworkOutputs(checkpoint, frozen, head, tuned)
-    return [plan.add(suite(recipe, name, network.title, read(name, made, data), plan.store)) for name in chosen]
+    suites = (suite(recipe, name, network.title, read(name, made, data), plan.store) for name in chosen)
+    return [plan.add(counting_once(each) if data.several else each) for each in suites]
 
 
 def read(name: SuiteName, made: NetworkOutputs, data: DataSets) -> dict[str, Artifact]:
     """The inputs of a suite, by role."""
-    needs, inputs = SUITES[name], {}
-    if needs.trains and made.tuned is not None:
-        inputs["features"] = made.tuned
-    else:
-        inputs["features"] = made.features[needs.pictures]
-    inputs["checkpoint"] = made.checkpoint
+    needs = SUITES[name]
+    inputs = {
+        "features": (made.tuned if needs.trains else made.features)[needs.pictures],
+        "checkpoint": made.checkpoint,
+    }
     inputs["labels"] = data.benchmarks[needs.labels] if needs.labels else data.captions
     if needs.pictures is not None and needs.labels != needs.pictures:
         inputs["names"] = data.benchmarks[needs.pictures]
@@ -371,7 +378,7 @@ def read(name: SuiteName, made: NetworkOutputs, data: DataSets) -> dict[str, Art
 
 def features(recipe: Recipe, title: str, checkpoint: Artifact, data: DataSets) -> Stage[FeaturesConfig]:
     """One forward pass of the frozen backbone over the recipe's own pictures, or over some for looking at."""
-    judged = any(SUITES[name].pictures is None and not SUITES[name].towers for name in suites(recipe))
+    judged = any(SUITES[name].reads_all for name in suites(recipe))
     config = FeaturesConfig(sample=None if judged else SEEN, shard=recipe.evaluate.shard)
     inputs = {"checkpoint": checkpoint, "captions": data.captions, "images": data.images}
     return Stage(FEATURES, f"features {title}", config, inputs)
@@ -397,8 +404,10 @@ def probe(
     return Stage(PROBE, f"probe {title}", config, inputs)
 
 
-def finetune(recipe: Recipe, title: str, checkpoint: Artifact, data: DataSets) -> Stage[FinetuneStageConfig]:
-    """Train a checkpoint's backbone and a classifier on ImageNet's pictures."""
+def finetune(
+    recipe: Recipe, title: str, checkpoint: Artifact, data: DataSets, dataset: Dataset | None = "imagenet"
+) -> Stage[FinetuneStageConfig]:
+    """Train a checkpoint's backbone and a classifier on a data set's pictures, or on the recipe's own."""
     chosen, views = recipe.evaluate.finetune, recipe.train.views
     train = recipe.train.model_copy(
         update=chosen.model_dump()
@@ -410,10 +419,12 @@ def finetune(recipe: Recipe, title: str, checkpoint: Artifact, data: DataSets) -
             "views": "simclr" if views == "stickers" else views,
         }
     )
-    config = FinetuneStageConfig(
-        train=with_decoder(train), seed=recipe.evaluate.seed, root=roots(recipe).get("imagenet")
-    )
-    return Stage(FINETUNE, f"finetuning {title}", config, _pictures(recipe, checkpoint, "imagenet", data))
+    config = FinetuneStageConfig(train=with_decoder(train), seed=recipe.evaluate.seed, own=dataset is None)
+    if dataset is None:
+        inputs = {"checkpoint": checkpoint, "captions": data.captions, "images": data.images}
+        return Stage(FINETUNE, f"finetuning on own pictures {title}", config, inputs)
+    config = config.model_copy(update={"root": roots(recipe).get(dataset)})
+    return Stage(FINETUNE, f"finetuning {title}", config, _pictures(recipe, checkpoint, dataset, data))
 
 
 def _pictures(recipe: Recipe, checkpoint: Artifact, dataset: Dataset, data: DataSets) -> dict[str, Artifact]:
@@ -432,8 +443,15 @@ def suite(
         config = config.model_copy(update={"probe": evaluate.probe, "crossed": True})
     if SUITES[name].towers:
         text = {**text_model(recipe.embed.model, store), "precision": recipe.embed.precision}
-        config = config.model_copy(update={"prompts": evaluate.prompts} | text)
+        own = (recipe.judged.caption_template,) if SUITES[name].own else ()
+        config = config.model_copy(update={"prompts": evaluate.prompts or own} | text)
     return Stage(SUITE, f"{name} {title}", config, inputs)
+
+
+def counting_once(suite: Stage[SuiteConfig]) -> Stage[SuiteConfig]:
+    """The suite with each of a recipe's own pictures judged once, however many captions it has."""
+    own = SUITES[suite.config.suite].own
+    return replace(suite, config=suite.config.model_copy(update={"once": own}))
 
 
 def comparison(recipe: Recipe, results: Sequence[Artifact]) -> Stage[ComparisonConfig]:

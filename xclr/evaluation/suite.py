@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from xclr import schema
 from xclr.artifact import Artifact
+from xclr.captions.shared import once
 from xclr.errors import DataError
-from xclr.evaluation.data import Features, Labels, Ragged, SuiteResult, load_features, load_labels
+from xclr.evaluation.data import Features, FeatureSet, Labels, Ragged, SuiteResult, load_features, load_labels
 from xclr.evaluation.heads import load_head
 from xclr.evaluation.probe import PROBE
 from xclr.evaluation.score import Score
@@ -59,15 +60,25 @@ def read(stage: Stage[SuiteConfig]) -> tuple[Features, Labels]:
     features, labels = Features(load_features(inputs["features"].path)), load_labels(inputs["labels"].path)
     if "names" in inputs:
         labels = by_name(labels, load_labels(inputs["names"].path))
+    if config.once:
+        features = replace(features, pictures=each_once(features.pictures, labels, inputs["labels"].path))
     if "probe" in inputs:
         features = replace(features, probe=load_head(inputs["probe"].path / PROBE))
     if not SUITES[config.suite].towers:
         return features, labels
-    from xclr.evaluation.projected import class_projections, pair_projections  # brings the text model
+    from xclr.evaluation.projected import class_projections, own_projections, pair_projections  # brings the text model
 
+    if SUITES[config.suite].own:
+        return own_projections(features.pictures, labels, inputs["labels"], inputs["checkpoint"], config), labels
     if SUITES[config.suite].pictures is not None:
         return class_projections(features.pictures, labels, inputs["checkpoint"], config), labels
     return pair_projections(features.pictures, inputs["labels"].path, inputs["checkpoint"], config)
+
+
+def each_once(pictures: FeatureSet, labels: Labels, captions: Path) -> FeatureSet:
+    """Of the pictures of captions that have a class the first row with each."""
+    known = pictures.rows[labels.target[pictures.rows] >= 0]
+    return pictures.where(np.isin(pictures.rows, once(captions, known)))
 
 
 def by_name(labels: Labels, pictures: Labels) -> Labels:

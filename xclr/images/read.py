@@ -77,6 +77,10 @@ class EncodedPictures(ABC):
     def encoded(self, position: int) -> bytes:
         """The bytes of a picture; workers may read at once, and after a fork."""
 
+    def name(self, position: int) -> str:
+        """What people call a picture."""
+        return f"row {self.rows[position]}"
+
     @abstractmethod
     def unreadable(self, position: int, error: Exception, *, there: bool) -> DataError:
         """What to say of a picture whose bytes cannot be had, or are there and no picture.

@@ -31,7 +31,7 @@ class ProbeConfig(Config):
 
 
 class FinetuneConfig(Config):
-    """How the suite finetune trains a pretrained backbone and a classifier on ImageNet's training pictures."""
+    """How finetune and own-finetune train a pretrained backbone and a classifier on training pictures."""
 
     epochs: int = Field(10, ge=1, description="passes over the training pictures")
     batch_size: int = Field(256, ge=2, description="pictures a step over all ranks")
@@ -69,8 +69,8 @@ class EvalConfig(Config):
 
     suites: tuple[SuiteName, ...] = Field(
         ("linear",),
-        description="linear needs classes; keywords the emoji's annotations; zero-shot and retrieval captions; the "
-        "others the data sets of `roots`",
+        description="linear and the own- ones need classes; keywords the emoji's annotations; zero-shot, own-zero-shot "
+        "and retrieval captions; the others the data sets of `roots`",
     )
     roots: Mapping[Dataset, Path] = Field(
         {},
@@ -90,7 +90,11 @@ class EvalConfig(Config):
     )
     probe: ProbeConfig = ProbeConfig()
     finetune: FinetuneConfig = FinetuneConfig()
-    prompts: tuple[str, ...] = Field((), description="of zero-shot, {} standing for the class; default: CLIP's eighty")
+    prompts: tuple[str, ...] = Field(
+        (),
+        description="of zero-shot and own-zero-shot, {} standing for the class; default: CLIP's eighty, of "
+        "own-zero-shot data.caption_template",
+    )
     bootstrap: int = Field(1000, ge=100, description="resamples of the items for an interval of one seed")
     seed: Seed = Field(0, description="of the resamples, halves, draws and heads")
     shard: int = Field(

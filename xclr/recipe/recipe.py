@@ -22,7 +22,7 @@ from xclr.recipe.objective import (
     method_name,
     with_graph,
 )
-from xclr.recipe.suites import SUITES
+from xclr.recipe.suites import ON_OTHERS, SUITES
 from xclr.recipe.train import TrainConfig
 
 
@@ -94,14 +94,19 @@ class Recipe(Config):
 
     def on(self, other: Recipe) -> Recipe:
         """This recipe's networks, judged on the pictures of another by the suites for own pictures."""
-        suites = tuple(name for name, suite in SUITES.items() if suite.pictures is None and not suite.annotated)
-        evaluate = self.evaluate.model_copy(update={"data": other.data, "suites": suites})
+        evaluate = self.evaluate.model_copy(update={"data": other.data, "suites": ON_OTHERS})
         return self.model_copy(update={"name": f"{self.name}-on-{other.name}", "evaluate": evaluate})
 
     @property
     def judged(self) -> DataConfig:
         """The pictures that the suites for own pictures judge: the recipe's, unless `evaluate.data` tells others."""
         return self.evaluate.data or self.data
+
+    @property
+    def tunes_own(self) -> bool:
+        """Whether a suite trains the backbones on, on the pictures that they were trained on."""
+        asked = any(SUITES[each].own and SUITES[each].trains for each in self.evaluate.suites)
+        return asked and self.data.has_labels and self.evaluate.data is None
 
     @property
     def largest_batch(self) -> tuple[str, int]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
+from xclr.files import NOT_TRAINED
+
 Dataset = Literal["imagenet", "real", "imagenet9", "objectnet", "mit-states"]
+ON_OTHERS = ("retrieval", "linear", "own-knn")  # suites that judge other pictures where nobody names any
 DATASETS: tuple[Dataset, ...] = get_args(Dataset)
 
 
@@ -36,10 +39,28 @@ class Suite(NamedTuple):
     columns: tuple[ScoreColumn, ...] = ()
 
     @property
+    def own(self) -> bool:
+        """Whether it judges the recipe's own pictures by their classes."""
+        return self.pictures is None and self.classes
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether it reads the features of all of the recipe's own pictures."""
+        return self.pictures is None and not self.trains and (self.own or not self.towers)
+
+    @property
     def datasets(self) -> tuple[Dataset, ...]:
         """The data sets that must be there."""
         wanted = (self.pictures, self.labels, "imagenet" if self.probe else None)
         return tuple(each for each in DATASETS if each in wanted)
+
+
+def _held_out(heading: str, about: str) -> tuple[ScoreColumn, ...]:
+    """The top-1 of own pictures, whatever the split is called that they are judged by."""
+    first = NOT_TRAINED[0]
+    return tuple(
+        ScoreColumn(each, "top1", heading if each == first else f"{heading} ({each})", about) for each in NOT_TRAINED
+    )
 
 
 SUITES: Mapping[str, Suite] = {  # in the order of the columns
@@ -79,12 +100,23 @@ SUITES: Mapping[str, Suite] = {  # in the order of the columns
         ScoreColumn("image-to-text", "recall1", "image to text R@1", "the nearest caption is the picture's"),
     )),
     "linear": Suite(fits=True, classes=True, columns=(
-        ScoreColumn("pictures", "top1", "pictures top-1", "linear probe on held-out pictures"),
+        *_held_out("pictures top-1", "linear probe on held-out pictures"),
         ScoreColumn("concepts", "top1", "concepts top-1", "linear probe on concepts never trained on"),
         ScoreColumn("vendor", "top1", "vendor top-1", "linear probe on drawings of a vendor never trained on"),
     )),
     "own-knn": Suite(classes=True, columns=(
-        ScoreColumn("pictures", "top1", "pictures k-NN", "vote of the nearest training pictures for held-out ones"),
+        *_held_out("pictures k-NN", "vote of the nearest training pictures for held-out ones"),
+    )),
+    "own-few-shot": Suite(fits=True, classes=True, columns=(
+        ScoreColumn("1-percent", "top1", "own 1% labels", "probe fitted to 1% of the recipe's own training pictures"),
+        ScoreColumn("10-percent", "top1", "own 10% labels", "probe fitted to 10% of them"),
+        ScoreColumn("100-percent", "top1", "own 100% labels", "probe fitted to all of them"),
+    )),
+    "own-zero-shot": Suite(towers=True, classes=True, columns=(
+        *_held_out("own zero-shot", "the class of own pictures whose text is nearest, without labels"),
+    )),
+    "own-finetune": Suite(trains=True, classes=True, columns=(
+        *_held_out("own fine-tuned", "the backbone trained on, with the labels of the recipe's own pictures"),
     )),
     "keywords": Suite(annotated=True, columns=(
         ScoreColumn("concepts", "map", "keywords mAP", "mean average precision of keywords, same concepts"),

@@ -13,6 +13,7 @@ from .model import build_backbone as build_backbone
 from .objectives.build import build_objective as build_objective
 from .objectives.materials import Materials as Materials
 from .objectives.materials import StepLoss as StepLoss
+from .pretrain import account as account
 from .pretrain import fit as fit
 from .pretrain import run as run
 from .ranks import Rank as Rank

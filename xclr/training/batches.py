@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from xclr.captions.shared import SHARED, picture_of_row
+from xclr.captions.shared import once
 from xclr.errors import DataError
 from xclr.images import read_pictures, usable_rows
 from xclr.recipe import TrainConfig
@@ -178,8 +178,7 @@ def training_rows(captions: Path, images: Path, config: TrainConfig, seed: int) 
     splits = pq.read_table(captions / "captions.parquet", columns=["split"]).column("split")
     usable = usable_rows(images)
     whole = usable[np.asarray(pc.equal(splits, "train"))[usable]]
-    if (captions / SHARED).exists():
-        whole = whole[np.sort(np.unique(picture_of_row(captions, len(splits))[whole], return_index=True)[1])]
+    whole = once(captions, whole)
     rows = nested(whole, config.seen(len(whole)), seed)
     if len(rows) < config.batch_size:
         left, more = f" that train.fraction {config.fraction} leaves of {len(whole)}", ", or a larger train.fraction"

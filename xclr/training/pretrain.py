@@ -127,7 +127,7 @@ def fit(
                 raise WeakError(weak.read_text(), "xclr retry SWEEP trains what was stopped to its end") from None
             raise Stopped(str(stopped), flag.number) from None
     told = {"notices": "\n".join(watch.told.values())} if watch.told else {}
-    return {**stats, **told, **_account(batches.lost)}
+    return {**stats, **told, **account(batches.lost)}
 
 
 def _is_due(step: int, config: TrainConfig) -> bool:
@@ -141,7 +141,7 @@ def _watch(config: TrainConfig, model: Pretrainer, steps: int) -> Watch:
     return Watch(signs(most), warmup_steps(steps, config), config.stop_dead)
 
 
-def _account(lost: set[int]) -> Mapping[str, int | str]:
+def account(lost: set[int]) -> Mapping[str, int | str]:
     """What the manifest says of the rows that any rank found unreadable."""
     found = [lost]
     if dist.is_initialized():

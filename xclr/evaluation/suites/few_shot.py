@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from xclr.errors import DataError
-from xclr.evaluation.data import Answers, Features, Ints, Labels, SuiteResult, of_split, predictions
+from xclr.evaluation.data import Answers, Features, FeatureSet, Ints, Labels, SuiteResult, of_split, predictions
 from xclr.evaluation.score import Floats, Score, mean_score, t_half_width
 from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.suites.linear import best_of, fit_head
@@ -19,21 +22,35 @@ SPLIT = "val"
 
 
 def few_shot_suite(features: Features, labels: Labels, config: SuiteConfig) -> SuiteResult:
-    """top1 on split "val" of probes fitted to 1, 2, 5, 10, 25 and 100 percent of split "train" ("1-percent", ...).
+    """`scored` on split "val" for probes fitted to 1, 2, 5, 10, 25 and 100 percent of split "train".
 
-    The value is the mean of three draws, its interval Student-t over these (t-draws); all of the pictures are drawn
-    once, with a bootstrap over items. In each draw the smaller sets are within the larger ones, and every class is in
-    all of them. Predictions have the draw in their split: "1-percent/0". Raises DataError without labelled pictures
-    in either split.
+    Raises DataError without labelled pictures in either split.
     """
     train = of_split(features.pictures, labels, "train", labels.target)
     if not len(train.rows):
         raise DataError("no training picture has a label", "check evaluate.roots, or leave the suite out")
-    items, thrifty = labelled(features, labels, SPLIT), config.model_copy(update={"probe": one_rate(config.probe)})
+    return scored(Judged(train, labelled(features, labels, SPLIT)), labels, config, PERCENTS)
+
+
+class Judged(NamedTuple):
+    """Labelled pictures to fit to, and those to judge by."""
+
+    train: FeatureSet
+    items: FeatureSet
+
+
+def scored(judged: Judged, labels: Labels, config: SuiteConfig, percents: Iterable[int]) -> SuiteResult:
+    """top1 of probes fitted to so many percent of the training pictures ("1-percent", ...).
+
+    The value is the mean of three draws, its interval Student-t over these (t-draws); all of the pictures are drawn
+    once, with a bootstrap over items. In each draw the smaller sets are within the larger ones, and every class is in
+    all of them. Predictions have the draw in their split: "1-percent/0".
+    """
+    (train, items), thrifty = judged, config.model_copy(update={"probe": one_rate(config.probe)})
     targets, classes = labels.targets.take(items.rows), labels.target[train.rows]
     drawn = [shares(classes, config.seed, number) for number in range(DRAWS)]
     scores, parts = [], []
-    for percent in PERCENTS:
+    for percent in percents:
         split, right = f"{percent}-percent", []
         for number, share in enumerate(drawn if percent < 100 else drawn[:1]):
             head = fit_head(train.where(share < percent / 100), labels.target, thrifty)

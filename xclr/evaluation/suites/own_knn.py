@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from xclr.errors import DataError
 from xclr.evaluation.data import Answers, Features, Labels, SuiteResult, of_split, predictions
 from xclr.evaluation.stages import SuiteConfig
 from xclr.evaluation.suites.knn import vote
 from xclr.evaluation.suites.linear import HELD_OUT, accuracies
+from xclr.evaluation.suites.own import training
 
 
 def own_knn_suite(features: Features, labels: Labels, config: SuiteConfig) -> SuiteResult:
@@ -16,9 +16,7 @@ def own_knn_suite(features: Features, labels: Labels, config: SuiteConfig) -> Su
     DataError without labelled training pictures.
     """
     pictures, target = features.pictures, labels.target
-    train = of_split(pictures, labels, "train", target)
-    if not len(train.rows):
-        raise DataError("no training picture has a label", "set data.label_column, or leave the suite out")
+    train = training(features, labels)
     scores, parts = [], []
     for split in HELD_OUT:
         items = of_split(pictures, labels, split, target)

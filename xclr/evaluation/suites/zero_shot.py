@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,22 +23,31 @@ BLOCK = 4096  # pictures at a time
 
 
 def zero_shot_suite(features: Features, labels: Labels, config: SuiteConfig) -> SuiteResult:
-    """Score the pictures of split "val" by the cosine of their projections with one vector a class.
+    """`scored` on split "val"; pictures without a target are left out.
 
-    Metrics: top1, top5 and per_class (the mean of the classes' accuracies); of equal cosines the lower class counts
-    first. `features.pictures` are projected, `features.texts` has the class as row. Pictures without a target are left
-    out. Raises DataError without class vectors or labelled pictures, and for projections that are not finite.
+    `features.pictures` are projected, `features.texts` has the class as row. Raises DataError without class vectors or
+    labelled pictures, and for projections that are not finite.
     """
-    if features.texts is None or not len(features.texts.rows):
-        raise DataError("zero-shot has no classes to choose from", "leave it out, or give the data's classes names")
     items = of_split(features.pictures, labels, SPLIT, labels.target)
     if not len(items.rows):
         raise DataError(f"no picture of split {SPLIT!r} has a class", "check evaluate.roots.imagenet, or leave it out")
+    return scored(replace(features, pictures=items), labels, config, SPLIT)
+
+
+def scored(features: Features, labels: Labels, config: SuiteConfig, split: str) -> SuiteResult:
+    """Score labelled pictures of a split by the cosine of their projections with one vector a class.
+
+    Metrics: top1, top5 and per_class (the mean of the classes' accuracies); of equal cosines the lower class counts
+    first. Raises DataError without class vectors, and for projections that are not finite.
+    """
+    if features.texts is None or not len(features.texts.rows):
+        raise DataError("zero-shot has no classes to choose from", "leave it out, or give the data's classes names")
+    items = features.pictures
     pictures, classes = (projections(each) for each in (items, features.texts))
     nearest = topk(pictures, classes, min(5, len(classes)), block=BLOCK).ids.numpy()
     ranked, targets = features.texts.rows[nearest], labels.targets.take(items.rows)
-    scores = listed_accuracies(config, SPLIT, targets, targets.first, ranked)
-    return SuiteResult(scores, predictions([Answers(SPLIT, items.rows, targets, ranked[:, 0])]))
+    scores = listed_accuracies(config, split, targets, targets.first, ranked)
+    return SuiteResult(scores, predictions([Answers(split, items.rows, targets, ranked[:, 0])]))
 
 
 def class_vectors(towers: PairTowers, names: Sequence[str], prompts: Sequence[str]) -> Tensor:

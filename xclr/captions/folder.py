@@ -83,15 +83,16 @@ def _of_classes(root: Path, source: str) -> list[str]:
         raise DataError(
             f"{root} has no class folders", remedy_of(source, "put the pictures of each class into a folder")
         )
-    names = [f"{each}/{name}" for each in classes for name in _pictures(root / each)]
+    names = [f"{each}/{name}" for each in classes for name in pictures_below(root / each)]
     if not names:
         endings = ", ".join(sorted(SUFFIXES))
         raise DataError(f"the class folders of {root} hold no pictures", f"pictures are files that end in {endings}")
     return names
 
 
-def _pictures(folder: Path) -> Iterator[str]:
-    for here, folders, files in os.walk(folder):  # which does not follow links to folders
+def pictures_below(folder: Path) -> Iterator[str]:
+    """Pictures at any depth as names relative to the folder, in no order; links to folders are not followed."""
+    for here, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = Path(here).relative_to(folder)
         for name in files:

@@ -92,11 +92,11 @@ def _record(tar: str, name: str, files: Mapping[str, Member]) -> Record | None:
 def _samples(data: DataConfig) -> Iterator[tuple[Path, str, dict[str, Member]]]:
     """Tar, name and files of each; no files for what cannot be read."""
     for path in tars(data):
-        for name, group in groupby(_members(path), key=lambda member: member.key if member else UNREADABLE):
+        for name, group in groupby(members(path), key=lambda member: member.key if member else UNREADABLE):
             yield path, name, {member.ending: member for member in group if member}
 
 
-def _members(path: Path) -> Iterator[Member | None]:
+def members(path: Path) -> Iterator[Member | None]:
     """The files of a tar; None for a header that lies. Raises DataError where it is damaged, or no tar."""
     place: int | None = 0
     try:

@@ -83,8 +83,8 @@ def write_vectors(
         if _about(out).get(KEY) != key:
             paths = _make(network, pictures, parts / key, progress)
             if not any(pq.read_metadata(path).num_rows for path in paths):
-                shutil.rmtree(parts)
                 first = _about(paths[0])[LOST][0]
+                shutil.rmtree(parts)
                 raise DataError(
                     f"no picture of {pictures.place} can be read, first {first}", "see what these files are"
                 )
@@ -96,8 +96,7 @@ def write_vectors(
 
 def _key(pictures: Listing, about: Mapping[str, Any]) -> str:
     """Names what is made: of which checkpoint and pictures, and by which cut."""
-    column = None if pictures.name is None else pictures.name.name
-    made_of = [about["checkpoint"], pictures.stamp, column, PART, CODE]
+    made_of = [about["checkpoint"], pictures.stamp, PART, CODE]
     return hashlib.blake2b(canonical_json(made_of).encode(), digest_size=16).hexdigest()
 
 
@@ -112,10 +111,9 @@ def _check_place(out: Path, pictures: Listing, key: str, *, force: bool) -> None
 def _about(path: Path) -> dict[str, Any]:
     """What the metadata of a file say of its vectors; nothing for a file of something else."""
     try:
-        found = (pq.read_schema(path).metadata or {}).get(b"about", b"{}")
-    except (pa.ArrowException, OSError):
+        about = json.loads((pq.read_schema(path).metadata or {}).get(b"about", b"{}"))
+    except (pa.ArrowException, OSError, ValueError):
         return {}
-    about = json.loads(found)
     return about if isinstance(about, dict) else {}
 
 

@@ -137,7 +137,7 @@ def _of_table(path: Path, image_column: str, id_column: str | None) -> Listing:
         most, stamp = tablefile.rows_at_most(table), hash_listing([(path.name, path)])
     if not most:
         raise DataError(f"{path} has no rows", "give a table with pictures")
-    return Listing(path, most, stamp, found, name)
+    return Listing(path, most, hashlib.sha256(f"{columns} {stamp}".encode()).hexdigest(), found, name)
 
 
 def _checked(table: Table, image_column: str, id_column: str | None) -> pa.Field | None:

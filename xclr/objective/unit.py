@@ -39,7 +39,7 @@ def _check_norms(name: str, least: float, most: float) -> None:
     if least == 0:
         raise ValueError(f"{name} has a row of zeros, norm 0, which points nowhere: leave out what gave it")
     if least < 1 - OFF or most > 1 + OFF:
-        seen = f"{least:.4g}" if least == most else f"{least:.4g} to {most:.4g}"
+        seen = " to ".join(dict.fromkeys(f"{each:.4g}" for each in (least, most)))
         raise ValueError(
             f"the rows of {name} have norm {seen}, not 1: give torch.nn.functional.normalize({name}, dim=-1)"
         )

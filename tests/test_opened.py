@@ -115,3 +115,11 @@ def test_what_a_run_has_not_made_is_told_apart_from_what_is_damaged(own_home, tm
         xclr.open(home).features("clip")
     with pytest.raises(StoreError, match="has changed since it was written"):
         xclr.open(home).backbone("xclr")
+
+
+def test_embedded_pictures_get_the_vectors_that_their_stage_stored(run, own_home, pictures, tmp_path):
+    written = run.embed(own_home.parent / "own.parquet", tmp_path / "out.parquet", "xclr", 1)
+    assert (written.rows, written.dim, written.unreadable) == (len(pictures), 32, 0)
+    found = np.stack(pq.read_table(tmp_path / "out.parquet")["vector"].to_numpy(zero_copy_only=False))
+    stored = np.stack(run.features("xclr", 1)["vector"].to_numpy(zero_copy_only=False))
+    np.testing.assert_array_equal(found.astype(np.float16), stored)

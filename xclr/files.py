@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ def is_url(text: str) -> bool:
     return text[:8].lower().startswith(("http://", "https://"))
 
 
-def hash_listing(files: Iterator[tuple[str, Path]]) -> str:
+def hash_listing(files: Iterable[tuple[str, Path]]) -> str:
     """SHA-256 of (name, size, mtime_ns) of files, in their order."""
     found = hashlib.sha256()
     for name, path in files:

@@ -19,10 +19,13 @@ from xclr.store import MANIFEST, Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
     from PIL import Image
     from torch import Tensor, nn
 
     from xclr.evaluation.networks.network import Network
+    from xclr.evaluation.vectors import Written
+    from xclr.images.listing import Listing
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,15 @@ class Trained:
         """Method, graph and seed, as a person tells networks apart."""
         return f"{self.method} ({self.graph}) seed {self.seed}"
 
-    def open(self) -> Network:
-        """The frozen backbone, in evaluation mode, on a GPU where there is one; raises StoreError for damaged files."""
+    def open(self, device: torch.device | None = None) -> Network:
+        """The frozen backbone, in evaluation mode, on a GPU where there is one; raises StoreError for damaged files.
+
+        device: where it goes instead.
+        """
         from xclr.evaluation.networks.network import open_network
 
         Store.of(self.checkpoint.path).check(self.checkpoint)
-        return open_network(self.checkpoint)
+        return open_network(self.checkpoint, device)
 
 
 class Opened:
@@ -114,6 +120,31 @@ class Opened:
                 return normalised(pixels(decoded, how)[None], how)[0]
 
         return prepare
+
+    def embed(
+        self, pictures: Path | str | Listing, out: Path | str, method: str | None = None, seed: int | None = None
+    ) -> Written:
+        """Write the vectors of any pictures, those of a folder, a table or tars, to a Parquet file (schema `vectors`).
+
+        What the command `xclr embed` does, with the rows, their width and what could not be read as its answer. Raises
+        what `list_pictures` and `write_vectors` raise.
+        """
+        from xclr.evaluation.vectors import write_vectors
+        from xclr.images.listing import list_pictures
+
+        network = self.network(method, seed)
+        listed = list_pictures(pictures) if isinstance(pictures, Path | str) else pictures
+        return write_vectors(network.open, listed, Path(out), self.about(network))
+
+    def about(self, network: Trained) -> dict[str, str | int]:
+        """What names a network of the run in the metadata of a file."""
+        return {
+            "run": self.record.run,
+            "method": network.method,
+            "graph": network.graph,
+            "seed": network.seed,
+            "checkpoint": str(network.checkpoint.digest),
+        }
 
     def features(self, method: str | None = None, seed: int | None = None, graph: str | None = None) -> pa.Table:
         """The backbone's features of the run's own pictures: row_id and vector, float16 [F], sorted by row_id.

@@ -151,6 +151,17 @@ def embeddings(dim: int) -> pa.Schema:
     )
 
 
+def vectors(dim: int, name: pa.Field[Any] | None = None) -> pa.Schema:
+    """Pictures anywhere, each with what a network makes of it; `name` is the column by which their table knows them."""
+    return _schema(
+        "vectors",
+        pa.field("file", pa.string()),  # below the folder, in the tar or as the table names it; null for a table's own
+        required("row", pa.int64()),  # place in the source, from 0, counting those that cannot be read
+        *([] if name is None else [name]),
+        required("vector", pa.list_(pa.field("item", pa.float32()), dim)),
+    )
+
+
 def graph_knn(k: int) -> pa.Schema:
     """The k nearest neighbours of each row: descending, without self, ties by dst, padded with -1 and NaN."""
     return _schema(
@@ -191,7 +202,7 @@ def writing(path: Path, schema: pa.Schema, about: Mapping[str, Any]) -> Iterator
     """
     metadata = {**(schema.metadata or {}), b"about": json.dumps(about, sort_keys=True, default=str).encode()}
     stamped = schema.with_metadata(metadata)
-    plain = any(pa.types.is_fixed_size_list(each.type) and each.type.value_type == pa.float16() for each in schema)
+    plain = any(each.name in {"vec", "vector"} for each in schema)
     how: dict[str, Any] = {"compression": "none", "use_dictionary": False} if plain else {"compression": "zstd"}
     with pq.ParquetWriter(path, stamped, **how) as writer:
 

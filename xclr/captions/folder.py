@@ -99,7 +99,7 @@ def split_folders(root: Path) -> list[str]:
     splits = [name for name in names if is_split(name)]
     others = [name for name in names if name not in splits]
     train = [name for name in splits if name.lower() == TRAIN]
-    if not splits or (others and not train) or any(next(_pictures(root / name), None) for name in others):
+    if not splits or (others and not train) or any(next(pictures_below(root / name), None) for name in others):
         return []
     flat = [name for name in splits if not _folders(root / name)]
     if flat or not train:
@@ -152,15 +152,16 @@ def _of_classes(root: Path, source: str) -> list[str]:
         raise DataError(
             f"{root} has no class folders", remedy_of(source, "put the pictures of each class into a folder")
         )
-    names = [f"{each}/{name}" for each in classes for name in _pictures(root / each)]
+    names = [f"{each}/{name}" for each in classes for name in pictures_below(root / each)]
     if not names:
         endings = ", ".join(sorted(SUFFIXES))
         raise DataError(f"the class folders of {root} hold no pictures", f"pictures are files that end in {endings}")
     return names
 
 
-def _pictures(folder: Path) -> Iterator[str]:
-    for here, folders, files in os.walk(folder):  # which does not follow links to folders
+def pictures_below(folder: Path) -> Iterator[str]:
+    """Pictures at any depth as names relative to the folder, in no order; links to folders are not followed."""
+    for here, folders, files in os.walk(folder):
         folders[:] = sorted(filter(_counts, folders))
         below = Path(here).relative_to(folder)
         yield from ((below / name).as_posix() for name in files if is_picture(name))

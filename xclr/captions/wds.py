@@ -53,9 +53,9 @@ def captions(data: DataConfig) -> Records:
     """
     root, malformed, kept, doubts = start_of(located(data)), 0, 0, Doubts()
     shown: list[str] = []
-    for path, name, members in _samples(data):
-        doubts.note(path, name, members)
-        record = _record(path.relative_to(root).as_posix(), name, {each.ending: each for each in members})
+    for path, name, files in _samples(data):
+        doubts.note(path, name, files)
+        record = _record(path.relative_to(root).as_posix(), name, {each.ending: each for each in files})
         if record is None:
             malformed += 1
             shown += [f"{path.name}: {name[:SPELLED]}"] if len(shown) < SHOWN else []
@@ -79,16 +79,16 @@ class Doubts:
         self.tar: Path | None = None
         self.keys: set[str] = set()  # of this tar
 
-    def note(self, tar: Path, key: str, members: Sequence[Member]) -> None:
+    def note(self, tar: Path, key: str, files: Sequence[Member]) -> None:
         """Take note of a sample."""
         if tar != self.tar:
             self.tar, self.keys = tar, set()
-        again = key in self.keys or len({each.ending for each in members}) < len(members)
+        again = key in self.keys or len({each.ending for each in files}) < len(files)
         self.keys.add(key)
-        if again and members:
+        if again and files:
             self.repeated += 1
             self.first_repeated = self.first_repeated or f"{tar.name}: {key[:SPELLED]}"
-        if cut := next((each for each in members if "." in each.ending), None):
+        if cut := next((each for each in files if "." in each.ending), None):
             self.cut += 1
             self.first_cut = self.first_cut or f"{cut.name.name} -> key {PurePosixPath(key).name}"[: 2 * SPELLED]
 
@@ -123,11 +123,11 @@ def _record(tar: str, name: str, files: Mapping[str, Member]) -> Record | None:
 def _samples(data: DataConfig) -> Iterator[tuple[Path, str, list[Member]]]:
     """Tar, name and files of each; no files for what cannot be read."""
     for path in tars(data):
-        for name, group in groupby(_members(path), key=lambda member: member.key if member else UNREADABLE):
+        for name, group in groupby(members(path), key=lambda member: member.key if member else UNREADABLE):
             yield path, name, [member for member in group if member]
 
 
-def _members(path: Path) -> Iterator[Member | None]:
+def members(path: Path) -> Iterator[Member | None]:
     """The files of a tar; None for a header that lies. Raises DataError where it is damaged, or no tar."""
     place: int | None = 0
     try:

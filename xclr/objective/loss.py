@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from xclr.objective.targets import at_least_float32, excluding, soft_targets, without
+from xclr.objective.unit import check_inputs
 
 BLOCK_ELEMENTS = 2**20  # of one [block, n] buffer: 4 MB in float32 stays near a core's cache
 BLOCKS = 24  # on a GPU, where a block costs 15 launches whatever its size; its two buffers hold n * n / 12 numbers
@@ -53,26 +54,37 @@ def cosine_logits(queries: Tensor, keys: Tensor, *, temperature: float | Tensor)
         return (queries.to(dtype) / temperature) @ keys.to(dtype).T
 
 
-def xclr_loss(z: Tensor, similarity: Tensor, *, temperature: float = 0.1, target_temperature: float = 0.1) -> Tensor:
+def xclr_loss(
+    z: Tensor, similarity: Tensor, *, temperature: float = 0.1, target_temperature: float = 0.1, check: bool = True
+) -> Tensor:
     """X-CLR: cross-entropy between the softmax of a similarity graph and that of the projections.
 
     L = -(1/n) sum_i sum_{j != i} s_ij log p_ij;  p_ij ~ exp(z_i . z_j / temperature),
     s_ij ~ exp(similarity_ij / target_temperature), both normalised over k != i; no gradient through s.
 
     z: [n, d] unit rows, n = 2N: view 1 of all samples, then view 2. similarity: [n, n], in the same order; a graph
-    G over N samples is G.repeat(2, 2). Returns a scalar. Raises ValueError when the shapes do not fit.
+    G over N samples is G.repeat(2, 2). Returns a scalar. Raises ValueError when the shapes do not fit, and, unless
+    `check` is False, when a norm of z is not 1 or a similarity is outside [-1, 1]; on a GPU the check waits for it.
     Source: arXiv 2407.18134, section 3.
     """
     n = _rows(z)
     if similarity.shape != (n, n):
         raise ValueError(f"similarity is {list(similarity.shape)}, not {[n, n]}; expand a graph with G.repeat(2, 2)")
+    if check:
+        check_inputs(z=z, similarity=similarity)
     itself = torch.eye(n, dtype=torch.bool, device=z.device)
     targets = soft_targets(similarity, temperature=target_temperature, exclude=itself)
     return contrastive(cosine_logits(z, z, temperature=temperature), targets, excluding(itself))
 
 
 def xclr_loss_from_embeddings(
-    z: Tensor, e: Tensor, *, temperature: float = 0.1, target_temperature: float = 0.1, block: int | None = None
+    z: Tensor,
+    e: Tensor,
+    *,
+    temperature: float = 0.1,
+    target_temperature: float = 0.1,
+    block: int | None = None,
+    check: bool = True,
 ) -> Tensor:
     """X-CLR on the Gram matrix of caption embeddings, block by block: memory grows with block * n, never with n * n.
 
@@ -81,7 +93,8 @@ def xclr_loss_from_embeddings(
 
     z: [n, d] unit rows, view 1 of all samples, then view 2. e: [n, D] unit rows in the same order, no gradient.
     block: rows per step, chosen from n when None. Returns a scalar that can be differentiated once.
-    Raises ValueError when the shapes do not fit or a temperature or block is not positive.
+    Raises ValueError when the shapes do not fit, a temperature or block is not positive or, unless `check` is False,
+    a row of z or e is not a unit row; on a GPU the check waits for it.
     """
     n = _rows(z)
     if e.ndim != 2 or e.shape[0] != n:
@@ -90,6 +103,8 @@ def xclr_loss_from_embeddings(
         block = default_block(n, z.device)
     if min(temperature, target_temperature, block) <= 0:
         raise ValueError(f"temperatures {temperature}, {target_temperature} and block {block} must be positive")
+    if check:
+        check_inputs(z=z, e=e)
     dtype = at_least_float32(z, e)
     wide, own = e.detach().to(dtype), torch.arange(n, device=z.device)[:, None]
     nothing = wide.new_zeros(())

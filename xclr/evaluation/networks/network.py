@@ -26,8 +26,11 @@ class Network:
     device: torch.device
 
 
-def open_network(checkpoint: Artifact) -> Network:
-    """The backbone of a checkpoint or of a network from elsewhere; channels-last, on a GPU where there is one."""
+def open_network(checkpoint: Artifact, device: torch.device | None = None) -> Network:
+    """The backbone of a checkpoint or of a network from elsewhere; channels-last, on a GPU where there is one.
+
+    device: where it goes instead.
+    """
     manifest = Store.of(checkpoint.path).manifest(checkpoint)
     state = torch.load(checkpoint.path / CHECKPOINT, map_location="cpu", weights_only=True)["backbone"]
     if manifest.kind == "reference":
@@ -38,6 +41,6 @@ def open_network(checkpoint: Artifact) -> Network:
         backbone, width = build_backbone(train)
         backbone.load_state_dict(state)
         preparation = preparation_of(train)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     frozen = backbone.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     return Network(frozen, width, preparation, device)

@@ -58,4 +58,5 @@ from .suites import SUITES as SUITES
 from .suites import Dataset as Dataset
 from .train import NETWORK as NETWORK
 from .train import PATCH as PATCH
+from .train import TIMM as TIMM
 from .train import TrainConfig as TrainConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import NamedTuple
 
 from pydantic import Field
@@ -15,6 +16,7 @@ from xclr.recipe import (
     LATER,
     NEEDS_CLASSES,
     SOURCES,
+    TIMM,
     Changes,
     Config,
     GraphedConfig,
@@ -144,11 +146,22 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) 
         inputs["embeddings"] = data.embeddings
     if isinstance(objective, GraphedConfig) and objective.graph is not None:
         inputs |= _similarities(objective.graph, data)
+    if train.backbone.startswith(TIMM):
+        again = {"activation_checkpointing": train.activation_checkpointing}
+        _check_backbone(train.network.model_copy(update=again))
     source = recipe.data.source
     judged = isinstance(objective, SupConConfig) and objective.classes == "judged" and SOURCES[source].annotated
     crops = dict.fromkeys(("exact_crops", "rounded_crops"), train.cuts_photographs)
     config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=source, judged=judged, **crops)
     return Stage(PRETRAIN, f"pretrain {title_of(objective, seed, source)}", config, inputs)
+
+
+@cache
+def _check_backbone(train: TrainConfig) -> None:
+    """Raise RecipeError for a backbone of timm that cannot be had, before anything is made for it."""
+    from xclr.training.model import check_backbone  # here, because a plan without one needs no torch
+
+    check_backbone(train)
 
 
 def with_decoder(train: TrainConfig) -> TrainConfig:

@@ -393,6 +393,7 @@ def finetune(recipe: Recipe, title: str, checkpoint: Artifact, data: DataSets) -
             "lr_rule": "absolute",
             "fraction": 1.0,
             "shuffle_shards": None,
+            "init": None,
             "views": "simclr" if views == "stickers" else views,
         }
     )

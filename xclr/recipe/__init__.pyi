@@ -56,7 +56,11 @@ from .sources import SOURCES as SOURCES
 from .suites import DATASETS as DATASETS
 from .suites import SUITES as SUITES
 from .suites import Dataset as Dataset
+from .train import FROM_RUN as FROM_RUN
+from .train import FROM_TIMM as FROM_TIMM
+from .train import FROM_TORCHVISION as FROM_TORCHVISION
 from .train import NETWORK as NETWORK
 from .train import PATCH as PATCH
+from .train import PUBLISHED as PUBLISHED
 from .train import TIMM as TIMM
 from .train import TrainConfig as TrainConfig

@@ -15,6 +15,7 @@ from xclr.errors import RecipeError
 from xclr.recipe.data import DataConfig
 from xclr.recipe.objective import OBJECTIVE_MODELS, OBJECTIVE_NAMES
 from xclr.recipe.recipe import Recipe
+from xclr.recipe.train import placed_weights
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 VERSION = 1  # the newest format of recipes that this code reads
@@ -72,7 +73,8 @@ def _placed(recipe: Recipe, base: Path) -> Recipe:
     evaluate = evaluate.model_copy(
         update={"roots": roots, "references": references, "data": evaluate.data and _started(evaluate.data, base)}
     )
-    return recipe.model_copy(update={"data": _started(recipe.data, base), "evaluate": evaluate})
+    placed = recipe.model_copy(update={"data": _started(recipe.data, base), "evaluate": evaluate})
+    return placed.with_weights(lambda given: placed_weights(given, base))
 
 
 def _started(data: DataConfig, base: Path) -> DataConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
@@ -15,6 +16,8 @@ PATCH = 16  # of a vision transformer, pixels
 NETWORK = ("backbone", "width", "image_size", "zero_init_residual", "normalisation")  # fields that say what it is
 BACKBONES = ("resnet-mini", "resnet18", "resnet34", "resnet50", "vit-small", "vit-base")
 TIMM = "timm/"  # before the name of a network of timm
+FROM_TIMM, FROM_TORCHVISION, FROM_RUN = "timm:", "torchvision:", "run:"  # before names of weights
+PUBLISHED = (FROM_TIMM, FROM_TORCHVISION)
 
 
 def _known_backbone(name: str) -> str:
@@ -24,6 +27,11 @@ def _known_backbone(name: str) -> str:
         known = f"{', '.join(BACKBONES)}, and no {TIMM}NAME of a network of timm{nearest}"
         raise PydanticCustomError("backbone", "it is none of {known}", {"known": known})
     return name
+
+
+def placed_weights(weights: str, base: Path) -> str:
+    """The weights, a relative path starting at a folder; names stay."""
+    return weights if weights.startswith((*PUBLISHED, FROM_RUN)) else str(base / weights)
 
 
 Backbone = Annotated[
@@ -42,6 +50,14 @@ class TrainConfig(Config):
         "resnet-mini",
         description="resnet-mini is made for 32 pixels; the other short names are torchvision's, patches of 16; "
         "timm/NAME: a network of timm, timm/vit_small_patch16_224",
+    )
+    init: str | None = Field(
+        None,
+        min_length=1,
+        description="weights to start from; default: fresh ones. timm:NAME.TAG and torchvision:ENTRY are published, "
+        "run:NAME/METHOD/SEED are those of a run in the same HOME; else the path of a state dict (.pt, .pth, .bin, "
+        ".safetensors), or the folder of a checkpoint",
+        json_schema_extra=LATER,
     )
     width: int = Field(16, ge=4, description="channels of the first block (resnet-mini)")
     image_size: int = Field(32, ge=8, description="side of a training view, pixels")

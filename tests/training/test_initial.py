@@ -16,7 +16,8 @@ from xclr.recipe import RandomConfig, SimCLRConfig, TrainConfig, XCLRConfig
 from xclr.store import Store
 from xclr.training import CHECKPOINT, build_backbone, initial, pretrain
 from xclr.training import stages as training_stages
-from xclr.training.stages import INITIAL, InitialConfig
+from xclr.training.stages import INITIAL
+from xclr.training.weights import weights_for
 
 MINI = {"width": 8, "image_size": 16, "projector_hidden": 8, "projector_out": 4, "batch_size": 128, "epochs": 1}
 
@@ -56,8 +57,10 @@ def started(home, path, backbone, objective=None, **train):
     return backbone_of(commit(home.store, stage, pretrain.run).path)
 
 
-@pytest.mark.parametrize("backbone", ["timm/test_resnet", "resnet18", "resnet-mini"])
-@pytest.mark.parametrize("name", ["mine.pt", "mine.safetensors"])
+@pytest.mark.parametrize(
+    ("backbone", "name"),
+    [("timm/test_resnet", "mine.pt"), ("resnet18", "mine.safetensors"), ("resnet-mini", "mine.pth")],
+)
 def test_the_untrained_network_is_that_of_the_file(backbone, name, states, home, tmp_path):
     state = states[backbone]
     own = started(home, saved(state, tmp_path / name), backbone, image_size=32)
@@ -151,6 +154,6 @@ def test_published_weights_are_named_in_full_and_taken_from_the_cache(states, ho
 
 def test_half_precision_and_uncounted_batches_are_filled_in(states):
     state = {key: each.half() for key, each in states["resnet-mini"].items() if "num_batches" not in key}
-    found = initial.weights_of(state, InitialConfig(train=with_train().train.network))
+    found = weights_for(with_train().train.network, state, "half")
     assert list(found) == list(states["resnet-mini"])
     assert all(found[key].dtype == each.dtype for key, each in states["resnet-mini"].items())

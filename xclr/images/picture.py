@@ -52,9 +52,9 @@ class Judged(NamedTuple):
     stored: bytes | None = None
 
 
-def opened(data: bytes) -> Image.Image:
-    """An encoded picture in one of FORMATS; raises what Pillow raises."""
-    return Image.open(io.BytesIO(data), formats=_formats())
+def opened(data: bytes | BinaryIO) -> Image.Image:
+    """An encoded picture in one of FORMATS, or a file that holds one; raises what Pillow raises."""
+    return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_formats())
 
 
 @cache

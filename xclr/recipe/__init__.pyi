@@ -52,6 +52,11 @@ from .objective import method_name as method_name
 from .objective import with_graph as with_graph
 from .recipe import Recipe as Recipe
 from .recipe import RetriesConfig as RetriesConfig
+from .settings import OPEN as OPEN
+from .settings import Seen as Seen
+from .settings import is_resolved as is_resolved
+from .settings import told as told
+from .settings import unsaid as unsaid
 from .sources import SOURCES as SOURCES
 from .suites import DATASETS as DATASETS
 from .suites import SUITES as SUITES

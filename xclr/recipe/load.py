@@ -95,6 +95,7 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     if not overrides:
         return recipe
     raw = recipe.model_dump(mode="json")
+    raw["train"] = recipe.train.model_dump(mode="json", exclude_unset=True)  # what it leaves open stays so
     for override in overrides:
         _override(raw, override)
     return parse_recipe(raw, where=f"recipe {recipe.name}")

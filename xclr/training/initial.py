@@ -2,125 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from xclr.errors import RecipeError
-from xclr.recipe import FROM_TIMM, FROM_TORCHVISION, TrainConfig
 from xclr.stage import Produced, Progress, Stage
 from xclr.training.checkpoint import write_tensors
-from xclr.training.model import build_backbone
+from xclr.training.published import published
 from xclr.training.stages import CHECKPOINT, InitialConfig
-from xclr.training.weights import State, first_line, fitted, read_state
-
-NEAREST = 3  # names in a message
+from xclr.training.weights import read_state, weights_for
 
 
 def run(stage: Stage[InitialConfig], out: Path, progress: Progress) -> Produced:
     """Write checkpoint.pt, {"backbone": weights} as a pretraining does; raises RecipeError where they do not fit."""
     config = stage.config
-    state = published(str(config.weights), config.train) if config.path is None else read_state(config.path)
-    weights = weights_of(state, config)
+    state = read_state(config.path) if config.path is not None else published(str(config.weights), config.train)
+    weights = weights_for(config.train, state, config.weights or str(config.path))
     write_tensors(out / CHECKPOINT, {"backbone": weights})
     return Produced((CHECKPOINT,), {"weights": sum(each.numel() for each in weights.values())})
-
-
-def check_initial(config: InitialConfig) -> None:
-    """Raise RecipeError where a file's weights do not fit the backbone; those that are published are not fetched."""
-    if config.path is not None:
-        weights_of(read_state(config.path), config)
-
-
-def weights_of(state: State, config: InitialConfig) -> dict[str, Tensor]:
-    """A backbone's weights out of a state dict, in its own types, all of them."""
-    with torch.device("meta"):
-        backbone, _ = build_backbone(config.train)
-    try:
-        found = fitted(state, backbone)
-    except ValueError as error:
-        given = config.weights or config.path
-        raise RecipeError(
-            f"train.init: the weights {given} do not fit {config.train.backbone}: {error}",
-            "set train.backbone to the network that they are of, at the train.image_size that it had",
-        ) from error
-    return {name: _of_type(found.get(name), each) for name, each in backbone.state_dict().items()}
-
-
-def _of_type(given: Tensor | None, own: Tensor) -> Tensor:
-    """A weight, or zero batches counted."""
-    return torch.zeros(own.shape, dtype=own.dtype) if given is None else given.to(own.dtype).clone()
-
-
-def full_name(weights: str) -> str:
-    """The one name of published weights, defaults spelled out; raises RecipeError with the nearest for others."""
-    library, _, name = weights.partition(":")
-    return f"{library}:{_timm_name(name) if f'{library}:' == FROM_TIMM else _entry(name)}"
-
-
-def published(weights: str, train: TrainConfig) -> State:
-    """The tensors that a library publishes under a name, from its cache or fetched."""
-    name = weights.partition(":")[2]
-    if weights.startswith(FROM_TORCHVISION):
-        entry = _entry(name)
-        with _fetching(weights, entry.url):
-            state: State = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
-        return state
-    timm = _library("timm")
-    about = timm.get_pretrained_cfg(name)
-    size = {"img_size": train.image_size} if about.fixed_input_size else {}
-    with _fetching(weights, f"https://huggingface.co/{about.hf_hub_id}"), torch.random.fork_rng(devices=[]):
-        network: torch.nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **size)
-    return network.state_dict()
-
-
-def _timm_name(name: str) -> str:
-    timm = _library("timm")
-    model, _, tag = name.partition(".")
-    _known(model, timm.list_models(), "timm has no network")
-    tags = [each.partition(".")[2] for each in timm.list_models(f"{model}.*", pretrained=True)]
-    _known(tag or str(timm.get_pretrained_cfg(model).tag), tags, f"timm publishes no weights of {model} called")
-    return f"{model}.{tag or timm.get_pretrained_cfg(model).tag}"
-
-
-def _entry(name: str) -> Any:  # noqa: ANN401
-    """Weights of torchvision by a network's name, or by theirs: ResNet18_Weights.IMAGENET1K_V1."""
-    models = _library("torchvision").models
-    networks = models.list_models(module=models)
-    if name in networks:
-        return models.get_model_weights(name).DEFAULT
-    entries = {str(entry): entry for each in networks for entry in models.get_model_weights(each)}
-    _known(name, [*networks, *entries], "torchvision has no weights")
-    return entries[name]
-
-
-def _library(name: str) -> Any:  # noqa: ANN401
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise RecipeError(f"{name} is not installed", f"pip install {name}") from error
-
-
-def _known(given: str, names: Iterable[str], what: str) -> None:
-    names = list(names)
-    if given not in names:
-        near = difflib.get_close_matches(given, names, n=NEAREST, cutoff=0.4) or names[:NEAREST]
-        raise RecipeError(f"train.init: {what} {given!r}", f"nearest: {', '.join(near) or 'none are published'}")
-
-
-@contextmanager
-def _fetching(weights: str, source: str) -> Iterator[None]:
-    """Name the remedy when a library cannot get what it downloads."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        raise RecipeError(
-            f"train.init: the weights {weights} cannot be fetched: {first_line(error)}",
-            f"download their file where there is a network ({source}) and set train.init to its path",
-        ) from error

@@ -175,16 +175,17 @@ def initial(train: TrainConfig, store: Store) -> Stage[InitialConfig] | None:
 
 @cache
 def _full_name(weights: str) -> str:
-    from xclr.training.initial import full_name  # here, as below, because a plan without weights needs no torch
+    from xclr.training.published import full_name  # here, as below, because a plan without weights needs no torch
 
     return full_name(weights)
 
 
 @cache
 def _check_initial(config: InitialConfig) -> None:
-    from xclr.training.initial import check_initial
+    from xclr.training.weights import read_state, weights_for
 
-    check_initial(config)
+    assert config.path is not None
+    weights_for(config.train, read_state(config.path), str(config.path))
 
 
 def trainings(recipe: Recipe, data: Data) -> list[JudgedNetwork]:

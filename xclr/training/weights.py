@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xclr.errors import RecipeError
+from xclr.recipe import TrainConfig
+from xclr.training.model import build_backbone
 
 NESTED = ("state_dict", "model", "backbone")  # keys under which a file may hold it
 PREFIXES = ("module.", "backbone.")  # that names of weights may begin with
@@ -72,6 +74,25 @@ def fitted(state: State, network: nn.Module, head: str = "") -> State:
         found = (f"{len(names)} {what} (first {names[0]})" for what, names in faults.items() if names)
         raise ValueError(", ".join(found))
     return {name: each for name, each in state.items() if name in own}
+
+
+def weights_for(train: TrainConfig, state: State, called: str) -> dict[str, Tensor]:
+    """A backbone's weights out of a state dict, in its own types, all of them; RecipeError where they do not fit."""
+    with torch.device("meta"):
+        backbone, _ = build_backbone(train)
+    try:
+        found = fitted(state, backbone)
+    except ValueError as error:
+        raise RecipeError(
+            f"train.init: the weights {called} do not fit {train.backbone}: {error}",
+            "set train.backbone to the network that they are of, at the train.image_size that it had",
+        ) from error
+    return {name: _of_type(found.get(name), each) for name, each in backbone.state_dict().items()}
+
+
+def _of_type(given: Tensor | None, own: Tensor) -> Tensor:
+    """A weight, or zero batches counted."""
+    return torch.zeros(own.shape, dtype=own.dtype) if given is None else given.to(own.dtype).clone()
 
 
 def first_line(error: BaseException) -> str:

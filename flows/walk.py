@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prefect.futures import wait
+from prefect.logging import get_run_logger
 
 import tasks
 from flows.context import home_folder
@@ -15,14 +16,19 @@ from xclr.artifact import Digest
 from xclr.captions.source import is_fetched
 from xclr.evaluation.stages import comparison
 from xclr.recipe import Recipe
+from xclr.resolved import resolve
 from xclr.stage import STEPS, Plan, Stage, Step
 
 Futures = Mapping[Digest, Any]  # PrefectFuture[Artifact] by the digest of its stage
 
 
 def with_source(recipe: Recipe, home: str | None) -> Recipe:
-    """The recipe with its table fetched, where only data.url names one."""
-    return recipe if not is_fetched(recipe.data) else tasks.source.submit(recipe, home_folder(home)).result()
+    """The recipe with its table fetched, where only data.url names one, and with what it leaves open resolved."""
+    there = recipe if not is_fetched(recipe.data) else tasks.source.submit(recipe, home_folder(home)).result()
+    found = resolve(there, home_folder(home))
+    if found.line:
+        get_run_logger().info(found.line)
+    return found.recipe
 
 
 def submit(run: Run, stages: Iterable[Stage]) -> Futures:

@@ -69,7 +69,11 @@ def test_the_stages_stand_in_the_order_in_which_they_can_run(store):
     kinds = ["captions", "images", "embeddings", "graph", "graph_report", "class_graph"]
     assert [stage.kind.name for stage in planned[:6]] == kinds
     assert planned[-1].kind.name == "comparison"
-    assert {stage.kind.name for stage in planned} == set(KINDS) - {"reference", "finetune"}  # what the demo leaves out
+    assert {stage.kind.name for stage in planned} == set(KINDS) - {
+        "initial",
+        "reference",
+        "finetune",
+    }  # what the demo leaves out
     assert len({stage.name for stage in planned}) == len(planned)
 
 

@@ -49,6 +49,8 @@ def _pipeline(recipe: Recipe, store: Store) -> Plan:
     others = add_others(plan)
     data = add_data(plan)
     data_sets = evaluation_stages.data_sets(plan, *(others or (data.captions, data.images)))
+    for stage in training_stages.initials(recipe, store):
+        plan.add(stage)
     scores = []
     for network in (*training_stages.trainings(recipe, data), *evaluation_stages.references(recipe, store)):
         scores += evaluation_stages.judge(plan, network, data_sets)

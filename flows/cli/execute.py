@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flows.cli.options import resolved
 from flows.cli.show import print_scores, show_sweep, write_page
 from xclr.errors import JobError, XclrError
 
@@ -44,6 +45,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     check_choices(choices.mode, choices.until)
     place = home_folder(choices.home)
     _check_place(place, choices.cluster)
+    recipe = resolved(recipe, place)
     planned = placed(recipe, place)
     if planned.data.is_located:
         pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
@@ -141,6 +143,7 @@ def _execute_sweep(sweep: Sweep, choices: Choices) -> None:
 
     place = home_folder(choices.home)
     _check_place(place, choices.cluster)
+    sweep = sweep.model_copy(update={"recipe": resolved(sweep.recipe, place)})
     planned = placed(sweep.recipe, place)
     if planned.data.is_located:
         swept = layout(sweep.model_copy(update={"recipe": planned}), Store(place))

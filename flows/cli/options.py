@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import RenderableType
+
+    from xclr.recipe import Recipe
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="a named recipe (emoji, smoke) or a YAML file")]
 ClusterName = Annotated[
@@ -52,6 +57,16 @@ Home = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
+
+
+def resolved(recipe: Recipe, home: Path) -> Recipe:
+    """The recipe with what it leaves open resolved; says what was chosen."""
+    from xclr.resolved import resolve
+
+    found = resolve(recipe, home)
+    if found.line:
+        print(found.line, file=sys.stderr)
+    return found.recipe
 
 
 def print_table(what: RenderableType) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.execute import Choices, execute, execute_sweep
-from flows.cli.options import ClusterName, Home, Json, RecipeName, Sets, print_table
+from flows.cli.options import ClusterName, Home, Json, RecipeName, Sets, print_table, resolved
 from xclr.errors import DataError, StoreError
 
 if TYPE_CHECKING:
@@ -123,11 +123,12 @@ def plan(
     from xclr.recipe import load_recipe
     from xclr.store import Store
 
-    loaded = placed(load_recipe(recipe, sets or ()), home_folder(home))
+    place = home_folder(home)
+    loaded = placed(resolved(load_recipe(recipe, sets or ()), place), place)
     if not loaded.data.is_located:
         run = ["xclr", "run", recipe, *(each for key in sets or () for each in ("--set", key)), "--until", "captions"]
         raise DataError(f"the table of {loaded.data.source} has not been fetched yet", shlex.join(run))
-    store = Store(home_folder(home))
+    store = Store(place)
     rows = planned(loaded, store, load_cluster(cluster_name(cluster)))
     if as_json:
         print(json.dumps([row.model_dump() for row in rows], indent=1))

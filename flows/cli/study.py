@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.execute import Choices, execute
-from flows.cli.options import ClusterName, Home, Json, print_table
+from flows.cli.options import ClusterName, Home, Json, print_table, resolved
 
 
 def study(
@@ -44,6 +44,7 @@ def study(
     from xclr.store import Store
     from xclr.study.outcome import is_judged, read_outcomes
 
+    loaded = loaded.model_copy(update={"base": resolved(loaded.base, place)})
     there = loaded.model_copy(update={"base": placed(loaded.base, place)})
     if not is_judged(there, Store(place)):
         execute(loaded.recipe, Choices(cluster_name(cluster), home))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.execute import Choices, execute_sweep
-from flows.cli.options import ClusterName, Home, Json, Sets, print_table
+from flows.cli.options import ClusterName, Home, Json, Sets, print_table, resolved
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,7 +87,7 @@ def _plan_sweep(sweep: Sweep, choices: Choices, as_json: bool) -> None:
     from xclr.sweep.layout import layout
 
     place = home_folder(choices.home)
-    there = sweep.model_copy(update={"recipe": placed(sweep.recipe, place)})
+    there = sweep.model_copy(update={"recipe": placed(resolved(sweep.recipe, place), place)})
     swept = layout(there, Store(place))
     levels = plan_sweep(swept, Store(place), load_cluster(choices.cluster))
     if as_json:

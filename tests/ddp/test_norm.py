@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from tests.kit.ranks import run_on_ranks
@@ -23,6 +24,7 @@ CASES = {
     "no running statistics": ("2-d", torch.float64, {"track_running_stats": False}),
     "uneven ranks": ("4-d", torch.float64, {}),
     "bfloat16 in": ("4-d", torch.bfloat16, {}),
+    "activated": ("4-d", torch.float64, {"act_layer": "gelu"}),  # timm's, which activates what it normalised
 }
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 2e-2}
 FAR = 1e-4  # a mean of 1000 in float32 is itself known to 3e-5; moments summed in float32 would be wrong by 1e-2
@@ -41,7 +43,8 @@ def tensors(case):
 
 def layer(case):
     shape, dtype, options = CASES[case]
-    norm = (nn.BatchNorm1d if shape == "2-d" else nn.BatchNorm2d)(CHANNELS, **options)
+    kind = nn.BatchNorm1d if shape == "2-d" else BatchNormAct2d if "act_layer" in options else nn.BatchNorm2d
+    norm = kind(CHANNELS, **options)
     if norm.affine:
         nn.init.uniform_(norm.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(4))
         nn.init.uniform_(norm.bias, -1, 1, generator=torch.Generator().manual_seed(5))

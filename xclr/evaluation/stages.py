@@ -416,6 +416,7 @@ def finetune(
             "lr_rule": "absolute",
             "fraction": 1.0,
             "shuffle_shards": None,
+            "init": None,
             "views": "simclr" if views == "stickers" else views,
         }
     )

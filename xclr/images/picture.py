@@ -53,12 +53,19 @@ class Judged(NamedTuple):
     stored: bytes | None = None
 
 
-def opened(data: bytes) -> Image.Image:
-    """An encoded picture in one of FORMATS; raises what Pillow raises, and for none of them says how it begins."""
+def opened(data: bytes | BinaryIO) -> Image.Image:
+    """An encoded picture in one of FORMATS, or a file that holds one; raises what Pillow raises.
+
+    Of what is none of them the error says how it begins.
+    """
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
-        return Image.open(io.BytesIO(data), formats=_formats())
+        return Image.open(stream, formats=_formats())
     except UnidentifiedImageError:
-        raise UnidentifiedImageError(f"{len(data):,} bytes that are no picture: {data[:BEGINNING]!r}") from None
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        beginning = stream.read(BEGINNING)
+        raise UnidentifiedImageError(f"{size:,} bytes that are no picture: {beginning!r}") from None
 
 
 @cache

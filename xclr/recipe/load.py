@@ -14,6 +14,7 @@ from xclr.errors import RecipeError
 from xclr.recipe.data import DataConfig
 from xclr.recipe.objective import OBJECTIVE_MODELS, OBJECTIVE_NAMES
 from xclr.recipe.recipe import Recipe
+from xclr.recipe.train import placed_weights
 from xclr.recipe.yamlfile import Document, Place, YAMLError, list_faults, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -86,7 +87,8 @@ def _placed(recipe: Recipe, base: Path) -> Recipe:
     evaluate = evaluate.model_copy(
         update={"roots": roots, "references": references, "data": evaluate.data and _started(evaluate.data, base)}
     )
-    return recipe.model_copy(update={"data": _started(recipe.data, base), "evaluate": evaluate})
+    placed = recipe.model_copy(update={"data": _started(recipe.data, base), "evaluate": evaluate})
+    return placed.with_weights(lambda given: placed_weights(given, base))
 
 
 def _started(data: DataConfig, base: Path) -> DataConfig:
@@ -107,6 +109,7 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     if not overrides:
         return recipe
     raw = recipe.model_dump(mode="json")
+    raw["train"] = recipe.train.model_dump(mode="json", exclude_unset=True)  # what it leaves open stays so
     for override in overrides:
         _override(raw, override)
     return parse_recipe(raw, where=f"recipe {recipe.name}")

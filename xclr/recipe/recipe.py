@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from xclr.recipe.changes import Changes
 from xclr.recipe.config import Config, Seed
 from xclr.recipe.data import DataConfig
 from xclr.recipe.evaluate import EvalConfig
@@ -91,6 +93,19 @@ class Recipe(Config):
                 except ValidationError as error:
                     raise ValueError(f"objectives.{place}.train: {error.errors()[0]['msg']}") from error
         return self
+
+    def with_weights(self, renamed: Callable[[str], str]) -> Recipe:
+        """The recipe with other names for the weights that trainings start from, wherever it has such."""
+        objectives = tuple(
+            each.model_copy(update={"train": Changes(each.train | {"init": renamed(each.train["init"])})})
+            if isinstance(each, TrainedConfig) and each.train.get("init")
+            else each
+            for each in self.objectives
+        )
+        changes: dict[str, Any] = {} if objectives == self.objectives else {"objectives": objectives}
+        if self.train.init is not None:
+            changes["train"] = self.train.model_copy(update={"init": renamed(self.train.init)})
+        return self.model_copy(update=changes) if changes else self
 
     def on(self, other: Recipe) -> Recipe:
         """This recipe's networks, judged on the pictures of another by the suites for own pictures."""

@@ -21,6 +21,7 @@ class Source(NamedTuple):
     labels: Literal["always", "column", "never"] = "never"  # its classes; column: those of data.label_column
     by_url: bool = False  # data.url may say where its table is fetched from
     published: int | None = None  # captions, before duplicates are left out
+    own: bool = False  # a person's own pictures: a look at them says how they are trained
     annotated: bool = False  # it has keywords and groups, so that its pictures can fill the suites' data sets
 
 
@@ -35,11 +36,11 @@ SOURCES: Mapping[str, Source] = {
     ),
     "table": Source(
         "table", "a Parquet, CSV, TSV or JSONL file, or several", noun="table", is_there=_is_spelt, labels="column",
-        path="a Parquet, CSV, TSV or JSONL file, a folder of these, or a glob such as data/train-*.parquet",
+        path="a Parquet, CSV, TSV or JSONL file, a folder of these, or a glob such as data/train-*.parquet", own=True,
     ),
     "folder": Source(
         "folder", "a folder of class folders", path="a folder with a folder of pictures for every class", noun="folder",
-        is_there=Path.is_dir, labels="always",
+        is_there=Path.is_dir, labels="always", own=True,
     ),
     "cc3m": Source(
         "conceptual", "the published TSV of captions and addresses", path="the file Train_GCC-training.tsv",
@@ -53,7 +54,7 @@ SOURCES: Mapping[str, Source] = {
     ),
     "wds": Source(
         "wds", "WebDataset tars", path="a folder of tars, one, or several: shard-{00000..00012}.tar, shard-*.tar",
-        noun="tars", is_there=_is_spelt,
+        noun="tars", is_there=_is_spelt, own=True,
         get="put the mirror's *.tar there, such as pixparse/cc12m-wds",
     ),
     "imagenet": Source(

@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from xclr.recipe.config import LATER, RUNTIME, Config
 
 PATCH = 16  # of a vision transformer, pixels
 NETWORK = ("backbone", "width", "image_size", "zero_init_residual", "normalisation")  # fields that say what it is
+BACKBONES = ("resnet-mini", "resnet18", "resnet34", "resnet50", "vit-small", "vit-base")
+TIMM = "timm/"  # before the name of a network of timm
+FROM_TIMM, FROM_TORCHVISION, FROM_RUN = "timm:", "torchvision:", "run:"  # before names of weights
+PUBLISHED = (FROM_TIMM, FROM_TORCHVISION)
+
+
+def _known_backbone(name: str) -> str:
+    if name not in BACKBONES and not name.startswith(TIMM):
+        near = difflib.get_close_matches(name, BACKBONES, n=1)
+        nearest = f" (did you mean {near[0]}?)" if near else ""
+        known = f"{', '.join(BACKBONES)}, and no {TIMM}NAME of a network of timm{nearest}"
+        raise PydanticCustomError("backbone", "it is none of {known}", {"known": known})
+    return name
+
+
+def placed_weights(weights: str, base: Path) -> str:
+    """The weights, a relative path starting at a folder; names stay."""
+    return weights if weights.startswith((*PUBLISHED, FROM_RUN)) else str(base / weights)
+
+
+Backbone = Annotated[
+    str,
+    AfterValidator(_known_backbone),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "enum": list(BACKBONES)}, {"type": "string", "pattern": f"^{TIMM}."}]}
+    ),
+]
 
 
 class TrainConfig(Config):
     """How a backbone is pretrained."""
 
-    backbone: Literal["resnet-mini", "resnet18", "resnet34", "resnet50", "vit-small", "vit-base"] = Field(
-        "resnet-mini", description="resnet-mini is made for 32 pixels; the others are torchvision's, patches of 16"
+    backbone: Backbone = Field(
+        "resnet-mini",
+        description="resnet-mini is made for 32 pixels; the other short names are torchvision's, patches of 16; "
+        "timm/NAME: a network of timm, timm/vit_small_patch16_224",
+    )
+    init: str | None = Field(
+        None,
+        min_length=1,
+        description="weights to start from; default: fresh ones. timm:NAME.TAG and torchvision:ENTRY are published, "
+        "run:NAME/METHOD/SEED are those of a run in the same HOME; else the path of a state dict (.pt, .pth, .bin, "
+        ".safetensors), or the folder of a checkpoint",
+        json_schema_extra=LATER,
     )
     width: int = Field(16, ge=4, description="channels of the first block (resnet-mini)")
     image_size: int = Field(32, ge=8, description="side of a training view, pixels")

@@ -23,7 +23,17 @@ from xclr.report.curves import LOSS, METRICS, Plot, Trace, draw, read_metrics
 from xclr.report.html import environment
 from xclr.report.paper import load_paper, paper_view
 from xclr.report.sheet import NEIGHBOURS, SIDE, sheet_of
-from xclr.report.tables import GROUPS, NO_SCORES, Grid, answers_of, base_of, distance_grids, grids_of, methods_of
+from xclr.report.tables import (
+    GROUPS,
+    NO_SCORES,
+    UNTRAINED,
+    Grid,
+    answers_of,
+    base_of,
+    distance_grids,
+    grids_of,
+    methods_of,
+)
 from xclr.report.trainings import Method, Training, labels_of, trainings_of
 from xclr.store import Store, write_atomically
 
@@ -110,7 +120,7 @@ def _or_reason(make: Callable[[], Made]) -> tuple[Made | None, str]:
 
 def _styles(methods: Sequence[Method]) -> dict[Method, tuple[str, bool]]:
     """Colour and dash of each method, the same everywhere on the page."""
-    trained = [each for each in methods if each[0] != "random"]
+    trained = [each for each in methods if each[0] not in UNTRAINED]
     styles = {each: (COLOURS[i % len(COLOURS)], i // len(COLOURS) % 2 == 1) for i, each in enumerate(trained)}
     return {each: styles.get(each, (GREY, False)) for each in methods}
 
@@ -121,7 +131,7 @@ def _tables(scores: pa.Table, answers: Answers, against: str | None) -> list[tup
         return []
     tables = [("Scores", grids_of(scores))]
     names = [method for method, _ in methods_of(scores)]
-    base = against or next((each for each in ("clip", *names) if each in names and each != "random"), None)
+    base = against or next((each for each in ("clip", *names) if each in names and each not in UNTRAINED), None)
     if base is not None and len(names) > 1:
         found = distances_of(scores, base_of(scores, base), answers)
         tables += [(f"Distance to {base}", distance_grids(scores, found, base))] if found else []

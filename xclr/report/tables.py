@@ -56,6 +56,7 @@ class TableCell:
     best: bool = False
 
 
+UNTRAINED = ("random", "initial")  # networks that rows are read by
 LEAD = ("method", "targets from")
 
 
@@ -138,7 +139,7 @@ def methods_of(scores: pa.Table) -> list[Method]:
 
 def rank(method: str, graph: str) -> tuple[int, str, str]:
     """Sorts methods into reading order: the untrained network first, X-CLR last."""
-    order = ("random", "simclr", "supcon", "clip", "xclr")
+    order = (*UNTRAINED, "simclr", "supcon", "clip", "xclr")
     first = next((index for index, name in enumerate(order) if method.startswith(name)), len(order))
     return first, method, graph
 

@@ -1,7 +1,6 @@
 from .batches import Batch as Batch
 from .batches import Batches as Batches
 from .batches import PictureBatches as PictureBatches
-from .checkpoint import CHECKPOINT as CHECKPOINT
 from .checkpoint import Checkpoint as Checkpoint
 from .loader import StreamedBatches as StreamedBatches
 from .loader import open_batches as open_batches
@@ -17,3 +16,4 @@ from .pretrain import account as account
 from .pretrain import fit as fit
 from .pretrain import run as run
 from .ranks import Rank as Rank
+from .stages import CHECKPOINT as CHECKPOINT

@@ -14,7 +14,6 @@ import torch
 from xclr.artifact import sha256_file
 from xclr.store import write_atomically
 
-CHECKPOINT = "checkpoint.pt"  # what a finished training leaves
 log = logging.getLogger(__name__)
 
 
@@ -65,6 +64,12 @@ def load(checkpoint: Checkpoint) -> dict[str, Any]:
     """The state that was saved."""
     state: dict[str, Any] = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
     return state
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """A backbone's weights, as a finished training left them."""
+    weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)["backbone"]
+    return weights
 
 
 def write_tensors(path: Path, state: dict[str, Any]) -> None:

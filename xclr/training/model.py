@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from xclr.errors import RecipeError
 from xclr.recipe import PATCH, TrainConfig
+from xclr.training.timm_models import UNFIT, checkpoint_blocks, timm_model, unfit
 
 
 class BasicBlock(nn.Module):
@@ -91,16 +93,35 @@ def build_backbone(config: TrainConfig) -> tuple[nn.Module, int]:
     In channels-last format, unless the config says otherwise: CPUs and GPUs convolve it faster. With
     `activation_checkpointing` each block keeps its input only and computes its activations again in backward.
     """
-    backbone, features = BACKBONES[config.backbone](config)
+    backbone, features = BACKBONES.get(config.backbone, timm_model)(config)
     if config.zero_init_residual:
         for block in backbone.modules():
             if (norm := _last_norm(block)) is not None:
                 nn.init.zeros_(norm.weight)
     if config.activation_checkpointing:
-        for block in backbone.modules():
-            if type(block).__name__ in REPEATED:
-                block.forward = partial(_twice, block, block.forward)
+        _keep_fewer(backbone, config)
     return backbone.to(memory_format=memory_format(config)), features
+
+
+def check_backbone(config: TrainConfig) -> None:
+    """Raise RecipeError where a backbone cannot be built, or does not map a view to one vector; makes no weights."""
+    with torch.device("meta"), torch.inference_mode():
+        backbone, features = build_backbone(config)
+        try:
+            out = backbone.eval()(torch.zeros(1, 3, config.image_size, config.image_size))
+        except UNFIT as error:
+            raise unfit(config, error) from error
+    if not isinstance(out, Tensor) or out.shape != (1, features):
+        raise RecipeError(f"{config.backbone} does not give one vector a picture", "choose a network that classifies")
+
+
+def _keep_fewer(backbone: nn.Module, config: TrainConfig) -> None:
+    """Have blocks keep their input only; a network of timm whose blocks are others does so itself."""
+    blocks = [each for each in backbone.modules() if type(each).__name__ in REPEATED]
+    for block in blocks:
+        block.forward = partial(_twice, block, block.forward)
+    if not blocks:
+        checkpoint_blocks(backbone, config)
 
 
 def _last_norm(block: nn.Module) -> _BatchNorm | None:

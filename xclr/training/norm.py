@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from xclr.errors import RecipeError
+
 
 class SyncBatchNorm(_BatchNorm):
     """BatchNorm1d, 2d or 3d over the concatenated batch of all ranks.
@@ -79,13 +81,14 @@ class _Normalise(torch.autograd.Function):
 def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
     """Replace every BatchNorm by one over all ranks: the project's on CPU, torch.nn.SyncBatchNorm on CUDA.
 
-    Parameters and buffers are shared with the old layers, so an optimizer made before stays valid. Returns the module,
-    or its replacement when it is itself a BatchNorm.
+    Parameters and buffers are shared with the old layers, so an optimizer made before stays valid. A layer of timm
+    that also drops and activates goes on doing so. Returns the module, or its replacement when it is itself a
+    BatchNorm. Raises RecipeError for one that does something else.
     """
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
         tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         on_cuda = any(each.is_cuda for each in tensors)
-        return _on_cuda(module) if on_cuda else _on_cpu(module)
+        return _with_activation(_on_cuda(module) if on_cuda else _on_cpu(module), module)
     for name, child in module.named_children():
         setattr(module, name, convert_sync_batchnorm(child))
     return module
@@ -102,3 +105,20 @@ def _on_cpu(module: _BatchNorm) -> SyncBatchNorm:
 def _on_cuda(module: nn.Module) -> nn.Module:
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     return converted
+
+
+def _with_activation(norm: nn.Module, before: nn.Module) -> nn.Module:
+    """The norm, doing after it what the layer before did (timm's BatchNormAct2d); names of weights stay."""
+    if type(before).forward is _BatchNorm.forward:
+        return norm
+    if not isinstance(getattr(before, "act", None), nn.Module):
+        raise RecipeError(
+            f"{type(before).__name__} cannot be taken over all ranks", "choose a backbone with plain batch norms"
+        )
+    norm.drop, norm.act = before.drop, before.act
+    norm.register_forward_hook(_activated)
+    return norm
+
+
+def _activated(norm: Any, _: object, out: Tensor) -> Tensor:  # noqa: ANN401
+    return norm.act(norm.drop(out))  # type: ignore[no-any-return]

@@ -18,7 +18,7 @@ from xclr.stage import Produced, Progress, Stage
 from xclr.store import Store
 from xclr.training import checkpoint
 from xclr.training.batches import Batches
-from xclr.training.checkpoint import CHECKPOINT, Checkpoint
+from xclr.training.checkpoint import Checkpoint
 from xclr.training.compiling import keep_compiled
 from xclr.training.loader import open_batches
 from xclr.training.loop import Pretrainer, precision_of, train
@@ -33,7 +33,7 @@ from xclr.training.optim import warmup_steps
 from xclr.training.quality import Quality, open_sample, quality_of
 from xclr.training.ranks import Rank
 from xclr.training.spool import SPOOL, Spool, read_spool
-from xclr.training.stages import PretrainConfig
+from xclr.training.stages import CHECKPOINT, PretrainConfig
 from xclr.training.stop import WEAK, StopFlag
 from xclr.training.subset import told as told_of
 from xclr.training.watch import Watch, signs, write_notices
@@ -55,6 +55,8 @@ def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced
     torch.manual_seed(config.seed)
     keep_compiled(Store.of(out).home)
     backbone, features = build_backbone(config.train)
+    if "initial" in inputs:
+        backbone.load_state_dict(checkpoint.read_weights(inputs["initial"] / CHECKPOINT))
     objective = build_objective(config.objective, Materials(inputs, features, config.train, Rank.here().device))
     stats: Mapping[str, float | str] = {"step": 0}
     if objective is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import Field
@@ -12,9 +14,13 @@ from xclr.errors import RecipeError
 from xclr.graph.stages import CLASS_GRAPHS
 from xclr.images.stages import tell_unreadable
 from xclr.recipe import (
+    FROM_RUN,
     LATER,
     NEEDS_CLASSES,
+    PUBLISHED,
+    RUNTIME,
     SOURCES,
+    TIMM,
     Changes,
     Config,
     GraphedConfig,
@@ -32,6 +38,9 @@ from xclr.recipe import (
     with_graph,
 )
 from xclr.stage import Kind, Origin, Stage
+from xclr.store import Store
+
+CHECKPOINT = "checkpoint.pt"  # what a finished training leaves
 
 
 class PretrainConfig(Config):
@@ -46,6 +55,16 @@ class PretrainConfig(Config):
     judged: bool = Field(
         False, json_schema_extra=LATER
     )  # SupCon's classes are those of suites, and others than concepts
+    given: bool = Field(False, json_schema_extra=LATER)  # it starts from the weights of the input `initial`
+
+
+class InitialConfig(Config):
+    """Weights that a backbone starts from: published ones by their full name, those of a file by its content."""
+
+    weights: str | None = None
+    sha256: str | None = None
+    train: TrainConfig  # the network alone
+    path: Path | None = Field(None, json_schema_extra=RUNTIME)
 
 
 class Data(NamedTuple):
@@ -71,12 +90,13 @@ def origin(config: PretrainConfig) -> Origin:
     objective = config.objective
     if isinstance(objective, SupConConfig) and SOURCES[config.dataset].annotated and not config.judged:
         objective = objective.model_copy(update={"classes": "concepts"})
+    untrained = isinstance(objective, RandomConfig)
     return Origin(
-        method=method_name(objective),
+        method="initial" if untrained and config.given else method_name(objective),
         dataset=config.dataset,
         graph=graph_name(objective, config.dataset),
         seed=config.seed,
-        rate="" if isinstance(objective, RandomConfig) else config.train.rate,
+        rate="" if untrained else config.train.rate,
         uses=", ".join(objective.uses),
         trained=", ".join(f"{key}={value}" for key, value in details(objective).items()),
     )
@@ -94,7 +114,8 @@ PRETRAIN = Kind(
     tell=lambda made: (*tell_unreadable(made), *str(made.stats.get("notices", "")).splitlines()),
     watched=True,
 )
-KINDS = (PRETRAIN,)
+INITIAL = Kind("initial", InitialConfig, code=1, run="xclr.training.initial", step="pretrain", here=lambda config: True)
+KINDS = (INITIAL, PRETRAIN)
 
 
 def objectives(recipe: Recipe) -> list[ObjectiveConfig]:
@@ -123,6 +144,50 @@ def _graphs(chosen: list[ObjectiveConfig]) -> list[TargetGraph]:
     return [each.graph for each in chosen if isinstance(each, GraphedConfig) and each.graph]
 
 
+def initials(recipe: Recipe, store: Store) -> list[Stage[InitialConfig]]:
+    """What makes the weights that trainings of a recipe start from, where they are not fresh."""
+    chosen = (_trained(each, recipe.train) for each in objectives(recipe))
+    return [stage for train in dict.fromkeys(chosen) if (stage := initial(train, store)) is not None]
+
+
+def initial(train: TrainConfig, store: Store) -> Stage[InitialConfig] | None:
+    """Fetch or read the weights that a backbone starts from, once; None for fresh ones.
+
+    Raises RecipeError for names that there are not, and files that are not there or do not fit the backbone.
+    """
+    if train.init is None:
+        return None
+    if train.init.startswith(FROM_RUN):
+        raise RecipeError(
+            f"train.init {train.init}: a run's network is named by its folder here", "give HOME/artifacts/pretrain/..."
+        )
+    if train.init.startswith(PUBLISHED):
+        config = InitialConfig(weights=_full_name(train.init), train=train.network)
+        return Stage(INITIAL, f"weights {config.weights}", config)
+    path = Path(train.init)
+    path = path / CHECKPOINT if path.is_dir() else path
+    if not path.is_file():
+        raise RecipeError(f"train.init: there is no file {path}", "give a path, or timm:NAME or torchvision:NAME")
+    config = InitialConfig(sha256=store.content_hash(path), train=train.network, path=path)
+    _check_initial(config)
+    return Stage(INITIAL, f"weights {Path(train.init).name}", config)
+
+
+@cache
+def _full_name(weights: str) -> str:
+    from xclr.training.published import full_name  # here, as below, because a plan without weights needs no torch
+
+    return full_name(weights)
+
+
+@cache
+def _check_initial(config: InitialConfig) -> None:
+    from xclr.training.weights import read_state, weights_for
+
+    assert config.path is not None
+    weights_for(config.train, read_state(config.path), str(config.path))
+
+
 def trainings(recipe: Recipe, data: Data) -> list[JudgedNetwork]:
     """Every pretraining of a recipe."""
     return [
@@ -134,21 +199,53 @@ def trainings(recipe: Recipe, data: Data) -> list[JudgedNetwork]:
 
 def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) -> Stage[PretrainConfig]:
     """Pretrain one backbone, on what its objective needs of the data."""
+    begun = initial(_trained(objective, recipe.train), Store.of(data.captions.path))
     train = recipe.train.network  # no schedule enters the name of an untrained backbone
     if isinstance(objective, TrainedConfig):
-        train = with_decoder(objective.trained(recipe.train))
-        changed = ((key, value) for key, value in objective.train.items() if value != getattr(recipe.train, key))
-        objective = objective.model_copy(update={"train": Changes(changed)})
+        train = with_decoder(objective.trained(recipe.train)).model_copy(update={"init": None})
+        objective = objective.model_copy(update={"train": _changed(objective, recipe.train, begun)})
+    if train.backbone.startswith(TIMM):
+        again = {"activation_checkpointing": train.activation_checkpointing}
+        _check_backbone(train.network.model_copy(update=again))
+    source = recipe.data.source
+    judged = isinstance(objective, SupConConfig) and objective.classes == "judged" and SOURCES[source].annotated
+    crops = dict.fromkeys(("exact_crops", "rounded_crops"), train.cuts_photographs)
+    marks = {**crops, "judged": judged, "given": begun is not None}
+    config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=source, **marks)
+    return Stage(PRETRAIN, f"pretrain {title_of(objective, seed, source)}", config, _read(objective, data, begun))
+
+
+def _trained(objective: ObjectiveConfig, train: TrainConfig) -> TrainConfig:
+    """How an objective is trained; the untrained network is the one that the recipe's trainings start from."""
+    return objective.trained(train) if isinstance(objective, TrainedConfig) else train
+
+
+def _changed(objective: TrainedConfig, train: TrainConfig, begun: Stage[InitialConfig] | None) -> Changes:
+    """What of a training is otherwise for its objective; weights to start from are named by what they are."""
+    changed = {key: value for key, value in objective.train.items() if value != getattr(train, key)}
+    if changed.get("init") and begun is not None:
+        changed["init"] = begun.config.weights or f"sha256:{begun.config.sha256}"
+    return Changes(changed)
+
+
+def _read(objective: ObjectiveConfig, data: Data, begun: Stage[InitialConfig] | None) -> dict[str, Artifact]:
+    """What a pretraining reads, by role."""
     inputs = {"captions": data.captions, "images": data.images}
     if isinstance(objective, PairsConfig) and objective.text == "frozen":
         inputs["embeddings"] = data.embeddings
     if isinstance(objective, GraphedConfig) and objective.graph is not None:
         inputs |= _similarities(objective.graph, data)
-    source = recipe.data.source
-    judged = isinstance(objective, SupConConfig) and objective.classes == "judged" and SOURCES[source].annotated
-    crops = dict.fromkeys(("exact_crops", "rounded_crops"), train.cuts_photographs)
-    config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=source, judged=judged, **crops)
-    return Stage(PRETRAIN, f"pretrain {title_of(objective, seed, source)}", config, inputs)
+    if begun is not None:
+        inputs["initial"] = Store.of(data.captions.path).reference(begun.digest)
+    return inputs
+
+
+@cache
+def _check_backbone(train: TrainConfig) -> None:
+    """Raise RecipeError for a backbone of timm that cannot be had, before anything is made for it."""
+    from xclr.training.model import check_backbone  # here, because a plan without one needs no torch
+
+    check_backbone(train)
 
 
 def with_decoder(train: TrainConfig) -> TrainConfig:

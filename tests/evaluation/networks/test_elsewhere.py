@@ -21,9 +21,10 @@ from torchvision.datasets import ImageFolder
 from tests.kit.home import one_thread
 from tests.kit.pictures import photo
 from xclr.errors import RecipeError
-from xclr.evaluation.networks.elsewhere import load_reference, read_state, rebuild
+from xclr.evaluation.networks.elsewhere import load_reference, rebuild
 from xclr.evaluation.networks.pictures import Shown, batches, normalised, prepare
 from xclr.recipe import Reference
+from xclr.training.weights import read_state
 
 CLASSES = ("ant", "bee", "cow")
 TINY_CLIP = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
-import pickle
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,35 +12,17 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xclr.errors import RecipeError
 from xclr.evaluation.networks.pictures import METHODS, Preparation
 from xclr.recipe import WEIGHTS, Reference
+from xclr.training.weights import State, first_line, fitted, read_state
 
 RANDOM, DEFAULT = "random", "default"  # where weights could have a published name
-NESTED = ("state_dict", "model", "backbone")  # keys under which a file may hold it
-PREFIXES = ("module.", "backbone.")  # that names of weights may begin with
 HEADS = ("fc", "classifier", "heads", "head")  # what torchvision calls classifiers
 SHOWN = ("mean", "std", "interpolation", "resize_mode")  # of what open_clip says of published weights
-UNREADABLE = (  # what torch and safetensors raise on broken bytes, and on objects that they do not make
-    OSError,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    struct.error,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
 PACKAGES = {"open_clip": "open_clip_torch"}  # that are not called as what they hold
-
-State = Mapping[str, Tensor]
 
 
 class Wanted(NamedTuple):
@@ -112,36 +92,6 @@ def rebuild(reference: Reference, state: State, preparation: Mapping[str, Any]) 
 def file_of(reference: Reference) -> Path | None:
     """The file that holds the weights, where they are not published ones."""
     return Path(reference.weights) if reference.is_file else None
-
-
-def read_state(path: Path) -> State:
-    """The tensors of a state dict by name; raises RecipeError for a file that is not there or holds anything else.
-
-    Nothing that a file says is run.
-    """
-    if not path.is_file():
-        raise RecipeError(f"there is no file {path}", "set the reference's weights to a file, or to a published name")
-    try:
-        loaded = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise _unreadable(path, _first_line(error)) from error
-    while isinstance(loaded, Mapping) and (inner := [loaded[key] for key in NESTED if _is_mapping(loaded.get(key))]):
-        loaded = inner[0]
-    state = {name: each for name, each in loaded.items() if isinstance(each, Tensor)} if _is_mapping(loaded) else {}
-    if not state:
-        raise _unreadable(path, "it holds no tensors by name")
-    return state
-
-
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping)
-
-
-def _unreadable(path: Path, why: str) -> RecipeError:
-    return RecipeError(
-        f"{path} is not a state dict of tensors alone: {why}",
-        "save the network's state_dict(), and nothing else, with torch.save or safetensors",
-    )
 
 
 def _built(wanted: Wanted) -> Built:
@@ -308,29 +258,13 @@ def _triple(values: Iterable[float]) -> tuple[float, float, float]:
 
 def _fill(built: Built, state: State, reference: Reference) -> None:
     """Load a state dict; what it has for modules that the network does not have is left out."""
-    own = built.network.state_dict()
-    state = _own_names(state, built.network)
-    needed = [name for name in own if not name.endswith("num_batches_tracked")]
-    missing = [name for name in needed if name not in state]
-    other = [name for name in needed if name in state and state[name].shape != own[name].shape]
-    modules = {name.partition(".")[0] for name in own} - {built.head}
-    left = [name for name in state if name not in own and name.partition(".")[0] in modules]
-    faults = {"missing": missing, "of another shape": other, "left over": left}
-    if any(faults.values()):
-        found = ", ".join(f"{len(names)} {what} (first {names[0]})" for what, names in faults.items() if names)
+    try:
+        own = fitted(state, built.network, built.head)
+    except ValueError as error:
         raise RecipeError(
-            f"the weights {reference.weights} do not fit {reference.label}: {found}", "name the model that they are of"
-        )
-    built.network.load_state_dict({name: each for name, each in state.items() if name in own}, strict=False)
-
-
-def _own_names(state: State, network: nn.Module) -> State:
-    """A state dict without what all names of a network's weights begin with in a file, and they alone."""
-    own = network.state_dict()
-    for prefix in PREFIXES:
-        if any(name.startswith(prefix) for name in state) and not any(name.startswith(prefix) for name in own):
-            state = {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
-    return state
+            f"the weights {reference.weights} do not fit {reference.label}: {error}", "name the model that they are of"
+        ) from error
+    built.network.load_state_dict(own, strict=False)
 
 
 def _library(reference: Reference) -> ModuleType:
@@ -361,10 +295,6 @@ def _fetching(reference: Reference, source: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         raise RecipeError(
-            f"the weights {reference.weights} of {reference.label} cannot be fetched: {_first_line(error)}",
+            f"the weights {reference.weights} of {reference.label} cannot be fetched: {first_line(error)}",
             f"download their file where there is a network ({source}) and set the reference's weights to its path",
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

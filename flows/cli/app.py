@@ -11,6 +11,7 @@ import typer
 
 from flows.cli import graph
 from flows.cli.compare import compare
+from flows.cli.export import export
 from flows.cli.jobs import accounts, cancel, costs
 from flows.cli.logs import logs
 from flows.cli.machine import doctor, serve
@@ -48,7 +49,7 @@ def _options(
 
 
 COMMANDS = (
-    run, retry, evaluate, sweep, study, plan, compare, serve,
+    run, retry, evaluate, sweep, study, plan, compare, export, serve,
     status, logs, cancel, accounts, verify, costs, gc, doctor,
 )  # fmt: skip
 for command in COMMANDS:

@@ -59,3 +59,5 @@ from .suites import Dataset as Dataset
 from .train import NETWORK as NETWORK
 from .train import PATCH as PATCH
 from .train import TrainConfig as TrainConfig
+from .write import recipe_yaml as recipe_yaml
+from .write import reproduction as reproduction

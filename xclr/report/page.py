@@ -10,7 +10,6 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 
 from xclr.captions.stages import CAPTIONS
 from xclr.errors import StoreError, XclrError
@@ -18,7 +17,7 @@ from xclr.evaluation.significance import Answers, distances_of
 from xclr.evaluation.stages import tell_skipped
 from xclr.images.stages import IMAGES
 from xclr.pipeline import pipeline
-from xclr.recipe import Recipe, load_recipe, recipe_names
+from xclr.recipe import Recipe, reproduction
 from xclr.record import Record
 from xclr.report.curves import LOSS, METRICS, Plot, Trace, draw, read_metrics
 from xclr.report.html import environment
@@ -96,7 +95,7 @@ def render(runs: Sequence[Record], scores: pa.Table, store: Store, against: str 
         no_sheet=no_sheet,
         neighbours=NEIGHBOURS,
         side=SIDE,
-        recipes=list(dict.fromkeys(_reproduction(each.recipe) for each in runs)),
+        recipes=list(dict.fromkeys(reproduction(each.recipe) for each in runs)),
         command=" ".join(["xclr compare", *(each.run for each in runs)]),
     )
 
@@ -194,22 +193,3 @@ def _place(metric: str) -> tuple[int, str]:
 def _shared_plot(metric: str, traces: Mapping[Method, tuple[Trace, ...]]) -> Plot:
     title, axis = METRICS.get(metric, (metric.removeprefix("train/").replace("_", " "), ""))
     return Plot(title, axis, tuple(line for lines in traces.values() for line in lines))
-
-
-def _reproduction(recipe: Recipe) -> tuple[str, str]:
-    """The command that runs a recipe again, and the file it needs where it is not one of the project's own."""
-    if recipe.name in recipe_names() and load_recipe(recipe.name) == recipe:
-        return f"xclr run {recipe.name}", ""
-    return f"xclr run {recipe.name}.yaml", recipe_yaml(recipe)
-
-
-def recipe_yaml(recipe: Recipe) -> str:
-    """What differs from the defaults, as a recipe file; a table is expected beside it."""
-    given = recipe.model_dump(mode="json", exclude_defaults=True)
-    given["objectives"] = [
-        {"name": each.name} | each.model_dump(mode="json", exclude_defaults=True) for each in recipe.objectives
-    ]
-    if recipe.data.path is not None:
-        given["data"]["path"] = recipe.data.path.name
-    order = {"name": recipe.name} | given
-    return yaml.safe_dump(order, sort_keys=False, default_flow_style=None, allow_unicode=True, width=100)

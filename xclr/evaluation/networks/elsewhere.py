@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xclr.errors import RecipeError
-from xclr.evaluation.networks.pictures import METHODS, Preparation
+from xclr.evaluation.networks.pictures import METHODS
+from xclr.images.preparation import Preparation
 from xclr.recipe import WEIGHTS, Reference
 
 RANDOM, DEFAULT = "random", "default"  # where weights could have a published name

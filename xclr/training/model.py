@@ -81,6 +81,7 @@ BACKBONES: Mapping[str, Callable[[TrainConfig], tuple[nn.Module, int]]] = {
     "vit-small": _vit(layers=12, heads=6, hidden=384),
     "vit-base": _vit(layers=12, heads=12, hidden=768),
 }
+NARROW = 8  # channels
 REPEATED = ("BasicBlock", "Bottleneck", "EncoderBlock")  # what a backbone is a sequence of
 
 
@@ -114,8 +115,13 @@ def _beside(name: str) -> bool:
 
 
 def memory_format(config: TrainConfig) -> torch.memory_format:
-    """How pictures lie in memory."""
-    return torch.channels_last if config.channels_last else torch.contiguous_format
+    """How pictures lie in memory.
+
+    Those of a very narrow network are not channels-last: on CPUs without AVX-512, oneDNN 3.12 writes behind its buffer
+    in the gradient of a 1 x 1 convolution of stride 2 with fewer than 8 channels, and the process is aborted.
+    """
+    narrow = config.backbone == "resnet-mini" and config.width < NARROW
+    return torch.channels_last if config.channels_last and not narrow else torch.contiguous_format
 
 
 def _twice(block: nn.Module, forward: Callable[..., Tensor], x: Tensor) -> Tensor:

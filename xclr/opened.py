@@ -195,6 +195,18 @@ class Opened:
         put(out.absolute(), lambda folder: write_export(released, form, folder), names=FILES, force=force)
         return out.absolute()
 
+    def _one(self, kind: str, made_of: Artifact | None = None) -> Artifact:
+        """The newest finished artifact of a kind whose files are as they were written."""
+        found = [
+            each
+            for each, manifest in self.made.items()
+            if each.kind == kind and (made_of is None or str(made_of.digest) in manifest.inputs)
+        ]
+        if not found:
+            raise StoreError(f"{self.record.run} has no {kind} in {self.store.home}", f"xclr retry {self.record.run}")
+        self.store.check(found[-1])
+        return found[-1]
+
     def _check_finished(self, there: Iterable[Trained], method: str | None, seed: int | None) -> None:
         """Raise StoreError for a method and seed that the run was to train and has not."""
         if any(each.method == method and seed in {None, each.seed} for each in there):
@@ -235,18 +247,6 @@ class Opened:
             scores=[row for path in judged for row in schema.read(path, schema.SCORES).to_pylist()],
             recipe=self.record.recipe if self.record.sweep is None else None,
         )
-
-    def _one(self, kind: str, made_of: Artifact | None = None) -> Artifact:
-        """The newest finished artifact of a kind whose files are as they were written."""
-        found = [
-            each
-            for each, manifest in self.made.items()
-            if each.kind == kind and (made_of is None or str(made_of.digest) in manifest.inputs)
-        ]
-        if not found:
-            raise StoreError(f"{self.record.run} has no {kind} in {self.store.home}", f"xclr retry {self.record.run}")
-        self.store.check(found[-1])
-        return found[-1]
 
 
 def open_run(place: str | Path | None = None, run: str | None = None) -> Opened:

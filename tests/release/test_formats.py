@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import xclr
 from tests.kit.home import one_thread
 from tests.kit.pictures import photo
 from tests.kit.stages import commit
-from xclr.errors import RecipeError
+from xclr.errors import RecipeError, StoreError
 from xclr.evaluation.networks.pictures import normalised, prepare
 from xclr.opened import Opened
 from xclr.pipeline import pipeline
@@ -192,19 +193,36 @@ def test_every_backbone_is_held_by_safetensors_and_onnx_and_by_those_who_know_it
         assert caught.value.remedy == "--format safetensors, onnx"
 
 
-def test_weights_bear_the_names_of_those_who_know_them(released):
+@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {"resnet-mini"}))
+def test_weights_bear_the_names_of_those_who_know_them(name):
     import timm
     import torchvision
 
-    for name, each in released.items():
-        about = each.known
-        if about.torchvision is not None:
-            network = eval(f"models.{about.torchvision.call}", {"models": torchvision.models})
-            setattr(network, about.torchvision.head, nn.Identity())
-            assert each.state.keys() == network.state_dict().keys(), name
-            made = timm.create_model(about.timm.architecture, num_classes=0, **about.timm.options)
-            assert about.timm.renamed(each.state).keys() == made.state_dict().keys(), name
-            assert made.num_features == each.width
+    train = TrainConfig(backbone=name, image_size=SIZE)
+    theirs, timms = known(train)
+    with torch.device("meta"):  # names and shapes alone
+        backbone, width = build_backbone(train)
+        network = eval(f"models.{theirs.call}", {"models": torchvision.models})
+        setattr(network, theirs.head, nn.Identity())
+        of_timm = timm.create_model(timms.architecture, num_classes=0, **timms.options)
+    assert shapes(backbone.state_dict()) == shapes(network.state_dict())
+    assert shapes(timms.renamed(backbone.state_dict())) == shapes(of_timm.state_dict())
+    assert of_timm.num_features == width
+    assert {*of_timm.default_cfg["classifier"].split()} == {timms.classifier}
+    assert of_timm.default_cfg["first_conv"] == timms.first_conv
+
+
+def shapes(state):
+    return {name: each.shape for name, each in state.items()}
+
+
+def test_a_network_from_elsewhere_is_not_ours_to_hand_out(own_home, tmp_path):
+    opened = xclr.open(own_home)
+    network = opened.network("xclr")
+    other = replace(network, method="timm resnet18", checkpoint=replace(network.checkpoint, kind="reference"))
+    with pytest.raises(StoreError, match="timm resnet18 is a network from elsewhere") as caught:
+        opened.export(other, out=tmp_path / "out")
+    assert caught.value.remedy and not (tmp_path / "out").exists()
 
 
 def test_an_unknown_format_and_missing_packages_are_told_with_the_remedy(monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import logging
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,7 +71,6 @@ def write_timm(released: Released, folder: Path) -> tuple[str, ...]:
 def write_onnx(released: Released, folder: Path) -> tuple[str, ...]:
     """model.onnx: `pixels`, float32 [batch, 3, s, s] and normalised, to `features`, [batch, F]."""
     size, pixels = released.preparation.size, "pixels"
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     torch.onnx.export(
         released.backbone.to(memory_format=torch.contiguous_format),
         (torch.zeros(2, 3, size, size),),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,12 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xclr.artifact import Artifact, Digest, Manifest
+from xclr.captions.stages import CAPTIONS
 from xclr.environment import setting
 from xclr.errors import StoreError
+from xclr.evaluation.stages import SUITE
 from xclr.images.picture import opened
 from xclr.pipeline import KINDS
+from xclr.recipe import method_name
 from xclr.record import RUNS, Record, read_records, records_named
 from xclr.store import MANIFEST, Store
+from xclr.training.stages import PRETRAIN, PretrainConfig, origin
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from xclr.evaluation.networks.network import Network
     from xclr.evaluation.vectors import Written
     from xclr.images.listing import Listing
+    from xclr.release import About, Released
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,14 @@ class Trained:
 
         Store.of(self.checkpoint.path).check(self.checkpoint)
         return open_network(self.checkpoint, device)
+
+    def released(self, about: About) -> Released:
+        """The backbone that was trained here, on the CPU, with all that an export says of it."""
+        from xclr.release import Released
+        from xclr.training.views import PLAIN
+
+        network, config = self.open(), PretrainConfig.model_validate(self.manifest.config)
+        return Released(network.backbone.cpu(), network.width, config.train, network.preparation, PLAIN, about)
 
 
 class Opened:
@@ -92,6 +106,7 @@ class Opened:
             )
         wanted = {"method": method, "seed": seed, "graph": graph}
         asked = {name: value for name, value in wanted.items() if value is not None}
+        self._check_finished(there, method, seed)
         found = [each for each in there if all(getattr(each, name) == value for name, value in asked.items())]
         methods = {each.method for each in found}
         if len(methods) != 1:
@@ -200,6 +215,26 @@ class Opened:
 
         return pq.read_table(self._one("graph").path / "graph_knn.parquet")
 
+    def export(
+        self, network: Trained, form: str = "safetensors", out: Path | None = None, *, force: bool = False
+    ) -> Path:
+        """Write a network's backbone for other libraries into a folder, `out` or one of HOME/exports; returns where.
+
+        form: safetensors, torchvision, timm, onnx or hf. Raises RecipeError for a form that cannot hold the backbone,
+        StoreError for a network from elsewhere and, without `force`, where the folder holds another export.
+        """
+        from xclr.release import FILES, check_format, put, write_export
+
+        about = self._about(network)
+        train = PretrainConfig.model_validate(network.manifest.config).train
+        check_format(form, train)
+        if out is None:
+            name = f"{self.record.run} {network.method} {network.graph} seed {network.seed} {form}"
+            out = self.store.home / "exports" / re.sub(r"[^A-Za-z0-9._=-]+", "-", name)
+        released = network.released(about)
+        put(out.absolute(), lambda folder: write_export(released, form, folder), names=FILES, force=force)
+        return out.absolute()
+
     def _one(self, kind: str, made_of: Artifact | None = None) -> Artifact:
         """The newest finished artifact of a kind whose files are as they were written."""
         found = [
@@ -211,6 +246,47 @@ class Opened:
             raise StoreError(f"{self.record.run} has no {kind} in {self.store.home}", f"xclr retry {self.record.run}")
         self.store.check(found[-1])
         return found[-1]
+
+    def _check_finished(self, there: Iterable[Trained], method: str | None, seed: int | None) -> None:
+        """Raise StoreError for a method and seed that the run was to train and has not."""
+        if any(each.method == method and seed in {None, each.seed} for each in there):
+            return
+        recipes = self.record.recipes
+        methods = {method_name(objective) for recipe in recipes for objective in recipe.objectives}
+        if method in methods and (seed is None or any(seed in recipe.seeds for recipe in recipes)):
+            state, run = self.record.state, self.record.run
+            raise StoreError(
+                f"the training of {method} in {run} has not finished ({state})",
+                "wait for it; see xclr status" if state == "running" else f"xclr retry {run}",
+            )
+
+    def _about(self, network: Trained) -> About:
+        """What a card says; raises StoreError for a network that this run did not train."""
+        from xclr import schema
+        from xclr.release import About
+
+        if network.checkpoint.kind != PRETRAIN.name:
+            raise StoreError(
+                f"{network.method} is a network from elsewhere, whose weights {self.record.run} only judged",
+                "take them from its library",
+            )
+        config = PretrainConfig.model_validate(network.manifest.config)
+        judged = [
+            each.path / "scores.parquet"
+            for each, manifest in self.made.items()
+            if each.kind == SUITE.name and str(network.checkpoint.digest) in manifest.inputs
+        ]
+        read = ((each, manifest) for each, manifest in self.made.items() if str(each.digest) in network.manifest.inputs)
+        rows = (manifest.stats.get("rows") for each, manifest in read if each.kind == CAPTIONS.name)
+        return About(
+            origin=origin(config),
+            objective=config.objective,
+            stats=network.manifest.stats,
+            digest=str(network.checkpoint.digest),
+            rows=next(rows, None),
+            scores=[row for path in judged for row in schema.read(path, schema.SCORES).to_pylist()],
+            recipe=self.record.recipe if self.record.sweep is None else None,
+        )
 
 
 def open_run(place: str | Path | None = None, run: str | None = None) -> Opened:

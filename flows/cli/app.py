@@ -12,6 +12,7 @@ import typer
 from flows.cli import graph
 from flows.cli.compare import compare
 from flows.cli.embed import embed
+from flows.cli.export import export
 from flows.cli.jobs import accounts, cancel, costs
 from flows.cli.logs import logs
 from flows.cli.machine import doctor, serve
@@ -49,7 +50,7 @@ def _options(
 
 
 COMMANDS = (
-    run, retry, evaluate, sweep, study, plan, compare, embed, serve,
+    run, retry, evaluate, sweep, study, plan, compare, export, embed, serve,
     status, logs, cancel, accounts, verify, costs, gc, doctor,
 )  # fmt: skip
 for command in COMMANDS:

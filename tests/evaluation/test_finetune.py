@@ -16,7 +16,7 @@ from xclr.errors import DataError
 from xclr.evaluation.data import Features, FeatureSet, load_features, load_labels
 from xclr.evaluation.datasets import READERS, Tree, write
 from xclr.evaluation.finetune import TreePictures, as_pretrained, logits_of, run, training_batches, with_classifier
-from xclr.evaluation.networks.pictures import normalised, preparation_of, prepare
+from xclr.evaluation.networks.pictures import normalised, prepare
 from xclr.evaluation.stages import FINETUNE, FinetuneStageConfig, SuiteConfig
 from xclr.evaluation.suites.finetune import finetune_suite
 from xclr.pipeline import KINDS
@@ -26,6 +26,7 @@ from xclr.store import Store, describe
 from xclr.training import CHECKPOINT, Rank, build_backbone
 from xclr.training.spool import SPOOL, read_spool
 from xclr.training.stages import PretrainConfig
+from xclr.training.views import preparation_of
 
 COLOURS = {  # of bees, ants and oxen: 309, 310 and 345 of the 1,000
     "n02206856": (190, 70, 60),

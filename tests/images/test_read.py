@@ -13,9 +13,10 @@ from PIL import Image, ImageOps
 
 from tests.kit.pictures import JPEG, PNG, RED, WEBP, claiming, encode, odd_exif, pack, pack_table, write_table
 from xclr.errors import DataError
-from xclr.evaluation.networks.pictures import Preparation, prepare
+from xclr.evaluation.networks.pictures import prepare
 from xclr.images import EncodedPictures, decode, read_pictures, usable_rows
 from xclr.images.picture import judge, opened, size_of, upright
+from xclr.images.preparation import Preparation
 from xclr.recipe import DataConfig
 
 SIDES = [8, 16, 32]

@@ -23,6 +23,9 @@ from xclr.training.stages import Data
 
 LIMIT, DIM = 400, 24
 TRAIN = TrainConfig(width=4, image_size=16, projector_hidden=32, projector_out=16, epochs=2, batch_size=32, log_every=1)
+EXPORTED = tuple(  # what a training writes beside its checkpoint for other libraries
+    f"export/{name}" for name in ("model.safetensors", "preprocessing.json", "preprocessing.py", "README.md")
+)
 RECIPE = Recipe(name="tiny", data=DataConfig(limit=LIMIT), train=TRAIN)
 
 

@@ -7,8 +7,9 @@ import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from tests.kit.home import RECIPE, TRAIN, build, training_data
+from tests.kit.home import EXPORTED, RECIPE, TRAIN, build, training_data
 from tests.kit.stages import no_progress
 from xclr.errors import JobError, RecipeError, Stopped
 from xclr.recipe import CLIPConfig, RandomConfig, SimCLRConfig, XCLRConfig
@@ -315,7 +316,7 @@ def finished(home, tmp_path_factory):
 
 def test_the_stage_leaves_the_backbone_and_a_spool(finished, steps):
     produced, out, seen = finished
-    assert produced.files == (CHECKPOINT, SPOOL) and produced.scratch == ("checkpoints",)
+    assert produced.files == (CHECKPOINT, *EXPORTED, SPOOL) and produced.scratch == ("checkpoints",)
     assert all((out / name).is_file() for name in produced.files)
     assert [step for step, _ in spooled(out)] == list(range(1, steps + 1))
     assert seen == [(step, steps) for step in range(1, steps + 1)]
@@ -328,6 +329,11 @@ def test_the_backbone_is_that_of_the_last_checkpoint_and_fits_a_fresh_one(finish
     backbone, _ = build_backbone(TRAIN)
     backbone.load_state_dict(weights(out))
     assert all(torch.equal(value, state[f"backbone.{key}"]) for key, value in weights(out).items())
+
+
+def test_the_export_beside_the_checkpoint_holds_its_backbone(finished):
+    exported = load_file(finished[1] / "export" / "model.safetensors")
+    torch.testing.assert_close(exported, dict(weights(finished[1])), rtol=0, atol=0)
 
 
 @pytest.mark.slow

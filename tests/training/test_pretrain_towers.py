@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from tests.kit.home import RECIPE, TRAIN, training_data
+from tests.kit.home import EXPORTED, RECIPE, TRAIN, training_data
 from tests.kit.stages import no_progress
 from xclr.errors import StoreError
 from xclr.recipe import CLIPConfig, CLOOBConfig, CWCLConfig, SoftCLIPConfig, TargetGraph, XCLRConfig
@@ -64,14 +64,14 @@ def test_both_towers_are_those_of_the_last_checkpoint(trained, name):
 def test_only_a_tower_that_reads_tokens_keeps_words(trained, name):
     produced, out = trained(CONFIGS[name])
     words = () if CONFIGS[name].text == "frozen" else (WORDS,)
-    assert produced.files == (CHECKPOINT, *words, SPOOL)
+    assert produced.files == (CHECKPOINT, *words, *EXPORTED, SPOOL)
     assert (out / WORDS).is_file() == bool(words)
 
 
 def test_an_objective_without_captions_keeps_the_backbone_only(trained):
     produced, out = trained(XCLRConfig(graph=TargetGraph()))
     assert list(parts_of(out)) == ["backbone"]
-    assert produced.files == (CHECKPOINT, SPOOL) and not (out / WORDS).exists()
+    assert produced.files == (CHECKPOINT, *EXPORTED, SPOOL) and not (out / WORDS).exists()
 
 
 def test_the_words_are_those_of_the_training_captions_in_the_order_of_their_ids(home, trained):

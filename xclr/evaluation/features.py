@@ -20,10 +20,11 @@ from xclr.evaluation.benchmark import place_of
 from xclr.evaluation.data import ROWS, VECTORS
 from xclr.evaluation.datasets import BORDER, Tree
 from xclr.evaluation.networks.network import Network, open_network
-from xclr.evaluation.networks.pictures import Preparation, Shown, batches, framed_as, normalised
+from xclr.evaluation.networks.pictures import Shown, batches, framed_as, normalised
 from xclr.evaluation.stages import BenchmarkFeaturesConfig, FeaturesConfig
 from xclr.graph.embed import part_of
 from xclr.images import PictureFiles, usable_rows
+from xclr.images.preparation import Preparation
 from xclr.images.stages import unreadable
 from xclr.recipe import Framing
 from xclr.stage import Produced, Progress, Stage

@@ -21,7 +21,7 @@ from xclr.errors import DataError
 from xclr.evaluation.benchmark import place_of
 from xclr.evaluation.data import ROWS, VECTORS, Ints, Labels, load_labels
 from xclr.evaluation.datasets import Tree
-from xclr.evaluation.networks.pictures import Shown, batches, normalised, preparation_of
+from xclr.evaluation.networks.pictures import Shown, batches, normalised
 from xclr.evaluation.stages import BenchmarkFeaturesConfig, FinetuneStageConfig
 from xclr.evaluation.suites.own import judged_split
 from xclr.files import TRAIN
@@ -46,6 +46,7 @@ from xclr.training.model import memory_format
 from xclr.training.objectives.materials import NOTHING, Looked
 from xclr.training.spool import SPOOL
 from xclr.training.stages import PretrainConfig
+from xclr.training.views import preparation_of
 
 VAL = "val"
 BATCH = 256  # pictures a forward pass

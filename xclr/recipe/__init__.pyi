@@ -69,6 +69,8 @@ from .train import PATCH as PATCH
 from .train import PUBLISHED as PUBLISHED
 from .train import TIMM as TIMM
 from .train import TrainConfig as TrainConfig
+from .write import recipe_yaml as recipe_yaml
+from .write import reproduction as reproduction
 from .yamlfile import Document as Document
 from .yamlfile import YAMLError as YAMLError
 from .yamlfile import dump_yaml as dump_yaml

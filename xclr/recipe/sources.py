@@ -23,6 +23,7 @@ class Source(NamedTuple):
     published: int | None = None  # captions, before duplicates are left out
     own: bool = False  # a person's own pictures: a look at them says how they are trained
     annotated: bool = False  # it has keywords and groups, so that its pictures can fill the suites' data sets
+    licence: str = ""  # of its pictures, where it is the same for all users of the source
 
 
 def _is_spelt(path: Path) -> bool:
@@ -30,9 +31,11 @@ def _is_spelt(path: Path) -> bool:
     return bool(paths_of(path))
 
 
+ADDRESSED = "captions and addresses are Google's, free to use for any purpose; each picture is its owner's"
 SOURCES: Mapping[str, Source] = {
     "emoji": Source(
         "emoji", "the embedded set", labels="always", annotated=True, get="install xclr again: the emoji come with it",
+        licence="by their sets: Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0 and MIT (NOTICE of xclr names them)",
     ),
     "table": Source(
         "table", "a Parquet, CSV, TSV or JSONL file, or several", noun="table", is_there=_is_spelt, labels="column",
@@ -44,12 +47,12 @@ SOURCES: Mapping[str, Source] = {
     ),
     "cc3m": Source(
         "conceptual", "the published TSV of captions and addresses", path="the file Train_GCC-training.tsv",
-        noun="cc3m file", by_url=True, published=3_318_333,
+        noun="cc3m file", by_url=True, published=3_318_333, licence=ADDRESSED,
         get="get Train_GCC-training.tsv (caption TAB url, no header) by the form on Google's Conceptual Captions page",
     ),
     "cc12m": Source(
         "conceptual", "the published TSV of addresses and captions", path="the file cc12m.tsv",
-        noun="cc12m file", by_url=True, published=12_423_374,
+        noun="cc12m file", by_url=True, published=12_423_374, licence=ADDRESSED,
         get="get cc12m.tsv (url TAB caption, no header) from the page of Google's conceptual-12m",
     ),
     "wds": Source(
@@ -63,5 +66,6 @@ SOURCES: Mapping[str, Source] = {
         get="get ILSVRC 2012 as Kaggle packs it: ILSVRC/Data/CLS-LOC/{train,val}, LOC_synset_mapping.txt and "
         "LOC_val_solution.csv, or as its page does: ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, "
         "ILSVRC2012_devkit_t12.tar.gz",
+        licence="ImageNet's terms of access: research and education that are not commercial",
     ),
 }  # fmt: skip

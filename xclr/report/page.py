@@ -17,7 +17,7 @@ from xclr.evaluation.significance import Answers, distances_of
 from xclr.evaluation.stages import tell_skipped
 from xclr.images.stages import IMAGES
 from xclr.pipeline import pipeline
-from xclr.recipe import Recipe, dump_yaml, load_recipe, recipe_names
+from xclr.recipe import Recipe, reproduction
 from xclr.record import Record
 from xclr.report.curves import LOSS, METRICS, Plot, Trace, draw, read_metrics
 from xclr.report.html import environment
@@ -105,7 +105,7 @@ def render(runs: Sequence[Record], scores: pa.Table, store: Store, against: str 
         no_sheet=no_sheet,
         neighbours=NEIGHBOURS,
         side=SIDE,
-        recipes=list(dict.fromkeys(_reproduction(each.recipe) for each in runs)),
+        recipes=list(dict.fromkeys(reproduction(each.recipe) for each in runs)),
         command=" ".join(["xclr compare", *(each.run for each in runs)]),
     )
 
@@ -203,21 +203,3 @@ def _place(metric: str) -> tuple[int, str]:
 def _shared_plot(metric: str, traces: Mapping[Method, tuple[Trace, ...]]) -> Plot:
     title, axis = METRICS.get(metric, (metric.removeprefix("train/").replace("_", " "), ""))
     return Plot(title, axis, tuple(line for lines in traces.values() for line in lines))
-
-
-def _reproduction(recipe: Recipe) -> tuple[str, str]:
-    """The command that runs a recipe again, and the file it needs where it is not one of the project's own."""
-    if recipe.name in recipe_names() and load_recipe(recipe.name) == recipe:
-        return f"xclr run {recipe.name}", ""
-    return f"xclr run {recipe.name}.yaml", recipe_yaml(recipe)
-
-
-def recipe_yaml(recipe: Recipe) -> str:
-    """What differs from the defaults, as a recipe file; a table is expected beside it."""
-    given = recipe.model_dump(mode="json", exclude_defaults=True)
-    given["objectives"] = [
-        {"name": each.name} | each.model_dump(mode="json", exclude_defaults=True) for each in recipe.objectives
-    ]
-    if recipe.data.path is not None:
-        given["data"]["path"] = recipe.data.path.name
-    return dump_yaml({"name": recipe.name} | given)

@@ -9,10 +9,10 @@ from typing import Any
 from markupsafe import Markup
 
 from xclr.evaluation.stages import tell_skipped
-from xclr.recipe import dump_yaml, load_recipe, recipe_names
+from xclr.recipe import dump_yaml, load_recipe, recipe_names, recipe_yaml
 from xclr.report import html
 from xclr.report.html import environment
-from xclr.report.page import GLOSSARY, facts_of, file_name, recipe_yaml, write_html
+from xclr.report.page import GLOSSARY, facts_of, file_name, write_html
 from xclr.report.sheet import SIDE
 from xclr.report.sweep import (
     NOT_JUDGED,

@@ -14,6 +14,7 @@ from torch import nn
 from xclr.errors import Stopped, WeakError
 from xclr.images.stages import unreadable
 from xclr.recipe import TrainConfig
+from xclr.release import DEFAULT, About, Released, write_export
 from xclr.stage import Produced, Progress, Stage
 from xclr.store import Store
 from xclr.training import checkpoint
@@ -33,22 +34,24 @@ from xclr.training.optim import warmup_steps
 from xclr.training.quality import Quality, open_sample, quality_of
 from xclr.training.ranks import Rank
 from xclr.training.spool import SPOOL, Spool, read_spool
-from xclr.training.stages import CHECKPOINT, PretrainConfig
+from xclr.training.stages import CHECKPOINT, PretrainConfig, origin
 from xclr.training.stop import WEAK, StopFlag
 from xclr.training.subset import told as told_of
+from xclr.training.views import PLAIN, preparation_of
 from xclr.training.watch import Watch, signs, write_notices
 from xclr.training.words import WORDS
 
 Stats = dict[str, float | str]
+EXPORT = "export"  # the folder beside the checkpoint
 SAY_EVERY_S = 10.0  # in the job's log
 
 
 def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced:
-    """Write checkpoint.pt and spool.jsonl; every rank runs it, rank 0 writes.
+    """Write checkpoint.pt, spool.jsonl and, of a training, a folder export; every rank runs it, rank 0 writes.
 
     The checkpoint is {"backbone": weights}; an objective with captions adds "head", on the backbone's features, and
-    "text", and where the text tower reads tokens words.json says what it knows. The stats are the last metrics, and of
-    a training which pictures it saw.
+    "text", and where the text tower reads tokens words.json says what it knows. In export is the backbone again, for
+    other libraries. The stats are the last metrics, and of a training which pictures it saw.
     """
     config = stage.config
     inputs = {role: artifact.path for role, artifact in stage.inputs.items()}
@@ -68,6 +71,10 @@ def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced
     elif _first():
         Spool(out / SPOOL, 0)
     files = _write(backbone, towers_of(objective), out) if _first() else ()
+    if files and objective is not None:
+        about = About(origin(config), config.objective, stats, stage.digest)
+        how = preparation_of(config.train)
+        files += _export(Released(backbone, features, config.train, how, PLAIN, about), out)
     return Produced((*files, SPOOL), dict(stats), scratch=("checkpoints",))
 
 
@@ -160,6 +167,12 @@ def _write(backbone: nn.Module, towers: Towers | None, out: Path) -> tuple[str, 
         return (CHECKPOINT,)
     towers.words.save(out / WORDS)
     return (CHECKPOINT, WORDS)
+
+
+def _export(released: Released, out: Path) -> tuple[str, ...]:
+    """The backbone in the export's default format; the names of the files."""
+    (out / EXPORT).mkdir(exist_ok=True)
+    return tuple(f"{EXPORT}/{name}" for name in write_export(released, DEFAULT, out / EXPORT))
 
 
 def _line(step: int, steps: int, metrics: Mapping[str, float]) -> str:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xclr.images.preparation import Preparation
 from xclr.recipe import TrainConfig
 from xclr.training.keyed import keyed_uniform
 
@@ -23,6 +24,7 @@ RANGES = {  # mean and deviation of each channel, after which pixels enter the n
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
+MARGIN = 256 / 224  # of the resized edge over the crop, as ImageNet is evaluated since arXiv 1409.4842
 PLAIN = 0.5  # grey of the plain background
 TEXTURES, TEXTURE_SIDE = 16, 64  # per group; pixels
 GROUPS = 8
@@ -134,6 +136,19 @@ def still(pictures: Tensor, background: Tensor | float, config: TrainConfig) -> 
     size = (config.image_size, config.image_size)
     small = F.interpolate(premultiplied(pictures), size=size, mode="bilinear", antialias=True)
     return normalised(composite(small, background), config)
+
+
+def preparation_of(train: TrainConfig) -> Preparation:
+    """What a backbone that was trained here is shown: image_size pixels, with a margin unless it knows stickers."""
+    margin = 1.0 if train.views == "stickers" else MARGIN
+    mean, std = RANGES[train.normalisation]
+    return Preparation(
+        size=train.image_size,
+        resize=round(margin * train.image_size),
+        mean=mean,
+        std=std,
+        interpolation="bilinear",
+    )
 
 
 def view_numbers(seed: int, epoch: int, view: int, rows: Tensor) -> Tensor:

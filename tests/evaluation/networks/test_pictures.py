@@ -14,16 +14,10 @@ from torchvision.transforms import InterpolationMode, v2
 
 from tests.kit.pictures import SERVED, encode, photo, see_through, turned
 from xclr.errors import DataError
-from xclr.evaluation.networks.pictures import (
-    Preparation,
-    Shown,
-    batches,
-    framed_as,
-    normalised,
-    preparation_of,
-    prepare,
-)
+from xclr.evaluation.networks.pictures import Shown, batches, framed_as, normalised, prepare
+from xclr.images.preparation import Preparation
 from xclr.recipe import TrainConfig
+from xclr.training.views import preparation_of
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from xclr.errors import RecipeError
-from xclr.evaluation.networks.pictures import METHODS, Preparation
+from xclr.evaluation.networks.pictures import METHODS
+from xclr.images.preparation import Preparation
 from xclr.recipe import WEIGHTS, Reference
 from xclr.training.weights import State, first_line, fitted, read_state
 

@@ -9,11 +9,12 @@ from torch import nn
 
 from xclr.artifact import Artifact
 from xclr.evaluation.networks.elsewhere import rebuild
-from xclr.evaluation.networks.pictures import Preparation, preparation_of
 from xclr.evaluation.stages import ReferenceConfig
+from xclr.images.preparation import Preparation
 from xclr.store import Store
 from xclr.training import CHECKPOINT, build_backbone
 from xclr.training.stages import PretrainConfig
+from xclr.training.views import preparation_of
 
 
 @dataclass(frozen=True, eq=False)

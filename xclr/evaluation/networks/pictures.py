@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,48 +16,12 @@ from torch import Tensor
 
 from xclr.errors import DataError
 from xclr.images.picture import opened, rgb, upright
-from xclr.recipe import Framing, TrainConfig
-from xclr.training.views import PLAIN, RANGES
+from xclr.images.preparation import Preparation
+from xclr.recipe import Framing
+from xclr.training.views import PLAIN
 
-Interpolation = Literal["bilinear", "bicubic"]
 METHODS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LONG = 32  # times as long as wide: such pictures are cropped before they are resized, which changes hardly a pixel
-MARGIN = 256 / 224  # of the resized edge over the crop, as ImageNet is evaluated since arXiv 1409.4842
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What is done to a picture: `border` pixels are cut from each side, the shortest edge is resized to `resize`, the
-    centre of size x size pixels is kept, and each channel becomes (x / 255 - mean) / std.
-
-    Without `crop` the whole picture is squashed to resize x resize instead, so that nothing is lost where that is
-    `size`. Raises ValueError where there is less than `size` to keep.
-    """
-
-    size: int
-    resize: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: Interpolation
-    border: int = 0
-    crop: bool = True
-
-    def __post_init__(self) -> None:
-        if self.resize < self.size:
-            raise ValueError(f"{self.size} pixels cannot be cut from an edge of {self.resize}")
-
-
-def preparation_of(train: TrainConfig) -> Preparation:
-    """What a backbone that was trained here is shown: image_size pixels, with a margin unless it knows stickers."""
-    margin = 1.0 if train.views == "stickers" else MARGIN
-    mean, std = RANGES[train.normalisation]
-    return Preparation(
-        size=train.image_size,
-        resize=round(margin * train.image_size),
-        mean=mean,
-        std=std,
-        interpolation="bilinear",
-    )
 
 
 def framed_as(how: Preparation, framing: Framing) -> Preparation:

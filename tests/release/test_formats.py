@@ -53,9 +53,9 @@ for folder in sys.argv[1:]:
 SIZE = 32
 TRAIN = {
     name: TrainConfig(backbone=name, image_size=SIZE, views="simclr", width=4, normalisation="imagenet")
-    for name in ("resnet-mini", "resnet18", "vit-small")
+    for name in ("resnet-mini", "resnet18", "vit-small", "timm/vit_tiny_patch16_224")
 }
-DEAR = {("resnet18", "onnx"), ("vit-small", "onnx")}  # traced like resnet-mini, but for longer
+DEAR = {(name, "onnx") for name in TRAIN if name != "resnet-mini"}  # traced like resnet-mini, but for longer
 OWN = {("resnet-mini", "safetensors")}  # which no other library knows
 PAIRS = [
     (name, form)
@@ -110,7 +110,7 @@ def run(own_home, tmp_path_factory):
 def elsewhere(released, run, tmp_path_factory):
     """Folders of exports, and the features of picture.jpg that a process without xclr got in each, as its card says."""
     root = tmp_path_factory.mktemp("exports")
-    folders = {pair: root / "-".join(pair) for pair in PAIRS}
+    folders = {pair: root / "-".join(pair).replace("/", "-") for pair in PAIRS}
     for (name, form), folder in folders.items():
         folder.mkdir()
         files = write_export(released[name], form, folder)

@@ -62,7 +62,8 @@ def write_timm(released: Released, folder: Path) -> tuple[str, ...]:
         "first_conv": timm.first_conv,
         "classifier": timm.classifier,
     }
-    config: dict[str, Any] = {"architecture": timm.architecture, **classes, "global_pool": timm.global_pool}
+    config: dict[str, Any] = {"architecture": timm.architecture, **classes}
+    config |= {"global_pool": timm.global_pool} if timm.global_pool else {}
     config |= {"model_args": dict(timm.options)} if timm.options else {}
     (folder / CONFIG).write_text(json.dumps(config | {"pretrained_cfg": shown}, indent=1) + "\n", encoding="utf-8")
     return (*_save(timm.renamed(released.state), folder), CONFIG)

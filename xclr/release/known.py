@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from xclr.recipe import PATCH, TrainConfig
+from xclr.recipe import PATCH, TIMM, TrainConfig
 
 State = Mapping[str, Tensor]
 
@@ -29,9 +29,9 @@ class Timm(NamedTuple):
     """A backbone as timm builds it: its architecture and arguments, layers that its configs name, and its names."""
 
     architecture: str
-    first_conv: str
-    classifier: str
-    global_pool: str
+    first_conv: str | tuple[str, ...]
+    classifier: str | tuple[str, ...]
+    global_pool: str = ""  # the architecture's own
     options: Mapping[str, Any] = {}
     renamed: Callable[[State], State] = as_they_are
 
@@ -100,4 +100,16 @@ KNOWN: Mapping[str, Callable[[TrainConfig], Known]] = {  # by backbone
 
 def known(train: TrainConfig) -> Known:
     """What other libraries know of a backbone; nothing of one that is this project's own."""
+    if train.backbone.startswith(TIMM):
+        return _of_timm(train)
     return KNOWN[train.backbone](train) if train.backbone in KNOWN else Known()
+
+
+def _of_timm(train: TrainConfig) -> Known:
+    """A backbone of timm's own, in the size that it was made for."""
+    import timm
+
+    name = train.backbone.removeprefix(TIMM)
+    about = timm.get_pretrained_cfg(name)
+    options = {"img_size": train.image_size} if about.fixed_input_size else {}
+    return Known(timm=Timm(name, about.first_conv, about.classifier, options=options))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LOOKED = 64  # pictures: the first of a table or of tars, those of a folder drawn by name
 DECODED = 8  # of them, to see whether they are cut out
 DECODED_PIXELS = 4_000_000  # of each at most
+Here = bytes | Path | Inside  # a picture that need not be fetched
 
 
 class Header(NamedTuple):
@@ -39,7 +40,8 @@ def look(data: DataConfig) -> Seen | None:
     reader_of(data.source).check(data)
     limit = min(LOOKED, data.limit or LOOKED)
     given = list(_pictures(data.model_copy(update={"limit": limit})))
-    headers = [(each, header) for each in given if (header := _header(each)) is not None]
+    here = (each for each in given if isinstance(each, bytes | Path | Inside))
+    headers = [(each, header) for each in here if (header := _header(each)) is not None]
     number = _number(data, given) if len(given) >= limit else len(given)
     if not headers:
         return Seen(number) if any(isinstance(each, str) for each in given) else None
@@ -74,10 +76,8 @@ def _number(data: DataConfig, given: Sequence[Picture]) -> int:
     return min(number, data.limit or number)
 
 
-def _header(picture: Picture) -> Header | None:
-    """None for what is at an address, and for what is no picture, of which its own stage tells."""
-    if picture is None or isinstance(picture, str):
-        return None
+def _header(picture: Here) -> Header | None:
+    """None for what is no picture, of which its own stage tells."""
     try:
         with _opened(picture) as found:
             width, height = size_of(found)
@@ -86,7 +86,7 @@ def _header(picture: Picture) -> Header | None:
         return None
 
 
-def _is_cut_out(picture: bytes | Path | Inside) -> bool:
+def _is_cut_out(picture: Here) -> bool:
     """Whether a picture can be decoded and has transparent parts."""
     try:
         with _opened(picture) as found:
@@ -96,7 +96,7 @@ def _is_cut_out(picture: bytes | Path | Inside) -> bool:
 
 
 @contextmanager
-def _opened(picture: bytes | Path | Inside) -> Iterator[Image.Image]:
+def _opened(picture: Here) -> Iterator[Image.Image]:
     """A picture of which the header was read; of a file no more than that."""
     if isinstance(picture, Path):
         with picture.open("rb") as file, opened(file) as found:
@@ -112,7 +112,7 @@ def _read(place: Inside) -> bytes:
         return file.read(place.size)
 
 
-def _are_cut_out(seen: Sequence[tuple[Picture, Header]]) -> bool:
+def _are_cut_out(seen: Sequence[tuple[Here, Header]]) -> bool:
     """Whether most have transparent parts; many a photograph has the channel, and nothing in it."""
     may = [each for each, header in seen if header.alpha and header.width * header.height <= DECODED_PIXELS]
     if 2 * len(may) <= len(seen):

@@ -39,7 +39,7 @@ SUITED = (  # a row that suits stands before all above it
 )
 
 
-def settings_for(seen: Seen) -> Mapping[str, Any]:
+def settings_for(seen: Seen) -> dict[str, Any]:
     """Fields of `train` that suit these pictures; none for drawings, small or cut out, which the defaults suit."""
     if seen.cut_out or 0 < seen.edge <= DRAWN:
         return {}
@@ -48,7 +48,7 @@ def settings_for(seen: Seen) -> Mapping[str, Any]:
     return {"image_size": best.image_size, "views": "simclr", "backbone": best.backbone}
 
 
-def unsaid(train: TrainConfig, seen: Seen) -> Mapping[str, Any]:
+def unsaid(train: TrainConfig, seen: Seen) -> dict[str, Any]:
     """The settings for these pictures that a recipe leaves open.
 
     What it says of small views, of resnet-mini's width or of stickers stands for the network or views that go with it.

@@ -164,13 +164,13 @@ def initial(train: TrainConfig, store: Store) -> Stage[InitialConfig] | None:
     if train.init.startswith(PUBLISHED):
         config = InitialConfig(weights=_full_name(train.init), train=train.network)
         return Stage(INITIAL, f"weights {config.weights}", config)
-    path = Path(train.init)
-    path = path / CHECKPOINT if path.is_dir() else path
+    given = Path(train.init)
+    path, called = (given / CHECKPOINT, given.name[:8]) if given.is_dir() else (given, given.name)
     if not path.is_file():
         raise RecipeError(f"train.init: there is no file {path}", "give a path, or timm:NAME or torchvision:NAME")
     config = InitialConfig(sha256=store.content_hash(path), train=train.network, path=path)
     _check_initial(config)
-    return Stage(INITIAL, f"weights {Path(train.init).name}", config)
+    return Stage(INITIAL, f"weights {called}", config)
 
 
 @cache

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
-from xclr.files import NOT_TRAINED
-
 Dataset = Literal["imagenet", "real", "imagenet9", "objectnet", "mit-states"]
 ON_OTHERS = ("retrieval", "linear", "own-knn")  # suites that judge other pictures where nobody names any
 DATASETS: tuple[Dataset, ...] = get_args(Dataset)
@@ -55,14 +53,6 @@ class Suite(NamedTuple):
         return tuple(each for each in DATASETS if each in wanted)
 
 
-def _held_out(heading: str, about: str) -> tuple[ScoreColumn, ...]:
-    """The top-1 of own pictures, whatever the split is called that they are judged by."""
-    first = NOT_TRAINED[0]
-    return tuple(
-        ScoreColumn(each, "top1", heading if each == first else f"{heading} ({each})", about) for each in NOT_TRAINED
-    )
-
-
 SUITES: Mapping[str, Suite] = {  # in the order of the columns
     "imagenet": Suite("imagenet", "imagenet", probe=True, columns=(
         ScoreColumn("val", "top1", "ImageNet", "linear probe on ImageNet's validation pictures", paper=True),
@@ -100,12 +90,12 @@ SUITES: Mapping[str, Suite] = {  # in the order of the columns
         ScoreColumn("image-to-text", "recall1", "image to text R@1", "the nearest caption is the picture's"),
     )),
     "linear": Suite(fits=True, classes=True, columns=(
-        *_held_out("pictures top-1", "linear probe on held-out pictures"),
+        ScoreColumn("pictures", "top1", "pictures top-1", "linear probe on held-out pictures"),
         ScoreColumn("concepts", "top1", "concepts top-1", "linear probe on concepts never trained on"),
         ScoreColumn("vendor", "top1", "vendor top-1", "linear probe on drawings of a vendor never trained on"),
     )),
     "own-knn": Suite(classes=True, columns=(
-        *_held_out("pictures k-NN", "vote of the nearest training pictures for held-out ones"),
+        ScoreColumn("pictures", "top1", "pictures k-NN", "vote of the nearest training pictures for held-out ones"),
     )),
     "own-few-shot": Suite(fits=True, classes=True, columns=(
         ScoreColumn("1-percent", "top1", "own 1% labels", "probe fitted to 1% of the recipe's own training pictures"),
@@ -113,10 +103,10 @@ SUITES: Mapping[str, Suite] = {  # in the order of the columns
         ScoreColumn("100-percent", "top1", "own 100% labels", "probe fitted to all of them"),
     )),
     "own-zero-shot": Suite(towers=True, classes=True, columns=(
-        *_held_out("own zero-shot", "the class of own pictures whose text is nearest, without labels"),
+        ScoreColumn("pictures", "top1", "own zero-shot", "the class whose text own pictures are nearest to"),
     )),
     "own-finetune": Suite(trains=True, classes=True, columns=(
-        *_held_out("own fine-tuned", "the backbone trained on, with the labels of the recipe's own pictures"),
+        ScoreColumn("pictures", "top1", "own fine-tuned", "the backbone trained on, with labels of own pictures"),
     )),
     "keywords": Suite(annotated=True, columns=(
         ScoreColumn("concepts", "map", "keywords mAP", "mean average precision of keywords, same concepts"),

@@ -12,9 +12,8 @@ from xclr.evaluation.heads import LinearHead, fit_linear
 from xclr.evaluation.probe import head_config
 from xclr.evaluation.score import Score, class_mean, mean_score, statistic_score
 from xclr.evaluation.stages import SuiteConfig
-from xclr.files import NOT_TRAINED
 
-HELD_OUT = (*NOT_TRAINED, "concepts", "vendor")
+HELD_OUT = ("pictures", "concepts", "vendor")
 TOP = 5
 
 

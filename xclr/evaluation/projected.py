@@ -50,10 +50,10 @@ def own_projections(
 ) -> Features:
     """The held-out pictures of a recipe's own and the classes' names, both in the space of the towers."""
     _, items = held_out(Features(pictures), labels)
-    return _projected(items, replace(labels, classes=names_of(captions)), checkpoint, config)
+    return _projected(items, replace(labels, classes=spoken_names(captions)), checkpoint, config)
 
 
-def names_of(captions: Artifact) -> tuple[str, ...]:
+def spoken_names(captions: Artifact) -> tuple[str, ...]:
     """The names of the classes that own pictures are judged by, as their captions have them."""
     data = Store.of(captions.path).manifest(captions).config["data"]
     if SOURCES[data["source"]].annotated:

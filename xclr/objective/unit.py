@@ -32,7 +32,8 @@ def check_inputs(similarity: Tensor | None = None, **rows: Tensor) -> None:
 
 
 def _norms(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows.detach(), dim=-1, dtype=at_least_float32(rows))
+    norms: Tensor = torch.linalg.vector_norm(rows.detach(), dim=-1, dtype=at_least_float32(rows))
+    return norms
 
 
 def _check_norms(name: str, least: float, most: float) -> None:

@@ -42,7 +42,8 @@ def look(data: DataConfig) -> Seen | None:
     given = list(_pictures(data.model_copy(update={"limit": limit})))
     here = (each for each in given if isinstance(each, bytes | Path | Inside))
     headers = [(each, header) for each in here if (header := _header(each)) is not None]
-    number = _number(data, given) if len(given) >= limit else len(given)
+    about = _number(data, given)
+    number = len(given) if len(given) < limit and about <= 2 * LOOKED else about
     if not headers:
         return Seen(number) if any(isinstance(each, str) for each in given) else None
     sides = [(header.width, header.height) for _, header in headers]
@@ -66,6 +67,8 @@ def _pictures(data: DataConfig) -> Iterator[Picture]:
 
 def _number(data: DataConfig, given: Sequence[Picture]) -> int:
     """How many pictures there are, about; in tars by their size."""
+    if not given:
+        return 0
     inside = [each for each in given if isinstance(each, Inside)]
     if inside:
         apart = [after.offset - each.offset for each, after in pairwise(inside) if after.path == each.path]

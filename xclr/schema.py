@@ -155,7 +155,7 @@ def vectors(dim: int, name: pa.Field[Any] | None = None) -> pa.Schema:
     """Pictures anywhere, each with what a network makes of it; `name` is the column by which their table knows them."""
     return _schema(
         "vectors",
-        pa.field("file", pa.string()),  # below the folder, in the tar or as the table names it; null for a table's own
+        pa.field("file", pa.string()),  # below the folder, in the tar or as the table calls it
         required("row", pa.int64()),  # place in the source, from 0, counting those that cannot be read
         *([] if name is None else [name]),
         required("vector", pa.list_(pa.field("item", pa.float32()), dim)),

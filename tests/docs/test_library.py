@@ -28,7 +28,7 @@ def folder(own_home, tmp_path, monkeypatch) -> Path:
     (tmp_path / "own.parquet").symlink_to(table)
     (tmp_path / "pictures").mkdir()
     for number, picture in enumerate(pq.read_table(table)["image"].to_pylist()[:8]):
-        (tmp_path / "pictures" / f"{number:03d}.png").write_bytes(picture)
+        (tmp_path / "pictures" / f"{number:03d}.png").write_bytes(picture["bytes"])
     (tmp_path / "pictures" / "torn.jpg").write_bytes(b"\xff\xd8")
     monkeypatch.setenv("XCLR_HOME", str(own_home))
     monkeypatch.chdir(tmp_path)

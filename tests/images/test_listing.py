@@ -97,6 +97,14 @@ def test_a_table_may_hold_the_pictures_themselves_and_number_them(tmp_path):
     assert listing.name.type == pa.int64()
 
 
+def test_pictures_as_datasets_writes_them_keep_their_paths(folder):
+    rows = [{"bytes": b"one", "path": "1.png"}, {"bytes": b"two", "path": None}, {"bytes": None, "path": "b.png"}]
+    listing = list_pictures(write(folder / "shard.parquet", {"image": rows, "n": [1, 2, 3]}), id_column="n")
+    found = list(listing.found())
+    assert [(each.file, each.name) for each in found] == [("1.png", 1), (None, 2), ("b.png", 3)]
+    assert [content(each) for each in found] == [b"one", b"two", b"b.png"]
+
+
 def test_other_columns_of_a_table_are_another_listing(tmp_path):
     table = write(tmp_path / "two.parquet", {"image": [b"one"], "mask": [b"two"], "id": ["a"]})
     columns = ((), ("mask",), ("image", "id"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,7 @@ KINDS = "a folder, a tar, a picture, or a table (" + ", ".join(f"*{each}" for ea
 class Found(NamedTuple):
     """A picture of a source."""
 
-    file: str | None  # below the folder, in the tar or as the table names it; None where the table itself holds it
+    file: str | None  # below the folder, in the tar or as the table calls it; None where that has no name for it
     row: int  # its place in the source, from 0
     picture: Picture
     name: str | int | None = None  # by which its table knows it
@@ -63,7 +63,7 @@ def list_pictures(place: Path | str, image_column: str | None = None, id_column:
     path = Path(place)
     if not path.exists():
         raise DataError(f"{path} is not there", f"name {KINDS}")
-    if path.is_file() and _is_table(path):
+    if path.is_file() and tablefile.ending_of(path) is not None:
         return _of_table(path, image_column or IMAGE, id_column)
     if named := image_column or id_column:
         raise DataError(f"{path} is no table and has no column {named!r}", "leave that option out")
@@ -74,10 +74,6 @@ def list_pictures(place: Path | str, image_column: str | None = None, id_column:
     if path.suffix.lower() in SUFFIXES:
         return _of_files(path.parent, [path.name], path)
     raise DataError(f"{path}: the ending does not tell what it holds", f"name {KINDS}")
-
-
-def _is_table(path: Path) -> bool:
-    return Path(path.name.removesuffix(tablefile.PACKED)).suffix.lower() in tablefile.ENDINGS
 
 
 def _of_folder(root: Path) -> Listing:
@@ -125,11 +121,13 @@ def _in(tar: Path) -> Iterator[Member]:
 def _of_table(path: Path, image_column: str, id_column: str | None) -> Listing:
     table = tablefile.open_table(path)
     name = _checked(table, image_column, id_column)
-    columns = [image_column, *([] if id_column is None else [id_column])]
+    columns = {"image": image_column} if id_column is None else {"image": image_column, "name": id_column}
+    if f"{image_column}.path" in table.types:
+        columns["path"] = f"{image_column}.path"  # what a picture is called that the table itself holds
 
     def found() -> Iterator[Found]:
-        for row, (place, values) in enumerate(tablefile.rows(table, columns)):
-            yield _of_row(table, row, place, values)
+        for row, (place, values) in enumerate(tablefile.rows(table, list(columns.values()))):
+            yield _of_row(table, row, place, dict(zip(columns, values, strict=True)))
 
     if table.types[image_column] == "text":
         most, stamp = _of_named_files(path, found())
@@ -162,20 +160,21 @@ def _checked(table: Table, image_column: str, id_column: str | None) -> pa.Field
     return pa.field(id_column, pa.string() if kind == "text" else pa.type_for_alias(kind))
 
 
-def _of_row(table: Table, row: int, place: int, values: Sequence[object]) -> Found:
+def _of_row(table: Table, row: int, place: int, value: Mapping[str, object]) -> Found:
     """A row's picture; `place` is where a person finds it."""
 
     def where() -> str:
         return f"{table.path}: {table.where([place])}"
 
-    value, name = values[0], values[1] if len(values) > 1 else None
-    picture = picture_path(value, table.path.absolute().parent, where)
+    image, name = value["image"], value.get("name")
+    picture = picture_path(image, table.path.absolute().parent, where)
     if isinstance(picture, str):
         raise DataError(
             f"{where()}: the picture is at the address {picture}, and nothing is fetched here",
             "fetch the pictures and name their files, or let a run of the table fetch them: xclr run",
         )
-    file = value.strip() if isinstance(value, str) and value.strip() else None
+    called = image if isinstance(image, str) else value.get("path")
+    file = called.strip() or None if isinstance(called, str) else None
     return Found(file, row, picture, name if name is None or isinstance(name, int) else str(name))
 
 

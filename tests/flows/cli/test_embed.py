@@ -19,7 +19,7 @@ def folder(own_home, tmp_path) -> Path:
     rows = pq.read_table(own_home.parent / "own.parquet")["image"].to_pylist()[:6]
     (tmp_path / "pictures" / "deep").mkdir(parents=True)
     for number, picture in enumerate(rows):
-        (tmp_path / "pictures" / ("deep" if number % 2 else "") / f"{number}.png").write_bytes(picture)
+        (tmp_path / "pictures" / ("deep" if number % 2 else "") / f"{number}.png").write_bytes(picture["bytes"])
     (tmp_path / "pictures" / "torn.jpg").write_bytes(b"\xff\xd8 torn")
     return tmp_path
 

@@ -13,8 +13,8 @@ from infra.home.runs import read_runs
 from infra.home.scores import find_runs, read_scores
 from tests.kit.finished import finish, own_recipe
 from xclr.errors import StoreError
-from xclr.recipe import load_recipe, parse_recipe
-from xclr.report.page import LONGEST_NAME, recipe_yaml, write_page
+from xclr.recipe import load_recipe, parse_recipe, recipe_yaml
+from xclr.report.page import LONGEST_NAME, write_page
 from xclr.report.trainings import trainings_of
 from xclr.store import Store
 

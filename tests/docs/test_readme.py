@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+
+import xclr
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*).*?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -47,6 +50,14 @@ def test_the_readme_quotes_the_pipeline_and_fits_two_screens():
     assert quote.startswith("def _pipeline(")
     assert f"\n\n{quote}\n" in (ROOT / "xclr" / "pipeline.py").read_text()
     assert len(README.read_text().splitlines()) <= 160
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()  # what the format asks for
+    assert (cited["version"], cited["license"]) == (xclr.__version__, "Apache-2.0")
+    (paper,) = cited["references"]
+    assert paper["url"] in README.read_text() and len(paper["authors"]) == 8
 
 
 @every_page

@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 
 import xclr
+from infra.processes import now
 from tests.kit.pictures import encode
 from xclr import schema
 from xclr.captions.stages import CAPTIONS
 from xclr.errors import StoreError
 from xclr.evaluation.stages import FEATURES
+from xclr.record import RUNS, Record, read_records, record_path
 from xclr.store import MANIFEST
 
 
@@ -123,3 +125,15 @@ def test_embedded_pictures_get_the_vectors_that_their_stage_stored(run, own_home
     found = np.stack(pq.read_table(tmp_path / "out.parquet")["vector"].to_numpy(zero_copy_only=False))
     stored = np.stack(run.features("xclr", 1)["vector"].to_numpy(zero_copy_only=False))
     np.testing.assert_array_equal(found.astype(np.float16), stored)
+
+
+def test_a_later_run_that_did_not_complete_stands_behind_one_that_did(own_home, tmp_path):
+    home = tmp_path / "home"
+    (home / RUNS).mkdir(parents=True)
+    (record,) = read_records(own_home, Record)
+    for state, name in (("completed", "own-1"), ("failed", "own-2"), ("running", "own-3")):
+        later = record.model_copy(update={"run": name, "state": state, "started": now()})
+        record_path(home, name).write_text(later.model_dump_json())
+    assert [xclr.open(home, name).record.run for name in ("own", None, "own-2")] == ["own-1", "own-1", "own-2"]
+    record_path(home, "own-1").unlink()
+    assert xclr.open(home).record.run == "own-3"

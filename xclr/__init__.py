@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 
 def open(place: str | Path | None = None, run: str | None = None) -> Opened:
-    """The newest run of a HOME, or the one that `run` names by its id or recipe.
+    """The newest run of a HOME that completed, or of those that `run` names by their id or recipe; else the newest.
 
     place: a HOME, or the name of a run in the one that XCLR_HOME names, else .xclr. Raises StoreError when there is
     no such run, with the names that there are.

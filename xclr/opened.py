@@ -290,7 +290,7 @@ class Opened:
 
 
 def open_run(place: str | Path | None = None, run: str | None = None) -> Opened:
-    """The newest run of a HOME, or the one that `run` names by its id or recipe.
+    """The newest run of a HOME that completed, or of those that `run` names by their id or recipe; else the newest.
 
     place: a HOME, or the name of a run in the one that XCLR_HOME names, else .xclr. Raises StoreError when there is
     no such run, with the names that there are.
@@ -300,8 +300,13 @@ def open_run(place: str | Path | None = None, run: str | None = None) -> Opened:
         home = Path(place)
     elif place is not None and run is None:
         run = str(place)
-    home = home.absolute()
-    return Opened(home, records_named(home, read_records(home, Record), run)[-1])
+    return run_of(home.absolute(), run)
+
+
+def run_of(home: Path, run: str | None) -> Opened:
+    """As `open_run`, of the HOME that is given."""
+    records = records_named(home, read_records(home, Record), run)
+    return Opened(home, next((each for each in reversed(records) if each.state == "completed"), records[-1]))
 
 
 def _networks(made: Iterable[tuple[Artifact, Manifest]], order: tuple[str, ...]) -> Iterator[Trained]:

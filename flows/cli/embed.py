@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def embed(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id or a recipe")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="a run's id, or a recipe's name for its last run that completed")
+    ],
     pictures: Annotated[
         str, typer.Argument(metavar="PICTURES", help="a folder of pictures or of tars, a tar, a table, or a picture")
     ],
@@ -45,13 +47,12 @@ def embed(
     them, so that what is missing shows.
     """
     from flows.context import home_folder
-    from infra.home.runs import last_run
     from xclr.evaluation.vectors import write_vectors
     from xclr.images.listing import list_pictures
-    from xclr.opened import Opened
+    from xclr.opened import run_of
 
     place = home_folder(home)
-    opened = Opened(place, last_run(place, run))
+    opened = run_of(place, run)
     network, chosen = opened.network(method, seed, graph), _device(device)
     listed = list_pictures(pictures, image_column, id_column)
     with _bar() as progress:

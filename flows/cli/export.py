@@ -13,7 +13,9 @@ from flows.cli.options import Home, Json
 
 
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's id, or a recipe's name for its last run")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="a run's id, or a recipe's name for its last run that completed")
+    ],
     method: Annotated[str | None, typer.Option(help="whose backbone: --method xclr")] = None,
     seed: Annotated[int | None, typer.Option(help="of several seeds [default: the recipe's first]")] = None,
     graph: Annotated[str | None, typer.Option(help="where its targets come from, of several: --graph wordnet")] = None,
@@ -30,11 +32,10 @@ def export(
 ) -> None:
     """Write a trained backbone for other libraries: weights, preprocessing, and a card with the lines that load it."""
     from flows.context import home_folder
-    from infra.home.runs import last_run
-    from xclr.opened import Opened
+    from xclr.opened import run_of
 
     place = home_folder(home)
-    opened = Opened(place, last_run(place, run))
+    opened = run_of(place, run)
     network = opened.network(method, seed, graph)
     folder = opened.export(network, form, out, force=force)
     files = sorted(each.name for each in folder.iterdir() if each.is_file())
@@ -43,4 +44,5 @@ def export(
         print(json.dumps(about | {"format": form, "folder": str(folder), "files": files}, indent=1))
         return
     print(folder)
-    print(f"{network.called}: {', '.join(files)}; README.md says how to load it", file=sys.stderr)
+    called = f"{network.called} of {opened.record.run}"
+    print(f"{called}: {', '.join(files)}; README.md says how to load it", file=sys.stderr)

@@ -93,12 +93,12 @@ def test_a_stage_beside_others_keeps_to_its_threads_and_is_not_charged_with_what
 
 
 def test_a_fault_a_person_can_mend_is_left_with_its_remedy(tmp_path, out):
-    done = run(captions_stage(tmp_path, ["a dog", ""]), tmp_path, out)
+    done = run(captions_stage(tmp_path, ["a dog", "", ""]), tmp_path, out)
     assert done.returncode == 1
     failure = Failure.model_validate_json((out / FAILURE).read_text())
     assert failure.error == "DataError"
-    assert "1 captions are empty (row 1, counted from 0)" in failure.message
-    assert failure.remedy == "mend or remove these rows"
+    assert "2 of 3 captions are of no use (empty: rows 1, 2, counted from 0)" in failure.message
+    assert failure.remedy.startswith("mend these rows")
     assert "DataError" in done.stderr
     assert not (out / RESULT).exists()
 

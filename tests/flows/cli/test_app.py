@@ -117,8 +117,11 @@ def test_a_run_that_no_suite_judges_has_features_and_a_page_and_fails_with_its_t
 
 EMPTY = {
     "no rows": ({"caption": [], "image": []}, "own.parquet has no rows"),
-    "no captions": ({"caption": ["", " "], "image": [b"1", b"2"]}, "2 captions are empty (rows 0, 1"),
-    "some captions": ({"caption": ["a", None], "image": [b"1", b"2"]}, "1 captions are empty (row 1"),
+    "no captions": ({"caption": ["", " "], "image": [b"1", b"2"]}, "2 of 2 captions are of no use (empty: rows 0, 1"),
+    "few captions": (
+        {"caption": ["a", None, ""], "image": [b"1", b"2", b"3"]},
+        "2 of 3 captions are of no use (empty: rows 1, 2",
+    ),
 }
 
 

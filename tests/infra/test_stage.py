@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,10 @@ def test_a_failed_stage_says_why_and_is_tried_again_only_in_retry_mode(home):
     pq.write_table(pa.table({"caption": ["a", "b", "c"], "image": [b"1", b"2", b"3"]}), table)
     recipe = Recipe.model_validate({"name": "own", "data": {"source": "table", "path": str(table)}})
     stage = captions_stages.captions(recipe, open_run(home, recipe=recipe).store)
-    pq.write_table(pa.table({"caption": ["a", "", ""], "image": [b"1", b"2", b"3"]}), table)  # what no plan saw
+    torn = home.parent / "torn.parquet"  # which no plan saw
+    pq.write_table(pa.table({"caption": ["a", "", ""], "image": [b"1", b"2", b"3"]}), torn)
+    changed = stage.config.data.model_copy(update={"path": torn})
+    stage = replace(stage, config=stage.config.model_copy(update={"data": changed}))
     for mode, attempts in (("retry", 1), ("cached", 1), ("retry", 2)):
         run = open_run(home, mode=mode, recipe=recipe)
         with pytest.raises(JobError, match="2 of 3 captions are of no use"):

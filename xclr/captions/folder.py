@@ -10,17 +10,14 @@ from pathlib import Path
 from shlex import quote
 
 from xclr.captions.source import Records, SourceReader, located, no_tables, remedy_of, require
-from xclr.captions.table import HELD_OUT_PICTURES
+from xclr.captions.table import FILE_NAME, HELD_OUT_PICTURES
 from xclr.captions.tablefile import open_table
 from xclr.captions.text import key, normalise, readable, share
 from xclr.errors import DataError
 from xclr.files import HELD_OUT, SUFFIXES, TRAIN, Picture, hash_listing, is_picture, is_text
 from xclr.recipe import DataConfig
 
-TABLES, FILE_COLUMN = (
-    ("metadata.csv", "metadata.jsonl", "metadata.parquet"),
-    "file_name",
-)  # of Hugging Face's imagefolder
+TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face's imagefolder
 JUNK = frozenset({"__MACOSX", "@eaDir"})  # of archives and network disks, like folders whose names start with a dot
 ALWAYS = frozenset({"train", "val", "test"})  # splits of the first edition, whose listings are named as ever
 
@@ -127,12 +124,12 @@ def check_table(root: Path) -> None:
     folders = (root, *(root / name for name in _folders(root) if is_split(name)))
     for path in (folder / name for folder in folders for name in TABLES):
         columns = _columns(path)
-        if FILE_COLUMN in columns:
+        if FILE_NAME in columns:
             caption = next((name for name in ("caption", "text") if name in columns), None)
             chosen = f"--set data.caption_column={caption}" if caption else "with data.caption_column"
             raise DataError(
                 f"{path} says what its pictures show",
-                f"--set data.source=table --set {quote(f'data.path={path}')} --set data.image_column={FILE_COLUMN} "
+                f"--set data.source=table --set {quote(f'data.path={path}')} --set data.image_column={FILE_NAME} "
                 f"{chosen}; for the folders' names instead, move that file away",
             )
 

@@ -14,6 +14,7 @@ from xclr.errors import RecipeError
 from xclr.recipe import FROM_TIMM, FROM_TORCHVISION, TrainConfig
 from xclr.training.weights import State, first_line
 
+KEY = "train.init"  # whose weights these are
 NEAREST = 3  # names in a message
 
 
@@ -28,13 +29,13 @@ def published(weights: str, train: TrainConfig) -> State:
     name = weights.partition(":")[2]
     if weights.startswith(FROM_TORCHVISION):
         entry = _entry(name)
-        with _fetching(weights, entry.url):
+        with fetching(weights, entry.url, KEY):
             state: State = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
         return state
     timm = _library("timm")
     about = timm.get_pretrained_cfg(name)
     size = {"img_size": train.image_size} if about.fixed_input_size else {}
-    with _fetching(weights, f"https://huggingface.co/{about.hf_hub_id}"), torch.random.fork_rng(devices=[]):
+    with fetching(weights, f"https://huggingface.co/{about.hf_hub_id}", KEY), torch.random.fork_rng(devices=[]):
         network: torch.nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **size)
     return network.state_dict()
 
@@ -70,16 +71,16 @@ def _known(given: str, names: Iterable[str], what: str) -> None:
     names = list(names)
     if given not in names:
         near = difflib.get_close_matches(given, names, n=NEAREST, cutoff=0.4) or names[:NEAREST]
-        raise RecipeError(f"train.init: {what} {given!r}", f"nearest: {', '.join(near) or 'none are published'}")
+        raise RecipeError(f"{KEY}: {what} {given!r}", f"nearest: {', '.join(near) or 'none are published'}")
 
 
 @contextmanager
-def _fetching(weights: str, source: str) -> Iterator[None]:
-    """Name the remedy when a library cannot get what it downloads."""
+def fetching(weights: str, source: str, key: str) -> Iterator[None]:
+    """Name the remedy when a library cannot get the weights that it downloads: `key` may be set to their file."""
     try:
         yield
     except (OSError, RuntimeError) as error:
         raise RecipeError(
-            f"train.init: the weights {weights} cannot be fetched: {first_line(error)}",
-            f"download their file where there is a network ({source}) and set train.init to its path",
+            f"the weights {weights} cannot be fetched: {first_line(error)}",
+            f"download their file where there is a network ({source}) and set {key} to its path",
         ) from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -18,7 +18,8 @@ from xclr.errors import RecipeError
 from xclr.evaluation.networks.pictures import METHODS
 from xclr.images.preparation import Preparation
 from xclr.recipe import WEIGHTS, Reference
-from xclr.training.weights import State, first_line, fitted, read_state
+from xclr.training.published import fetching
+from xclr.training.weights import State, fitted, read_state
 
 RANDOM, DEFAULT = "random", "default"  # where weights could have a published name
 HEADS = ("fc", "classifier", "heads", "head")  # what torchvision calls classifiers
@@ -289,13 +290,5 @@ def _known(kind: str, given: str, names: Iterable[str], reference: Reference) ->
     )
 
 
-@contextmanager
-def _fetching(reference: Reference, source: str) -> Iterator[None]:
-    """Name the remedy when a library cannot get what it downloads."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        raise RecipeError(
-            f"the weights {reference.weights} of {reference.label} cannot be fetched: {first_line(error)}",
-            f"download their file where there is a network ({source}) and set the reference's weights to its path",
-        ) from error
+def _fetching(reference: Reference, source: str) -> AbstractContextManager[None]:
+    return fetching(f"{reference.weights} of {reference.label}", source, "the reference's weights")

@@ -42,6 +42,7 @@ from xclr.training import (
     precision_of,
 )
 from xclr.training.device_cut import lacking
+from xclr.training.model import memory_format
 
 ROUNDS, WARMUP = 9, 4
 CAPTIONS = 20_000  # rows of made-up vectors
@@ -115,7 +116,7 @@ def shown(config: TrainConfig, device: torch.device) -> Tensor:
     """Two views [2b, 3, s, s] of a batch of pictures that are made up."""
     side = config.image_size
     views = torch.randn(2 * config.batch_size, 3, side, side, device=device)
-    return views.contiguous(memory_format=torch.channels_last)
+    return views.contiguous(memory_format=memory_format(config))
 
 
 def plain_step(config: TrainConfig, device: torch.device) -> Work:

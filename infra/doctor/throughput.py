@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from xclr.recipe import SimCLRConfig, TrainConfig
 from xclr.training import Batch, Learner, Materials, Pretrainer, Rank, build_backbone, build_objective, precision_of
+from xclr.training.model import memory_format
 
 RESULT = "throughput.json"
 WARMUP_STEPS = 5
@@ -102,7 +103,7 @@ def _train(meeting: Meeting, config: TrainConfig) -> None:
 def _batch(config: TrainConfig, place: Rank) -> Batch:
     share, side = config.batch_size // place.world, config.image_size
     views = torch.randn(2 * share, 3, side, side, device=place.device)
-    return Batch(torch.arange(share, device=place.device), views.contiguous(memory_format=torch.channels_last))
+    return Batch(torch.arange(share, device=place.device), views.contiguous(memory_format=memory_format(config)))
 
 
 def _steps(learner: Learner, batch: Batch, seconds: float) -> tuple[int, float]:

@@ -16,6 +16,7 @@ from tests.bench.measure import Figure, compare
 from tests.kit.home import make_home
 from xclr.recipe import ObjectiveConfig, SimCLRConfig, TargetGraph, TrainConfig, XCLRConfig
 from xclr.training import Batch, Learner, Materials, PictureBatches, Pretrainer, Rank, build_backbone, build_objective
+from xclr.training.model import memory_format
 
 STEPS = 4  # in a row, so that what the other one left in memory matters less
 CONFIG = TrainConfig(batch_size=256, epochs=1)
@@ -98,7 +99,7 @@ def figures() -> Iterator[Figure]:
         yield compare(
             "SimCLR loop, views and step / lightly's with torchvision's views",
             stepper(SimCLRConfig(), home.paths, lambda: joined(data, 0)),
-            lightly_stepper(lambda: Batch(fixed.rows, transformed().contiguous(memory_format=torch.channels_last))),
+            lightly_stepper(lambda: Batch(fixed.rows, transformed().contiguous(memory_format=memory_format(CONFIG)))),
             1.0,
             rounds=3,
         )
@@ -112,4 +113,4 @@ def joined(data: PictureBatches, step: int) -> Batch:
     halves = [data.batch(step + each, 0, 1) for each in range(2)]
     views = [torch.cat([half.views.chunk(2)[view] for half in halves]) for view in range(2)]
     rows = torch.cat([half.rows for half in halves])
-    return Batch(rows, torch.cat(views).contiguous(memory_format=torch.channels_last))
+    return Batch(rows, torch.cat(views).contiguous(memory_format=memory_format(CONFIG)))

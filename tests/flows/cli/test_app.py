@@ -89,7 +89,7 @@ PICTURES = {"caption": ["a red apple", "a blue bird"], "image": [b"not a", b"pic
 @pytest.mark.parametrize(
     ("columns", "parts"),
     [
-        (PICTURES | {"caption": [b"fine", b"\xff\xfe"]}, ["1 captions are not UTF-8 (row 1"]),
+        (PICTURES | {"caption": [b"\xff\xfd", b"\xff\xfe"]}, ["not UTF-8", "rows 0, 1"]),
         (PICTURES, ["train.batch_size 256 is larger than"]),
     ],
 )

@@ -15,11 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
-from infra.cluster import load_cluster
 from infra.home.runs import read_runs
 from infra.ledger import Book, JobState
 from tests.kit import trees
@@ -82,16 +80,15 @@ class Breadth(NamedTuple):
     pictures: int
     objectives: tuple[str, ...]
     suites: tuple[str, ...]
-    tuners: int  # ranks of a fine-tuning
 
     def suites_of(self, objective: str) -> set[str]:
         """Those that fit a checkpoint: prompts and captions need a text tower."""
         return set(self.suites) - (set() if objective == "clip" else {"zero-shot", "retrieval"})
 
 
-NARROW = Breadth(128, ("clip", "xclr"), ("imagenet", "zero-shot", "finetune"), 2)
+NARROW = Breadth(128, ("clip", "xclr"), ("imagenet", "zero-shot"))
 PUBLISHED = {name for name, suite in SUITES.items() if not suite.own and not suite.annotated}
-WHOLE = Breadth(256, ("simclr", "clip", "xclr"), tuple(sorted(PUBLISHED)), 8)
+WHOLE = Breadth(256, ("simclr", "clip", "xclr"), tuple(sorted(PUBLISHED)))
 
 
 def publish(folder: Path, address: str, pictures: int) -> None:
@@ -111,7 +108,7 @@ def publish(folder: Path, address: str, pictures: int) -> None:
 def test_the_missions_own_command(breadth, accounting, tmp_path, monkeypatch):
     home, site = tmp_path / "home", tmp_path / "site"
     site.mkdir()
-    monkeypatch.setenv("XCLR_CLUSTER", str(cluster_file(tmp_path, breadth.tuners)))
+    monkeypatch.setenv("XCLR_CLUSTER", "private")
     roots = json.dumps(trees.every(tmp_path / "data"))
     with website(site) as address, serving(give_databases(home)) as served:
         publish(site, address, breadth.pictures)
@@ -133,16 +130,6 @@ def test_the_missions_own_command(breadth, accounting, tmp_path, monkeypatch):
             assert any(re.fullmatch(r"pretrain xclr seed 0 \(Slurm job \d+\)", each) for each in names), names
             longer = json.dumps([*overrides, "name=longer", "objectives=[simclr]", "train.epochs=50"])
             check_cancel(prefect, home, longer)
-
-
-def cluster_file(folder: Path, tuners: int) -> Path:
-    """That of the private cluster, with so many ranks in a fine-tuning."""
-    stages = load_cluster("private").stages
-    tuning = stages["finetune"].model_copy(update={"ranks": tuners, "gpus": tuners})
-    content = {name: each.model_dump(mode="json") for name, each in (stages | {"finetune": tuning}).items()}
-    path = folder / "private.yaml"
-    path.write_text(yaml.safe_dump({"default": {"executor": "inline"}, "stages": content}))
-    return path
 
 
 def flow_run_of(said: str) -> str:

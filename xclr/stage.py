@@ -55,6 +55,18 @@ class Origin(NamedTuple):
     trained: str = ""  # how, where that is otherwise than its recipe's other networks
 
 
+class Given(NamedTuple):
+    """What a stage reads that no stage made: where it is, the hashes that it had, and what takes them anew.
+
+    `paths` are files, one a hash, or what they lie in; `rehash` raises XclrError or OSError where they are not there.
+    """
+
+    what: str  # for people
+    paths: tuple[Path, ...]
+    sha256: tuple[str, ...]
+    rehash: Callable[[], tuple[str, ...]]
+
+
 class Estimate(NamedTuple):
     """Core-hours in all, and GiB of memory of one process."""
 
@@ -82,6 +94,7 @@ class Kind(Generic[C]):
     words: str = ""  # in the name of a sweep's level, where the kind's name says too much
     pieces: Callable[[Stage[C], Store], Pieces] | None = None  # shards, made by `run_shard` of the module; else whole
     ranks: Callable[[C], int] | None = None  # seconds that its processes wait for one that is late; else it has one
+    given: Callable[[C, Store], Iterable[Given]] = lambda config, store: ()  # what it reads that no stage made
     here: Callable[[C], bool] = lambda config: False  # made where xclr runs, whatever the cluster file says
     network: Callable[[C], Origin] | None = None  # whose network it makes, which has a run of its own in the tracker
     judges: bool = False  # it writes scores of one network

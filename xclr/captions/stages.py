@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from pydantic import Field
 
@@ -10,7 +11,7 @@ from xclr.artifact import Manifest
 from xclr.captions.source import SEVERAL, reader_of
 from xclr.errors import DataError
 from xclr.recipe import LATER, SOURCES, SUITES, Config, DataConfig, Recipe
-from xclr.stage import Kind, Refusal, Stage
+from xclr.stage import Given, Kind, Refusal, Stage
 from xclr.store import Store
 
 
@@ -123,12 +124,26 @@ def tell_choices(recipe: Recipe) -> list[str]:
     return [f"data: {line}" for each in data for line in reader_of(each.source).tell(each)]
 
 
+def given(config: CaptionsConfig, store: Store) -> Iterator[Given]:
+    """The tables or the folder that captions come from."""
+    yield given_data("captions", config.data, config.sha256, lambda: hash_captions(config.data, store))
+
+
+def given_data(what: str, data: DataConfig, sha256: tuple[str, ...], rehash: Callable[[], tuple[str, ...]]) -> Given:
+    """A source's tables where they are there, else what data.path names."""
+    paths = () if data.path is None else (data.path,)
+    with suppress(DataError):
+        paths = reader_of(data.source).files(data) or paths
+    return Given(what, paths, sha256, rehash)
+
+
 CAPTIONS = Kind(
     "captions",
     CaptionsConfig,
     code=3,
     run="xclr.captions.collect",
     step="captions",
+    given=given,
     refuse=refuse,
     tell=tell_left_out,
 )
@@ -139,9 +154,13 @@ def captions(recipe: Recipe, store: Store) -> Stage[CaptionsConfig]:
     """Read, normalise and deduplicate the captions; raises DataError when the data cannot be what the recipe says."""
     reader_of(recipe.data.source).check(recipe.data)
     data = recipe.data.for_captions
-    names = reader_of(data.source).captions_listing(data)
     edition = EDITIONS.get(data.source, 1)
-    return Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=hash_files(data, store, names), names=edition))
+    return Stage(CAPTIONS, "captions", CaptionsConfig(data=data, sha256=hash_captions(data, store), names=edition))
+
+
+def hash_captions(data: DataConfig, store: Store) -> tuple[str, ...]:
+    """What names the captions of a source: its tables' contents, and what else they depend on."""
+    return hash_files(data, store, reader_of(data.source).captions_listing(data))
 
 
 def hash_files(data: DataConfig, store: Store, listing: str | None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from pydantic import Field
 from xclr.artifact import Artifact
 from xclr.errors import RecipeError
 from xclr.evaluation.datasets import listing
-from xclr.graph.textmodel import text_model
+from xclr.graph.textmodel import given_model, text_model
 from xclr.ilsvrc import is_unpacked
 from xclr.images.stages import tell_unreadable
 from xclr.recipe import (
@@ -34,9 +34,9 @@ from xclr.recipe import (
     SuiteName,
     TrainConfig,
 )
-from xclr.stage import Kind, Origin, Pieces, Plan, Stage
+from xclr.stage import Given, Kind, Origin, Pieces, Plan, Stage
 from xclr.store import Store
-from xclr.training.stages import JudgedNetwork, with_decoder
+from xclr.training.stages import JudgedNetwork, given_file, with_decoder
 
 OFFICIAL: Mapping[Dataset, Framing] = {"imagenet9": "whole", "objectnet": "template"}  # others as ImageNet
 SEEN = 10_000  # of a recipe's own pictures whose features are wanted for looking at alone
@@ -138,8 +138,20 @@ def describe(config: ReferenceConfig) -> Origin:
     return Origin(reference.label, config.dataset, Path(reference.weights).name, reference.seed)
 
 
+def given_data_set(config: BenchmarkConfig, store: Store) -> Iterator[Given]:
+    """The folder of a data set that has one."""
+    if (root := config.root) is not None and config.listing is not None:
+        yield Given(f"data set {config.dataset}", (root,), (config.listing,), lambda: (listing(config.dataset, root),))
+
+
 REFERENCE = Kind(
-    "reference", ReferenceConfig, code=1, run="xclr.evaluation.reference", step="evaluate", network=describe
+    "reference",
+    ReferenceConfig,
+    code=1,
+    run="xclr.evaluation.reference",
+    step="evaluate",
+    network=describe,
+    given=lambda config, store: given_file("weights", Path(config.reference.weights), config.sha256, store),
 )
 EXPORT = Kind("export", ExportConfig, code=1, run="xclr.evaluation.export.write", step="evaluate")
 BENCHMARK = Kind(
@@ -149,6 +161,7 @@ BENCHMARK = Kind(
     run="xclr.evaluation.benchmark",
     step="evaluate",
     part=lambda config: config.dataset,
+    given=given_data_set,
 )
 FEATURES = Kind(
     "features",
@@ -188,6 +201,7 @@ SUITE = Kind(
     step="evaluate",
     part=lambda config: config.suite,
     judges=True,
+    given=lambda config, store: given_model(config.weights, config.model, store),
     shown=("scores.parquet",),
 )
 COMPARISON = Kind(

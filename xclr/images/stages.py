@@ -9,11 +9,11 @@ from pydantic import Field
 
 from xclr.artifact import Artifact, Manifest
 from xclr.captions.source import reader_of
-from xclr.captions.stages import hash_files
+from xclr.captions.stages import given_data, hash_files
 from xclr.errors import DataError
 from xclr.images import generations
 from xclr.recipe import LATER, Config, DataConfig, Recipe
-from xclr.stage import Kind, Pieces, Refusal, Stage
+from xclr.stage import Given, Kind, Pieces, Refusal, Stage
 from xclr.store import Store
 
 NAMED = 20  # rows
@@ -85,12 +85,18 @@ def tell_unreadable(made: Manifest) -> Iterator[str]:
         yield f"{number} pictures could not be read, others stood in: rows {made.stats['unreadable_rows']}{more}"
 
 
+def given(config: ImagesConfig, store: Store) -> Iterator[Given]:
+    """The tables or files that pictures, or their addresses, come from."""
+    yield given_data("pictures", config.data, config.sha256, lambda: hash_pictures(config.data, store))
+
+
 IMAGES = Kind(
     "images",
     ImagesConfig,
     code=2,
     run="xclr.images.pack",
     step="images",
+    given=given,
     pieces=cut,
     generation=lambda config: config.generation,
     refuse=refuse,
@@ -108,11 +114,15 @@ def images(recipe: Recipe, store: Store, captions: Artifact) -> list[Stage[Image
     The last generation is the current one, which others read. Raises DataError when picture files are not there.
     """
     data = recipe.data.model_copy(update={"allow_hosts": recipe.data.reachable, "url": None})
-    listed = hash_files(data, store, reader_of(data.source).pictures_listing(data))
-    config = ImagesConfig(data=data, sha256=listed, shrunk_by_opencv=data.shortest_edge is not None)
+    config = ImagesConfig(data=data, sha256=hash_pictures(data, store), shrunk_by_opencv=data.shortest_edge is not None)
     found = [Stage(IMAGES, "images", config, {"captions": captions})]
     for generation, statuses in enumerate(generations.read(store, found[0].digest), start=1):
         later = config.model_copy(update={"generation": generation, "retry": statuses})
         inputs = {"captions": captions, "before": store.reference(found[-1].digest)}
         found.append(Stage(IMAGES, f"images, generation {generation}", later, inputs))
     return found
+
+
+def hash_pictures(data: DataConfig, store: Store) -> tuple[str, ...]:
+    """What names the pictures of a source: its tables' contents, and names, sizes and times of its files."""
+    return hash_files(data, store, reader_of(data.source).pictures_listing(data))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +37,7 @@ from xclr.recipe import (
     method_name,
     with_graph,
 )
-from xclr.stage import Kind, Origin, Stage
+from xclr.stage import Given, Kind, Origin, Stage
 from xclr.store import Store
 
 CHECKPOINT = "checkpoint.pt"  # what a finished training leaves
@@ -102,6 +102,12 @@ def origin(config: PretrainConfig) -> Origin:
     )
 
 
+def given_file(what: str, path: Path | None, sha256: str | None, store: Store) -> Iterator[Given]:
+    """A file that is named by its content, where one is."""
+    if path is not None and sha256 is not None:
+        yield Given(what, (path,), (sha256,), lambda: (store.content_hash(path),))
+
+
 PRETRAIN = Kind(
     "pretrain",
     PretrainConfig,
@@ -114,7 +120,15 @@ PRETRAIN = Kind(
     tell=lambda made: (*tell_unreadable(made), *str(made.stats.get("notices", "")).splitlines()),
     watched=True,
 )
-INITIAL = Kind("initial", InitialConfig, code=1, run="xclr.training.initial", step="pretrain", here=lambda config: True)
+INITIAL = Kind(
+    "initial",
+    InitialConfig,
+    code=1,
+    run="xclr.training.initial",
+    step="pretrain",
+    here=lambda config: True,
+    given=lambda config, store: given_file("weights", config.path, config.sha256, store),
+)
 KINDS = (INITIAL, PRETRAIN)
 
 

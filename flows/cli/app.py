@@ -14,6 +14,7 @@ from flows.cli.compare import compare
 from flows.cli.embed import embed
 from flows.cli.export import export
 from flows.cli.jobs import accounts, cancel, costs
+from flows.cli.lineage import lineage
 from flows.cli.logs import logs
 from flows.cli.machine import doctor, serve
 from flows.cli.run import evaluate, plan, retry, run
@@ -51,7 +52,7 @@ def _options(
 
 COMMANDS = (
     run, retry, evaluate, sweep, study, plan, compare, export, embed, serve,
-    status, logs, cancel, accounts, verify, costs, gc, doctor,
+    status, logs, cancel, accounts, lineage, verify, costs, gc, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -1,0 +1,62 @@
+"""The command `xclr lineage`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.options import Home, Json
+
+if TYPE_CHECKING:
+    from infra.home.lineage import Traced
+
+
+def lineage(
+    metric: Annotated[
+        str,
+        typer.Argument(metavar="METRIC", help="a score, as MLflow or a table names it: eval/imagenet/top1, few-shot"),
+    ],
+    run: Annotated[
+        str | None, typer.Option(help="of which run: its id, or a recipe or sweep [default: the last]")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="of which method [default: the last of the table]")] = None,
+    seed: Annotated[int | None, typer.Option(help="of which seed [default: the first]")] = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a score was made of, back to the caption file; exit 1 when any of it is missing or has changed."""
+    from flows.context import home_folder
+    from infra.home.lineage import Wanted, trace_score
+    from infra.lineage import faults_of
+
+    traced = trace_score(home_folder(home), Wanted(metric, method, seed), run)
+    if as_json:
+        chain = [each.model_dump() for each in traced.links.values()]
+        print(json.dumps({"run": traced.run.run, "score": traced.row, "chain": chain}, indent=1))
+    else:
+        _show(traced)
+    if faults := faults_of(traced.links):
+        print(
+            *faults,
+            f"-> xclr retry {traced.run.run} makes again what is gone; xclr verify --remove",
+            sep="\n",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
+def _show(traced: Traced) -> None:
+    from infra.home.lineage import metric_of, title_of
+    from infra.lineage import lines_of
+    from xclr.report.tables import percent
+
+    row = traced.row
+    value = f"{percent(row['value'], row['ci95'])} % ({row['n']:,} items)"
+    print(f"{metric_of(row)} of {title_of(row)}: {value}, {traced.run.run}")
+    print(*lines_of(traced.links, [next(iter(traced.links))]), sep="\n")
+    if traced.others:
+        others = dict.fromkeys(title_of(each) for each in traced.others)
+        print(f"others by --method and --seed: {'; '.join(others)}", file=sys.stderr)

@@ -151,15 +151,23 @@ def _branch(links: Links, digest: str, seen: set[str]) -> Iterator[str]:
         return
     seen.add(digest)
     first, *more = link.lines()
-    given = [each for each in link.given if str(each.sha256) not in seen]
-    seen.update(str(each.sha256) for each in given)
     below = [list(_branch(links, each, seen)) for each in tops(links, link.inputs)]
-    below += [list(each.lines()) for each in given]
+    below += [_source_lines(each, seen) for each in link.given]
     yield first
     yield from (f"{'│' if below else ' '}  {each}" for each in more)
     for number, lines in enumerate(below, start=1):
         corner, side = ("└─ ", "   ") if number == len(below) else ("├─ ", "│  ")
         yield from (f"{side if place else corner}{line}" for place, line in enumerate(lines))
+
+
+def _source_lines(source: Source, seen: set[str]) -> list[str]:
+    """A source's lines, all of them the first time."""
+    first, *more = source.lines()
+    files = " ".join(more)
+    if files in seen:
+        return [f"{first}, as above"]
+    seen.add(files)
+    return [first, *more]
 
 
 def _link(store: Store, artifact: Artifact, *, check: bool) -> tuple[Link, list[Artifact]]:

@@ -20,6 +20,7 @@ from xclr.store import MANIFEST, Store
 
 Row = Mapping[str, Any]
 PAGED = {column.key for _, column in COLUMNS}  # scores that are columns of the tables
+NEAR = 6  # names of which one may be meant
 CI95 = "/ci95"
 GONE = "gone"  # in place of the digest of what nobody can name any more
 
@@ -103,20 +104,20 @@ def _chosen(rows: Sequence[Row], wanted: Wanted) -> list[Row]:
     named = [each for each in rows if _key(each) == _key_of(rows, wanted.metric)]
     named.sort(key=lambda each: each["seed"])
     named.sort(key=lambda each: rank(each["method"], each["graph"]), reverse=True)
-    methods = {each["method"] for each in named} | {f"{each['method']} ({each['graph']})" for each in named}
+    methods = [name for each in named for name in _callings(each)]
     if wanted.method is not None and wanted.method not in methods:
-        raise _unknown("method", wanted.method, {each["method"] for each in named})
-    if wanted.seed is not None and wanted.seed not in {each["seed"] for each in named}:
-        raise _unknown("seed", str(wanted.seed), {str(each["seed"]) for each in named})
+        raise StoreError(f"no method {wanted.method!r} has this score", f"there are: {_listed(methods)}")
     meant = [
-        each
-        for each in named
-        if wanted.method in {None, each["method"], f"{each['method']} ({each['graph']})"}
-        and wanted.seed in {None, each["seed"]}
+        each for each in named if wanted.method in {None, *_callings(each)} and wanted.seed in {None, each["seed"]}
     ]
     if not meant:
-        raise StoreError(f"{wanted.method} has no seed {wanted.seed}", "there are: " + _listed(map(title_of, named)))
+        raise StoreError(f"no score of seed {wanted.seed}", f"there are: {_listed(map(title_of, named))}")
     return [meant[0], *(each for each in named if each is not meant[0])]
+
+
+def _callings(row: Row) -> tuple[str, str]:
+    """A method, and a method with its graph, which two of one name have apart."""
+    return row["method"], f"{row['method']} ({row['graph']})"
 
 
 def _key_of(rows: Sequence[Row], metric: str) -> tuple[str, str, str]:
@@ -131,12 +132,8 @@ def _key_of(rows: Sequence[Row], metric: str) -> tuple[str, str, str]:
     names = {metric_of(each) for each in rows if not matching or _key(each) in matching}
     if matching:
         raise StoreError(f"{metric!r} may be several scores", "name one: " + _listed(sorted(names)))
-    raise _unknown("score", metric, names)
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> StoreError:
-    near = difflib.get_close_matches(name, sorted(known), n=5, cutoff=0.4) or sorted(known)
-    return StoreError(f"no {what} {name!r} in this run", "there are: " + _listed(near))
+    near = difflib.get_close_matches(metric, names, n=NEAR, cutoff=0.4) or sorted(names)[:NEAR]
+    raise StoreError(f"no score {metric!r} in this run", f"the nearest: {_listed(near)}")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from filelock import FileLock
 
 from infra.progress import Advance, read_progress
+from infra.tracking.inputs import inputs_of, lineage_files
 from infra.tracking.links import runs_page, ui_address
 from infra.tracking.metrics import (
     Made,
@@ -33,6 +34,7 @@ from infra.tracking.metrics import (
 from xclr.artifact import Artifact
 from xclr.recipe import Recipe
 from xclr.stage import Stage
+from xclr.store import Store
 from xclr.training.spool import SPOOL, read_spool
 from xclr.training.watch import read_notices
 
@@ -111,6 +113,7 @@ class Tracker:
             for batch in batches_of(chain(metrics_of(stage, artifact, manifest), costs_of(stage, made))):
                 client.log_batch(run.info.run_id, metrics=batch)
             self._log_files(run, stage, artifact)
+            self._log_lineage(run, stage, artifact)
             client.log_batch(run.info.run_id, tags=[RunTag(*each) for each in told.items()])
             if owner in {None, stage.digest}:
                 client.set_terminated(run.info.run_id, "FINISHED", made_ms(manifest))
@@ -162,10 +165,7 @@ class Tracker:
             run = found[0] if found else self._create(NewRun(f"sweep {name}", tags))
             tagged = [RunTag(*each) for each in tags.items()]
             client.log_batch(run.info.run_id, metrics=list(self._news(run, told)), tags=tagged)
-            with TemporaryDirectory() as folder:
-                for file, content in {TABLE: json.dumps(write_table(told.rows)).encode(), **told.files}.items():
-                    Path(folder, file).write_bytes(content)
-                    self._files_of(run).log_artifact(str(Path(folder, file)))
+            self._write(run, {TABLE: json.dumps(write_table(told.rows)).encode(), **told.files})
             client.set_terminated(run.info.run_id, "FINISHED" if told.complete else "FAILED")
             self.runs[f"sweep {name}"] = run
 
@@ -245,7 +245,8 @@ class Tracker:
         name = f"{origin.method} {origin.graph} seed {origin.seed}"
         params, first = dict(flat_items(stage.identity)), next(read_spool(out / SPOOL), None)
         began_ms = first.time_ms if first else None  # a training that is logged later keeps its times
-        run = self._run(digest, NewRun(name, tags, params, self._inputs(stage), began_ms))
+        artifact = Store.of(out).reference(stage.digest)
+        run = self._run(digest, NewRun(name, tags, params, inputs_of(stage, artifact, self.recipe), began_ms))
         self.seen.add(digest)
         return run
 
@@ -311,14 +312,19 @@ class Tracker:
             return get_artifact_repository((self.artifacts.absolute() / place.path.lstrip("/")).as_uri())
         return get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
 
-    def _inputs(self, stage: Stage) -> list[DatasetInput]:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
+    def _log_lineage(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> None:
+        """Log what a suite judged on, or where data come from, and what all outputs on the run were made of."""
+        client, digest = self._client(), str(stage.digest)
+        if stage.network not in {None, digest} and not stage.kind.judges:
+            return
+        if stage.network != digest and (inputs := inputs_of(stage, artifact, self.recipe)):
+            client.log_inputs(run.info.run_id, inputs)
+        tags = client.get_run(run.info.run_id).data.tags
+        shown = [value for name, value in tags.items() if name.startswith("artifact.")]
+        self._write(run, lineage_files(Store.of(artifact.path), [*dict.fromkeys((*shown, digest))]))
 
-        source = self.recipe.data.source
-        return [
-            DatasetInput(
-                Dataset(f"{source}-{role}", str(each.digest), "local", json.dumps({"uri": str(each.path)})),
-                [InputTag("mlflow.data.context", role)],
-            )
-            for role, each in stage.inputs.items()
-        ]
+    def _write(self, run: MlflowRun, files: Mapping[str, bytes]) -> None:
+        with TemporaryDirectory() as folder:
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content)
+                self._files_of(run).log_artifact(str(Path(folder, name)))

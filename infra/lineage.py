@@ -137,11 +137,15 @@ def lines_of(links: Links, digests: Iterable[str]) -> Iterator[str]:
         yield from _branch(links, digest, seen)
 
 
-def faults_of(links: Links) -> list[str]:
-    """What is missing or has changed, a line each."""
-    own = [f"{each.title} {each.digest[:SHORT]}: {each.fault}" for each in links.values() if each.fault]
-    given = dict.fromkeys(f"{one.what}: {one.fault}" for each in links.values() for one in each.given if one.fault)
-    return [*own, *given]
+def damage_of(links: Links) -> list[str]:
+    """The artifacts that are missing or have changed, a line each."""
+    return [f"{each.title} {each.digest[:SHORT]}: {each.fault}" for each in links.values() if each.fault]
+
+
+def changes_of(links: Links) -> list[str]:
+    """The sources that are missing or have changed, a line each."""
+    given = (one for each in links.values() for one in each.given)
+    return [*dict.fromkeys(f"source of the {each.what}: {each.fault}" for each in given if each.fault)]
 
 
 def _branch(links: Links, digest: str, seen: set[str]) -> Iterator[str]:

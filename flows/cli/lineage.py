@@ -30,7 +30,6 @@ def lineage(
     """Show what a score was made of, back to the caption file; exit 1 when any of it is missing or has changed."""
     from flows.context import home_folder
     from infra.home.lineage import Wanted, trace_score
-    from infra.lineage import faults_of
 
     traced = trace_score(home_folder(home), Wanted(metric, method, seed), run)
     if as_json:
@@ -38,14 +37,23 @@ def lineage(
         print(json.dumps({"run": traced.run.run, "score": traced.row, "chain": chain}, indent=1))
     else:
         _show(traced)
-    if faults := faults_of(traced.links):
-        print(
-            *faults,
-            f"-> xclr retry {traced.run.run} makes again what is gone; xclr verify --remove",
-            sep="\n",
-            file=sys.stderr,
-        )
+    if not _is_whole(traced):
         raise typer.Exit(1)
+
+
+def _is_whole(traced: Traced) -> bool:
+    """Whether nothing is missing or has changed; says what is, and what to do."""
+    from infra.lineage import changes_of, damage_of
+
+    damage, changes = damage_of(traced.links), changes_of(traced.links)
+    if damage:
+        print(*damage, "  -> xclr verify --remove, then", sep="\n", end=" ", file=sys.stderr)
+        print(f"xclr retry {traced.run.run}, make it again", file=sys.stderr)
+    if changes:
+        print(
+            *changes, "  -> put back what was read: of other files a run makes other outputs", sep="\n", file=sys.stderr
+        )
+    return not (damage or changes)
 
 
 def _show(traced: Traced) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra.lineage import Link, Links, Source, artifact_of, behind, lines_of, tops, trace
+from infra.lineage import SHORT, Link, Links, Source, artifact_of, behind, lines_of, tops, trace
 from xclr.artifact import Artifact
 from xclr.recipe import SOURCES, DataConfig, Recipe
 from xclr.stage import Stage
@@ -73,7 +73,7 @@ def _judged(links: Links, suite: str, checkpoint: str) -> list[str]:
 
 def _dataset(links: Links, link: Link, data: DataConfig, context: str) -> DatasetInput:
     name = link.part if link.part and link.given else f"{_called(data)} {link.title}"
-    facts = {"num_rows": link.rows, "bytes": link.bytes, "made_of": _origins(links, link)}
+    facts = {"num_rows": link.rows, "bytes": link.bytes, "made_of": _origins(links, link) or None}
     return _input(name, link.digest, {"uri": link.path}, facts, context)
 
 
@@ -82,11 +82,10 @@ def _called(data: DataConfig) -> str:
     return data.path.name if SOURCES[data.source].own and data.path else data.source
 
 
-def _origins(links: Links, link: Link) -> list[str]:
-    """The artifacts that one was made of, and the files that come from no stage."""
-    below = [links[each] for each in behind(links, link.digest)]
-    made = [f"{each.title} {each.digest}" for each in below]
-    return sorted(made) + sorted({path for each in (link, *below) for given in each.given for path in given.paths})
+def _origins(links: Links, link: Link) -> str:
+    """The artifacts that one was made of, and the files that no stage made, by what they are called here."""
+    made = [f"{each.title} {each.digest[:SHORT]}" for each in map(links.__getitem__, link.inputs)]
+    return ", ".join([*made, *(Path(path).name for each in link.given for path in each.paths)])
 
 
 def _sources(links: Links) -> Iterator[DatasetInput]:
@@ -101,7 +100,8 @@ def _source(source: Source) -> DatasetInput:
     digest = source.sha256[0] if len(source.sha256) == 1 else hashlib.sha256(whole.encode()).hexdigest()
     more = f" and {len(source.paths) - 1} more" if len(source.paths) > 1 else ""
     place = {"url": source.url} if source.url else {"uri": str(first)}
-    facts = {"bytes": source.bytes, "sha256": source.sha256, "paths": source.paths, "version": source.version}
+    facts = {"bytes": source.bytes, "version": source.version}
+    facts |= {"sha256": ", ".join(source.sha256), "paths": ", ".join(source.paths)}
     return _input(f"{source.what}: {first.name}{more}", digest[:DIGEST], place, facts, SOURCE, first)
 
 

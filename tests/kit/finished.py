@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from infra.executors.executor import STAGE
 from infra.home.runs import RunRecord, new_record, write_record
 from infra.ledger import Book, Entry, JobState
 from infra.processes import now, this_process
@@ -42,6 +43,7 @@ def finish(home: Path, recipe: Recipe, run: str | None = None) -> RunRecord:
             made = store.find(stage.digest)
             if made is None:
                 made = commit(store, stage, _runner(stage.kind.name))
+                write_atomically(made.path / STAGE, stage.to_json())
     ended = {"run": run or f"{recipe.name}-1", "state": "completed", "scores": str(made.digest)}
     record = new_record(recipe, [stage.digest for stage in planned]).model_copy(update=ended)
     write_atomically(home / "runs" / f"{record.run}.json", record.model_dump_json())

@@ -50,7 +50,7 @@ def test_a_pretraining_is_one_run_with_its_curve_and_its_evaluation(home):
     assert found.data.tags["method"] == "simclr"
     assert found.data.params["train.batch_size"] == "32"
     assert "eval/linear/pictures_top1" in found.data.metrics
-    assert {each.dataset.digest for each in found.inputs.dataset_inputs} == {
+    assert {each.dataset.digest for each in found.inputs.dataset_inputs} >= {
         str(made[role].digest) for role in ("captions", "images")
     }
     assert found.info.status == "FINISHED"

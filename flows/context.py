@@ -90,15 +90,16 @@ def open_run(
             store.discard(store.reference(stage.digest))
     flow_run = _flow_run()
     tags = {"prefect_flow_run": flow_run} if flow_run else {}
-    tracker = Tracker(uri, recipe, servers.artifacts_of(state), tags)
+    where = cluster_name(cluster)
+    place = load_cluster(where)
+    tracker = Tracker(uri, recipe, servers.artifacts_of(state), tags, place.tracking)
     with _board(len(planned), brief=swept is not None) as board:
         for line in tell_choices(recipe) + tell_skipped(recipe):
             board.say(line)
-        where = cluster_name(cluster)
         record = _record(recipe, swept, [stage.digest for stage in planned], flow_run)
         record = record.model_copy(update={"cluster": str(Path(where).absolute()) if Path(where).is_file() else where})
         patient = PatientTracker(tracker, board.say, state / UNTRACKED / record.run)
-        run = Run(record, store, load_cluster(where), mode, patient, board)
+        run = Run(record, store, place, mode, patient, board)
         current.append(run)
         try:
             yield run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,12 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from infra.batch import join_sweep
 from infra.processes import now
 from infra.run import Run
+from infra.tracking.files import pages_of
 from infra.tracking.tracker import SweepSummary
 from tasks.make import artifact_key
 from xclr import schema
 from xclr.artifact import Artifact
+from xclr.errors import StoreError
 from xclr.stage import Stage
 from xclr.sweep.spec import short, text_of
 from xclr.training.stages import PRETRAIN
@@ -28,6 +30,21 @@ def publish_table(run: Run, comparison: Artifact) -> None:
     if scores.num_rows:
         key = artifact_key(f"{run.recipe.name} comparison")
         create_markdown_artifact(markdown_of(scores), key=key, description=f"Scores of {run.id}")
+
+
+def publish_page(run: Run, stages: Sequence[Stage], comparison: Artifact) -> None:
+    """The comparison as a page of HOME and, with the graph's, in MLflow at the run of each network; a line if not."""
+    from xclr.report.page import write_page
+
+    scores = schema.read(comparison.path / "scores.parquet", schema.SCORES)
+    try:
+        page = write_page(run.store.home, [run.record], [], scores, None, None)
+    except StoreError as error:
+        run.board.say(str(error))
+        return
+    run.save(page=page.name)
+    networks = [str(stage.digest) for stage in stages if stage.kind.network]
+    run.tracker.record_pages(networks, pages_of(stages, run.store, str(comparison.digest), page))
 
 
 def publish_links(run: Run, stages: Iterable[Stage]) -> None:

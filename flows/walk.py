@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 
 import tasks
 from flows.context import home_folder
-from flows.publish import publish_links, publish_table
+from flows.publish import publish_links, publish_page, publish_table
 from infra.run import Run
 from xclr.artifact import Digest
 from xclr.captions.source import is_fetched
@@ -51,7 +51,7 @@ def by_step(stages: Iterable[Stage]) -> list[Stage]:
 
 
 def compare(run: Run, plan: Plan, futures: Futures) -> None:
-    """Gather the scores of the suites that finished in one table, and publish it."""
+    """Gather the scores of the suites that finished in one table, and publish it and its page."""
     wait(list(futures.values()))
     there = {digest for digest, future in futures.items() if future.state.is_completed()}
     scores = [run.store.reference(stage.digest) for stage in plan if stage.kind.judges and stage.digest in there]
@@ -59,6 +59,7 @@ def compare(run: Run, plan: Plan, futures: Futures) -> None:
         table = tasks.make.submit(run, comparison(run.recipe, scores), frozenset[Step]()).result()
         run.save(scores=str(table.digest))
         publish_table(run, table)
+        publish_page(run, list(plan), table)
 
 
 def settle(run: Run, plan: Plan, futures: Futures) -> None:

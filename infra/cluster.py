@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from infra.executors.executor import executor_named, executor_names
@@ -37,11 +37,19 @@ def _fitting(resources: Resources) -> Resources:
 Fitting = Annotated[Resources, AfterValidator(_fitting)]
 
 
+class Tracking(Config):
+    """What MLflow is given of what stages make, beside metrics."""
+
+    copy_up_to_mb: float = Field(16, ge=0)  # larger files are named by path, size and hash
+    models: bool = True  # networks as models that it can open and register, whatever their size
+
+
 class Cluster(Config):
     """A place to run."""
 
     name: str
     default: Fitting = Resources()
+    tracking: Tracking = Tracking()
     stages: Mapping[str, Fitting] = {}
 
     @field_validator("stages")

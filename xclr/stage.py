@@ -104,7 +104,6 @@ class Kind(Generic[C]):
     table: Callable[[Manifest], Sequence[Mapping[str, Any]]] = lambda made: ()  # for people, at its task run
     facts: Callable[[C, Manifest, bool], Mapping[str, Any]] = lambda config, made, whole: made.stats  # for the tracker
     watched: bool = False  # the tracker follows it while it runs
-    shown: tuple[str, ...] = ()  # files that the tracker logs
     estimate: Callable[[Stage[C], Store, Recipe], Estimate | None] = lambda stage, store, recipe: None
 
 

@@ -17,6 +17,7 @@ from flows.cli.jobs import accounts, cancel, costs
 from flows.cli.lineage import lineage
 from flows.cli.logs import logs
 from flows.cli.machine import doctor, serve
+from flows.cli.register import register
 from flows.cli.run import evaluate, plan, retry, run
 from flows.cli.status import status
 from flows.cli.store import gc, verify
@@ -51,7 +52,7 @@ def _options(
 
 
 COMMANDS = (
-    run, retry, evaluate, sweep, study, plan, compare, export, embed, serve,
+    run, retry, evaluate, sweep, study, plan, compare, export, register, embed, serve,
     status, logs, cancel, accounts, lineage, verify, costs, gc, doctor,
 )  # fmt: skip
 for command in COMMANDS:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows.cli.options import resolved
-from flows.cli.show import print_scores, show_sweep, write_page
+from flows.cli.show import print_scores, show_sweep, tell_page
 from xclr.errors import JobError, XclrError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     if failure is None:
         _say_where(place, recipe.name)
     if scores is not None:
-        write_page(place, [], scores)
+        tell_page(place, read_runs(place)[-1])
     if failure is not None:
         raise failure
 

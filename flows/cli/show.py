@@ -47,6 +47,14 @@ def print_scores(scores: Scores, view: ScoreTables | None = None, left_out: Mapp
         print_table(grid)
 
 
+def tell_page(home: Path, record: RunRecord) -> None:
+    """Say where the page is that a run wrote."""
+    from infra.home.runs import page_of
+
+    if (page := page_of(home, record)) is not None:
+        print(f"page        {page}", file=sys.stderr)
+
+
 def write_page(
     home: Path, runs: Sequence[str], scores: Scores, against: str | None = None, out: Path | None = None
 ) -> None:

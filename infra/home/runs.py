@@ -12,6 +12,7 @@ from xclr.recipe import Recipe
 from xclr.record import RUNS, Record, Scan, read_records, record_path, records_named, scan_records
 from xclr.store import write_atomically
 
+PAGES = "pages"  # the folder of HOME
 Shown = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 
 
@@ -21,6 +22,7 @@ class RunRecord(Record):
     process: JobId  # the orchestrator
     flow_run: str | None = None  # Prefect's id
     cluster: str = "local"  # name, or path of the cluster file
+    page: str | None = None  # of the comparison: a file of HOME/pages
 
 
 def new_record(recipe: Recipe, digests: Iterable[str], flow_run: str | None = None, name: str = "") -> RunRecord:
@@ -41,6 +43,12 @@ def cancel_mark(home: Path, run: str) -> Path:
 def write_record(home: Path, record: RunRecord) -> None:
     """Write a run's record."""
     write_atomically(record_path(home, record.run), record.model_dump_json(indent=1))
+
+
+def page_of(home: Path, record: RunRecord) -> Path | None:
+    """Where the page of a run's comparison is, if it is there."""
+    path = home / PAGES / (record.page or "")
+    return path if path.is_file() else None
 
 
 def scan_runs(home: Path) -> Scan[RunRecord]:

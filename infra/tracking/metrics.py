@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -75,6 +75,15 @@ def metrics_of(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator
         for key, value in stage.kind.facts(stage.config, manifest, whole).items():
             if isinstance(value, int | float):
                 yield Metric(f"data/{_own_name(stage)}/{key}", float(value), when, stage.kind.generation(stage.config))
+
+
+def with_model(metrics: Iterable[Metric], model: str | None) -> Iterator[Metric]:
+    """Metrics of a run that are those of its logged model too, where it has one: the scores."""
+    from mlflow.entities import Metric
+
+    for each in metrics:
+        scored = model is not None and each.key.startswith("eval/")
+        yield Metric(each.key, each.value, each.timestamp, each.step, model_id=model) if scored else each
 
 
 def costs_of(stage: Stage, made: Made) -> Iterator[Metric]:

@@ -10,6 +10,7 @@ from math import inf
 from pathlib import Path
 from typing import TypeVar
 
+from infra.tracking.files import Pages
 from infra.tracking.metrics import Made
 from infra.tracking.tracker import SweepSummary, Tracker
 from xclr.stage import Stage
@@ -52,6 +53,10 @@ class PatientTracker:
     def record_sweep(self, name: str, told: SweepSummary) -> None:
         """Log what came of a sweep."""
         self._tell(partial(self.tracker.record_sweep, name, told))
+
+    def record_pages(self, digests: Iterable[str], pages: Pages) -> None:
+        """Give the runs of networks the pages of a run."""
+        self._tell(partial(self.tracker.record_pages, list(digests), pages))
 
     def experiment_url(self) -> str | None:
         """The recipe's experiment in the MLflow UI; None where no server answers."""

@@ -16,7 +16,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from filelock import FileLock
 
+from infra.cluster import Tracking
 from infra.progress import Advance, read_progress
+from infra.tracking.files import Pages, Upload, joined_tables, page_uploads, tables_of, uploads_of
 from infra.tracking.inputs import inputs_of, lineage_files
 from infra.tracking.links import runs_page, ui_address
 from infra.tracking.metrics import (
@@ -29,18 +31,21 @@ from infra.tracking.metrics import (
     metrics_of,
     points_of,
     time_of,
+    with_model,
     write_table,
 )
+from infra.tracking.versions import VERSIONS, installed
 from xclr.artifact import Artifact
-from xclr.recipe import Recipe
+from xclr.recipe import Recipe, recipe_yaml
 from xclr.stage import Stage
 from xclr.store import Store
 from xclr.training.spool import SPOOL, read_spool
+from xclr.training.stages import PRETRAIN
 from xclr.training.watch import read_notices
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Metric
+    from mlflow.entities import DatasetInput, LoggedModel, Metric
     from mlflow.entities import Run as MlflowRun
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
@@ -49,7 +54,8 @@ FOLLOW_EVERY_S = 6.0  # between two uploads of a running stage's metrics
 PROXIED = "mlflow-artifacts"  # scheme of files that go through the server
 WARNING = "warning"  # tag of a training that does not learn: what is seen, and the remedy
 SWEPT = "sweep_run"  # tag of a sweep's own run
-TABLE = "table.json"
+PAGES = "pages"  # tag: the digest of the scores that a run's pages show
+TABLE, RECIPE = "table.json", "recipe.yaml"
 TABLES = "mlflow.loggedArtifacts"  # tag of the files that MLflow's pages show as tables, others are text to them
 QUIET = {  # read when MLflow is imported; our own lines say where a run is seen
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -83,11 +89,14 @@ class SweepSummary(NamedTuple):
 class Tracker:
     """Writes stages to one experiment of an MLflow store."""
 
-    def __init__(self, uri: str, recipe: Recipe, artifacts: Path, tags: Mapping[str, str]) -> None:
+    def __init__(
+        self, uri: str, recipe: Recipe, artifacts: Path, tags: Mapping[str, str], tracking: Tracking | None = None
+    ) -> None:
         for name, value in {**QUIET, **HASTY}.items():
             os.environ.setdefault(name, value)
         import_module("mlflow")  # sets logging up: in a thread of the run, it and Prefect might wait for each other
         self.uri, self.recipe, self.artifacts, self.tags = uri, recipe, artifacts, dict(tags)
+        self.tracking = tracking or Tracking()
         artifacts.parent.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(artifacts.parent / LOCK)
         self.opened: tuple[MlflowClient, str] | None = None
@@ -95,6 +104,7 @@ class Tracker:
         self.sent: dict[str, dict[str, int]] = {}  # last step sent of each metric, by digest
         self.seen: set[str] = set()  # digests whose run is known to have what it was given
         self.followed: dict[str, float] = {}  # when a running stage was last looked at, by digest
+        self.described: set[str] = set()  # ids of MLflow runs that have the recipe and the versions
 
     def record(self, stage: Stage, made: Made) -> None:
         """Log a finished stage, unless it is logged already."""
@@ -110,9 +120,10 @@ class Tracker:
                 return
             if stage.kind.network and (artifact.path / SPOOL).exists():
                 self._send(stage, artifact.path)
-            for batch in batches_of(chain(metrics_of(stage, artifact, manifest), costs_of(stage, made))):
+            scored = with_model(metrics_of(stage, artifact, manifest), self._model(run, stage, artifact))
+            for batch in batches_of(chain(scored, costs_of(stage, made))):
                 client.log_batch(run.info.run_id, metrics=batch)
-            self._log_files(run, stage, artifact)
+            self._log_files(run, stage, made)
             self._log_lineage(run, stage, artifact)
             client.log_batch(run.info.run_id, tags=[RunTag(*each) for each in told.items()])
             if owner in {None, stage.digest}:
@@ -169,6 +180,23 @@ class Tracker:
             client.set_terminated(run.info.run_id, "FINISHED" if told.complete else "FAILED")
             self.runs[f"sweep {name}"] = run
 
+    def record_pages(self, digests: Iterable[str], pages: Pages) -> None:
+        """Give the runs of networks the pages of a run, but those that show its scores already."""
+        with self.lock, TemporaryDirectory() as folder:
+            client, uploads = self._client(), list(page_uploads(pages, self.tracking, Path(folder)))
+            for run in (self.runs[each] for each in digests if each in self.runs):
+                if client.get_run(run.info.run_id).data.tags.get(PAGES) != pages.scores:
+                    self._upload(run, uploads)
+                    client.set_tag(run.info.run_id, PAGES, pages.scores)
+
+    def model(self, checkpoint: Artifact) -> LoggedModel | None:
+        """The logged model of a pretraining, made unless it is there; None where MLflow has no run of it, or no model."""
+        from infra.tracking.models import log_model
+
+        with self.lock:
+            client, run = self._client(), self.runs.get(str(checkpoint.digest))
+            return None if run is None else log_model(client, run, checkpoint, self._files_at)
+
     def _news(self, run: MlflowRun, told: SweepSummary) -> Iterator[Metric]:
         """A sweep's numbers that its run lacks, over the cells done; MLflow shows the one of the highest step."""
         from mlflow.entities import Metric
@@ -211,6 +239,11 @@ class Tracker:
             return None
         query = {"runs": json.dumps(runs), "experiments": json.dumps([experiment])}
         return f"{base}/#/compare-runs?{urlencode(query, quote_via=quote)}"
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow, with the experiment opened."""
+        return self._open()[0]
 
     def _client(self) -> MlflowClient:
         return self._open()[0]
@@ -298,19 +331,47 @@ class Tracker:
             client.set_tag(run_id, WARNING, notices)
             self.runs[digest] = client.get_run(run_id)
 
-    def _log_files(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> None:
-        folder = stage.name.split(" seed ")[0].replace(",", "").replace(" ", "-")
-        for name in ("manifest.json", *stage.kind.shown):
-            self._files_of(run).log_artifact(str(artifact.path / name), folder)
+    def _model(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> str | None:
+        """The logged model of the network that a stage made or judged; None where it is none."""
+        from infra.tracking.models import find_model, log_model
+
+        model = None
+        if stage.kind is PRETRAIN and self.tracking.models:
+            model = log_model(self._client(), run, artifact, self._files_at)
+        elif stage.kind.judges:
+            model = find_model(self._client(), run.info.experiment_id, str(stage.network))
+        return None if model is None else str(model.model_id)
+
+    def _log_files(self, run: MlflowRun, stage: Stage, made: Made) -> None:
+        """A stage's files, and once the recipe and the versions that it was recorded with."""
+        with TemporaryDirectory() as folder:
+            uploads = list(uploads_of(stage, made, self.tracking, Path(folder)))
+            if run.info.run_id not in self.described:
+                for name, text in {RECIPE: recipe_yaml(self.recipe), VERSIONS: installed()}.items():
+                    Path(folder, name).write_text(text, encoding="utf-8")
+                    uploads.append(Upload(Path(folder, name), None))
+            self._upload(run, uploads)
+        self.described.add(run.info.run_id)
+
+    def _upload(self, run: MlflowRun, uploads: Sequence[Upload]) -> None:
+        """Log files, and list those that are tables."""
+        for each in uploads:
+            self._files_of(run).log_artifact(str(each.path), each.folder)
+        if tables := tables_of(uploads):
+            before = self._client().get_run(run.info.run_id).data.tags.get(TABLES, "")
+            self._client().set_tag(run.info.run_id, TABLES, joined_tables(before, tables))
 
     def _files_of(self, run: MlflowRun) -> ArtifactRepository:
-        """Where the files of a run go: what a server of this STATE began goes on without it, in the same folder."""
+        return self._files_at(run.info.artifact_uri)
+
+    def _files_at(self, location: str) -> ArtifactRepository:
+        """Where files go: what a server of this STATE began goes on without it, in the same folder."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        place = urlsplit(run.info.artifact_uri)
+        place = urlsplit(location)
         if place.scheme == PROXIED and not self.uri.startswith("http"):
             return get_artifact_repository((self.artifacts.absolute() / place.path.lstrip("/")).as_uri())
-        return get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
+        return get_artifact_repository(location, tracking_uri=self.uri)
 
     def _log_lineage(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> None:
         """Log what a suite judged on, or where data come from, and what all outputs on the run were made of."""

@@ -202,7 +202,6 @@ SUITE = Kind(
     part=lambda config: config.suite,
     judges=True,
     given=lambda config, store: given_model(config.weights, config.model, store),
-    shown=("scores.parquet",),
 )
 COMPARISON = Kind(
     "comparison",
@@ -210,7 +209,6 @@ COMPARISON = Kind(
     code=1,
     run="xclr.evaluation.comparison",
     step="compare",
-    shown=("scores.parquet",),
 )
 KINDS = (REFERENCE, EXPORT, BENCHMARK, FEATURES, BENCHMARK_FEATURES, PROBE, FINETUNE, SUITE, COMPARISON)
 

@@ -108,10 +108,9 @@ GRAPH = Kind(
     run="xclr.graph.neighbours",
     step="graph",
     pieces=cut_pairs,
-    shown=("graph_knn.parquet",),
     estimate=estimate.graph,
 )
-GRAPH_REPORT = Kind("graph_report", ReportConfig, code=1, run="xclr.report.graph", step="graph", shown=("graph.html",))
+GRAPH_REPORT = Kind("graph_report", ReportConfig, code=1, run="xclr.report.graph", step="graph")
 CLASS_GRAPH = Kind(
     "class_graph",
     ClassGraphConfig,

@@ -103,7 +103,6 @@ IMAGES = Kind(
     table=tabulate,
     facts=measure,
     watched=True,
-    shown=("accounts.parquet",),
 )
 KINDS = (IMAGES,)
 

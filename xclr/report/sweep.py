@@ -17,7 +17,6 @@ from xclr.evaluation.score import Summary, summarise, t_half_width
 from xclr.evaluation.significance import Key
 from xclr.record import Record
 from xclr.report.tables import (
-    GROUPS,
     Column,
     Grid,
     Line,
@@ -25,7 +24,7 @@ from xclr.report.tables import (
     best_mean,
     caption_of,
     columns_of,
-    every_column,
+    headline_of,
     markdown_grid,
     percent,
     plain,
@@ -185,12 +184,7 @@ def state_counts(swept: Swept) -> dict[CellState, int]:
 def judged_by(swept: Swept) -> Column | None:
     """The score that names the best setting: the headline of the sweep's judge; None where no cell has it."""
     suite = swept.sweep.judge
-    own = {key for key in swept.keys if key[0] == suite}
-    known = [column for group in GROUPS.values() for column in group if column.key in own]
-    if known or not own or suite is None:
-        return next(iter(known), None)
-    first = every_column(suite, own)[0]
-    return first._replace(heading=f"{suite} {first.heading}")
+    return None if suite is None else headline_of(suite, swept.keys)
 
 
 def best_of(swept: Swept) -> Best | None:

@@ -175,6 +175,16 @@ def every_column(suite: str, keys: Iterable[Key]) -> list[Column]:
     return [Column(key[1] if key[1] == key[2] else " ".join(key[1:]), key, "") for key in own]
 
 
+def headline_of(suite: str, keys: Collection[Key]) -> Column | None:
+    """The score among the keys by which a suite is told in one number; None where there is none of it."""
+    own = {key for key in keys if key[0] == suite}
+    known = [column for group in GROUPS.values() for column in group if column.key in own]
+    if known or not own:
+        return next(iter(known), None)
+    first = every_column(suite, own)[0]
+    return first._replace(heading=f"{suite} {first.heading}")
+
+
 def _place(metric: str) -> tuple[bool, list[str | int]]:
     return metric == "per_class", _natural(metric)  # after top1 and top5
 

@@ -12,7 +12,6 @@ from flows.cli.options import Home, Json
 from xclr.errors import RecipeError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from mlflow import MlflowClient
@@ -121,14 +120,17 @@ def _model(home: Path, opened: Opened, network: Trained) -> tuple[MlflowClient, 
     if network.checkpoint.kind != PRETRAIN.name:
         raise StoreError(f"{network.called} is a network from elsewhere", "register it from its library")
     state = state_folder(home)
-    tracker = Tracker(reach_mlflow(state), opened.record.recipe, servers.artifacts_of(state), {})
+    uri = reach_mlflow(state)
+    tracker = Tracker(uri, opened.record.recipe, servers.artifacts_of(state), {})
+    from mlflow import MlflowClient  # whose import the tracker keeps quiet
+
     model = tracker.model(network.checkpoint)
     if model is None:
         raise StoreError(
             f"MLflow has no model of {network.called} of {opened.record.run}",
             f"xclr retry {opened.record.run} finds what is done, and tells MLflow of it",
         )
-    return tracker.client, model
+    return MlflowClient(uri), model
 
 
 def _register(

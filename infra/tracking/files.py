@@ -101,8 +101,8 @@ def score_rows(artifact: Artifact) -> list[dict[str, Any]]:
 
 def pages_of(stages: Iterable[Stage], store: Store, scores: str, page: Path) -> Pages:
     """The page of a run and, where one was made, that of its graph."""
-    graphs = (store.find(stage.digest) for stage in stages if stage.kind is GRAPH_REPORT)
-    found = {GRAPH_PAGE: each.path / Path(GRAPH_PAGE).name for each in graphs if each is not None}
+    graph = next((store.find(stage.digest) for stage in stages if stage.kind is GRAPH_REPORT), None)
+    found = {} if graph is None else {GRAPH_PAGE: graph.path / Path(GRAPH_PAGE).name}
     return Pages(scores, {COMPARISON_PAGE: page} | found)
 
 

@@ -190,7 +190,7 @@ class Tracker:
                     client.set_tag(run.info.run_id, PAGES, pages.scores)
 
     def model(self, checkpoint: Artifact) -> LoggedModel | None:
-        """The logged model of a pretraining, made unless it is there; None where MLflow has no run of it, or no model."""
+        """A pretraining's logged model, made unless it is there; None without a run, or where none can be made."""
         from infra.tracking.models import log_model
 
         with self.lock:
@@ -239,11 +239,6 @@ class Tracker:
             return None
         query = {"runs": json.dumps(runs), "experiments": json.dumps([experiment])}
         return f"{base}/#/compare-runs?{urlencode(query, quote_via=quote)}"
-
-    @property
-    def client(self) -> MlflowClient:
-        """MLflow, with the experiment opened."""
-        return self._open()[0]
 
     def _client(self) -> MlflowClient:
         return self._open()[0]

@@ -40,7 +40,7 @@ Fitting = Annotated[Resources, AfterValidator(_fitting)]
 class Tracking(Config):
     """What MLflow is given of what stages make, beside metrics."""
 
-    copy_up_to_mb: float = Field(16, ge=0)  # larger files are named by path, size and hash
+    copy_up_to_mb: float = Field(4, ge=0)  # larger files are named by path, size and hash
     models: bool = True  # networks as models that it can open and register, whatever their size
 
 

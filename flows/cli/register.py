@@ -54,6 +54,7 @@ def register(
     best version of NAME by the same score gets the alias.
     """
     from flows.context import home_folder
+    from infra.tracking.links import ui_address
     from xclr.opened import run_of
 
     if not name.strip() or UNFIT & set(name):
@@ -64,6 +65,7 @@ def register(
     network = opened.network(method, seed, graph) if judged is None else judged.network
     client, model = _model(place, opened, network)
     version, aliases = _register(client, model, name, alias, judged)
+    where = ui_address(client.tracking_uri) or client.tracking_uri
     uri = f"models:/{name}/{version.version}"
     if as_json:
         about = {"run": opened.record.run, "method": network.method, "graph": network.graph, "seed": network.seed}
@@ -74,7 +76,8 @@ def register(
         )
         return
     print(uri)
-    print(f"{network.called} of {opened.record.run}; mlflow.pytorch.load_model opens it", file=sys.stderr)
+    print(f"{network.called} of {opened.record.run}", file=sys.stderr)
+    print(f'mlflow.pytorch.load_model("{uri}") opens it where MLFLOW_TRACKING_URI={where}', file=sys.stderr)
     for called, which in aliases.items():
         print(f"models:/{name}@{called} is version {which}", file=sys.stderr)
 

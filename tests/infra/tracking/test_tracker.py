@@ -55,8 +55,8 @@ def test_a_pretraining_is_one_run_with_its_curve_and_its_evaluation(home):
     }
     assert found.info.status == "FINISHED"
     assert [each for each in runs if each.data.tags.get("stage") == "data"]
-    names = {each.path for each in client.list_artifacts(found.info.run_id, "linear-simclr")}
-    assert "linear-simclr/scores.parquet" in names
+    names = {each.path for each in client.list_artifacts(found.info.run_id, "linear")}
+    assert {"linear/scores.json", "linear/predictions.parquet"} <= names
 
     evaluated(home)  # everything is a hit: nothing is logged again
     client, again = runs_of(home)

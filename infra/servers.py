@@ -49,9 +49,22 @@ from xclr.store import write_atomically
 READY_WITHIN_S = 120
 STOP_WITHIN_S = 10
 ASK_WITHIN_S = 30  # a server on a machine where all cores are busy takes more than 5
+GATEWAY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)  # of a proxy before it
 UNKNOWN = "of unknown version"  # it wants to know who asks
 ACCESS = {"Prefect": [PREFECT_AUTH], "MLflow": [MLFLOW_USER, MLFLOW_PASSWORD]}
+STORES = {"sqlite", "postgresql", "mysql", "mssql", "databricks"}  # of MLflow, beside servers; packages bring others
 REFUSALS = {"Prefect": b"exception_message", "MLflow": b"www.mlflow.org"}  # what stands in a server's own 401 or 403
+
+
+class Unreachable(JobError):
+    """A server that does not answer: it may be back at any time."""
+
+
+class Refused(RecipeError):
+    """A server that does not know who asks: its owner may have changed the password."""
+
+
+AWAY = (Unreachable, Refused)  # no reason to lose a training
 
 
 class Server(NamedTuple):
@@ -206,15 +219,18 @@ def check_prefect(url: str, auth: str | None = None) -> str:
 
 
 def check_mlflow(uri: str, auth: str | None = None) -> str:
-    """Ask the MLflow server at a URI for its version, and return it; a URI that is no server's passes.
+    """Ask the MLflow server at a URI for its version, and return it; the address of a database passes.
 
     auth: user:password.
 
-    Raises JobError when nothing answers within ASK_WITHIN_S seconds (MLflow's own client tries for minutes),
-    RecipeError when something else does, or when the server's major differs from this client's or its minor is older:
-    a newer server keeps the calls of older clients, an older one lacks calls that this client makes.
+    Raises Unreachable when nothing answers within ASK_WITHIN_S seconds (MLflow's own client tries for minutes), Refused
+    when it does not know who asks, RecipeError when the URI is no address of MLflow, when something else answers, or
+    when the server's major differs from this client's or its minor is older: a newer server keeps the calls of older
+    clients, an older one lacks calls that this client makes.
     """
-    if not uri.startswith(("http://", "https://")):
+    scheme = urlsplit(uri).scheme
+    if scheme not in {"http", "https"}:
+        _check_store(scheme.partition("+")[0])
         return metadata.version("mlflow")
     answer = _ask("MLflow", uri, "/version", "MLFLOW_TRACKING_URI", auth)
     found = _version("MLflow", uri, answer, "MLFLOW_TRACKING_URI")
@@ -222,6 +238,14 @@ def check_mlflow(uri: str, auth: str | None = None) -> str:
     if found is not None and (found.major != mine.major or found.minor < mine.minor):
         raise _mismatch("MLflow", uri, found, mine, f"use a server {mine.major}.{mine.minor} or a newer {mine.major}.*")
     return str(found or UNKNOWN)
+
+
+def _check_store(scheme: str) -> None:
+    """Raise RecipeError for what MLflow takes for no address, or for a folder, where it keeps no runs any more."""
+    if scheme not in STORES | {each.name for each in metadata.entry_points(group="mlflow.tracking_store")}:
+        begins = f"begins with {scheme}:" if scheme else "has no scheme"
+        remedy = "it is http://HOST:PORT, https://HOST, or a database such as postgresql://USER@HOST/NAME"
+        raise RecipeError(f"MLFLOW_TRACKING_URI {begins}, which MLflow does not know", remedy)
 
 
 def without_secrets(url: str) -> str:
@@ -232,9 +256,8 @@ def without_secrets(url: str) -> str:
 
 def _ask(name: str, url: str, path: str, variable: str, auth: str | None = None) -> str | None:
     """The body of a short answer; None when the server wants to know who asks."""
-    shown = without_secrets(url)
-    parts = urlsplit(url)
-    who = auth or unquote(parts.netloc.rpartition("@")[0])
+    shown = _address(url, variable)
+    who = auth or unquote(urlsplit(url).netloc.rpartition("@")[0])
     try:
         request = urllib.request.Request(shown + path, headers=_known(who) if who else {})  # noqa: S310 - the user's own URL
         with open_url(request, timeout=ASK_WITHIN_S) as answer:
@@ -245,17 +268,30 @@ def _ask(name: str, url: str, path: str, variable: str, auth: str | None = None)
         if error.code == HTTPStatus.UNAUTHORIZED and who and not others:
             where = " and ".join(ACCESS[name])
             remedy = f"correct {where}, or what stands before the @ of {variable}"
-            raise RecipeError(f"the {name} server at {shown} does not know who asks", remedy) from error
+            raise Refused(f"the {name} server at {shown} does not know who asks", remedy) from error
         if error.code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} and not others:
             return None
+        if error.code in GATEWAY:
+            raise _unreachable(name, shown, variable, f"HTTP {error.code}") from error
         raise _stranger(name, shown, variable, f"HTTP {error.code}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         said = "no answer in time" if isinstance(reason, TimeoutError) else str(reason)
-        raise JobError(
-            f"the {name} server at {shown} cannot be reached: {said}",
-            f"start it, correct {variable}, or unset {variable} to use the one of this HOME (xclr serve)",
-        ) from error
+        raise _unreachable(name, shown, variable, said) from error
+
+
+def _address(url: str, variable: str) -> str:
+    """Where a URL leads, without secrets; raises RecipeError when it leads nowhere."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.hostname and " " not in parts.netloc and parts.port != 0:
+            return without_secrets(url)
+    raise RecipeError(f"{variable} is no address", "it is http://HOST:PORT, or https://HOST")
+
+
+def _unreachable(name: str, shown: str, variable: str, said: str) -> Unreachable:
+    remedy = f"start it, correct {variable}, or unset {variable} to use the one of this HOME (xclr serve)"
+    return Unreachable(f"the {name} server at {shown} cannot be reached: {said}", remedy)
 
 
 def _known(auth: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from infra import servers
 from infra.access import PREFECT_AUTH, mlflow_auth
@@ -15,7 +15,7 @@ from infra.cluster import load_cluster
 from infra.home.runs import RunRecord, new_record
 from infra.loopback import spare_loopback
 from infra.tracking.links import sqlite_uri
-from infra.tracking.patient import UNTRACKED, PatientTracker
+from infra.tracking.patient import UNTRACKED, PatientTracker, first_line
 from infra.tracking.tracker import Tracker
 from xclr.captions.stages import tell_choices
 from xclr.environment import setting
@@ -59,7 +59,10 @@ def tracking_uri(state: Path) -> str:
 
 
 def reach_mlflow(state: Path) -> str:
-    """The same, once it answers; what its client must know of this STATE's server is then in the environment."""
+    """The same, once it answers; what its client must know of this STATE's server is then in the environment.
+
+    Raises what servers.check_mlflow raises: one of servers.AWAY where MLflow may be back, and told later.
+    """
     uri = tracking_uri(state)
     os.environ.update(servers.access_to(uri, state))
     servers.check_mlflow(uri, mlflow_auth(os.environ))
@@ -84,7 +87,7 @@ def open_run(
     state = state_folder(store.home)
     state.mkdir(parents=True, exist_ok=True)
     keep_fonts(state / "matplotlib")
-    uri = reach_mlflow(state)
+    away = _mlflow_away(store.home, state)
     if mode == "force":
         for stage in planned:
             store.discard(store.reference(stage.digest))
@@ -92,38 +95,71 @@ def open_run(
     tags = {"prefect_flow_run": flow_run} if flow_run else {}
     where = cluster_name(cluster)
     place = load_cluster(where)
-    tracker = Tracker(uri, recipe, servers.artifacts_of(state), tags, place.tracking)
+    tracker = Tracker(tracking_uri(state), recipe, servers.artifacts_of(state), tags, place.tracking)
     with _board(len(planned), brief=swept is not None) as board:
         for line in tell_choices(recipe) + tell_skipped(recipe):
             board.say(line)
         record = _record(recipe, swept, [stage.digest for stage in planned], flow_run)
         record = record.model_copy(update={"cluster": str(Path(where).absolute()) if Path(where).is_file() else where})
-        patient = PatientTracker(tracker, board.say, state / UNTRACKED / record.run)
+        patient = PatientTracker(tracker, board.say, state / UNTRACKED / record.run, away)
         run = Run(record, store, place, mode, patient, board)
         current.append(run)
         try:
             yield run
         except BaseException:
             run.stopping.set()
-            run.tracker.close()
-            run.close("failed")
+            _close(run, "failed")
             raise
         finally:
             current.remove(run)
-        run.tracker.close()
-        run.close("completed")
+        _close(run, "completed")
 
 
-def tell_mlflow(home: Path) -> None:
-    """Tell MLflow what earlier runs could not; a line for what is still in the way."""
-    from infra.home.catch_up import catch_up
+def _close(run: Run, state: Literal["completed", "failed"]) -> None:
+    """Tell MLflow how what the run could not make stands, whoever saw it, and write how the run ended."""
+    from infra.home.ends import endings, goes_on
+
+    try:
+        ends = endings(run.store.home, run.record.digests)
+        for each in ends:
+            if each.run is not None:
+                run.tracker.end(each.run, each.state, each.ended_ms)
+        run.tracker.close(ended=not goes_on(ends))
+    finally:
+        run.close(state)
+
+
+def _mlflow_away(home: Path, state: Path) -> Exception | None:
+    """Why MLflow cannot be told now; where it can, it is told first what earlier runs left."""
+    try:
+        reach_mlflow(state)
+    except servers.AWAY as error:
+        return error
+    tell_mlflow(home)
+    return None
+
+
+def tell_mlflow(home: Path, *, over: bool = False) -> None:
+    """Tell MLflow what earlier runs could not, `over` for those alone that have no job left; a line for what cannot be.
+
+    MLflow is asked only where there is something to tell.
+    """
+    from infra.catch_up import catch_up, is_over, untold
 
     state = state_folder(home)
     try:
-        catch_up(home, reach_mlflow(state), servers.artifacts_of(state))
+        records = [each for each in untold(home, state) if not over or is_over(home, each)]
+        if records:
+            uri = reach_mlflow(state)
+            for told in catch_up(home, uri, servers.artifacts_of(state), records):
+                if told.fault:
+                    _say_untold(told.fault)
     except Exception as error:  # noqa: BLE001 - the command itself was done
-        said = next(iter(str(error).splitlines()), "") or type(error).__name__
-        print(f"xclr: MLflow has still not been told all of earlier runs: {said}", file=sys.stderr)
+        _say_untold(first_line(error))
+
+
+def _say_untold(why: str) -> None:
+    print(f"xclr: MLflow has still not been told all of earlier runs (xclr sync): {why}", file=sys.stderr)
 
 
 def _record(recipe: Recipe, swept: SweepPlan | None, digests: Sequence[str], flow_run: str | None) -> RunRecord:
@@ -153,7 +189,9 @@ def cancel_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> N
     """End the jobs of a flow run that was cancelled in the Prefect UI or by its API."""
     from infra.cancel import cancel_flow_run
 
-    cancel_flow_run(home_folder((flow_run.parameters or {}).get("home")), str(flow_run.id))
+    home = home_folder((flow_run.parameters or {}).get("home"))
+    cancel_flow_run(home, str(flow_run.id))
+    tell_mlflow(home, over=True)
 
 
 @contextmanager

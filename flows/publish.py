@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
@@ -12,13 +11,12 @@ from infra.batch import join_sweep
 from infra.processes import now
 from infra.run import Run
 from infra.tracking.files import pages_of
-from infra.tracking.tracker import SweepSummary
+from infra.tracking.tracker import sweep_key
 from tasks.make import artifact_key
 from xclr import schema
 from xclr.artifact import Artifact
 from xclr.errors import StoreError
 from xclr.stage import Stage
-from xclr.sweep.spec import short, text_of
 from xclr.training.stages import PRETRAIN
 
 
@@ -59,29 +57,17 @@ def publish_links(run: Run, stages: Iterable[Stage]) -> None:
 
 def publish_sweep(run: Run) -> None:
     """What came of a sweep: a Markdown artifact of the flow run, and the sweep's own run in MLflow with its page."""
-    from infra.home.swept import read_swept
-    from xclr.report.sweep import markdown_of_sweep, rows_of, state_counts, summary_of, tags_of
-    from xclr.report.sweep_page import pictures, render_sweep
+    from infra.home.swept import read_swept, summary
+    from xclr.report.sweep import markdown_of_sweep, state_counts
 
     swept = read_swept(run.store.home, run.record)
     name, states = swept.sweep.name, state_counts(swept)
-    done = states.get("done", 0)
-    complete = done + states.get("stopped", 0) == len(swept.lines)
+    complete = states.get("done", 0) + states.get("stopped", 0) == len(swept.lines)
     state = "completed" if complete else "cancelled" if run.cancelled else "failed"
     swept = replace(swept, record=run.record.model_copy(update={"state": state, "ended": now()}))  # all but its ending
     key = artifact_key(f"sweep {name}")
     create_markdown_artifact(markdown_of_sweep(swept), key=key, description=f"Cells of {run.id}")
     join_sweep(run)
-    files = {"sweep.html": render_sweep(swept).encode(), **pictures(swept)}
-    rows = [flat(row) for row in rows_of(swept)]
-    run.tracker.record_sweep(name, SweepSummary(done, complete, tags_of(swept), summary_of(swept), rows, files))
-    if link := run.tracker.run_url(f"sweep {name}"):
+    run.tracker.record_sweep(name, summary(swept))
+    if link := run.tracker.run_url(sweep_key(name)):
         create_link_artifact(link, key=artifact_key(f"sweep {name} mlflow"), link_text=f"sweep {name} in MLflow")
-
-
-def flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell's row with a column for each value and score."""
-    values = {short(field): text_of(value) for field, value in row["values"].items()}
-    first = {name: row[name] for name in ("method", "graph", "seed")}
-    rest = {name: each for name, each in row.items() if name not in {"values", "scores"}}
-    return {**first, **values, **row["scores"], **rest}

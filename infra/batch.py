@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from infra.executors.executor import Attempt, executor_named
 from infra.home.costs import settle_lost
+from infra.home.swept import joined
 from infra.ledger import Adopt, Submit
 from infra.resources import Resources
 from infra.run import Run
@@ -30,12 +31,12 @@ from infra.stage import (
     submit,
     tell_silence,
     track_found,
+    track_lost,
     track_made,
 )
 from xclr.artifact import Artifact
 from xclr.errors import JobError, XclrError
 from xclr.stage import Stage
-from xclr.sweep.spec import spelled
 
 AT_ONCE = 16  # stages that wait for cores, or are tracked, in threads
 Failures = dict[str, XclrError]  # by digest
@@ -55,7 +56,6 @@ def ensure_all(run: Run, what: str, stages: Sequence[Stage], parallel: int | Non
     except BaseException:
         run.stopping.set()  # what is beside it would wait in vain
         raise
-    run.tracker.mark_failed(each.digest for each in stages if run.store.find(each.digest) is None)
     parts = [f"{len(stages) - len(failures)} of {len(stages)}"]
     parts += [f"{there} were there"] * bool(there) + [f"{len(failures)} failed"] * bool(failures)
     run.board.say(f"{what}: {', '.join(parts)}  [dim]{time.monotonic() - began:.1f} s")
@@ -114,10 +114,7 @@ def _settled(run: Run, stage: Stage) -> Iterator[None]:
 def join_sweep(run: Run) -> None:
     """Tag the MLflow runs of a sweep's networks."""
     if run.record.sweep is not None:
-        values: dict[str, dict[str, None]] = {}  # by network, each once: cells that differ by a suite share it
-        for cell in run.record.cells:
-            values.setdefault(cell.training.digest, {})[spelled(cell.values) or "every value"] = None
-        run.tracker.join_sweep(run.record.sweep.name, {digest: "; ".join(each) for digest, each in values.items()})
+        run.tracker.join_sweep(run.record.sweep.name, joined(run.record))
 
 
 def _reasons(futures: Mapping[str, Future[Any]]) -> Failures:
@@ -194,6 +191,7 @@ class Level:
         with _settled(self.run, end.stage):
             if isinstance(end.after, XclrError):
                 settle_lost(self.run.book, end.stage)
+                track_lost(self.run, end.stage)
                 raise end.after
             end.after(self.run, end.stage, self.run.store.reference(end.stage.digest))
 
@@ -227,7 +225,7 @@ class Level:
         if isinstance(action, Submit):
             return action
         if isinstance(action, Adopt):
-            commit(self.run, each.stage, each.out)
+            commit(self.run.store, self.run.book, each.stage, each.out)
         else:
             self.run.tracker.follow(each.stage, each.out)
         return None

@@ -14,7 +14,8 @@ from infra.cancel import end_jobs
 from infra.executors.executor import STAGE, Attempt, Executor, Submission, executor_named, executor_of
 from infra.executors.observe import find_again, observe
 from infra.home.costs import settle
-from infra.ledger import ABSENT, Action, Adopt, Attach, Entry, GiveUp, JobState, Ledger, Submit, reconcile
+from infra.home.ends import endings
+from infra.ledger import ABSENT, Action, Adopt, Attach, Book, Entry, GiveUp, JobState, Ledger, Submit, reconcile
 from infra.processes import JobId, this_process
 from infra.progress import beside
 from infra.resources import Resources
@@ -25,7 +26,7 @@ from xclr.artifact import Artifact, Manifest
 from xclr.errors import JobError, StoreError, XclrError
 from xclr.job import FAILURE, OUTCOMES, RESULT, Failure, Result, record_failure
 from xclr.stage import Stage
-from xclr.store import only_writer, write_atomically
+from xclr.store import Store, only_writer, write_atomically
 
 POLL_S = 0.3
 LOG_LINES = 15
@@ -39,7 +40,12 @@ def ensure(run: Run, stage: Stage) -> Artifact:
         track_found(run, stage, artifact)
         return artifact
     out = open_stage(run, stage)
-    return track_made(run, stage, _make(run, stage, out))
+    try:
+        artifact = _make(run, stage, out)
+    except XclrError:
+        track_lost(run, stage)
+        raise
+    return track_made(run, stage, artifact)
 
 
 def open_stage(run: Run, stage: Stage) -> Path:
@@ -66,6 +72,13 @@ def track_made(run: Run, stage: Stage, artifact: Artifact) -> Artifact:
     return artifact
 
 
+def track_lost(run: Run, stage: Stage) -> None:
+    """Track how a stage ended that could not be made, or that its job goes on."""
+    for each in endings(run.store.home, [str(stage.digest)]):
+        if each.run is not None:
+            run.tracker.end(each.run, each.state, each.ended_ms)
+
+
 def _make(run: Run, stage: Stage, out: Path) -> Artifact:
     """Go from what the ledger says to a committed artifact, whoever does the work."""
     waited_for: set[int] = set()
@@ -77,7 +90,7 @@ def _make(run: Run, stage: Stage, out: Path) -> Artifact:
             case Attach():
                 _wait(run, stage, out)
             case Adopt():
-                commit(run, stage, out)
+                commit(run.store, run.book, stage, out)
     return artifact
 
 
@@ -238,22 +251,22 @@ def tell_silence(run: Run, what: str, executor: Executor, *, told: bool) -> bool
     return not executor.answers
 
 
-def commit(run: Run, stage: Stage, out: Path) -> None:
+def commit(store: Store, book: Book, stage: Stage, out: Path) -> None:
     """Make a job's output visible; what turns out to be damaged loses its result, and is made again."""
     with only_writer(out):
-        if run.store.find(stage.digest) is None and (out / RESULT).exists():
-            entry = run.book.latest(stage.digest)
+        if store.find(stage.digest) is None and (out / RESULT).exists():
+            entry = book.latest(stage.digest)
             if entry is not None and entry.state is None:  # its submitter did not live to see the end
                 ended = datetime.fromtimestamp((out / RESULT).stat().st_mtime, UTC)
-                run.book.close(entry, JobState.COMPLETED, ended)
+                book.close(entry, JobState.COMPLETED, ended)
             with suppress(StoreError):
-                run.store.commit(run.store.reference(stage.digest), _manifest(run, stage, out))
+                store.commit(store.reference(stage.digest), _manifest(book, stage, out))
             (out / RESULT).unlink()
 
 
-def _manifest(run: Run, stage: Stage, out: Path) -> Manifest:
+def _manifest(book: Book, stage: Stage, out: Path) -> Manifest:
     result = Result.model_validate_json((out / RESULT).read_text())
-    entry = run.book.latest(stage.digest)
+    entry = book.latest(stage.digest)
     return Manifest(
         kind=stage.kind.name,
         digest=stage.digest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,9 +75,11 @@ def _check_place(home: Path, cluster: str) -> None:
 def _attempt(what: Recipe | Sweep, choices: Choices) -> XclrError | None:
     """Run a flow where it can run; what made it fail, since what finished is shown all the same."""
     from flows.context import prefect_server, reach_mlflow, state_folder
+    from infra.servers import AWAY
 
     state = state_folder(Path(str(choices.home)))
-    reach_mlflow(state)
+    with suppress(*AWAY):  # the run says so, and goes on
+        reach_mlflow(state)
     with prefect_server(state):
         try:
             _run_flow(what, choices)

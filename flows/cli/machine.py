@@ -28,19 +28,20 @@ def serve(
     from flows.context import home_folder, state_folder, tell_mlflow
     from infra import servers
     from infra.access import written_for_prefect
-    from infra.tracking.patient import UNTRACKED
+    from infra.tracking.experiment import bring_files_along
+    from infra.tracking.links import DATABASE
 
     place = home_folder(home)
     state = state_folder(place)
     for each in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background programs without it
         signal.signal(each, signal.default_int_handler)
+    bring_files_along(state / DATABASE, servers.artifacts_of(state))
     print("starting Prefect and MLflow", file=sys.stderr)
     with (
         servers.using(servers.PREFECT, state, prefect_port) as prefect,
         servers.using(servers.MLFLOW, state, mlflow_port) as mlflow,
     ):
-        if any((state / UNTRACKED).glob("*")):
-            tell_mlflow(place)
+        tell_mlflow(place)
         with written_for_prefect(place, state, f"{prefect}/api") as written:
             try:
                 _say_served(place, prefect, mlflow, written=written)

@@ -47,7 +47,7 @@ def _tidy(home: str | None) -> None:
     if any(state.glob("untracked/*")):
         from flows.context import tell_mlflow
 
-        tell_mlflow(place)
+        tell_mlflow(place, over=True)
 
 
 Home = Annotated[

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict
 
 from infra.executors.executor import Executor, Sight, executor_of
 from infra.executors.observe import observe
+from infra.home.ends import last_sign
 from infra.home.runs import RunRecord, Shown, read_runs, shown_state
-from infra.home.sweeps import cell_lines
+from infra.home.sweeps import cell_lines, failure_of
 from infra.ledger import LIVE, WHY, Book, Entry, JobState
 from infra.processes import now
 from infra.progress import Advance, read_progress
 from xclr.errors import StoreError
-from xclr.job import FAILURE, PROGRESS, RESULT, Failure
 from xclr.store import MANIFEST, Store
 from xclr.sweep.cells import CellLine, CellState, counts
 from xclr.training.watch import read_notices
@@ -264,26 +264,15 @@ def _notices(job: Job) -> str:
 
 
 def _elapsed_s(job: Job) -> float:
-    return round((_until(job) - job.entry.claimed).total_seconds(), 1)
-
-
-def _until(job: Job) -> datetime:
-    """When the job ended: as written, else when it last wrote something."""
-    if job.state in LIVE:
-        return now()
-    if job.entry.ended is not None:
-        return job.entry.ended
-    written = [job.out / name for name in (MANIFEST, RESULT, FAILURE, PROGRESS)]
-    if job.entry.log is not None:
-        written.append(Path(job.entry.log))
-    times = [datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in written if path.exists()]
-    return max([*times, job.entry.claimed])
+    until = now() if job.state in LIVE else last_sign(job.entry, job.out)
+    return round((until - job.entry.claimed).total_seconds(), 1)
 
 
 def _reason(job: Job) -> str:
     match job.state:
         case JobState.FAILED:
-            return _failure(job.out)
+            failure = failure_of(job.out)
+            return failure.message if failure else ""
         case JobState.PENDING if job.seen is not None:
             return job.seen.reason
         case JobState.UNKNOWN:
@@ -294,10 +283,3 @@ def _reason(job: Job) -> str:
             return ""
         case _:
             return WHY[job.state].removeprefix("its job ")
-
-
-def _failure(out: Path) -> str:
-    try:
-        return Failure.model_validate_json((out / FAILURE).read_text()).message
-    except (OSError, ValueError):  # gone, or being made again
-        return ""

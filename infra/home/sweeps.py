@@ -55,7 +55,7 @@ def standing(home: Path, record: RunRecord, kind: str, digest: str) -> Standing:
             running = observed.get(entry.job or "") is JobState.RUNNING
             return Standing("running" if running else "waiting", job=job)
         case GiveUp(reason=reason):
-            failure = _failure(out)
+            failure = failure_of(out)
             weak = failure is not None and failure.error == WeakError.__name__
             return Standing("stopped" if weak else "failed", failure.message if failure else reason, job)
         case _ if entry.state is JobState.CANCELLED:
@@ -64,7 +64,8 @@ def standing(home: Path, record: RunRecord, kind: str, digest: str) -> Standing:
             return Standing("to come")
 
 
-def _failure(out: Path) -> Failure | None:
+def failure_of(out: Path) -> Failure | None:
+    """Why a job says that a stage could not be made."""
     try:
         return Failure.model_validate_json((out / FAILURE).read_text())
     except (OSError, ValueError):

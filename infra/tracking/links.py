@@ -6,9 +6,12 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 
+DATABASE = "mlflow.db"  # in STATE
+
+
 def sqlite_uri(state: Path) -> str:
     """The tracking store that needs no server."""
-    return f"sqlite:///{state.absolute()}/mlflow.db"
+    return f"sqlite:///{state.absolute()}/{DATABASE}"
 
 
 def ui_address(uri: str) -> str | None:

@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TypeVar
 
+from rich.markup import escape
+
 from infra.tracking.files import Pages
 from infra.tracking.metrics import Made
-from infra.tracking.tracker import SweepSummary, Tracker
+from infra.tracking.tracker import RunState, SweepSummary, Tracker
 from xclr.stage import Stage
 
 T = TypeVar("T")
 AGAIN_AFTER_S = 30.0  # since MLflow was last found away
 TRIES_AT_END = 3  # what fails goes behind the others, so that one call that never succeeds keeps none of them
-UNTRACKED = "untracked"  # folder of STATE: an empty file for each run of which MLflow has not been told all
+UNTRACKED = "untracked"  # folder of STATE: an empty file for each run, until MLflow has been told how all of it ended
 
 
 class PatientTracker:
     """A tracker whose calls never raise: what cannot be told is kept, and told before whatever is told next.
 
-    The first miss is a warning to `say`, and leaves `mark`, by which `catch_up` knows a run that never told all.
-    Threads may share it.
+    The first miss is a warning to `say`; `away` is one that was seen already. `mark` is there from the beginning until
+    all is told, so that `catch_up` knows a run that never could, whatever ended it. Threads may share it.
     """
 
-    def __init__(self, tracker: Tracker, say: Callable[[str], object], mark: Path) -> None:
+    def __init__(
+        self, tracker: Tracker, say: Callable[[str], object], mark: Path, away: Exception | None = None
+    ) -> None:
         self.tracker, self.say, self.mark = tracker, say, mark
         self.kept: list[Callable[[], object]] = []
         self.missed_at, self.warned = -inf, False
         self.lock = threading.RLock()
+        tracker.say = say
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        if away is not None:
+            self._miss(away)
 
     def record(self, stage: Stage, made: Made) -> None:
         """Log a finished stage."""
@@ -42,9 +51,9 @@ class PatientTracker:
         """Upload the new metrics of a running stage; those of a miss are in its spool."""
         self._ask(partial(self.tracker.follow, stage, out), None)
 
-    def mark_failed(self, digests: Iterable[str]) -> None:
-        """End the runs of networks that could not be made."""
-        self._tell(partial(self.tracker.mark_failed, list(digests)))
+    def end(self, key: str, state: RunState, ended_ms: int | None = None) -> None:
+        """Bring a run to the state of what it shows."""
+        self._tell(partial(self.tracker.end, key, state, ended_ms))
 
     def join_sweep(self, sweep: str, cells: Mapping[str, str]) -> None:
         """Tag the runs of a sweep's networks."""
@@ -70,14 +79,15 @@ class PatientTracker:
         """Runs side by side in the MLflow UI, likewise."""
         return self._ask(partial(self.tracker.compare_url, digests), None)
 
-    def close(self) -> None:
-        """Tell what was kept, but wait for an MLflow that is away no longer than for a few requests."""
+    def close(self, *, ended: bool) -> None:
+        """Tell what was kept, but wait for an MLflow that is away no longer than for a few requests.
+
+        The mark stays where that fails, and where not all of the run has `ended`: its jobs go on.
+        """
         for _ in range(min(TRIES_AT_END, len(self.kept))):
             self.missed_at = -inf
             self._ask(lambda: None, None)
-        if self.kept:
-            self.say("MLflow was not told all of this run: the next xclr command does it, once MLflow answers")
-        else:
+        if ended and not self.kept:
             self.mark.unlink(missing_ok=True)
 
     def _tell(self, call: Callable[[], object]) -> None:
@@ -86,15 +96,21 @@ class PatientTracker:
 
     def _ask(self, call: Callable[[], T], otherwise: T) -> T:
         """What a call answers once all that was kept is told; `otherwise` where MLflow is away."""
-        if time.monotonic() - self.missed_at < AGAIN_AFTER_S:
+        if self._waits:
             return otherwise
-        try:
-            with self.lock:
+        with self.lock:
+            if self._waits:  # another thread has found it away, while this one waited for it
+                return otherwise
+            try:
                 self._catch_up()
-            return call()
-        except Exception as error:  # noqa: BLE001 - whatever it is, no training is worth less for it
-            self._miss(error)
-            return otherwise
+                return call()
+            except Exception as error:  # noqa: BLE001 - whatever it is, no training is worth less for it
+                self._miss(error)
+                return otherwise
+
+    @property
+    def _waits(self) -> bool:
+        return time.monotonic() - self.missed_at < AGAIN_AFTER_S
 
     def _catch_up(self) -> None:
         while self.kept:
@@ -107,9 +123,15 @@ class PatientTracker:
 
     def _miss(self, error: Exception) -> None:
         self.missed_at = time.monotonic()
+        self.tracker.forget()
         if not self.warned:
             self.warned = True
-            self.mark.parent.mkdir(parents=True, exist_ok=True)
-            self.mark.touch()
-            said = next(iter(str(error).splitlines()), "") or type(error).__name__
-            self.say(f"MLflow cannot be told now, the work goes on, and it is told later ({said[:200]})")
+            self.say(
+                f"MLflow cannot be told now: {escape(first_line(error)[:200])}\n"
+                "  -> the work goes on; xclr sync, or the next xclr command, tells it all"
+            )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says in short."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

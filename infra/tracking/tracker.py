@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import chain
+from logging import getLogger
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from filelock import FileLock
 
 from infra.cluster import Tracking
 from infra.progress import Advance, read_progress
+from infra.tracking.experiment import bring_files_along, open_experiment
 from infra.tracking.files import Pages, Upload, joined_tables, page_uploads, tables_of, uploads_of
 from infra.tracking.inputs import inputs_of, lineage_files
-from infra.tracking.links import runs_page, ui_address
+from infra.tracking.links import DATABASE, runs_page, sqlite_uri, ui_address
 from infra.tracking.metrics import (
     Made,
     batches_of,
@@ -62,6 +64,8 @@ QUIET = {  # read when MLflow is imported; our own lines say where a run is seen
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+RunState = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]  # of MLflow
+DATA = "data"  # the run of the data stages
 HASTY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # its own: minutes of silence
 
 
@@ -76,14 +80,19 @@ class NewRun(NamedTuple):
 
 
 class SweepSummary(NamedTuple):
-    """What came of a sweep: a table of its cells, numbers and tags, files by name; `done` cells of it, all or not."""
+    """What came of a sweep: a table of its cells, numbers and tags, files by name; `done` cells of it, and how it ended."""
 
     done: int
-    complete: bool
+    state: RunState
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     rows: Sequence[Mapping[str, Any]]
     files: Mapping[str, bytes]
+
+
+def sweep_key(name: str) -> str:
+    """What a sweep's own run is known by."""
+    return f"sweep {name}"
 
 
 class Tracker:
@@ -99,15 +108,22 @@ class Tracker:
         self.tracking = tracking or Tracking()
         artifacts.parent.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(artifacts.parent / LOCK)
+        self.say: Callable[[str], object] = getLogger("xclr").warning
+        self.points = 0  # that were sent, of trainings' curves
+        self.followed: dict[str, float] = {}  # when a running stage was last looked at, by digest
+        self.forget()
+
+    def forget(self) -> None:
+        """Ask MLflow anew for all that was known of it: it may have come back with less, or another."""
         self.opened: tuple[MlflowClient, str] | None = None
-        self.runs: dict[str, MlflowRun] = {}  # by our digest, or "data"
+        self.runs: dict[str, MlflowRun] = {}  # by our digest, or DATA
+        self.states: dict[str, str] = {}  # of these runs, as we know or left them
         self.sent: dict[str, dict[str, int]] = {}  # last step sent of each metric, by digest
         self.seen: set[str] = set()  # digests whose run is known to have what it was given
-        self.followed: dict[str, float] = {}  # when a running stage was last looked at, by digest
         self.described: set[str] = set()  # ids of MLflow runs that have the recipe and the versions
 
-    def record(self, stage: Stage, made: Made) -> None:
-        """Log a finished stage, unless it is logged already."""
+    def record(self, stage: Stage, made: Made) -> bool:
+        """Log a finished stage; False where it is logged already."""
         from mlflow.entities import RunTag
 
         artifact, manifest = made.artifact, made.manifest
@@ -116,8 +132,11 @@ class Tracker:
             owner = stage.network
             run = self._pretraining(owner, stage, artifact.path, made.reused_from) if owner else self._data_run()
             told, shown = {mark_of(stage): str(stage.digest), time_of(stage): manifest.created}, run.data.tags
+            ends, ended_ms = owner in {None, stage.digest}, made_ms(manifest)
             if told.items() <= {time_of(stage): manifest.created, **shown}.items():  # older runs know no time
-                return
+                if ends:
+                    self.end(owner or DATA, "FINISHED", ended_ms)
+                return False
             if stage.kind.network and (artifact.path / SPOOL).exists():
                 self._send(stage, artifact.path)
             scored = with_model(metrics_of(stage, artifact, manifest), self._model(run, stage, artifact))
@@ -126,8 +145,9 @@ class Tracker:
             self._log_files(run, stage, made)
             self._log_lineage(run, stage, artifact)
             client.log_batch(run.info.run_id, tags=[RunTag(*each) for each in told.items()])
-            if owner in {None, stage.digest}:
-                client.set_terminated(run.info.run_id, "FINISHED", made_ms(manifest))
+            if ends:
+                self.end(owner or DATA, "FINISHED", ended_ms)
+            return True
 
     def follow(self, stage: Stage, out: Path) -> None:
         """Upload the new metrics of a running pretraining, or how far the pictures are, every few seconds."""
@@ -136,18 +156,39 @@ class Tracker:
             return
         self.followed[stage.digest] = now
         with self.lock:
-            if stage.kind.network and (out / SPOOL).exists():  # one that waits has no run yet
+            if stage.kind.network:
+                self.upload(stage, out)
+                self.end(str(stage.digest), "RUNNING")
+            elif seen := read_progress(out):
+                self._advance(stage.kind.name, seen)
+                self.end(DATA, "RUNNING")
+
+    def upload(self, stage: Stage, out: Path) -> None:
+        """Upload what a training has logged so far; one that has not begun has no run yet."""
+        if (out / SPOOL).exists():
+            with self.lock:
                 self._pretraining(str(stage.digest), stage, out)
                 self._send(stage, out)
-            elif not stage.kind.network and (seen := read_progress(out)):
-                self._advance(stage.kind.name, seen)
 
-    def mark_failed(self, digests: Iterable[str]) -> None:
-        """End the runs of networks that could not be made; one that is made later ends well."""
+    def end(self, key: str, state: RunState, ended_ms: int | None = None) -> None:
+        """Bring the run of a network's digest, of DATA or of a sweep to a state, where there is one and it has another.
+
+        A run goes on after any end: what failed may be made later, and then ends well.
+        """
         with self.lock:
-            for digest in digests:
-                if digest in self.runs:
-                    self._client().set_terminated(self.runs[digest].info.run_id, "FAILED")
+            client = self._client()
+            if key not in self.runs or self.states.setdefault(key, self.runs[key].info.status) == state:
+                return
+            if state == "RUNNING":
+                client.update_run(self.runs[key].info.run_id, state)
+            else:
+                client.set_terminated(self.runs[key].info.run_id, state, ended_ms)
+            self.states[key] = state
+
+    def has(self, key: str) -> bool:
+        """True where a network's digest, DATA or a sweep has a run."""
+        self._open()
+        return key in self.runs
 
     def join_sweep(self, sweep: str, cells: Mapping[str, str]) -> None:
         """Tag the runs of a sweep's networks, by digest, with its name and their values; what is not there is left out.
@@ -177,8 +218,8 @@ class Tracker:
             tagged = [RunTag(*each) for each in tags.items()]
             client.log_batch(run.info.run_id, metrics=list(self._news(run, told)), tags=tagged)
             self._write(run, {TABLE: json.dumps(write_table(told.rows)).encode(), **told.files})
-            client.set_terminated(run.info.run_id, "FINISHED" if told.complete else "FAILED")
-            self.runs[f"sweep {name}"] = run
+            self.runs[sweep_key(name)] = run
+            self.end(sweep_key(name), told.state)
 
     def record_pages(self, digests: Iterable[str], pages: Pages) -> None:
         """Give the runs of networks the pages of a run, but those that show its scores already."""
@@ -247,19 +288,20 @@ class Tracker:
         if self.opened is None:
             from mlflow import MlflowClient
 
-            client = MlflowClient(self.uri)
             where = None if self.uri.startswith("http") else self.artifacts.absolute().as_uri()
             with self.lock:
-                found = client.get_experiment_by_name(self.recipe.name)
-                experiment = found.experiment_id if found else client.create_experiment(self.recipe.name, where)
+                if self.uri == sqlite_uri(self.artifacts.parent):
+                    bring_files_along(self.artifacts.parent / DATABASE, self.artifacts)
+                client = MlflowClient(self.uri)
+                experiment = open_experiment(client, self.recipe.name, where, self.say)
             for run in client.search_runs([experiment], max_results=10_000):
-                sweep = f"sweep {run.data.tags[SWEPT]}" if SWEPT in run.data.tags else ""
+                sweep = sweep_key(run.data.tags[SWEPT]) if SWEPT in run.data.tags else ""
                 self.runs[sweep or run.data.tags.get("digest") or run.data.tags.get("stage", "")] = run
             self.opened = client, experiment
         return self.opened
 
     def _data_run(self) -> MlflowRun:
-        return self._run("data", NewRun("data", {"stage": "data", "dataset": self.recipe.data.source}))
+        return self._run(DATA, NewRun("data", {"stage": "data", "dataset": self.recipe.data.source}))
 
     def _pretraining(self, digest: str, stage: Stage, out: Path, reused_from: str | None = None) -> MlflowRun:
         self._open()
@@ -281,10 +323,11 @@ class Tracker:
     def _run(self, key: str, new: NewRun) -> MlflowRun:
         client, experiment = self._open()
         if key not in self.runs:
-            tag = "stage" if key == "data" else "digest"  # another process may have created it since
+            tag = "stage" if key == DATA else "digest"  # another process may have created it since
             found = client.search_runs([experiment], f"tags.{tag} = '{key}'", max_results=1)
             self.runs[key] = found[0] if found else self._create(new)
         run = self.runs[key] = client.get_run(self.runs[key].info.run_id)
+        self.states.setdefault(key, run.info.status)
         if (new.params and not run.data.params) or (new.inputs and not run.inputs.dataset_inputs):
             self._describe(run, new)  # whoever created it was killed before
         return run
@@ -321,6 +364,7 @@ class Tracker:
         fresh = [Metric(*each) for point in points for each in points_of(point) if point.step > last.get(each[0], -1)]
         for batch in batches_of(iter(fresh)):
             client.log_batch(run_id, metrics=batch)
+            self.points += len(batch)
         self.sent[digest] = last | {each.key: each.step for each in fresh}
         if (notices := read_notices(out)) != self.runs[digest].data.tags.get(WARNING, ""):
             client.set_tag(run_id, WARNING, notices)

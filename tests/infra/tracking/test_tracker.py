@@ -140,7 +140,14 @@ def summary(done: int) -> SweepSummary:
     rows = [{"cell": number, "state": state, "seeds": (0, 1)} for number, state in enumerate(states)]
     rows[0]["linear"] = 0.25
     tags, metrics = {"best": f"cell {done}"}, {"cells/done": float(done), "best/linear": 0.25 * done}
-    return SweepSummary(done, done == 2, tags, metrics, rows, {"sweep.html": f"<p>{done}".encode(), "a.svg": b"<svg/>"})
+    return SweepSummary(
+        done,
+        "FINISHED" if done == 2 else "FAILED",
+        tags,
+        metrics,
+        rows,
+        {"sweep.html": f"<p>{done}".encode(), "a.svg": b"<svg/>"},
+    )
 
 
 def sweep_run(home):

@@ -1,0 +1,82 @@
+"""How what a run planned and is not there stands, as the tracker shows it: it goes on, or ended, how and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from infra.executors.observe import find_again, observe
+from infra.home.sweeps import failure_of
+from infra.ledger import Attach, Book, Entry, JobState, Ledger, reconcile
+from infra.processes import now
+from infra.tracking.tracker import DATA, RunState
+from xclr.errors import WeakError
+from xclr.job import FAILURE, PROGRESS, RESULT
+from xclr.pipeline import KINDS
+from xclr.stage import STEPS
+from xclr.store import MANIFEST, Store
+from xclr.training.spool import SPOOL
+
+DATA_STEPS = STEPS[: STEPS.index("pretrain")]
+WORST_FIRST: tuple[RunState, ...] = ("RUNNING", "FAILED", "KILLED", "FINISHED")  # what the data's run says of several
+
+
+class Ending(NamedTuple):
+    """An attempt as the tracker shows it: on which run, None for what judges a network, in which state, since when."""
+
+    run: str | None
+    state: RunState
+    ended_ms: int | None
+
+
+def endings(home: Path, digests: Iterable[str]) -> list[Ending]:
+    """How those of the digests stand that were begun and are not there, one for each of the tracker's runs."""
+    found = sorted(_endings(home, digests), key=lambda each: WORST_FIRST.index(each.state))
+    return list({each.run: each for each in reversed(found)}.values())
+
+
+def goes_on(ends: Iterable[Ending]) -> bool:
+    """True while a job lives."""
+    return any(each.state == "RUNNING" for each in ends)
+
+
+def last_sign(entry: Entry, out: Path) -> datetime:
+    """When an attempt ended: as written, else when it last wrote something."""
+    if entry.ended is not None:
+        return entry.ended
+    written = [out / name for name in (MANIFEST, RESULT, FAILURE, PROGRESS, SPOOL)]
+    if entry.log is not None:
+        written.append(Path(entry.log))
+    times = [datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in written if path.exists()]
+    return max([*times, entry.claimed])
+
+
+def _endings(home: Path, digests: Iterable[str]) -> Iterator[Ending]:
+    book, store = Book(home), Store(home)
+    for digest in digests:
+        entry = book.latest(digest)
+        if entry is not None and not (store.folder(entry.kind, digest) / MANIFEST).exists():
+            yield _ending(entry, store.folder(entry.kind, digest))
+
+
+def _ending(entry: Entry, out: Path) -> Ending:
+    with suppress(OSError):  # the scheduler does not answer
+        entry = find_again(entry, out)
+    observed = observe(entry, out)
+    (action,) = reconcile(Ledger((entry,)), observed, now())
+    if isinstance(action, Attach):
+        return Ending(_run_of(entry), "RUNNING", None)
+    failure, state = failure_of(out), entry.state or observed.get(entry.job or "")
+    weak = failure is not None and failure.error == WeakError.__name__
+    asked = weak or state in {JobState.CANCELLED, JobState.STOPPED}
+    return Ending(_run_of(entry), "KILLED" if asked else "FAILED", int(last_sign(entry, out).timestamp() * 1000))
+
+
+def _run_of(entry: Entry) -> str | None:
+    kind = KINDS.get(entry.kind)
+    if kind is None or (kind.network is None and kind.step not in DATA_STEPS):
+        return None
+    return DATA if kind.network is None else entry.digest

@@ -16,7 +16,7 @@ from infra.home.runs import RunRecord, new_record
 from infra.loopback import spare_loopback
 from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED, PatientTracker, first_line
-from infra.tracking.tracker import Tracker
+from infra.tracking.tracker import Tracker, sweep_key
 from xclr.captions.stages import tell_choices
 from xclr.environment import setting
 from xclr.errors import RecipeError
@@ -104,6 +104,8 @@ def open_run(
         patient = PatientTracker(tracker, board.say, state / UNTRACKED / record.run, away)
         run = Run(record, store, place, mode, patient, board)
         current.append(run)
+        if swept is not None:
+            patient.end(sweep_key(swept.sweep.name), "RUNNING")
         try:
             yield run
         except BaseException:
@@ -118,12 +120,17 @@ def open_run(
 def _close(run: Run, state: Literal["completed", "failed"]) -> None:
     """Tell MLflow how what the run could not make stands, whoever saw it, and write how the run ended."""
     from infra.home.ends import endings, goes_on
+    from infra.home.sweeps import cell_lines
+    from infra.home.swept import state_of
 
     try:
         ends = endings(run.store.home, run.record.digests)
         for each in ends:
             if each.run is not None:
                 run.tracker.end(each.run, each.state, each.ended_ms)
+        if (sweep := run.record.sweep) is not None:
+            lines = cell_lines(run.store.home, run.record)
+            run.tracker.end(sweep_key(sweep.name), state_of(lines, cancelled=run.cancelled))
         run.tracker.close(ended=not goes_on(ends))
     finally:
         run.close(state)

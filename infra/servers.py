@@ -56,15 +56,15 @@ STORES = {"sqlite", "postgresql", "mysql", "mssql", "databricks"}  # of MLflow, 
 REFUSALS = {"Prefect": b"exception_message", "MLflow": b"www.mlflow.org"}  # what stands in a server's own 401 or 403
 
 
-class Unreachable(JobError):
+class UnreachableError(JobError):
     """A server that does not answer: it may be back at any time."""
 
 
-class Refused(RecipeError):
+class RefusedError(RecipeError):
     """A server that does not know who asks: its owner may have changed the password."""
 
 
-AWAY = (Unreachable, Refused)  # no reason to lose a training
+AWAY = (UnreachableError, RefusedError)  # no reason to lose a training
 
 
 class Server(NamedTuple):
@@ -223,7 +223,7 @@ def check_mlflow(uri: str, auth: str | None = None) -> str:
 
     auth: user:password.
 
-    Raises Unreachable when nothing answers within ASK_WITHIN_S seconds (MLflow's own client tries for minutes), Refused
+    Raises UnreachableError when nothing answers within ASK_WITHIN_S seconds (MLflow's own client tries for minutes), RefusedError
     when it does not know who asks, RecipeError when the URI is no address of MLflow, when something else answers, or
     when the server's major differs from this client's or its minor is older: a newer server keeps the calls of older
     clients, an older one lacks calls that this client makes.
@@ -268,7 +268,7 @@ def _ask(name: str, url: str, path: str, variable: str, auth: str | None = None)
         if error.code == HTTPStatus.UNAUTHORIZED and who and not others:
             where = " and ".join(ACCESS[name])
             remedy = f"correct {where}, or what stands before the @ of {variable}"
-            raise Refused(f"the {name} server at {shown} does not know who asks", remedy) from error
+            raise RefusedError(f"the {name} server at {shown} does not know who asks", remedy) from error
         if error.code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} and not others:
             return None
         if error.code in GATEWAY:
@@ -289,9 +289,9 @@ def _address(url: str, variable: str) -> str:
     raise RecipeError(f"{variable} is no address", "it is http://HOST:PORT, or https://HOST")
 
 
-def _unreachable(name: str, shown: str, variable: str, said: str) -> Unreachable:
+def _unreachable(name: str, shown: str, variable: str, said: str) -> UnreachableError:
     remedy = f"start it, correct {variable}, or unset {variable} to use the one of this HOME (xclr serve)"
-    return Unreachable(f"the {name} server at {shown} cannot be reached: {said}", remedy)
+    return UnreachableError(f"the {name} server at {shown} cannot be reached: {said}", remedy)
 
 
 def _known(auth: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ from flows.cli.status import status
 from flows.cli.store import gc, verify
 from flows.cli.study import study
 from flows.cli.sweep import sweep
+from flows.cli.sync import sync
 from infra.loopback import spare_loopback
 from xclr.errors import XclrError
 
@@ -53,7 +54,7 @@ def _options(
 
 COMMANDS = (
     run, retry, evaluate, sweep, study, plan, compare, export, register, embed, serve,
-    status, logs, cancel, accounts, lineage, verify, costs, gc, doctor,
+    status, logs, cancel, accounts, lineage, verify, costs, sync, gc, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command()(command)

@@ -50,12 +50,8 @@ def _tidy(home: str | None) -> None:
         tell_mlflow(place, over=True)
 
 
-Home = Annotated[
-    str | None,
-    typer.Option(
-        help="where artifacts, ledger and logs live [default: XCLR_HOME or ./.xclr]", callback=_tidy_afterwards
-    ),
-]
+HOME_HELP = "where artifacts, ledger and logs live [default: XCLR_HOME or ./.xclr]"
+Home = Annotated[str | None, typer.Option(help=HOME_HELP, callback=_tidy_afterwards)]
 Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from infra.tracking.tracker import RunState, SweepSummary
 from xclr import schema
 from xclr.report.sweep import Swept, rows_of, state_counts, summary_of, tags_of
 from xclr.store import Store
+from xclr.sweep.cells import CellLine, counts
 from xclr.sweep.layout import Ref
 from xclr.sweep.spec import short, spelled, text_of
 
@@ -45,7 +46,8 @@ def summary(swept: Swept) -> SweepSummary:
     files = {"sweep.html": render_sweep(swept).encode(), **pictures(swept)}
     rows = [flat(row) for row in rows_of(swept)]
     done = state_counts(swept).get("done", 0)
-    return SweepSummary(done, _state(swept), tags_of(swept), summary_of(swept), rows, files)
+    state = state_of(swept.lines, cancelled=swept.record.state == "cancelled")
+    return SweepSummary(done, state, tags_of(swept), summary_of(swept), rows, files)
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,13 +58,14 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**first, **values, **row["scores"], **rest}
 
 
-def _state(swept: Swept) -> RunState:
-    states = state_counts(swept)
-    if any(states.get(each) for each in ("running", "waiting")):
+def state_of(lines: Sequence[CellLine], *, cancelled: bool) -> RunState:
+    """How a sweep stands whose own process has ended: its jobs may go on."""
+    states = counts(lines)
+    if states["running"] or states["waiting"]:
         return "RUNNING"
-    if states.get("done", 0) + states.get("stopped", 0) == len(swept.lines):
+    if states["done"] + states["stopped"] == len(lines):
         return "FINISHED"
-    return "KILLED" if swept.record.state == "cancelled" else "FAILED"
+    return "KILLED" if cancelled else "FAILED"
 
 
 def _scores(store: Store, suite: Ref, place: int) -> pa.Table:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-
 DATABASE = "mlflow.db"  # in STATE
 
 

@@ -80,7 +80,7 @@ class NewRun(NamedTuple):
 
 
 class SweepSummary(NamedTuple):
-    """What came of a sweep: a table of its cells, numbers and tags, files by name; `done` cells of it, and how it ended."""
+    """What came of a sweep: a table of its cells, numbers and tags, files by name; how many are done, its state."""
 
     done: int
     state: RunState

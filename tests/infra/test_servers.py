@@ -18,7 +18,7 @@ from packaging.version import Version
 from infra import servers
 from infra.access import auth_string
 from infra.processes import find_process, process_id, this_process
-from infra.servers import Refused, Unreachable, check_mlflow, check_prefect, without_secrets
+from infra.servers import RefusedError, UnreachableError, check_mlflow, check_prefect, without_secrets
 from tests.kit.command import command, run_xclr
 from tests.kit.databases import give_databases
 from tests.kit.polling import until
@@ -121,12 +121,12 @@ def test_a_server_that_is_not_there_is_told_at_once_without_its_password(check, 
 
 def test_a_server_that_says_nothing_is_given_up(monkeypatch):
     monkeypatch.setattr(servers, "ASK_WITHIN_S", 0.5)
-    with silent() as place, pytest.raises(Unreachable, match="no answer in time"):
+    with silent() as place, pytest.raises(UnreachableError, match="no answer in time"):
         check_mlflow(f"http://{place}")
 
 
 def test_a_proxy_whose_server_is_away_is_no_stranger():
-    with foreign("bad gateway", 502) as place, pytest.raises(Unreachable, match="cannot be reached: HTTP 502"):
+    with foreign("bad gateway", 502) as place, pytest.raises(UnreachableError, match="cannot be reached: HTTP 502"):
         check_mlflow(f"http://{place}")
 
 
@@ -135,7 +135,7 @@ def test_a_proxy_whose_server_is_away_is_no_stranger():
     ["http://no such host:5000", "http://host:port", "http:/host", "htp://host", "localhost:5000", "mlruns", ""],
 )  # fmt: skip
 def test_an_address_that_is_none_is_told_from_a_server_that_is_away(uri):
-    with pytest.raises(RecipeError, match="MLFLOW_TRACKING_URI (is no address|begins with|has no scheme)"):
+    with pytest.raises(RecipeError, match=r"MLFLOW_TRACKING_URI (is no address|begins with|has no scheme)"):
         check_mlflow(uri)
 
 
@@ -143,7 +143,7 @@ def test_user_and_password_are_sent_but_never_shown():
     with foreign(str(MLFLOW), authorization="Basic bWU6cEBzcw==") as place:
         assert check_mlflow(f"http://me:p%40ss@{place}") == str(MLFLOW)
         assert check_mlflow(f"http://{place}") == servers.UNKNOWN
-        with pytest.raises(Refused, match=f"the MLflow server at http://{place} does not know who asks") as caught:
+        with pytest.raises(RefusedError, match=f"the MLflow server at http://{place} does not know who asks") as caught:
             check_mlflow(f"http://{place}", "me:wr0ng")
         assert "MLFLOW_TRACKING_PASSWORD" in caught.value.remedy and "wr0ng" not in str(caught.value)
         with pytest.raises(RecipeError, match="correct PREFECT_API_AUTH_STRING, or what stands"):

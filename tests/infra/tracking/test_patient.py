@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from infra.home.catch_up import catch_up
 from mlflow import MlflowClient
 
 from infra import servers
-from infra.home.catch_up import catch_up
 from infra.stage import ensure
 from infra.tracking import metrics, patient
 from infra.tracking.links import sqlite_uri

@@ -110,28 +110,27 @@ def open_run(
             yield run
         except BaseException:
             run.stopping.set()
-            _close(run, "failed")
+            _close(run, planned, "failed")
             raise
         finally:
             current.remove(run)
-        _close(run, "completed")
+        _close(run, planned, "completed")
 
 
-def _close(run: Run, state: Literal["completed", "failed"]) -> None:
-    """Tell MLflow how what the run could not make stands, whoever saw it, and write how the run ended."""
+def _close(run: Run, planned: Iterable[Stage], state: Literal["completed", "failed"]) -> None:
+    """Tell MLflow how what the run did not make stands, whoever saw it end, and write how the run ended."""
     from infra.home.ends import endings, goes_on
     from infra.home.sweeps import cell_lines
     from infra.home.swept import state_of
+    from infra.stage import track_lost
 
     try:
-        ends = endings(run.store.home, run.record.digests)
-        for each in ends:
-            if each.run is not None:
-                run.tracker.end(each.run, each.state, each.ended_ms)
+        for stage in planned:
+            track_lost(run, stage)
         if (sweep := run.record.sweep) is not None:
             lines = cell_lines(run.store.home, run.record)
             run.tracker.end(sweep_key(sweep.name), state_of(lines, cancelled=run.cancelled))
-        run.tracker.close(ended=not goes_on(ends))
+        run.tracker.close(ended=not goes_on(endings(run.store.home, run.record.digests)))
     finally:
         run.close(state)
 

@@ -223,10 +223,10 @@ def check_mlflow(uri: str, auth: str | None = None) -> str:
 
     auth: user:password.
 
-    Raises UnreachableError when nothing answers within ASK_WITHIN_S seconds (MLflow's own client tries for minutes), RefusedError
-    when it does not know who asks, RecipeError when the URI is no address of MLflow, when something else answers, or
-    when the server's major differs from this client's or its minor is older: a newer server keeps the calls of older
-    clients, an older one lacks calls that this client makes.
+    Raises UnreachableError when nothing answers within ASK_WITHIN_S seconds (MLflow's own client tries for minutes),
+    RefusedError when it does not know who asks, RecipeError when the URI is no address of MLflow, when something else
+    answers, or when the server's major differs from this client's or its minor is older: a newer server keeps the calls
+    of older clients, an older one lacks calls that this client makes.
     """
     scheme = urlsplit(uri).scheme
     if scheme not in {"http", "https"}:

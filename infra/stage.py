@@ -73,8 +73,10 @@ def track_made(run: Run, stage: Stage, artifact: Artifact) -> Artifact:
 
 
 def track_lost(run: Run, stage: Stage) -> None:
-    """Track how a stage ended that could not be made, or that its job goes on."""
+    """Track how far a stage came that was begun and is not there, and how it ended or that its job goes on."""
     for each in endings(run.store.home, [str(stage.digest)]):
+        if stage.kind.network:
+            run.tracker.upload(stage, run.store.reference(stage.digest).path)
         if each.run is not None:
             run.tracker.end(each.run, each.state, each.ended_ms)
 

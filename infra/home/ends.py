@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infra.executors.observe import find_again, observe
+from infra.home.runs import cancel_mark
 from infra.home.sweeps import failure_of
 from infra.ledger import Attach, Book, Entry, JobState, Ledger, reconcile
 from infra.processes import now
@@ -59,20 +60,28 @@ def _endings(home: Path, digests: Iterable[str]) -> Iterator[Ending]:
     for digest in digests:
         entry = book.latest(digest)
         if entry is not None and not (store.folder(entry.kind, digest) / MANIFEST).exists():
-            yield _ending(entry, store.folder(entry.kind, digest))
+            yield _ending(home, entry)
 
 
-def _ending(entry: Entry, out: Path) -> Ending:
+def _ending(home: Path, entry: Entry) -> Ending:
+    out = Store(home).folder(entry.kind, entry.digest)
     with suppress(OSError):  # the scheduler does not answer
         entry = find_again(entry, out)
     observed = observe(entry, out)
     (action,) = reconcile(Ledger((entry,)), observed, now())
     if isinstance(action, Attach):
         return Ending(_run_of(entry), "RUNNING", None)
-    failure, state = failure_of(out), entry.state or observed.get(entry.job or "")
-    weak = failure is not None and failure.error == WeakError.__name__
-    asked = weak or state in {JobState.CANCELLED, JobState.STOPPED}
-    return Ending(_run_of(entry), "KILLED" if asked else "FAILED", int(last_sign(entry, out).timestamp() * 1000))
+    state = entry.state or observed.get(entry.job or "")
+    killed = state in {JobState.CANCELLED, JobState.STOPPED} or _was_asked(home, entry, state)
+    return Ending(_run_of(entry), "KILLED" if killed else "FAILED", int(last_sign(entry, out).timestamp() * 1000))
+
+
+def _was_asked(home: Path, entry: Entry, state: JobState | None) -> bool:
+    """True for a training that its sweep gave up, and for what a run ends that is being cancelled."""
+    if state is JobState.FAILED:
+        failure = failure_of(Store(home).folder(entry.kind, entry.digest))
+        return failure is not None and failure.error == WeakError.__name__
+    return cancel_mark(home, entry.run).exists()
 
 
 def _run_of(entry: Entry) -> str | None:

@@ -61,9 +61,9 @@ def flat(row: Mapping[str, Any]) -> dict[str, Any]:
 def state_of(lines: Sequence[CellLine], *, cancelled: bool) -> RunState:
     """How a sweep stands whose own process has ended: its jobs may go on."""
     states = counts(lines)
-    if states["running"] or states["waiting"]:
+    if {"running", "waiting"} & states.keys():
         return "RUNNING"
-    if states["done"] + states["stopped"] == len(lines):
+    if states.keys() <= {"done", "stopped"}:
         return "FINISHED"
     return "KILLED" if cancelled else "FAILED"
 

@@ -51,6 +51,10 @@ class PatientTracker:
         """Upload the new metrics of a running stage; those of a miss are in its spool."""
         self._ask(partial(self.tracker.follow, stage, out), None)
 
+    def upload(self, stage: Stage, out: Path) -> None:
+        """Upload what a training has logged that does not end well."""
+        self._tell(partial(self.tracker.upload, stage, out))
+
     def end(self, key: str, state: RunState, ended_ms: int | None = None) -> None:
         """Bring a run to the state of what it shows."""
         self._tell(partial(self.tracker.end, key, state, ended_ms))

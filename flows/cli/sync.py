@@ -63,10 +63,10 @@ def _tell(home: Path, records: Sequence[RunRecord], told: list[Told]) -> None:
     from infra.tracking.patient import first_line
 
     state, console = state_folder(home), Console(stderr=True)
-    telling = catch_up(home, reach_mlflow(state), artifacts_of(state), records)
-    bar = {"description": "telling MLflow", "total": len(records), "console": console, "transient": True}
+    telling, number = catch_up(home, reach_mlflow(state), artifacts_of(state), records), len(records)
+    quiet = not console.is_terminal
     try:
-        told.extend(track(telling, **bar, disable=not console.is_terminal))
+        told.extend(track(telling, "telling MLflow", number, console=console, transient=True, disable=quiet))
     except (MlflowException, OSError) as error:
         remedy = "xclr sync goes on where it stopped, once MLflow answers"
         raise JobError(f"MLflow could not be told all: {first_line(error)[:200]}", remedy) from error

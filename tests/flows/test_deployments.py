@@ -18,6 +18,7 @@ from tests.kit.command import run_xclr, succeeds
 from tests.kit.jobs import attempts, training_job
 from tests.kit.polling import until
 from tests.kit.prefect import artifacts_of, ask, end_of, run_deployment
+from tests.kit.tracked import states
 from xclr.recipe import recipe_names
 from xclr.sweep.load import load_sweep, sweep_names
 from xclr.sweep.spec import Sweep
@@ -131,3 +132,4 @@ def test_a_long_stage_shows_progress_and_a_cancelled_run_ends_its_job(prefect, s
     until(lambda: find_process(entry.job) is None)
     until(lambda: next(each for each in read_runs(served.home) if each.flow_run == flow_run).state == "cancelled")
     assert Book(served.home).latest(entry.digest).attempt == entry.attempt
+    until(lambda: states(served.home, "long").get(entry.digest) == "KILLED")

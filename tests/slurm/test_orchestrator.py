@@ -35,6 +35,7 @@ from tests.kit.recipes import STEPS, TINY, tiny
 from tests.kit.runs import open_run
 from tests.kit.servers import serving
 from tests.kit.slurm import HELD_AT, JOB, RECIPE, everything_taken, on_slurm, sbatch, slurm, state_of, submissions
+from tests.kit.tracked import states
 from tests.kit.trainings import Training
 from tests.kit.worker import client_environment, deployed, end_worker, start_worker
 from xclr.errors import JobError
@@ -149,6 +150,7 @@ def test_cancelling_ends_the_runs_jobs_and_no_other(cluster, home):
         until(lambda: state_of(job) == "CANCELLED")
         assert state_of(foreign) == "RUNNING"
         assert (training.entry().state, read_runs(home)[-1].state) == (JobState.CANCELLED, "cancelled")
+        assert states(home, "tiny")[training.entry().digest] == "KILLED"
 
 
 def test_a_waiting_job_of_a_dead_run_is_cancelled_by_its_prefect_id(cluster, home):
@@ -167,6 +169,7 @@ def test_a_job_that_somebody_cancels_fails_the_run_with_its_reason(cluster, home
         training.reach(2)
         slurm("scancel", job)
         assert "its job was cancelled" in fault_of(followed)
+        assert states(home, "tiny")[training.entry().digest] == "KILLED"
         assert submissions(home) == 1
 
 

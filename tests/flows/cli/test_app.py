@@ -53,11 +53,11 @@ def test_a_process_ends_as_its_message_says(tmp_path):
 @pytest.mark.parametrize(
     ("variable", "address", "server"),
     [
-        ("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9", "the MLflow server at http://127.0.0.1:9 cannot be"),
-        ("PREFECT_API_URL", "http://127.0.0.1:9/api", "the Prefect server at http://127.0.0.1:9/api cannot be"),
+        ("MLFLOW_TRACKING_URI", "htp://me:secret@127.0.0.1:9", "begins with htp:, which MLflow does not know"),
+        ("PREFECT_API_URL", "http://me:secret@127.0.0.1:9/api", "the Prefect server at http://127.0.0.1:9/api cannot"),
     ],
 )
-def test_a_server_that_is_not_there_is_told_before_any_work(tmp_path, variable, address, server):
+def test_a_server_that_cannot_be_is_told_before_any_work(tmp_path, variable, address, server):
     done = call_xclr("run", "smoke", cwd=tmp_path, **{variable: address})
     fails(done, server, variable)
     assert "secret" not in done.stdout + done.stderr

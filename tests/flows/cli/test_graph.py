@@ -9,10 +9,10 @@ import pandas as pd
 import polars
 import pyarrow.parquet as pq
 import pytest
-from mlflow import MlflowClient
 
-from infra.tracking.links import sqlite_uri
+from infra.servers import artifacts_of
 from tests.kit.command import call_xclr
+from tests.kit.servers import known_to_mlflow
 
 pytestmark = pytest.mark.slow
 
@@ -42,12 +42,13 @@ def test_a_free_text_finds_captions(smoke_home):
     assert found[0]["caption"] in table.stdout
 
 
-def test_the_page_is_in_mlflow(smoke_home):
-    client = MlflowClient(sqlite_uri(smoke_home / "state"))
-    experiment = client.get_experiment_by_name("smoke")
-    (run,) = client.search_runs([experiment.experiment_id], "tags.stage = 'data'")
-    names = {each.path for each in client.list_artifacts(run.info.run_id, "graph-report")}
+def test_the_page_is_in_mlflow_also_in_a_home_that_was_copied(served):
+    with known_to_mlflow(served) as client:
+        experiment = client.get_experiment_by_name("smoke")
+        (run,) = client.search_runs([experiment.experiment_id], "tags.stage = 'data'")
+        names = {each.path for each in client.list_artifacts(run.info.run_id, "graph-report")}
     assert "graph-report/graph.html" in names
+    assert run.info.artifact_uri.startswith(artifacts_of(served.home / "state").as_uri())
     assert run.data.metrics["data/graph_report/components"] > 0
 
 

@@ -38,7 +38,7 @@ def main() -> None:
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        compare_in_mlflow(browser, servers.experiments(mlflow, auth_string(state))[RECIPE], auth_string(state))
+        compare_in_mlflow(browser, servers.experiments(mlflow, auth_string(state))[RECIPE].runs, auth_string(state))
         run_in_prefect(browser, prefect, home)
         comparison_page(browser, home)
         graph_page(browser, home)
@@ -51,7 +51,7 @@ def compare_in_mlflow(browser: Browser, runs: str, auth: str) -> None:
     user, _, password = auth.partition(":")
     page = open_page(browser, runs, height=1000, http_credentials={"username": user, "password": password})
     page.get_by_role("button", name="Close").or_(page.get_by_label("Close")).first.click(timeout=3000)
-    for name in ("clip pairs seed 0", "xclr captions seed 0"):
+    for name in ("clip (pairs), seed 0", "xclr (captions), seed 0"):
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
         row.get_by_role("checkbox").first.check()
     page.get_by_role("button", name="Compare").click()

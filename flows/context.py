@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from infra import servers
 from infra.access import PREFECT_AUTH, mlflow_auth
 from infra.cluster import load_cluster
-from infra.home.runs import RunRecord, new_record
+from infra.home.runs import RunRecord, new_record, tracking_tags
 from infra.loopback import spare_loopback
 from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED, PatientTracker, first_line
@@ -92,15 +92,16 @@ def open_run(
         for stage in planned:
             store.discard(store.reference(stage.digest))
     flow_run = _flow_run()
-    tags = {"prefect_flow_run": flow_run} if flow_run else {}
     where = cluster_name(cluster)
     place = load_cluster(where)
-    tracker = Tracker(tracking_uri(state), recipe, servers.artifacts_of(state), tags, place.tracking)
     with _board(len(planned), brief=swept is not None) as board:
         for line in tell_choices(recipe) + tell_skipped(recipe):
             board.say(line)
         record = _record(recipe, swept, [stage.digest for stage in planned], flow_run)
         record = record.model_copy(update={"cluster": str(Path(where).absolute()) if Path(where).is_file() else where})
+        tracker = Tracker(
+            tracking_uri(state), recipe, servers.artifacts_of(state), tracking_tags(record), place.tracking
+        )
         patient = PatientTracker(tracker, board.say, state / UNTRACKED / record.run, away)
         run = Run(record, store, place, mode, patient, board)
         current.append(run)

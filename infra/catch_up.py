@@ -9,7 +9,7 @@ from typing import NamedTuple
 from infra.cluster import Tracking, load_cluster
 from infra.home.costs import settle
 from infra.home.ends import endings, goes_on
-from infra.home.runs import RunRecord, page_of, read_runs, shown_state
+from infra.home.runs import RunRecord, page_of, read_runs, shown_state, tracking_tags
 from infra.home.swept import joined, read_swept, summary
 from infra.ledger import Book
 from infra.stage import commit
@@ -57,8 +57,7 @@ def catch_up(home: Path, uri: str, artifacts: Path, records: Sequence[RunRecord]
     """
     newest = {each.recipe.name: each.run for each in read_runs(home)}
     for record, digests in _shares(records):
-        tags = {"prefect_flow_run": record.flow_run} if record.flow_run else {}
-        tracker = Tracker(uri, record.recipe, artifacts, tags, _tracking(record))
+        tracker = Tracker(uri, record.recipe, artifacts, tracking_tags(record), _tracking(record))
         yield _CatchUp(record, Store(home), tracker).tell(digests, whole=newest[record.recipe.name] == record.run)
 
 
@@ -87,7 +86,7 @@ class _CatchUp:
     def __init__(self, record: RunRecord, store: Store, tracker: Tracker) -> None:
         self.record, self.store, self.tracker = record, store, tracker
         self.book = Book(store.home)
-        self.mark = tracker.artifacts.parent / UNTRACKED / record.run
+        self.mark = tracker.mlflow.artifacts.parent / UNTRACKED / record.run
 
     def tell(self, digests: frozenset[str], *, whole: bool) -> Told:
         """Tell what became of these digests; of the data's and the sweep's end where the run is the newest of all."""
@@ -97,6 +96,7 @@ class _CatchUp:
                 stages += self._tell_stage(stage)
             self._tell_pages(digests)
             self._tell_sweep()
+            self.tracker.conclude()
         except XclrError as error:
             fault = str(error)
         ends = endings(self.store.home, digests)
@@ -105,7 +105,7 @@ class _CatchUp:
                 self.tracker.end(each.run, each.state, each.ended_ms)
         if not (fault or goes_on(ends)):
             self.mark.unlink(missing_ok=True)
-        return Told(self.record.run, stages, self.tracker.points, goes_on(ends), fault)
+        return Told(self.record.run, stages, self.tracker.curves.points, goes_on(ends), fault)
 
     def _stages(self, digests: frozenset[str]) -> Iterator[Stage]:
         record, store = self.record, self.store

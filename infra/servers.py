@@ -41,8 +41,8 @@ from infra.access import (
 )
 from infra.loopback import open_url
 from infra.processes import JobId, find_process, process_id, processes_of, send, this_process
-from infra.tracking.links import runs_page
-from infra.tracking.tracker import QUIET
+from infra.tracking.links import Pages, pages_of
+from infra.tracking.tracker import DATA_OF, QUIET
 from xclr.errors import JobError, RecipeError
 from xclr.store import write_atomically
 
@@ -172,15 +172,20 @@ def using(server: Server, state: Path, port: int = 0) -> Iterator[str]:
             _leave(server, state, me)
 
 
-def experiments(mlflow: str, auth: str) -> dict[str, str]:
-    """The list of runs of each experiment of an MLflow server, newest first, by the experiment's name."""
-    body = json.dumps({"max_results": 20, "order_by": ["last_update_time DESC"]}).encode()
+def experiments(mlflow: str, auth: str) -> dict[str, Pages]:
+    """The pages of each recipe's experiment of an MLflow server, newest first, by the recipe's name."""
+    body = json.dumps({"max_results": 40, "order_by": ["last_update_time DESC"]}).encode()
     request = urllib.request.Request(  # noqa: S310 - our own loopback address
         f"{mlflow}/api/2.0/mlflow/experiments/search", body, {"Content-Type": "application/json", **_known(auth)}
     )
     with open_url(request, timeout=30) as answer:
         found = json.load(answer).get("experiments", [])
-    return {each["name"]: runs_page(mlflow, each["experiment_id"]) for each in found if each["name"] != "Default"}
+    tags = {each["name"]: {tag["key"]: tag["value"] for tag in each.get("tags", ())} for each in found}
+    return {
+        each["name"]: pages_of(mlflow, each["experiment_id"], tags[each["name"]])
+        for each in found
+        if each["name"] != "Default" and DATA_OF not in tags[each["name"]]
+    }
 
 
 def check_port(port: int) -> None:

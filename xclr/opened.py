@@ -19,6 +19,7 @@ from xclr.images.picture import opened
 from xclr.pipeline import KINDS
 from xclr.recipe import method_name
 from xclr.record import RUNS, Record, read_records, records_named
+from xclr.stage import network_name
 from xclr.store import MANIFEST, Store
 from xclr.training.stages import PRETRAIN, PretrainConfig, origin
 
@@ -47,7 +48,7 @@ class Trained:
     @property
     def called(self) -> str:
         """Method, graph and seed, as a person tells networks apart."""
-        return f"{self.method} ({self.graph}) seed {self.seed}"
+        return network_name(self.method, self.graph, self.seed)
 
     def open(self, device: torch.device | None = None) -> Network:
         """The frozen backbone, in evaluation mode, on a GPU where there is one; raises StoreError for damaged files.

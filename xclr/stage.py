@@ -67,6 +67,12 @@ class Given(NamedTuple):
     rehash: Callable[[], tuple[str, ...]]
 
 
+def network_name(method: str, graph: str, seed: int | None = None) -> str:
+    """What people call a network, `xclr (captions), seed 0`, or its method; what has no targets is `random, seed 0`."""
+    targets = "" if graph in {"", "none"} else f" ({graph})"
+    return f"{method}{targets}" + ("" if seed is None else f", seed {seed}")
+
+
 class Estimate(NamedTuple):
     """Core-hours in all, and GiB of memory of one process."""
 
@@ -103,6 +109,7 @@ class Kind(Generic[C]):
     tell: Callable[[Manifest], Iterable[str]] = lambda made: ()  # lines for people, once it is there
     table: Callable[[Manifest], Sequence[Mapping[str, Any]]] = lambda made: ()  # for people, at its task run
     facts: Callable[[C, Manifest, bool], Mapping[str, Any]] = lambda config, made, whole: made.stats  # for the tracker
+    idle: Callable[[C], Container[str]] = lambda config: ()  # dotted keys of its config that what it makes ignores
     watched: bool = False  # the tracker follows it while it runs
     estimate: Callable[[Stage[C], Store, Recipe], Estimate | None] = lambda stage, store, recipe: None
 

@@ -114,12 +114,15 @@ def _say_where(home: Path, recipe: str) -> None:
     from flows.context import state_folder
     from infra import servers
     from infra.access import auth_string
+    from infra.tracking.links import Pages
 
     state = state_folder(home)
     print(f"\nartifacts   {home / 'artifacts'}", file=sys.stderr)
     if mlflow := servers.find(servers.MLFLOW, state):
-        page = servers.experiments(mlflow.url, auth_string(state)).get(recipe, mlflow.url)
-        print(f"mlflow      {page}", file=sys.stderr)
+        pages = servers.experiments(mlflow.url, auth_string(state)).get(recipe, Pages(mlflow.url, None, None))
+        for what, page in (("mlflow", pages.runs), ("  scores", pages.view), ("  compare", pages.compare)):
+            if page is not None:
+                print(f"{what:<12}{page}", file=sys.stderr)
     if prefect := servers.find(servers.PREFECT, state):
         print(f"prefect     {prefect.url}/runs", file=sys.stderr)
     if mlflow is None:

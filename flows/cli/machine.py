@@ -59,8 +59,11 @@ def _say_served(home: Path, prefect: str, mlflow: str, *, written: bool) -> None
     state = state_folder(home)
     user, secret = auth_string(state).partition(":")[0], shlex.quote(str(auth_file(state)))
     print(f"Prefect  {prefect}\nMLflow   {mlflow}", flush=True)
-    for name, page in servers.experiments(mlflow, auth_string(state)).items():
-        print(f"  {name:<7}{page}")
+    for name, pages in servers.experiments(mlflow, auth_string(state)).items():
+        print(f"  {name:<9}{pages.runs}")
+        for what, page in (("scores", pages.view), ("compare", pages.compare)):
+            if page is not None:
+                print(f"    {what:<7}{page}")
     print(f"\nThe pages ask once, Prefect's for what this prints:  cat {secret}")
     print(f"MLflow's for the user {user} and what stands there after the colon.")
     exports = {"XCLR_HOME": shlex.quote(str(home))}

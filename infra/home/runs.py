@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from infra.processes import JobId, find_process, is_of_this_machine, now, this_process
+from infra.tracking.described import source_tags
 from xclr.recipe import Recipe
 from xclr.record import RUNS, Record, Scan, read_records, record_path, records_named, scan_records
 from xclr.store import write_atomically
@@ -33,6 +34,12 @@ def new_record(recipe: Recipe, digests: Iterable[str], flow_run: str | None = No
         run=name, recipe=recipe, state="running", started=started, process=this_process(),
         digests=tuple(map(str, digests)), flow_run=flow_run,
     )  # fmt: skip
+
+
+def tracking_tags(record: RunRecord) -> dict[str, str]:
+    """What MLflow is told of the run that made something."""
+    flow_run = {"prefect_flow_run": record.flow_run} if record.flow_run else {}
+    return source_tags(record.run, f"xclr {'run' if record.sweep is None else 'sweep'} {record.called}") | flow_run
 
 
 def cancel_mark(home: Path, run: str) -> Path:

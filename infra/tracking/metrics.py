@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 BATCH = 1000  # metrics a request: MLflow's limit
+EVAL_STEP = 0  # MLflow draws a metric as bars side by side where no run has it at a later step
+USAGE = "usage"  # before what stages of a network took; MLflow shows what is called system/ before all else
+CI95 = "ci95"  # behind a score's name: half the width of its interval
 
 
 class Made(NamedTuple):
@@ -55,6 +59,12 @@ def _own_name(stage: Stage) -> str:
     return part if stage.kind.judges else f"{stage.kind.name}.{part}".rstrip(".")
 
 
+def eval_name(suite: str, split: str, metric: str) -> str:
+    """The metric of a score: a split that its metric names is left out, shares of the labels sort as numbers do."""
+    part = re.sub(r"^(\d+)(?=-percent$)", lambda found: found[1].zfill(3), split)
+    return f"eval/{suite}/{metric if split == metric else f'{part}_{metric}'}"
+
+
 def metrics_of(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator[Metric]:
     """The numbers of a stage as MLflow metrics, dated by the artifact, so that logging them again changes nothing."""
     from mlflow.entities import Metric
@@ -64,11 +74,13 @@ def metrics_of(stage: Stage, artifact: Artifact, manifest: Manifest) -> Iterator
         import pyarrow.parquet as pq
 
         for row in pq.read_table(artifact.path / "scores.parquet").to_pylist():
-            name = f"eval/{row['suite']}/{row['split']}_{row['metric']}"
-            yield Metric(name, row["value"], when, row["step"])
+            name = eval_name(row["suite"], row["split"], row["metric"])
+            yield Metric(name, row["value"], when, EVAL_STEP)
+            if row["ci95"] is not None:
+                yield Metric(f"{name}/{CI95}", row["ci95"], when, EVAL_STEP)
         return
-    prefix = "system" if stage.network else "data"
-    for key, value in manifest.cost.model_dump().items():
+    prefix = USAGE if stage.network else "data"
+    for key, value in manifest.cost.model_dump(exclude_defaults=True).items():
         yield Metric(f"{prefix}/{_own_name(stage)}/{key}", float(value), when, 0)
     if prefix == "data":
         whole = not any(executor_of(each).has_arrays for each in manifest.jobs)  # an element's time is not an array's
@@ -87,18 +99,23 @@ def with_model(metrics: Iterable[Metric], model: str | None) -> Iterator[Metric]
 
 
 def costs_of(stage: Stage, made: Made) -> Iterator[Metric]:
-    """cost/gpu_hours/<stage>, cost/cpu_hours/... and cost/cpu_efficiency/...; a suite under its own name."""
+    """usage/<stage>/gpu_hours, .../cpu_hours and .../cpu_efficiency; a suite under its own name."""
     from mlflow.entities import Metric
 
     if made.usage is not None:
         name = mark_of(stage).removeprefix("artifact.")
         for key, value in made.usage.model_dump(exclude={"jobs"}, exclude_none=True).items():
-            yield Metric(f"cost/{key}/{name}", float(value), made_ms(made.manifest), 0)
+            yield Metric(f"{USAGE}/{name}/{key}", float(value), made_ms(made.manifest), 0)
 
 
 def made_ms(manifest: Manifest) -> int:
     """When an artifact was made, in ms since the epoch."""
     return int(datetime.fromisoformat(manifest.created).timestamp() * 1000)
+
+
+def began_ms(manifest: Manifest, first: Point | None = None) -> int:
+    """When the making of an artifact began, in ms: with its first metrics, else so long before its end as it took."""
+    return first.time_ms if first else made_ms(manifest) - round(1000 * manifest.cost.wall_s)
 
 
 def points_of(point: Point) -> Iterator[tuple[str, float, int, int]]:

@@ -37,7 +37,7 @@ class PatientTracker:
         self.kept: list[Callable[[], object]] = []
         self.missed_at, self.warned = -inf, False
         self.lock = threading.RLock()
-        tracker.say = say
+        tracker.mlflow.say = say
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
         if away is not None:
@@ -88,6 +88,7 @@ class PatientTracker:
 
         The mark stays where that fails, and where not all of the run has `ended`: its jobs go on.
         """
+        self._tell(self.tracker.conclude)
         for _ in range(min(TRIES_AT_END, len(self.kept))):
             self.missed_at = -inf
             self._ask(lambda: None, None)

@@ -3,80 +3,66 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from logging import getLogger
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-from urllib.parse import quote, urlencode, urlsplit
-
-from filelock import FileLock
 
 from infra.cluster import Tracking
 from infra.progress import Advance, read_progress
-from infra.tracking.experiment import bring_files_along, open_experiment
-from infra.tracking.files import Pages, Upload, joined_tables, page_uploads, tables_of, uploads_of
+from infra.tracking.connection import TABLES, Connection
+from infra.tracking.curves import Curves
+from infra.tracking.described import (
+    NOTE,
+    OURS,
+    SEEDS,
+    NewRun,
+    data_note,
+    data_tags,
+    network_note,
+    network_params,
+    network_tags,
+    origin_of,
+)
+from infra.tracking.files import Pages, Upload, page_uploads, uploads_of
 from infra.tracking.inputs import inputs_of, lineage_files
-from infra.tracking.links import DATABASE, runs_page, sqlite_uri, ui_address
+from infra.tracking.links import compare_page, run_page, runs_page, ui_address
 from infra.tracking.metrics import (
     Made,
     batches_of,
+    began_ms,
     costs_of,
-    flat_items,
     made_ms,
     mark_of,
     metrics_of,
-    points_of,
     time_of,
     with_model,
     write_table,
 )
+from infra.tracking.seeds import record_seeds
 from infra.tracking.versions import VERSIONS, installed
+from infra.tracking.views import record_view
 from xclr.artifact import Artifact
 from xclr.recipe import Recipe, recipe_yaml
-from xclr.stage import Stage
+from xclr.stage import Stage, network_name
 from xclr.store import Store
 from xclr.training.spool import SPOOL, read_spool
 from xclr.training.stages import PRETRAIN
-from xclr.training.watch import read_notices
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, LoggedModel, Metric
+    from mlflow.entities import LoggedModel, Metric
     from mlflow.entities import Run as MlflowRun
-    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-LOCK = "tracking.lock"  # in STATE: one thread of one process writes at a time; together they break MLflow's unique keys
 FOLLOW_EVERY_S = 6.0  # between two uploads of a running stage's metrics
-PROXIED = "mlflow-artifacts"  # scheme of files that go through the server
-WARNING = "warning"  # tag of a training that does not learn: what is seen, and the remedy
 SWEPT = "sweep_run"  # tag of a sweep's own run
 PAGES = "pages"  # tag: the digest of the scores that a run's pages show
 TABLE, RECIPE = "table.json", "recipe.yaml"
-TABLES = "mlflow.loggedArtifacts"  # tag of the files that MLflow's pages show as tables, others are text to them
-QUIET = {  # read when MLflow is imported; our own lines say where a run is seen
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
+DATA = "data"  # the stage, and behind a recipe's name the experiment, of what becomes of its data
+DATA_OF = "xclr.data_of"  # tag of that experiment: the recipe
 RunState = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]  # of MLflow
-DATA = "data"  # the run of the data stages
-HASTY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # its own: minutes of silence
-
-
-class NewRun(NamedTuple):
-    """An MLflow run to create."""
-
-    name: str
-    tags: Mapping[str, str]
-    params: Mapping[str, str] = {}
-    inputs: Sequence[DatasetInput] = ()
-    began_ms: int | None = None
 
 
 class SweepSummary(NamedTuple):
@@ -90,6 +76,13 @@ class SweepSummary(NamedTuple):
     files: Mapping[str, bytes]
 
 
+class Ending(NamedTuple):
+    """How a run of MLflow stands, and since when it is over."""
+
+    state: str
+    ended_ms: int | None
+
+
 def sweep_key(name: str) -> str:
     """What a sweep's own run is known by."""
     return f"sweep {name}"
@@ -101,53 +94,49 @@ class Tracker:
     def __init__(
         self, uri: str, recipe: Recipe, artifacts: Path, tags: Mapping[str, str], tracking: Tracking | None = None
     ) -> None:
-        for name, value in {**QUIET, **HASTY}.items():
-            os.environ.setdefault(name, value)
-        import_module("mlflow")  # sets logging up: in a thread of the run, it and Prefect might wait for each other
-        self.uri, self.recipe, self.artifacts, self.tags = uri, recipe, artifacts, dict(tags)
+        self.mlflow, self.recipe, self.tags = Connection(uri, artifacts), recipe, dict(tags)
         self.tracking = tracking or Tracking()
-        artifacts.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(artifacts.parent / LOCK)
-        self.say: Callable[[str], object] = getLogger("xclr").warning
-        self.points = 0  # that were sent, of trainings' curves
+        self.lock, self.curves = self.mlflow.lock, Curves(self.mlflow)
         self.followed: dict[str, float] = {}  # when a running stage was last looked at, by digest
         self.forget()
 
     def forget(self) -> None:
         """Ask MLflow anew for all that was known of it: it may have come back with less, or another."""
-        self.opened: tuple[MlflowClient, str] | None = None
+        self.mlflow.forget()
+        self.curves.forget()
+        self.opened: str | None = None  # the experiment
         self.runs: dict[str, MlflowRun] = {}  # by our digest, or DATA
-        self.states: dict[str, str] = {}  # of these runs, as we know or left them
-        self.sent: dict[str, dict[str, int]] = {}  # last step sent of each metric, by digest
+        self.endings: dict[str, Ending] = {}  # of these runs, as we know or left them
         self.seen: set[str] = set()  # digests whose run is known to have what it was given
         self.described: set[str] = set()  # ids of MLflow runs that have the recipe and the versions
 
     def record(self, stage: Stage, made: Made) -> bool:
         """Log a finished stage; False where it is logged already."""
-        from mlflow.entities import RunTag
-
         artifact, manifest = made.artifact, made.manifest
         with self.lock:
-            client = self._client()
             owner = stage.network
-            run = self._pretraining(owner, stage, artifact.path, made.reused_from) if owner else self._data_run()
+            run = self._network_run(owner, stage, artifact.path, made) if owner else self._data_run(made)
             told, shown = {mark_of(stage): str(stage.digest), time_of(stage): manifest.created}, run.data.tags
-            ends, ended_ms = owner in {None, stage.digest}, made_ms(manifest)
-            if told.items() <= {time_of(stage): manifest.created, **shown}.items():  # older runs know no time
-                if ends:
-                    self.end(owner or DATA, "FINISHED", ended_ms)
-                return False
-            if stage.kind.network and (artifact.path / SPOOL).exists():
-                self._send(stage, artifact.path)
-            scored = with_model(metrics_of(stage, artifact, manifest), self._model(run, stage, artifact))
-            for batch in batches_of(chain(scored, costs_of(stage, made))):
-                client.log_batch(run.info.run_id, metrics=batch)
-            self._log_files(run, stage, made)
-            self._log_lineage(run, stage, artifact)
-            client.log_batch(run.info.run_id, tags=[RunTag(*each) for each in told.items()])
-            if ends:
-                self.end(owner or DATA, "FINISHED", ended_ms)
-            return True
+            fresh = not told.items() <= {time_of(stage): manifest.created, **shown}.items()  # older runs know no time
+            if fresh:
+                self._log(run, stage, made, told)
+            if owner in {None, stage.digest}:
+                self.end(owner or DATA, "FINISHED", max(made_ms(manifest), run.info.start_time))
+            return fresh
+
+    def _log(self, run: MlflowRun, stage: Stage, made: Made, told: Mapping[str, str]) -> None:
+        """Log a stage to its run, and last the tags that say so."""
+        from mlflow.entities import RunTag
+
+        client, run_id, artifact = self.mlflow.client, run.info.run_id, made.artifact
+        if stage.kind.network and (artifact.path / SPOOL).exists():
+            self._send(stage, artifact.path)
+        scored = with_model(metrics_of(stage, artifact, made.manifest), self._model(run, stage, artifact))
+        for batch in batches_of(chain(scored, costs_of(stage, made))):
+            client.log_batch(run_id, metrics=batch)
+        self._log_files(run, stage, made)
+        self._log_lineage(run, stage, artifact)
+        client.log_batch(run_id, tags=[RunTag(*each) for each in told.items()])
 
     def follow(self, stage: Stage, out: Path) -> None:
         """Upload the new metrics of a running pretraining, or how far the pictures are, every few seconds."""
@@ -167,27 +156,31 @@ class Tracker:
         """Upload what a training has logged so far; one that has not begun has no run yet."""
         if (out / SPOOL).exists():
             with self.lock:
-                self._pretraining(str(stage.digest), stage, out)
+                self._network_run(str(stage.digest), stage, out)
                 self._send(stage, out)
 
     def end(self, key: str, state: RunState, ended_ms: int | None = None) -> None:
         """Bring the run of a network's digest, of DATA or of a sweep to a state, where there is one and it has another.
 
-        A run goes on after any end: what failed may be made later, and then ends well.
+        A run goes on after any end: what failed may be made later, and then ends well. It ends with what ends last.
         """
         with self.lock:
-            client = self._client()
-            if key not in self.runs or self.states.setdefault(key, self.runs[key].info.status) == state:
+            self._experiment()
+            if key not in self.runs:
+                return
+            info = self.runs[key].info
+            known = self.endings.setdefault(key, Ending(info.status, info.end_time))
+            if known.state == state and (ended_ms is None or ended_ms <= (known.ended_ms or 0)):
                 return
             if state == "RUNNING":
-                client.update_run(self.runs[key].info.run_id, state)
+                self.mlflow.client.update_run(info.run_id, state)
             else:
-                client.set_terminated(self.runs[key].info.run_id, state, ended_ms)
-            self.states[key] = state
+                self.mlflow.client.set_terminated(info.run_id, state, ended_ms)
+            self.endings[key] = Ending(state, ended_ms)
 
     def has(self, key: str) -> bool:
         """True where a network's digest, DATA or a sweep has a run."""
-        self._open()
+        self._experiment()
         return key in self.runs
 
     def join_sweep(self, sweep: str, cells: Mapping[str, str]) -> None:
@@ -196,47 +189,57 @@ class Tracker:
         A run is in as many sweeps as name it: tag `sweep` holds all their names, `sweep.<name>` the values.
         """
         with self.lock:
-            client = self._client()
+            self._experiment()
             for digest, values in cells.items():
                 if digest in self.runs:
-                    run = client.get_run(self.runs[digest].info.run_id)
+                    run = self.mlflow.client.get_run(self.runs[digest].info.run_id)
                     names = {*filter(None, run.data.tags.get("sweep", "").split(",")), sweep}
-                    tags = {"sweep": ",".join(sorted(names)), f"sweep.{sweep}": values}
-                    for key, value in tags.items():
-                        if run.data.tags.get(key) != value:
-                            client.set_tag(run.info.run_id, key, value)
+                    self.mlflow.set_tags(run, {"sweep": ",".join(sorted(names)), f"sweep.{sweep}": values})
+
+    def conclude(self) -> None:
+        """Once networks were recorded: a run over the seeds of each method that has several, and how all are shown."""
+        with self.lock:
+            if self.seen:
+                experiment = self._experiment()
+                tagged = (self.runs[each].data.tags.get(SEEDS) for each in self.seen)
+                for group in dict.fromkeys(filter(None, tagged)):
+                    record_seeds(self.mlflow, experiment, group, self.tags)
+                record_view(self.mlflow, experiment, self.seen)
 
     def record_sweep(self, name: str, told: SweepSummary) -> None:
         """Log what came of a sweep to its own run, which is found again when the sweep goes on or is extended."""
         from mlflow.entities import RunTag
 
         with self.lock:
-            client, experiment = self._open()
-            found = client.search_runs([experiment], f"tags.{SWEPT} = '{name}'", max_results=1)
+            experiment = self._experiment()
+            found = self.mlflow.runs(experiment, f"tags.{SWEPT} = '{name}'")
             tags = {"stage": "sweep", SWEPT: name, TABLES: json.dumps([{"path": TABLE, "type": "table"}]), **told.tags}
-            run = found[0] if found else self._create(NewRun(f"sweep {name}", tags))
+            run = found[0] if found else self.mlflow.create(experiment, NewRun(f"sweep {name}", tags), self.tags)
             tagged = [RunTag(*each) for each in tags.items()]
-            client.log_batch(run.info.run_id, metrics=list(self._news(run, told)), tags=tagged)
-            self._write(run, {TABLE: json.dumps(write_table(told.rows)).encode(), **told.files})
+            self.mlflow.client.log_batch(run.info.run_id, metrics=list(self._news(run, told)), tags=tagged)
+            self.mlflow.write(run, {TABLE: json.dumps(write_table(told.rows)).encode(), **told.files})
             self.runs[sweep_key(name)] = run
             self.end(sweep_key(name), told.state)
 
     def record_pages(self, digests: Iterable[str], pages: Pages) -> None:
         """Give the runs of networks the pages of a run, but those that show its scores already."""
         with self.lock, TemporaryDirectory() as folder:
-            client, uploads = self._client(), list(page_uploads(pages, self.tracking, Path(folder)))
+            self._experiment()
+            uploads = list(page_uploads(pages, self.tracking, Path(folder)))
             for run in (self.runs[each] for each in digests if each in self.runs):
-                if client.get_run(run.info.run_id).data.tags.get(PAGES) != pages.scores:
-                    self._upload(run, uploads)
-                    client.set_tag(run.info.run_id, PAGES, pages.scores)
+                fresh = self.mlflow.client.get_run(run.info.run_id)
+                if fresh.data.tags.get(PAGES) != pages.scores:
+                    self.mlflow.upload(run, uploads)
+                    self.mlflow.set_tags(fresh, {PAGES: pages.scores})
 
     def model(self, checkpoint: Artifact) -> LoggedModel | None:
         """A pretraining's logged model, made unless it is there; None without a run, or where none can be made."""
         from infra.tracking.models import log_model
 
         with self.lock:
-            client, run = self._client(), self.runs.get(str(checkpoint.digest))
-            return None if run is None else log_model(client, run, checkpoint, self._files_at)
+            self._experiment()
+            run = self.runs.get(str(checkpoint.digest))
+            return None if run is None else log_model(self.mlflow.client, run, checkpoint, self.mlflow.files_at)
 
     def _news(self, run: MlflowRun, told: SweepSummary) -> Iterator[Metric]:
         """A sweep's numbers that its run lacks, over the cells done; MLflow shows the one of the highest step."""
@@ -244,7 +247,7 @@ class Tracker:
 
         when = int(time.time() * 1000)
         for name, value in told.metrics.items():
-            history = self._client().get_metric_history(run.info.run_id, name)
+            history = self.mlflow.client.get_metric_history(run.info.run_id, name)
             last = max(history, key=lambda each: (each.step, each.timestamp), default=None)
             if last is None or told.done > last.step or value != last.value:
                 yield Metric(name, value, when, max(told.done, last.step if last else 0))
@@ -258,127 +261,89 @@ class Tracker:
         metrics = [
             Metric(f"data/{kind}/{name}", float(value), when, seen.done) for name, value in told.items() if value
         ]
-        self._client().log_batch(self._data_run().info.run_id, metrics=metrics)
+        self.mlflow.client.log_batch(self._data_run().info.run_id, metrics=metrics)
 
     def experiment_url(self) -> str | None:
         """The recipe's experiment in the MLflow UI; None where there is no server."""
-        base = ui_address(self.uri)
-        return None if base is None else runs_page(base, self._open()[1])
+        base = ui_address(self.mlflow.uri)
+        return None if base is None else runs_page(base, self._experiment())
 
     def run_url(self, digest: str) -> str | None:
         """A pretraining's run in the MLflow UI; None where there is no server or no such run."""
-        base, (_, experiment) = ui_address(self.uri), self._open()
-        if base is None or digest not in self.runs:
-            return None
-        return f"{base}/#/experiments/{experiment}/runs/{self.runs[digest].info.run_id}"
+        base, experiment = ui_address(self.mlflow.uri), self._experiment()
+        return run_page(base, experiment, self.runs[digest].info.run_id) if base and digest in self.runs else None
 
     def compare_url(self, digests: Sequence[str]) -> str | None:
         """Pretrainings side by side in the MLflow UI; None where there is no server or are no two runs."""
-        base, (_, experiment) = ui_address(self.uri), self._open()
+        base, experiment = ui_address(self.mlflow.uri), self._experiment()
         runs = [self.runs[each].info.run_id for each in digests if each in self.runs]
-        if base is None or len(runs) < 2:
-            return None
-        query = {"runs": json.dumps(runs), "experiments": json.dumps([experiment])}
-        return f"{base}/#/compare-runs?{urlencode(query, quote_via=quote)}"
+        return compare_page(base, experiment, runs) if base and len(runs) > 1 else None
 
-    def _client(self) -> MlflowClient:
-        return self._open()[0]
-
-    def _open(self) -> tuple[MlflowClient, str]:
+    def _experiment(self) -> str:
+        """The id of the recipe's experiment; the first time its runs become known."""
         if self.opened is None:
-            from mlflow import MlflowClient
-
-            where = None if self.uri.startswith("http") else self.artifacts.absolute().as_uri()
-            with self.lock:
-                if self.uri == sqlite_uri(self.artifacts.parent):
-                    bring_files_along(self.artifacts.parent / DATABASE, self.artifacts)
-                client = MlflowClient(self.uri)
-                experiment = open_experiment(client, self.recipe.name, where, self.say)
-            for run in client.search_runs([experiment], max_results=10_000):
+            experiment = self.mlflow.experiment(self.recipe.name)
+            for run in self.mlflow.runs(experiment):
                 sweep = sweep_key(run.data.tags[SWEPT]) if SWEPT in run.data.tags else ""
                 self.runs[sweep or run.data.tags.get("digest") or run.data.tags.get("stage", "")] = run
-            self.opened = client, experiment
+            self.opened = experiment
         return self.opened
 
-    def _data_run(self) -> MlflowRun:
-        return self._run(DATA, NewRun("data", {"stage": "data", "dataset": self.recipe.data.source}))
+    def _data_run(self, made: Made | None = None) -> MlflowRun:
+        """The run of the recipe's data, in an experiment of its own; where an older one is among the networks, that."""
+        own = self._experiment()
+        began = began_ms(made.manifest) if made else None
+        tags = {"stage": DATA, NOTE: data_note(self.recipe), **data_tags(self.recipe)}
+        new = NewRun(DATA, tags, began_ms=began)
+        if DATA in self.runs:
+            return self._run(DATA, new, own)
+        return self._run(DATA, new, self.mlflow.experiment(f"{self.recipe.name} {DATA}", {DATA_OF: self.recipe.name}))
 
-    def _pretraining(self, digest: str, stage: Stage, out: Path, reused_from: str | None = None) -> MlflowRun:
-        self._open()
+    def _network_run(self, digest: str, stage: Stage, out: Path, made: Made | None = None) -> MlflowRun:
+        experiment = self._experiment()
         if digest in self.seen or (digest in self.runs and stage.kind.network is None):
             return self.runs[digest]
-        assert stage.kind.network is not None
-        origin = stage.kind.network(stage.config)
-        tags = {key: str(value) for key, value in origin._asdict().items() if value != ""} | {"digest": digest}
-        if reused_from is not None:
-            tags["reused_from"] = reused_from
-        name = f"{origin.method} {origin.graph} seed {origin.seed}"
-        params, first = dict(flat_items(stage.identity)), next(read_spool(out / SPOOL), None)
-        began_ms = first.time_ms if first else None  # a training that is logged later keeps its times
-        artifact = Store.of(out).reference(stage.digest)
-        run = self._run(digest, NewRun(name, tags, params, inputs_of(stage, artifact, self.recipe), began_ms))
+        origin, first = origin_of(stage), next(read_spool(out / SPOOL), None)
+        tags = network_tags(stage, self.recipe) | {NOTE: network_note(stage, out, self.recipe)}
+        if made is not None and made.reused_from is not None:
+            tags |= {"reused_from": made.reused_from, OURS: made.reused_from}
+        began = began_ms(made.manifest, first) if made else first and first.time_ms  # logged later it keeps its times
+        name = network_name(origin.method, origin.graph, origin.seed)
+        inputs = inputs_of(stage, Store.of(out).reference(stage.digest), self.recipe)
+        run = self._run(digest, NewRun(name, tags, network_params(stage), inputs, began), experiment)
         self.seen.add(digest)
         return run
 
-    def _run(self, key: str, new: NewRun) -> MlflowRun:
-        client, experiment = self._open()
+    def _run(self, key: str, new: NewRun, experiment: str) -> MlflowRun:
         if key not in self.runs:
             tag = "stage" if key == DATA else "digest"  # another process may have created it since
-            found = client.search_runs([experiment], f"tags.{tag} = '{key}'", max_results=1)
-            self.runs[key] = found[0] if found else self._create(new)
-        run = self.runs[key] = client.get_run(self.runs[key].info.run_id)
-        self.states.setdefault(key, run.info.status)
+            found = self.mlflow.runs(experiment, f"tags.{tag} = '{key}'")
+            self.runs[key] = found[0] if found else self.mlflow.create(experiment, new, self.tags)
+        run = self.runs[key] = self.mlflow.client.get_run(self.runs[key].info.run_id)
+        self.endings.setdefault(key, Ending(run.info.status, run.info.end_time))
         if (new.params and not run.data.params) or (new.inputs and not run.inputs.dataset_inputs):
-            self._describe(run, new)  # whoever created it was killed before
+            self.mlflow.describe(run, new)  # whoever created it was killed before
+        if SEEDS in new.tags and SEEDS not in run.data.tags:  # it is of before there were any
+            self.mlflow.set_tags(run, {SEEDS: new.tags[SEEDS]})
+            run = self.runs[key] = self.mlflow.client.get_run(run.info.run_id)
         return run
-
-    def _create(self, new: NewRun) -> MlflowRun:
-        client, experiment = self._open()
-        run = client.create_run(experiment, new.began_ms, tags={**self.tags, **new.tags}, run_name=new.name)
-        self._describe(run, new)
-        return run
-
-    def _describe(self, run: MlflowRun, new: NewRun) -> None:
-        """Log what a run was given; what is there already is the same, and changes nothing."""
-        from mlflow.entities import Param
-
-        client = self._client()
-        client.log_batch(run.info.run_id, params=[Param(each, value) for each, value in new.params.items()])
-        if new.inputs:
-            client.log_inputs(run.info.run_id, list(new.inputs))
 
     def _send(self, stage: Stage, out: Path) -> None:
-        """Upload what is spooled of each metric beyond the last step that the run has of it.
-
-        Each by itself: whoever was killed between two requests may have sent a step's loss and not its learning rate.
-        """
-        from mlflow.entities import Metric
-
-        run_id, digest = self.runs[str(stage.digest)].info.run_id, str(stage.digest)
-        client = self._client()
-        points = list(read_spool(out / SPOOL))
-        last = self.sent.pop(digest, None)  # until all is sent nobody knows how far it came
-        if last is None:
-            known = client.get_run(run_id).data.metrics.keys() & {name for point in points for name in point.metrics}
-            last = {name: max(each.step for each in client.get_metric_history(run_id, name)) for name in known}
-        fresh = [Metric(*each) for point in points for each in points_of(point) if point.step > last.get(each[0], -1)]
-        for batch in batches_of(iter(fresh)):
-            client.log_batch(run_id, metrics=batch)
-            self.points += len(batch)
-        self.sent[digest] = last | {each.key: each.step for each in fresh}
-        if (notices := read_notices(out)) != self.runs[digest].data.tags.get(WARNING, ""):
-            client.set_tag(run_id, WARNING, notices)
-            self.runs[digest] = client.get_run(run_id)
+        """Upload what a training has spooled, and what is seen where it does not learn."""
+        digest = str(stage.digest)
+        self.curves.send(self.runs[digest], out)
+        if self.curves.warn(self.runs[digest], out):
+            self.runs[digest] = self.mlflow.client.get_run(self.runs[digest].info.run_id)
 
     def _model(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> str | None:
         """The logged model of the network that a stage made or judged; None where it is none."""
         from infra.tracking.models import find_model, log_model
 
-        model = None
+        client, model = self.mlflow.client, None
         if stage.kind is PRETRAIN and self.tracking.models:
-            model = log_model(self._client(), run, artifact, self._files_at)
+            model = log_model(client, run, artifact, self.mlflow.files_at)
         elif stage.kind.judges:
-            model = find_model(self._client(), run.info.experiment_id, str(stage.network))
+            model = find_model(client, run.info.experiment_id, str(stage.network))
         return None if model is None else str(model.model_id)
 
     def _log_files(self, run: MlflowRun, stage: Stage, made: Made) -> None:
@@ -389,42 +354,16 @@ class Tracker:
                 for name, text in {RECIPE: recipe_yaml(self.recipe), VERSIONS: installed()}.items():
                     Path(folder, name).write_text(text, encoding="utf-8")
                     uploads.append(Upload(Path(folder, name), None))
-            self._upload(run, uploads)
+            self.mlflow.upload(run, uploads)
         self.described.add(run.info.run_id)
-
-    def _upload(self, run: MlflowRun, uploads: Sequence[Upload]) -> None:
-        """Log files, and list those that are tables."""
-        for each in uploads:
-            self._files_of(run).log_artifact(str(each.path), each.folder)
-        if tables := tables_of(uploads):
-            before = self._client().get_run(run.info.run_id).data.tags.get(TABLES, "")
-            self._client().set_tag(run.info.run_id, TABLES, joined_tables(before, tables))
-
-    def _files_of(self, run: MlflowRun) -> ArtifactRepository:
-        return self._files_at(run.info.artifact_uri)
-
-    def _files_at(self, location: str) -> ArtifactRepository:
-        """Where files go: what a server of this STATE began goes on without it, in the same folder."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        place = urlsplit(location)
-        if place.scheme == PROXIED and not self.uri.startswith("http"):
-            return get_artifact_repository((self.artifacts.absolute() / place.path.lstrip("/")).as_uri())
-        return get_artifact_repository(location, tracking_uri=self.uri)
 
     def _log_lineage(self, run: MlflowRun, stage: Stage, artifact: Artifact) -> None:
         """Log what a suite judged on, or where data come from, and what all outputs on the run were made of."""
-        client, digest = self._client(), str(stage.digest)
+        client, digest = self.mlflow.client, str(stage.digest)
         if stage.network not in {None, digest} and not stage.kind.judges:
             return
         if stage.network != digest and (inputs := inputs_of(stage, artifact, self.recipe)):
             client.log_inputs(run.info.run_id, inputs)
         tags = client.get_run(run.info.run_id).data.tags
         shown = [value for name, value in tags.items() if name.startswith("artifact.")]
-        self._write(run, lineage_files(Store.of(artifact.path), [*dict.fromkeys((*shown, digest))]))
-
-    def _write(self, run: MlflowRun, files: Mapping[str, bytes]) -> None:
-        with TemporaryDirectory() as folder:
-            for name, content in files.items():
-                Path(folder, name).write_bytes(content)
-                self._files_of(run).log_artifact(str(Path(folder, name)))
+        self.mlflow.write(run, lineage_files(Store.of(artifact.path), [*dict.fromkeys((*shown, digest))]))

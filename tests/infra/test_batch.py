@@ -47,7 +47,7 @@ def test_a_cell_that_fails_is_marked_and_stops_no_other_and_retry_runs_it_alone(
     lines = cell_lines(home, run.record)
     assert [each.state for each in lines] == ["done", "failed"]
     assert lines[1].level == "pretrain" and "gradient" in lines[1].reason
-    client = run.tracker.tracker._client()
+    client = run.tracker.tracker.mlflow.client
     ended = {
         each.data.tags.get("digest"): each.info.status
         for each in client.search_runs([run.tracker.tracker.opened[1]], "")

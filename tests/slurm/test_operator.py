@@ -88,8 +88,8 @@ def test_what_jobs_used_is_in_mlflow_and_by_stage_and_method(accounting, home):
     client = MlflowClient(sqlite_uri(home / "state"))
     experiment = client.get_experiment_by_name("tiny").experiment_id
     (logged,) = client.search_runs([experiment], f"tags.digest = '{training.digest}'")
-    assert logged.data.metrics["cost/gpu_hours/pretrain"] == pytest.approx(row.gpu_hours)
-    assert logged.data.metrics["cost/cpu_efficiency/pretrain"] == pytest.approx(row.cpu_efficiency)
+    assert logged.data.metrics["usage/pretrain/gpu_hours"] == pytest.approx(row.gpu_hours)
+    assert logged.data.metrics["usage/pretrain/cpu_efficiency"] == pytest.approx(row.cpu_efficiency)
     assert json.loads(said(home, "costs", "--json")) == [row.model_dump()]
     assert "pretrain" in said(home, "costs", "tiny")
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from xclr.recipe import SOURCES, PairsConfig, RandomConfig, reproduction
 from xclr.release.preprocessing import PROGRAM, VALUES
 from xclr.release.released import About, Released
+from xclr.stage import network_name
 
 CARD = "README.md"
 HEAD = """\
@@ -55,7 +56,7 @@ def card(released: Released, loading: Loading) -> str:
     about = released.about
     head = HEAD.format(
         library=loading.packages.partition(" ")[0],
-        title=f"{about.origin.method}, targets from {about.origin.graph}, seed {about.origin.seed}",
+        title=network_name(about.origin.method, about.origin.graph, about.origin.seed),
         released=released,
         train=released.train,
         how=released.preparation,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from xclr.evaluation.stages import FEATURES
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, graph_name, method_name
 from xclr.report.tables import rank
+from xclr.stage import network_name
 from xclr.store import Store
 from xclr.training.stages import PRETRAIN
 
@@ -48,6 +48,5 @@ def _of_recipe(recipe: Recipe, store: Store) -> Iterator[Training]:
 
 
 def labels_of(methods: Sequence[Method]) -> dict[Method, str]:
-    """A name for each method; its graph is in it where the method alone does not tell them apart."""
-    times = Counter(method for method, _ in methods)
-    return {each: each[0] if times[each[0]] == 1 else f"{each[0]} ({each[1]})" for each in methods}
+    """A name for each method."""
+    return {each: network_name(*each) for each in methods}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from xclr.recipe import (
     FROM_RUN,
     LATER,
     NEEDS_CLASSES,
+    NETWORK,
     PUBLISHED,
     RUNTIME,
     SOURCES,
@@ -108,6 +109,13 @@ def given_file(what: str, path: Path | None, sha256: str | None, store: Store) -
         yield Given(what, (path,), (sha256,), lambda: (store.content_hash(path),))
 
 
+def _idle(config: PretrainConfig) -> Container[str]:
+    """The keys of a network that is not trained which are of its training."""
+    if not isinstance(config.objective, RandomConfig):
+        return ()
+    return {f"train.{name}" for name in TrainConfig.model_fields if name not in NETWORK}
+
+
 PRETRAIN = Kind(
     "pretrain",
     PretrainConfig,
@@ -117,6 +125,7 @@ PRETRAIN = Kind(
     ranks=lambda config: config.train.stuck_after_s,
     here=lambda config: isinstance(config.objective, RandomConfig),
     network=origin,
+    idle=_idle,
     tell=lambda made: (*tell_unreadable(made), *str(made.stats.get("notices", "")).splitlines()),
     watched=True,
 )

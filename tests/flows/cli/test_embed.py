@@ -56,7 +56,7 @@ def test_seed_method_and_device_are_chosen(own_home, folder):
         (("own", "empty"), "holds no pictures", "pictures end in"),
         (("own", "nowhere"), "is not there", "name a folder"),
         (("nothing", "pictures"), "no run 'nothing'", "there are"),
-        (("own", "pictures", "--method", "simclr"), "no finished network of method simclr", "xclr (captions) seed 0"),
+        (("own", "pictures", "--method", "simclr"), "no finished network of method simclr", "xclr (captions), seed 0"),
         (("own", "pictures", "--device", "warp"), "--device warp is not there", "--device cpu"),
         (("own", "pictures", "--id-column", "id"), "is no table", "leave that option out"),
     ],

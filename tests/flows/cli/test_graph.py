@@ -44,7 +44,7 @@ def test_a_free_text_finds_captions(smoke_home):
 
 def test_the_page_is_in_mlflow_also_in_a_home_that_was_copied(served):
     with known_to_mlflow(served) as client:
-        experiment = client.get_experiment_by_name("smoke")
+        experiment = client.get_experiment_by_name("smoke data")
         (run,) = client.search_runs([experiment.experiment_id], "tags.stage = 'data'")
         names = {each.path for each in client.list_artifacts(run.info.run_id, "graph-report")}
     assert "graph-report/graph.html" in names

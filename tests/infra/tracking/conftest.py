@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from infra.home.catch_up import catch_up
+from infra.catch_up import catch_up, untold
 from infra.home.runs import RunRecord, read_runs, write_record
 from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED
@@ -55,7 +55,9 @@ class Tracked(NamedTuple):
         mark = self.home / "state" / UNTRACKED / self.record.run
         mark.parent.mkdir(exist_ok=True)
         mark.touch()
-        catch_up(self.home, self.uri, self.home / "state" / "mlflow-artifacts")
+        state = self.home / "state"
+        (told,) = catch_up(self.home, self.uri, state / "mlflow-artifacts", untold(self.home, state))
+        assert not told.fault
         assert not mark.exists()
 
 

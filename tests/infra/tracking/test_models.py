@@ -1,4 +1,4 @@
-"""Networks as logged models: others open them without this project, they tell the features, and there is one of each."""
+"""Networks as logged models: others open them without this project, they tell the features, and there is one each."""
 
 from __future__ import annotations
 

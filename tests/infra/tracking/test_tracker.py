@@ -54,9 +54,11 @@ def test_a_pretraining_is_one_run_with_its_curve_and_its_evaluation(home):
         str(made[role].digest) for role in ("captions", "images")
     }
     assert found.info.status == "FINISHED"
-    assert [each for each in runs if each.data.tags.get("stage") == "data"]
+    assert found.info.run_name == "simclr (augmentation), seed 0"
     names = {each.path for each in client.list_artifacts(found.info.run_id, "linear")}
     assert {"linear/scores.json", "linear/predictions.parquet"} <= names
+    (data_run,) = runs_of(home, "tiny data")[1]
+    assert len(runs) == 1 and data_run.data.tags["stage"] == "data"
 
     evaluated(home)  # everything is a hit: nothing is logged again
     client, again = runs_of(home)
@@ -186,7 +188,9 @@ def test_a_sweep_is_one_run_that_goes_on_when_the_sweep_does(home, tmp_path):
 
 def test_mlflow_takes_a_sweeps_cells_as_a_table(home, monkeypatch):
     run, _ = open_sweep(home, small())
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", run.tracker.tracker.uri)  # which is all that its reader of tables asks
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", run.tracker.tracker.mlflow.uri
+    )  # which is all that its reader of tables asks
     run.tracker.record_sweep("s", summary(1))
     client, found = sweep_run(home)
     table = client.load_table(found.info.experiment_id, "table.json", [found.info.run_id])
@@ -209,7 +213,7 @@ def test_the_run_of_a_sweep_disturbs_no_other_and_no_other_sweep(home):
     for stage in swept.levels["pretrain"]:
         train(run, stage, 1)
     digests = [cell.training.digest for cell in swept.cells]
-    run.tracker.tracker.uri = "http://me:secret@host:5000"  # only addresses are made of it
+    run.tracker.tracker.mlflow.uri = "http://me:secret@host:5000"  # only addresses are made of it
     links = run.tracker.compare_url(digests), [run.tracker.run_url(each) for each in digests]
     run.tracker.record_sweep("s", summary(1))
     run.tracker.record_sweep("other", summary(2))
@@ -217,7 +221,7 @@ def test_the_run_of_a_sweep_disturbs_no_other_and_no_other_sweep(home):
     again, _ = open_sweep(home, small())
     assert again.tracker.experiment_url() is None
     again.tracker.record_sweep("s", summary(2))
-    again.tracker.tracker.uri = run.tracker.tracker.uri
+    again.tracker.tracker.mlflow.uri = run.tracker.tracker.mlflow.uri
     assert (again.tracker.compare_url(digests), [again.tracker.run_url(each) for each in digests]) == links
     _, runs = runs_of(home, "small")
     assert sorted(each.data.tags.get(SWEPT, "") for each in runs) == ["", "", "other", "s"]

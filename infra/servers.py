@@ -41,8 +41,8 @@ from infra.access import (
 )
 from infra.loopback import open_url
 from infra.processes import JobId, find_process, process_id, processes_of, send, this_process
-from infra.tracking.links import Pages, pages_of
-from infra.tracking.tracker import DATA_OF, QUIET
+from infra.tracking.connection import QUIET
+from infra.tracking.links import DATA_OF, Pages, pages_of
 from xclr.errors import JobError, RecipeError
 from xclr.store import write_atomically
 

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 VIEW_KEY = "xclr"
 VIEW = f"mlflow.sharedViewState.{VIEW_KEY}"  # tag of an experiment: how its scores are shown
+DATA_OF = "xclr.data_of"  # tag of an experiment of data: the recipe
 COMPARED = "xclr.compared"  # tag of an experiment: which of its runs are looked at side by side
 TRAINING = {"workflowType": "machine_learning"}  # without it MLflow opens its pages for language models
 

@@ -29,7 +29,7 @@ from infra.tracking.described import (
 )
 from infra.tracking.files import Pages, Upload, page_uploads, uploads_of
 from infra.tracking.inputs import inputs_of, lineage_files
-from infra.tracking.links import compare_page, run_page, runs_page, ui_address
+from infra.tracking.links import DATA_OF, compare_page, run_page, runs_page, ui_address
 from infra.tracking.metrics import (
     Made,
     batches_of,
@@ -61,7 +61,6 @@ SWEPT = "sweep_run"  # tag of a sweep's own run
 PAGES = "pages"  # tag: the digest of the scores that a run's pages show
 TABLE, RECIPE = "table.json", "recipe.yaml"
 DATA = "data"  # the stage, and behind a recipe's name the experiment, of what becomes of its data
-DATA_OF = "xclr.data_of"  # tag of that experiment: the recipe
 RunState = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]  # of MLflow
 
 

@@ -13,7 +13,7 @@ from infra.tracking import tracker as tracking
 from infra.tracking.links import sqlite_uri
 from infra.tracking.tracker import SWEPT, SweepSummary
 from tests.kit.home import data_sets
-from tests.kit.runs import data, open_run, training_of
+from tests.kit.runs import data, open_run, planned, training_of
 from tests.kit.sweeps import TAU, open_sweep, small
 from xclr.evaluation import stages as evaluation_stages
 from xclr.sweep.spec import spelled
@@ -225,6 +225,29 @@ def test_the_run_of_a_sweep_disturbs_no_other_and_no_other_sweep(home):
     assert (again.tracker.compare_url(digests), [again.tracker.run_url(each) for each in digests]) == links
     _, runs = runs_of(home, "small")
     assert sorted(each.data.tags.get(SWEPT, "") for each in runs) == ["", "", "other", "s"]
+
+
+def test_runs_of_one_method_and_seed_are_told_apart_by_what_differs(home):
+    run, swept = open_sweep(home, small(grid={"train.epochs": [1, 2], "train.batch_size": [16, 32]}))
+    for stage in swept.levels["pretrain"]:
+        train(run, stage, 1)
+    _, runs = runs_of(home, "small")
+    first, *others = sorted((each.info.run_name for each in runs), key=len)
+    assert first == "xclr (captions), seed 0" and len({first, *others}) == 4
+    for each in runs:
+        told = dict(part.split("=") for part in each.info.run_name.removeprefix(first).split(", ") if part)
+        assert all(each.data.params[key] == value for key, value in told.items())
+        assert each.info.run_name == first or told
+
+
+def test_data_that_an_older_version_logged_among_the_networks_go_on_there(home):
+    run = open_run(home)
+    client, experiment = run.tracker.tracker._open()
+    older = client.create_run(experiment, tags={"stage": "data"}, run_name="data").info.run_id
+    ensure(open_run(home), planned(run.recipe, run.store)["captions"])
+    (found,) = runs_of(home)[1]
+    assert found.info.run_id == older and "data/captions/rows" in found.data.metrics
+    assert client.get_experiment_by_name("tiny data") is None
 
 
 def test_a_training_that_waits_has_no_run_yet(home):

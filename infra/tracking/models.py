@@ -148,7 +148,7 @@ def _describe(model: LoggedModel, network: Network, folder: Path) -> None:
         about, loader_module="mlflow.pytorch", data=DATA, python_env=PYTHON, model_config={"device": None}
     )
     grey = np.zeros((1, 3, size, size), np.float32)
-    (folder / EXAMPLE).write_text(json.dumps({"inputs": grey.tolist()}), encoding="utf-8")
+    (folder / EXAMPLE).write_text(json.dumps(grey.tolist()), encoding="utf-8")
     needs = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in NEEDS]
     (folder / REQUIREMENTS).write_text("\n".join(["mlflow", *needs, ""]), encoding="utf-8")
     python = f'python: "{platform.python_version()}"\nbuild_dependencies: [pip]\ndependencies: ["-r {REQUIREMENTS}"]\n'

@@ -55,5 +55,5 @@ def test_a_network_is_registered_once_and_the_best_by_a_suite_has_its_alias(serv
         (("--as", "x", "--method", "clip", "--alias", "latest"), ("does not register x", "another name or alias")),
     ],
 )
-def test_what_cannot_be_registered_is_said(smoke_home, arguments, parts):
-    fails(call_xclr("register", "smoke", *arguments, "--home", str(smoke_home), cwd=smoke_home), *parts)
+def test_what_cannot_be_registered_is_said(served, arguments, parts):
+    fails(call_xclr("register", "smoke", *arguments, "--home", str(served.home), cwd=served.home), *parts)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from infra import servers
 from infra.access import PREFECT_AUTH, mlflow_auth
@@ -19,11 +19,10 @@ from infra.tracking.patient import UNTRACKED, PatientTracker, first_line
 from infra.tracking.tracker import Tracker, sweep_key
 from xclr.captions.stages import tell_choices
 from xclr.environment import setting
-from xclr.errors import RecipeError
 from xclr.evaluation.stages import tell_skipped
 from xclr.recipe import Recipe
 from xclr.report.html import keep_fonts
-from xclr.stage import STEPS, Stage
+from xclr.stage import Stage
 from xclr.store import Store
 from xclr.sweep.layout import SweepPlan
 
@@ -31,8 +30,9 @@ if TYPE_CHECKING:
     from prefect import Flow, State
     from prefect.client.schemas.objects import FlowRun
 
+    from infra.mode import Mode
     from infra.progress import Board
-    from infra.run import Mode, Run
+    from infra.run import Run
 
 current: list[Run] = []  # the runs of this process, for whoever must stop them
 
@@ -220,12 +220,3 @@ def prefect_server(state: Path) -> Iterator[None]:
         os.environ.update({"PREFECT_API_URL": url, **servers.access_to(url, state)})
         servers.check_prefect(url, os.environ[PREFECT_AUTH])
         yield
-
-
-def check_choices(mode: str, until: str) -> None:
-    """Raise RecipeError for a mode or a stage that there is not."""
-    from infra.run import Mode
-
-    for flag, value, choices in (("--mode", mode, get_args(Mode)), ("--until", until, STEPS)):
-        if value not in choices:
-            raise RecipeError(f"{flag} {value}: no such choice", "choose " + ", ".join(choices))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.context import cancel_jobs, home_folder, open_run
+from flows.failing import saying_why
 from flows.walk import settle, submit, with_source
-from infra.run import Mode
+from infra.mode import Mode
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, with_overrides
 from xclr.store import Store
@@ -18,6 +19,7 @@ from xclr.store import Store
     flow_run_name="{recipe.name} data",
     on_cancellation=[cancel_jobs],
 )
+@saying_why
 def data(
     recipe: Recipe,
     overrides: tuple[str, ...] = (),

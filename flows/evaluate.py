@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.context import cancel_jobs, home_folder, open_run
+from flows.failing import saying_why
 from flows.walk import compare, settle, submit, with_source
 from infra.run import Run
 from infra.stage import ensure
@@ -27,6 +28,7 @@ from xclr.training.stages import PRETRAIN
     task_runner=ThreadPoolTaskRunner(max_workers=16),  # type: ignore[arg-type]
     on_cancellation=[cancel_jobs],
 )
+@saying_why
 def evaluate(
     recipe: Recipe,
     overrides: tuple[str, ...] = (),

@@ -6,8 +6,9 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.context import cancel_jobs, home_folder, open_run
+from flows.failing import saying_why
 from flows.walk import compare, settle, submit, with_source
-from infra.run import Mode
+from infra.mode import Mode
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, with_overrides
 from xclr.stage import Step
@@ -21,6 +22,7 @@ from xclr.store import Store
     task_runner=ThreadPoolTaskRunner(max_workers=16),  # type: ignore[arg-type]
     on_cancellation=[cancel_jobs],
 )
+@saying_why
 def full(
     recipe: Recipe,
     overrides: tuple[str, ...] = (),

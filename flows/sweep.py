@@ -12,13 +12,15 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 import tasks
 from flows.context import cancel_jobs, cluster_name, home_folder, open_run
+from flows.failing import saying_why
 from flows.publish import publish_links, publish_sweep
 from flows.walk import with_source
 from infra.cluster import load_cluster
 from infra.halving import stopping_weak
 from infra.home.sweeps import cell_lines
+from infra.mode import Mode
 from infra.plan import check_budget, plan_sweep
-from infra.run import Mode, Run
+from infra.run import Run
 from xclr.errors import JobError
 from xclr.recipe import with_overrides
 from xclr.store import Store
@@ -33,6 +35,7 @@ from xclr.sweep.spec import Sweep
     task_runner=ThreadPoolTaskRunner(max_workers=64),  # type: ignore[arg-type]
     on_cancellation=[cancel_jobs],
 )
+@saying_why
 def sweep(
     sweep: Sweep,
     overrides: tuple[str, ...] = (),

@@ -36,7 +36,7 @@ SILENT_S = 120
 class Board:
     """Shows the stages of a run, on the terminal unless `quiet` and line by line to `log`; a context manager.
 
-    A `brief` one counts finished stages and has no line for each.
+    What was there is told by its number, at the end; the log has a line for each stage. A `brief` one has none.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Board:
             console=self.console,
             transient=True,
         )
-        self.total, self.done = total, 0
+        self.total, self.done, self.hits = total, 0, 0
         self.active: dict[TaskID, Path] = {}
         self.lock = threading.Lock()
         self.closing = threading.Event()
@@ -75,20 +75,37 @@ class Board:
         if self.console.is_terminal:
             self.reader.join()
             self.bars.stop()
+        if self.hits:
+            self.say(f"{self.hits} of {self.total} stages found")
 
     def say(self, line: str) -> None:
         """Print a line above the bars, and log it."""
         self.console.print(line, highlight=False)
-        if self.log is not None:
-            self.log(Text.from_markup(line).plain)
+        self._note(line)
+
+    def found(self, name: str) -> None:
+        """Count a stage as done that was there."""
+        with self.lock:
+            self.hits += 1
+            line = self._counted(name, "hit")
+            if not self.brief:
+                self._note(line)
 
     def finished(self, name: str, how: str) -> None:
         """Count a stage as done and say so."""
         with self.lock:
-            self.done += 1
-            self.bars.advance(self.overall)
+            line = self._counted(name, how)
             if not self.brief:
-                self.say(f"[dim]{self.done:>3}/{self.total}[/dim] {name} [dim]{how}[/dim]")
+                self.say(line)
+
+    def _counted(self, name: str, how: str) -> str:
+        self.done += 1
+        self.bars.advance(self.overall)
+        return f"[dim]{self.done:>3}/{self.total}[/dim] {name} [dim]{how}[/dim]"
+
+    def _note(self, line: str) -> None:
+        if self.log is not None:
+            self.log(Text.from_markup(line).plain)
 
     @contextmanager
     def counting(self, name: str, total: int) -> Iterator[Callable[[], None]]:

@@ -14,13 +14,12 @@ from infra.cluster import Cluster
 from infra.executors.snapshot import freeze
 from infra.home.runs import RunRecord, cancel_mark, write_record
 from infra.ledger import Book
+from infra.mode import Mode
 from infra.progress import Board
 from infra.resources import cores
 from infra.tracking.patient import PatientTracker
 from xclr.errors import XclrError
 from xclr.store import Store
-
-Mode = Literal["cached", "retry", "force", "read-only"]
 
 
 class Cores:

@@ -110,6 +110,9 @@ PREFECT = Server(
         "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_API_AUTH_STRING": auth_string(state),
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+        # without them `prefect deployment run --watch` shows no line of the run's log
+        "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
+        "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port},http://localhost:{port}",
     },
     prefect_access,

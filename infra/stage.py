@@ -60,7 +60,7 @@ def track_found(run: Run, stage: Stage, artifact: Artifact) -> None:
     entry, manifest = run.book.latest(stage.digest), run.store.manifest(artifact)
     reused = Made(artifact, manifest, run.book.usage(stage.digest), entry.run if entry else "the store")
     run.tracker.record(stage, reused)
-    run.board.finished(stage.name, "hit")
+    run.board.found(stage.name)
 
 
 def track_made(run: Run, stage: Stage, artifact: Artifact) -> Artifact:

@@ -12,6 +12,12 @@ class XclrError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  -> {self.remedy}" if self.remedy else self.message
 
+    @property
+    def line(self) -> str:
+        """Both in one line, without what the message quotes below its first."""
+        first, remedy = self.message.partition("\n")[0], " ".join(self.remedy.split())
+        return f"{first} -> {remedy}" if remedy else first
+
 
 class RecipeError(XclrError):
     """The recipe cannot be read: unknown name or key, wrong type or value."""

@@ -32,6 +32,13 @@ def write_atomically(path: Path, text: str) -> None:
     draft.replace(path)
 
 
+def link_atomically(path: Path, target: str) -> None:
+    """Replace `path` by a symbolic link to `target`, a name beside it."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    draft.symlink_to(target)
+    draft.replace(path)
+
+
 def describe(root: Path, name: str) -> FileEntry:
     """Measure one finished file below `root`, after flushing it to disk."""
     path = root / name

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import Home, Json
-from flows.cli.show import print_scores, show_sweep, write_page
+from flows.cli.options import Home, Json, say
+from flows.cli.show import print_scores, show_page, show_sweep
 from xclr.errors import StoreError
 
 
@@ -28,10 +28,11 @@ def compare(
     home: Home = None,
     as_json: Json = False,
     out: Annotated[
-        Path | None, typer.Option(help="file or folder for the page [default: HOME/pages/compare-<names>.html]")
+        Path | None, typer.Option(help="file or folder for the page [default: HOME/pages/compare-<run>.html]")
     ] = None,
 ) -> None:
     """Show the scores of runs, method by suite, and write a page with them, training curves and nearest neighbours."""
+    say("reading the scores")
     from flows.context import home_folder
     from infra.home.scores import find_runs, read_scores
     from xclr.report.paper import check_alone, load_paper, paper_view
@@ -45,8 +46,9 @@ def compare(
         _compare_sweep(place, sweep, suite, as_json, out)
         return
     check_alone(paper, against, suite)
-    scores = read_scores(place, runs or [])
-    answers = answers_of(find_runs(place, runs or []), Store(place)) if against or paper else {}
+    records = find_runs(place, runs or [])
+    scores = read_scores(place, [each.run for each in records])
+    answers = answers_of(records, Store(place)) if against or paper else {}
     view = paper_view(scores, answers, load_paper()) if paper else view_of(scores, answers, against, suite)
     if as_json:
         print(json.dumps(view.rows, indent=1))
@@ -54,7 +56,7 @@ def compare(
     else:
         print_scores(scores, view)
     if out is not None or not as_json:
-        write_page(place, runs or [], scores, against, out)
+        show_page(place, records, runs or [], scores, against, out)
 
 
 def _compare_sweep(home: Path, name: str, suite: str | None, as_json: bool, out: Path | None) -> None:

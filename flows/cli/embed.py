@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import Home, Json
+from flows.cli.options import Home, Json, say
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,7 @@ def embed(
     Killed and run again, it goes on where it was. Pictures that cannot be read are named and left out; `row` counts
     them, so that what is missing shows.
     """
+    say("loading the network")
     from flows.context import home_folder
     from xclr.evaluation.vectors import write_vectors
     from xclr.images.listing import list_pictures

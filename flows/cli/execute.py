@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flows.cli.options import resolved
+from flows.cli.options import resolved, say
 from flows.cli.show import print_scores, show_sweep, tell_page
 from xclr.errors import JobError, XclrError
 
@@ -35,15 +36,14 @@ def execute(recipe: Recipe, choices: Choices) -> None:
 
 
 def _execute(recipe: Recipe, choices: Choices) -> None:
-    from flows.context import check_choices, home_folder
-    from infra.home.runs import read_runs
+    from flows.context import home_folder
+    from infra.home.runs import run_of_this_process
     from infra.home.scores import read_scores
     from xclr.captions.source import placed
     from xclr.evaluation.stages import lacks
     from xclr.pipeline import pipeline
     from xclr.store import Store
 
-    check_choices(choices.mode, choices.until)
     place = home_folder(choices.home)
     _check_place(place, choices.cluster)
     recipe = resolved(recipe, place)
@@ -51,14 +51,14 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     if planned.data.is_located:
         pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
     failure = _attempt(recipe, choices._replace(home=str(place)))
-    scored = choices.until == "compare" and (failure is None or read_runs(place)[-1].scores is not None)
-    scores = read_scores(place, []) if scored else None
+    own = run_of_this_process(place)
+    scores = read_scores(place, [own.run]) if own is not None and own.scores is not None else None
     if scores is not None:
         print_scores(scores, left_out=lacks(planned))
     if failure is None:
         _say_where(place, recipe.name)
-    if scores is not None:
-        tell_page(place, read_runs(place)[-1])
+    if own is not None and scores is not None:
+        tell_page(place, own)
     if failure is not None:
         raise failure
 
@@ -80,6 +80,7 @@ def _attempt(what: Recipe | Sweep, choices: Choices) -> XclrError | None:
     state = state_folder(Path(str(choices.home)))
     with suppress(*AWAY):  # the run says so, and goes on
         reach_mlflow(state)
+    say("starting Prefect")
     with prefect_server(state):
         try:
             _run_flow(what, choices)
@@ -111,7 +112,7 @@ def _run_flow(what: Recipe | Sweep, choices: Choices) -> None:
 
 
 def _say_where(home: Path, recipe: str) -> None:
-    from flows.context import state_folder
+    from flows.context import home_folder, state_folder
     from infra import servers
     from infra.access import auth_string
     from infra.tracking.links import Pages
@@ -126,8 +127,9 @@ def _say_where(home: Path, recipe: str) -> None:
     if prefect := servers.find(servers.PREFECT, state):
         print(f"prefect     {prefect.url}/runs", file=sys.stderr)
     if mlflow is None:
-        flag = "" if home == Path(".xclr").absolute() else f" --home {home}"
-        print(f"the UIs     {sys.argv[0]} serve{flag}    (MLflow: metrics and curves, Prefect: runs)", file=sys.stderr)
+        flag = "" if home == home_folder(None) else f" --home {home}"
+        program = "xclr" if shutil.which("xclr") else sys.argv[0]
+        print(f"the UIs     {program} serve{flag}", file=sys.stderr)
 
 
 def execute_sweep(sweep: Sweep, choices: Choices) -> None:
@@ -141,7 +143,7 @@ def execute_sweep(sweep: Sweep, choices: Choices) -> None:
 def _execute_sweep(sweep: Sweep, choices: Choices) -> None:
     from flows.context import home_folder
     from infra.cluster import load_cluster
-    from infra.home.sweeps import find_sweep
+    from infra.home.runs import run_of_this_process
     from infra.plan import check_budget, plan_sweep
     from xclr.captions.source import placed
     from xclr.store import Store
@@ -155,8 +157,9 @@ def _execute_sweep(sweep: Sweep, choices: Choices) -> None:
         swept = layout(sweep.model_copy(update={"recipe": planned}), Store(place))
         check_budget(swept, plan_sweep(swept, Store(place), load_cluster(choices.cluster)))
     failure = _attempt(sweep, choices._replace(home=str(place)))
-    if failure is None or isinstance(failure, JobError):
-        show_sweep(place, find_sweep(place, sweep.name))
+    own = run_of_this_process(place)
+    if own is not None and (failure is None or isinstance(failure, JobError)):
+        show_sweep(place, own)
         _say_where(place, sweep.recipe.name)
     if failure is not None:
         raise failure

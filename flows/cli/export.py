@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import Home, Json
+from flows.cli.options import Home, Json, say
 
 
 def export(
@@ -31,6 +31,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a trained backbone for other libraries: weights, preprocessing, and a card with the lines that load it."""
+    say("loading the network")
     from flows.context import home_folder
     from xclr.opened import run_of
 

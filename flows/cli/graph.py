@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import Home, Json, print_table
+from flows.cli.options import Home, Json, print_table, say
 
 if TYPE_CHECKING:
     from xclr.artifact import Artifact
@@ -67,6 +67,7 @@ def neighbours(
     as_json: Json = False,
 ) -> None:
     """Show the captions of a run that are nearest to a text, by the model that embedded them."""
+    say("loading the text model")
     from flows.context import home_folder
     from xclr.captions.stages import CAPTIONS
     from xclr.captions.text import shortened
@@ -113,5 +114,5 @@ def _made(plan: Plan, kind: Kind) -> Artifact:
     stage = plan.of(kind)[-1]
     found = plan.store.find(stage.digest)
     if found is None:
-        raise StoreError(f"{stage.name} is not in {plan.store.home}", "run the recipe with --until graph, or further")
+        raise StoreError(f"{stage.name} is not in {plan.store.home}", f"xclr retry {plan.recipe.name} --until graph")
     return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import Home, Json, print_table
+from flows.cli.options import Home, Json, print_table, say
 
 if TYPE_CHECKING:
     from infra.home.costs import CostLine
@@ -48,6 +48,7 @@ def accounts(
     as_json: Json = False,
 ) -> None:
     """Show what became of a run's pictures: rows by status, in all and by shard."""
+    say("counting the pictures")
     from flows.context import home_folder
     from infra.home.pictures import accounts as facts
     from infra.home.runs import last_run

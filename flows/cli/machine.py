@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import Home, Json, coloured, print_table
+from flows.cli.options import Home, Json, coloured, print_table, say
 
 if TYPE_CHECKING:
     from infra.finding import Finding
@@ -25,6 +25,7 @@ def serve(
     mlflow_port: Annotated[int, typer.Option(help="of the MLflow UI")] = 5000,
 ) -> None:
     """Start the Prefect and MLflow servers on loopback and keep them up until Ctrl-C."""
+    print("starting Prefect and MLflow", file=sys.stderr)
     from flows.context import home_folder, state_folder, tell_mlflow
     from infra import servers
     from infra.access import written_for_prefect
@@ -36,7 +37,6 @@ def serve(
     for each in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background programs without it
         signal.signal(each, signal.default_int_handler)
     bring_files_along(state / DATABASE, servers.artifacts_of(state))
-    print("starting Prefect and MLflow", file=sys.stderr)
     with (
         servers.using(servers.PREFECT, state, prefect_port) as prefect,
         servers.using(servers.MLFLOW, state, mlflow_port) as mlflow,
@@ -107,6 +107,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Say what this machine has and lacks, and how to mend it; exit 1 when something needed is wrong."""
+    say("looking at this machine")
     from flows.context import home_folder, state_folder
     from infra.cluster import load_cluster
     from infra.doctor.cluster import examine_cluster
@@ -123,7 +124,7 @@ def doctor(
     elif cluster is not None:
         examined = examine_cluster(load_cluster(cluster), place)
     else:
-        examined = examine_gpus(seconds) if gpu else examine(place, state_folder(place))
+        examined = examine_gpus(seconds, say) if gpu else examine(place, state_folder(place), say)
     for finding in examined:
         findings.append(finding)
         if not as_json:

@@ -65,6 +65,12 @@ def resolved(recipe: Recipe, home: Path) -> Recipe:
     return found.recipe
 
 
+def say(what: str) -> None:
+    """Tell whoever waits at a terminal what the command begins with; it may take seconds."""
+    if sys.stderr.isatty():
+        print(f"{what} ...", file=sys.stderr, flush=True)
+
+
 def print_table(what: RenderableType) -> None:
     """Print to standard output."""
     from rich.console import Console

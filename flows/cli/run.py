@@ -6,13 +6,13 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from flows.cli.execute import Choices, execute, execute_sweep
-from flows.cli.options import ClusterName, Home, Json, RecipeName, Sets, print_table, resolved
-from xclr.errors import DataError, StoreError
+from flows.cli.options import ClusterName, Home, Json, RecipeName, Sets, print_table, resolved, say
+from xclr.errors import DataError, RecipeError, StoreError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from infra.plan import PlannedStage
 
 Until = Annotated[str, typer.Option(help="stop after: captions, images, embeddings, graph, pretrain, evaluate")]
+
+
+def check_choices(mode: str, until: str) -> None:
+    """Raise RecipeError for a mode or a stage that there is not."""
+    from infra.mode import Mode
+    from xclr.stage import STEPS
+
+    for flag, value, choices in (("--mode", mode, get_args(Mode)), ("--until", until, STEPS)):
+        if value not in choices:
+            raise RecipeError(f"{flag} {value}: no such choice", "choose " + ", ".join(choices))
 
 
 def run(
@@ -33,6 +43,8 @@ def run(
     ] = "retry",
 ) -> None:
     """Run a recipe: every stage, with progress, and a table at the end."""
+    check_choices(mode, until)
+    say("starting the run")
     from flows.context import cluster_name
     from xclr.recipe import load_recipe
 
@@ -56,6 +68,8 @@ def retry(
     With --status the pictures become the next generation: only the lost ones of these statuses are fetched, and what
     reads pictures is made anew.
     """
+    check_choices("retry", until)
+    say("starting the run")
     from flows.context import home_folder
     from infra.home.pictures import try_again
     from infra.home.runs import last_run
@@ -87,6 +101,7 @@ def evaluate(
     Where data sets lie is set as in a recipe: --set evaluate.roots.objectnet=/data/objectnet-1.0
     With --on other pictures are judged, by the suites for own pictures; the scores are those of a run of its own.
     """
+    say("starting the run")
     from flows.context import home_folder
     from infra.home.runs import last_run
     from xclr.evaluation.stages import check_suites

@@ -55,14 +55,18 @@ def tell_page(home: Path, record: RunRecord) -> None:
         print(f"page        {page}", file=sys.stderr)
 
 
-def write_page(
-    home: Path, runs: Sequence[str], scores: Scores, against: str | None = None, out: Path | None = None
+def show_page(
+    home: Path,
+    runs: Sequence[RunRecord],
+    names: Sequence[str],
+    scores: Scores,
+    against: str | None = None,
+    out: Path | None = None,
 ) -> None:
-    """Write the page of runs and say where it is."""
+    """Write the page of runs, by the names they were asked for, and say where it is."""
     from flows.context import state_folder
-    from infra.home.scores import find_runs
     from xclr.report.html import keep_fonts
     from xclr.report.page import write_page
 
     keep_fonts(state_folder(home) / "matplotlib")
-    print(f"page        {write_page(home, find_runs(home, runs), runs, scores, against, out)}", file=sys.stderr)
+    print(f"page        {write_page(home, runs, names, scores, against, out)}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.options import Home, Json, print_table
+from flows.cli.options import Home, Json, print_table, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +32,7 @@ def verify(
 
     What was made of a file that differs is named too, and which runs make all of it again.
     """
+    say("hashing what is stored")
     from flows.context import home_folder
     from infra.home.runs import last_run
     from infra.home.stored import made_of

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.execute import Choices, execute
-from flows.cli.options import ClusterName, Home, Json, print_table, resolved
+from flows.cli.options import ClusterName, Home, Json, print_table, resolved, say
 
 
 def study(
@@ -25,6 +25,7 @@ def study(
 
     What is there already is found; with everything there it only computes.
     """
+    say("reading the study")
     from flows.context import cluster_name, home_folder
     from xclr.study.spec import load_study, study_file
 

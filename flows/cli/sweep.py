@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.execute import Choices, execute_sweep
-from flows.cli.options import ClusterName, Home, Json, Sets, print_table, resolved
+from flows.cli.options import ClusterName, Home, Json, Sets, print_table, resolved, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -53,6 +53,7 @@ def sweep(
     Run again with more values it runs the new ones only. Cells that failed or were stopped as weak stay so: xclr retry
     NAME tries them again, to their end.
     """
+    say("planning the sweep")
     from flows.context import cluster_name
     from xclr.sweep.load import load_sweep, parse_draw, parse_values
 

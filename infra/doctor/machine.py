@@ -35,9 +35,13 @@ PINNED = ("torch", "prefect", "fastapi", "mlflow", "pyarrow", "submitit")  # wha
 SLURM = ("sinfo", "sbatch", "squeue", "sacct")
 LEAST_DISK, LEAST_MEMORY = 2 * 2**30, 2 * 2**30  # of the emoji recipe
 PARITY_WITHIN_S, STARTS_IN_S, SPEED_WITHIN_S = 60, 180, 600
+GATHERING = "gathering between processes"
 
 
-def examine(home: Path, state: Path) -> Iterator[Finding]:
+Tell = Callable[[str], None]  # is given what a check of many seconds does, before it begins
+
+
+def examine(home: Path, state: Path, tell: Tell) -> Iterator[Finding]:
     """Every check, the quick ones first."""
     checks: Sequence[Callable[[], Finding]] = (
         check_python,
@@ -60,10 +64,11 @@ def examine(home: Path, state: Path) -> Iterator[Finding]:
         yield check_recipe(path.stem)
     gpus = gpu_names()
     yield check_gpus(gpus)
+    tell(GATHERING)
     yield check_gathering(*((len(gpus), "cuda") if len(gpus) > 1 else (2, "cpu")))
 
 
-def examine_gpus(seconds: float) -> Iterator[Finding]:
+def examine_gpus(seconds: float, tell: Tell) -> Iterator[Finding]:
     """What to know on arrival at a GPU machine: the GPUs, gathering between all of them, and how fast they train."""
     gpus = gpu_names()
     if not gpus:
@@ -72,8 +77,11 @@ def examine_gpus(seconds: float) -> Iterator[Finding]:
         return
     yield check_gpus(gpus)
     if len(gpus) > 1:
+        tell(GATHERING)
         yield check_gathering(len(gpus), "cuda")
+    tell(f"training for {seconds:.0f} s")
     yield check_throughput(len(gpus), "cuda", seconds)
+    tell("measuring how near the device's limits the loss, the graph and the trainings are")
     yield from check_speed("cuda")
 
 

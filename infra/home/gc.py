@@ -88,6 +88,7 @@ def collect(home: Path, plan: Survey) -> Iterator[Item]:
         if item.kind == "run":
             record_path(home, item.digest).unlink(missing_ok=True)
             cancel_mark(home, item.digest).unlink(missing_ok=True)
+            _remove_pages(home, item.digest)
             yield item
         elif item.kind in FOLDERS:
             shutil.rmtree(home / FOLDERS[item.kind] / item.digest, ignore_errors=True)
@@ -120,9 +121,23 @@ def _is_busy(home: Path, entry: Entry) -> bool:
 
 
 def _run_item(home: Path, record: RunRecord, keep: int | None) -> Item:
-    size = record_path(home, record.run).stat().st_size
+    size = sum(each.lstat().st_size for each in (record_path(home, record.run), *_pages_of(home, record.run)))
     why = f"not among the newest {keep} of {record.called}"
     return Item(kind="run", digest=record.run, name=record.called, bytes=size, why=why)
+
+
+def _pages_of(home: Path, run: str) -> list[Path]:
+    """The pages about a run, alone or beside others."""
+    return [each for each in (home / "pages").glob("[!.]*.html") if run in each.name]
+
+
+def _remove_pages(home: Path, run: str) -> None:
+    """Remove the pages about a run, and the names that led to them."""
+    for each in _pages_of(home, run):
+        each.unlink(missing_ok=True)
+    for each in (home / "pages").glob("[!.]*.html"):
+        if each.is_symlink() and not each.exists():
+            each.unlink(missing_ok=True)
 
 
 def _artifact_item(found: Found, names: Mapping[str, str]) -> Item:

@@ -68,6 +68,12 @@ def read_runs(home: Path) -> list[RunRecord]:
     return read_records(home, RunRecord)
 
 
+def run_of_this_process(home: Path) -> RunRecord | None:
+    """The run that this process opened, the last of several; None where it opened none."""
+    own = this_process()
+    return next((each for each in reversed(read_runs(home)) if each.process == own), None)
+
+
 def shown_state(record: RunRecord) -> Shown:
     """How a run stands: a running one whose process is gone was interrupted."""
     gone = is_of_this_machine(record.process) and find_process(record.process) is None

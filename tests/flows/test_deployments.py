@@ -14,7 +14,6 @@ from flows.deploy import describe
 from infra.home.runs import read_runs
 from infra.ledger import Book
 from infra.processes import find_process
-from tests.kit.command import run_xclr, succeeds
 from tests.kit.jobs import attempts, training_job
 from tests.kit.polling import until
 from tests.kit.prefect import artifacts_of, ask, end_of, run_deployment
@@ -37,6 +36,14 @@ def test_every_named_recipe_has_its_deployments():
         assert each["parameters"] == {what: f"{{{{ xclr.{what}s.{each['name']} }}}}"}
 
 
+def test_deployments_have_their_whole_descriptions_and_no_schedules(prefect, served):
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    for each in deployments:
+        assert each["description"].endswith("."), "it is cut"
+        there = ask(served, f"/deployments/name/xclr-{each['entrypoint'].rpartition(':')[2]}/{each['name']}")
+        assert (there["description"], there["schedules"]) == (each["description"], [])
+
+
 def test_every_named_sweep_reaches_its_deployment_as_its_file_says():
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     swept = {each["name"]: each["parameters"] for each in deployments if each["tags"] == ["sweep"]}
@@ -54,8 +61,11 @@ def test_the_deployments_of_sweeps_are_what_their_files_say(prefect, served):
 
 def test_a_run_after_the_command_line_finds_everything(prefect, served):
     before = attempts(served.home)
-    done = prefect("deployment", "run", "xclr-full/smoke", "--watch")
+    unchanged = 'overrides=["objective.target_temperature=0.1"]'  # what it is anyway
+    done = prefect("deployment", "run", "xclr-full/smoke", "--watch", "--param", unchanged)
     assert done.returncode == 0, done.stdout
+    assert done.lines[-1] == "Flow run finished successfully in 'Completed'."
+    assert "38 of 38 stages found" in done.stdout, "a run that is watched shows its log"
     assert attempts(served.home) == before
     flow_run = re.search(r"UUID: (\S+)", done.stdout).group(1)
     assert flow_run in {each.flow_run for each in read_runs(served.home)}
@@ -68,15 +78,6 @@ def test_a_run_after_the_command_line_finds_everything(prefect, served):
     assert any("captions hit" in each["message"] for each in logs)
 
 
-def test_the_command_line_uses_the_servers_that_are_up(served, tmp_path):
-    before = {each.run for each in read_runs(served.home)}
-    done = succeeds(run_xclr("run", "smoke", "--until", "captions", "--home", str(served.home), cwd=tmp_path))
-    assert f"mlflow      {served.mlflow}/#/experiments/" in done.stderr
-    assert f"prefect     {served.prefect}/" in done.stderr
-    (run,) = [each for each in read_runs(served.home) if each.run not in before]
-    assert ask(served, f"/flow_runs/{run.flow_run}")["state"]["type"] == "COMPLETED"
-
-
 def test_the_other_flows_find_everything_too(prefect, served):
     before = attempts(served.home)
     runs = [run_deployment(served, f"{flow}/smoke") for flow in ("xclr-data", "xclr-evaluate")]
@@ -85,7 +86,6 @@ def test_the_other_flows_find_everything_too(prefect, served):
 
 
 MISSING = {
-    "xclr-full/cc12m": (["data.url=http://nobody.invalid/cc12m.tsv"], ["cc12m.tsv cannot be fetched", "data.path"]),
     "xclr-full/cc3m": ([], ["Train_GCC-training.tsv", "->"]),
     "xclr-full/imagenet": ([], ["imagenet", "->"]),
     "xclr-evaluate/emoji": ([], ["is not in", "xclr retry emoji"]),
@@ -98,6 +98,17 @@ def test_what_is_missing_fails_the_run_with_a_remedy(prefect, served):
         state = end_of(served, runs[name])
         assert state["type"] == "FAILED", name
         assert all(part in state["message"] for part in parts), state["message"]
+        assert "\n" not in state["message"]
+
+
+def test_a_run_that_is_watched_ends_with_why_it_failed(prefect):
+    nowhere = 'overrides=["data.url=http://nobody.invalid/cc12m.tsv"]'
+    done = prefect("deployment", "run", "xclr-full/cc12m", "--watch", "--param", nowhere)
+    assert done.returncode == 1
+    assert done.lines[-1] == "Flow run finished in state 'Failed'."  # Prefect's own; above it the run's last
+    last = " ".join("\n".join(done.lines[:-1]).rpartition("▪")[2].split())
+    assert "cc12m.tsv cannot be fetched" in last and "->" in last and "data.path" in last
+    assert "Traceback" not in done.stdout
 
 
 def test_the_run_form_knows_help_enums_and_ranges(prefect, served):

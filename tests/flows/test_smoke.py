@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import urllib.request
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +15,8 @@ import pytest
 from mlflow import MlflowClient
 
 from infra import servers
-from infra.home.runs import read_runs
+from infra.home.runs import read_runs, write_record
+from infra.processes import now
 from infra.tracking.links import sqlite_uri
 from tests.kit.command import call_xclr, command, run_xclr, succeeds
 from tests.kit.jobs import attempts
@@ -60,15 +62,13 @@ def test_the_table_has_every_method_and_suite(home):
     assert {row["method"] for row in rows} == {"random", "simclr", "clip", "xclr"}
     assert {row["suite"] for row in rows} == {"imagenet", "imagenet9", "zero-shot"}
     assert all(-1 <= row["value"] <= 1 and row["n"] > 0 for row in rows)
-    distances = xclr(home, "compare", "--against", "clip").stdout
-    assert "distance to clip of the same seed" in distances
-    assert "│ xclr" in distances
-    assert "│ clip" not in distances
 
 
 def test_a_run_and_compare_leave_a_page_and_say_where(copy, home, tmp_path):
-    page = copy / "pages" / "compare-smoke.html"
-    assert (home / "said.txt").read_text().splitlines()[-1] == f"page        {home / 'pages' / page.name}"
+    name = f"compare-{read_runs(home)[-1].run}.html"
+    assert (home / "said.txt").read_text().splitlines()[-1] == f"page        {home / 'pages' / name}"
+    assert (home / "pages" / "compare-smoke.html").readlink() == Path(name)
+    page = copy / "pages" / name
     made = page.read_text()
     page.unlink()
     rows = xclr(copy, "compare", "--json")
@@ -137,11 +137,18 @@ def test_prefect_holds_a_task_run_a_stage_and_suite_with_upstream_edges(home, se
 
 def test_a_second_run_does_nothing_and_leaves_no_server_behind(copy):
     before = attempts(copy)
+    later = read_runs(copy)[-1].model_copy(update={"run": "other-1", "started": now() + timedelta(days=1)})
+    write_record(copy, later.model_copy(update={"recipe": later.recipe.model_copy(update={"name": "other"})}))
     done = succeeds(run_xclr("run", "smoke", "--home", str(copy), cwd=copy))
     assert attempts(copy) == before
     assert done.stdout == (copy / "table.txt").read_text()
     assert servers.find(servers.PREFECT, copy / "state") is None
-    assert read_runs(copy)[-1].state == "completed"
+    own, other = read_runs(copy)[-2:]
+    assert (own.state, other.run) == ("completed", "other-1")
+    assert done.stderr.splitlines()[-1].endswith(f"/compare-{own.run}.html"), "the page is another run's"
+    assert {each.name for each in (copy / "pages").glob("compare-smoke-*")} >= {
+        f"compare-{each.run}.html" for each in read_runs(copy)[-3:-1]
+    }
 
 
 def test_another_target_temperature_plans_only_what_follows_from_it(home):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from infra.progress import SILENT_S, Advance, ago, read_progress
+from infra.progress import SILENT_S, Advance, Board, ago, read_progress
 from xclr.job import PROGRESS, ProgressFile
 from xclr.shards import SHARDS
 
@@ -34,6 +34,16 @@ def test_elements_of_an_array_are_added_up(tmp_path):
     silent = time.time() - SILENT_S - 1
     os.utime(folder / f"00002.{PROGRESS}", (silent, silent))
     assert read_progress(tmp_path) == Advance(32, 100, 26, 2.0), "what ended or is silent adds nothing to the rate"
+
+
+def test_what_was_there_is_told_in_one_line_and_logged_stage_by_stage(capsys):
+    logged: list[str] = []
+    with Board(3, log=logged.append) as board:
+        board.found("captions")
+        board.finished("images", "1.0 s")
+        board.found("graph")
+    assert capsys.readouterr().err.splitlines() == ["  2/3 images 1.0 s", "2 of 3 stages found"]
+    assert logged == ["  1/3 captions hit", "  2/3 images 1.0 s", "  3/3 graph hit", "2 of 3 stages found"]
 
 
 def test_a_stage_that_says_little_is_shown_as_it_says():

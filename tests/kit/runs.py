@@ -10,8 +10,9 @@ from filelock import FileLock
 
 from infra.cluster import Cluster
 from infra.home.runs import new_record
+from infra.mode import Mode
 from infra.progress import Board
-from infra.run import Mode, Run
+from infra.run import Run
 from infra.stage import ensure
 from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED, PatientTracker

@@ -1,4 +1,4 @@
-"""Prefect as its ordinary user has it: a work pool, the deployments, a worker, the command line."""
+"""Prefect as its ordinary user has it: a work pool, the deployments, a worker, the command line in a terminal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.kit.servers import PROXIED, Served
+from tests.kit.terminal import Shown, in_terminal
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = str(Path(sys.executable).with_name("prefect"))
-Prefect = Callable[..., "subprocess.CompletedProcess[str]"]
+Prefect = Callable[..., Shown]
 
 
 def client_environment(served: Served, home: Path, own: Path) -> dict[str, str]:
@@ -31,21 +32,19 @@ def client_environment(served: Served, home: Path, own: Path) -> dict[str, str]:
 def caller(environment: Mapping[str, str]) -> Prefect:
     """Prefect's command line in an environment."""
 
-    def call(*arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [PROGRAM, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
-        )
+    def call(*arguments: str, timeout: float = 600) -> Shown:
+        return in_terminal([PROGRAM, *arguments], cwd=ROOT, environment=environment, timeout_s=timeout)
 
     return call
 
 
 @contextmanager
 def deployed(environment: Mapping[str, str]) -> Iterator[Prefect]:
-    """Prefect's command line after work pool, deploy and worker."""
+    """Prefect's command line after work pool, deploy and worker; what asks something ends in an error."""
     call = caller(environment)
     for arguments in (("work-pool", "create", "xclr", "--type", "process"), ("deploy", "--all")):
         done = call(*arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout
     worker = start_worker(environment)
     try:
         yield call

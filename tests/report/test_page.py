@@ -37,7 +37,8 @@ def page_of(home, *wanted, against=None):
     return write_page(home, find_runs(home, wanted), wanted, read_scores(home, wanted), against, None).read_text()
 
 
-def test_the_page_holds_what_was_compared_scores_curves_and_neighbours(html, home):
+def test_the_page_holds_what_was_compared_scores_curves_and_neighbours(html, home, own_home):
+    assert (own_home / "pages" / "compare-own.html").readlink() == Path("compare-own-1.html"), "each run's page is kept"
     assert (home / "pages" / "compare-own.html").read_text() == html
     for word in ("own-1", "table own.parquet", "0, 1", "resnet-mini, width 4", "pictures top-1", "Distance to clip"):
         assert word in html

@@ -90,7 +90,9 @@ def test_pictures_are_png_files():
 
 def test_the_page_lies_where_it_is_wanted(tmp_path):
     swept = by_tau({0.1: [0.5], 0.2: [0.4]})
-    assert write_sweep_page(tmp_path / "home", swept, None) == tmp_path / "home" / "pages" / "sweep-warm.html"
+    pages = tmp_path / "home" / "pages"
+    assert write_sweep_page(tmp_path / "home", swept, None) == pages / f"sweep-{swept.record.run}.html"
+    assert (pages / "sweep-warm.html").readlink() == Path(f"sweep-{swept.record.run}.html")
     assert write_sweep_page(tmp_path / "home", swept, tmp_path) == tmp_path / "sweep-warm.html"
     assert write_sweep_page(tmp_path / "home", swept, tmp_path / "own.html").read_text() == render_sweep(swept)
     with pytest.raises(StoreError, match=r"cannot write /dev/null/page\.html"):

@@ -75,7 +75,7 @@ def test_a_failed_run_is_tried_again_and_finds_what_is_done(cluster, home, tmp_p
     fails(done, "its job ended without a result")
     place.write_text(yaml.safe_dump({"stages": {"pretrain": JOB}}))
     done = succeeds(run_xclr("retry", "again", *here, cwd=tmp_path))
-    assert "captions hit" in done.stderr and read_runs(home)[-1].state == "completed"
+    assert "stages found" in done.stderr and read_runs(home)[-1].state == "completed"
 
 
 def test_what_jobs_used_is_in_mlflow_and_by_stage_and_method(accounting, home):

@@ -35,7 +35,7 @@ from xclr.report.tables import (
     methods_of,
 )
 from xclr.report.trainings import Method, Training, labels_of, trainings_of
-from xclr.store import Store, write_atomically
+from xclr.store import Store, link_atomically, write_atomically
 
 Made = TypeVar("Made")
 LONGEST_NAME = 120  # of a page's file, characters
@@ -49,22 +49,27 @@ def write_page(
 ) -> Path:
     """Write the page of runs, by the names they were asked for, and their scores; returns its path.
 
-    It is compare-<names>.html in HOME/pages, or in `out` where that is a folder, else the file `out`. What cannot be
-    shown (features that are gone, no labels) is told on the page. Raises StoreError when the file cannot be written.
+    It is compare-<runs>.html in HOME/pages, which compare-<names>.html leads to, or that file in `out` where it is a
+    folder, else the file `out`. What cannot be shown (features that are gone, no labels) is told on the page. Raises
+    StoreError when the file cannot be written.
     """
-    name = f"compare-{file_name(names or [runs[0].recipe.name])}.html"
-    return write_html(home / "pages" / name, render(runs, scores, Store(home), against), out)
+    own, called = (f"compare-{file_name(each)}" for each in ([run.run for run in runs], names or [runs[0].recipe.name]))
+    return write_html(home / "pages" / own, called, render(runs, scores, Store(home), against), out)
 
 
-def write_html(path: Path, html: str, out: Path | None) -> Path:
-    """Write a page to `path`, or under its name to `out` where that is a folder, else to the file `out`.
+def write_html(own: Path, called: str, html: str, out: Path | None) -> Path:
+    """Write a page to <own>.html, which is kept, and let <called>.html beside it lead there.
 
-    Returns where it is; raises StoreError when it cannot be written.
+    With `out` it is <called>.html there where that is a folder, else the file `out`. Returns where it is; raises
+    StoreError when it cannot be written.
     """
+    path = own.with_name(f"{own.name}.html")
     if out is not None:
-        path = out.absolute() / path.name if out.is_dir() else out.absolute()
+        path = out.absolute() / f"{called}.html" if out.is_dir() else out.absolute()
     try:
         write_atomically(path, html)
+        if out is None and called != own.name:
+            link_atomically(own.with_name(f"{called}.html"), path.name)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror}", "name another place: --out FILE") from error
     return path

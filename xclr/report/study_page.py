@@ -25,7 +25,8 @@ def write_study_page(home: Path, found: Findings, source: str, out: Path | None 
     It is study-<name>.html in HOME/pages, or in `out` where that is a folder, else the file `out`. Raises StoreError
     when the file cannot be written.
     """
-    return write_html(home / "pages" / f"study-{file_name([found.study.name])}.html", render_study(found, source), out)
+    name = f"study-{file_name([found.study.name])}"
+    return write_html(home / "pages" / name, name, render_study(found, source), out)
 
 
 def render_study(found: Findings, source: str) -> str:

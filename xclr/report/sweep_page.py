@@ -57,11 +57,11 @@ FIELDS: Mapping[str, tuple[str, ...]] = {  # of a recipe, behind each fact about
 def write_sweep_page(home: Path, swept: Swept, out: Path | None) -> Path:
     """Write the page of a sweep; returns its path.
 
-    It is sweep-<name>.html in HOME/pages, or in `out` where that is a folder, else the file `out`. Raises StoreError
-    when the file cannot be written.
+    It is sweep-<name>-<when>.html in HOME/pages, as its run is called, which sweep-<name>.html leads to, or that file
+    in `out` where it is a folder, else the file `out`. Raises StoreError when the file cannot be written.
     """
-    name = f"sweep-{file_name([swept.sweep.name])}.html"
-    return write_html(home / "pages" / name, render_sweep(swept), out)
+    own, called = (f"sweep-{file_name([each.removeprefix('sweep-')])}" for each in (swept.record.run, swept.sweep.name))
+    return write_html(home / "pages" / own, called, render_sweep(swept), out)
 
 
 def render_sweep(swept: Swept) -> str:

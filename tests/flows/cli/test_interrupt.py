@@ -43,7 +43,7 @@ def test_the_first_ctrl_c_leaves_the_job_and_the_second_ends_it(tmp_path, served
     assert states(home, "long") == {}
 
     again = start_xclr(home, *arguments, environment=there)
-    read_until(again.stderr, "images hit")  # it attaches: the stages before are hits
+    read_until(again.stderr, "waits for")  # it attaches: the stages before are there
     assert states(home, "long") == {"data": "FINISHED", entry.digest: "RUNNING"}
     again.send_signal(signal.SIGINT)
     read_until(again.stderr, "Ctrl-C once more")

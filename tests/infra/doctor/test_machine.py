@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import NamedTuple
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from infra.disks import existing, fs_type_of
 from infra.doctor.machine import (
+    GATHERING,
     check_database,
     check_gathering,
     check_home,
@@ -23,11 +25,12 @@ from infra.doctor.machine import (
     check_text_model,
     check_throughput,
     check_wordnet,
-    examine,
     examine_gpus,
     unmet_requirements,
 )
 from infra.doctor.parity import compare, inputs, loss, parity
+from tests.kit.command import ROOT, command
+from tests.kit.terminal import in_terminal
 from xclr.errors import JobError
 from xclr.recipe import RECIPES
 
@@ -163,17 +166,20 @@ def test_the_speed_of_a_device_is_told_beside_its_bars_with_the_narrow_place():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
 def test_without_a_gpu_the_gpu_examination_says_so():
-    (finding,) = examine_gpus(1)
+    (finding,) = examine_gpus(1, print)
     assert (finding.check, finding.state) == ("GPUs", "wrong") and "nvidia-smi" in finding.remedy
 
 
 @pytest.mark.slow
-def test_a_whole_examination_finds_this_machine_fit_and_touches_nothing(tmp_path, monkeypatch):
-    for variable in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(variable, raising=False)
-    findings = list(examine(tmp_path / "home", tmp_path / "home" / "state"))
-    assert {each.check for each in findings} >= {"Python", "STATE", "GPUs", "all-gather", "Slurm", "data of emoji"}
-    assert {f"data of {path.stem}" for path in RECIPES.glob("*.yaml")} <= {each.check for each in findings}
-    assert [each for each in findings if each.state == "wrong"] == []
-    assert all(each.remedy for each in findings if each.state != "ok")
+def test_a_whole_examination_finds_this_machine_fit_and_touches_nothing(tmp_path):
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_", "XCLR_"))}
+    done = in_terminal(command(tmp_path / "home", "doctor"), cwd=ROOT, environment=ours)
+    assert done.returncode == 0, done.stdout
+    assert done.first_s < 2 and done.wide == []
+    _, *findings = re.split(r"\n(?=\S)", "\n".join(done.lines))
+    checks = {each[9:25].strip() for each in findings}
+    assert checks >= {"Python", "STATE", "GPUs", "all-gather", "Slurm"}
+    assert checks >= {f"data of {path.stem}" for path in RECIPES.glob("*.yaml")}
+    assert all("-> " in each for each in findings if each.startswith("optional"))
+    assert done.stdout.index(GATHERING) < done.stdout.index("all-gather"), "what takes long is named before it begins"
     assert not (tmp_path / "home").exists()

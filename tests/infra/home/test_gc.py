@@ -97,10 +97,16 @@ def test_only_the_newest_runs_of_each_recipe_are_kept_and_running_ones(home):
         make(home, number)
     record(home, "one", 0, (0,), state="running")
     old = record(home, "one", 1, (1,))
-    record(home, "one", 2, (2,))
+    new = record(home, "one", 2, (2,))
     record(home, "two", 0, (3,))
+    pages = home / "pages"
+    pages.mkdir()
+    for page in (f"compare-{old}.html", f"graph-{old}.html", f"compare-{new}.html"):
+        (pages / page).touch()
+    (pages / "compare-one.html").symlink_to(f"compare-{old}.html")
     assert gone(home, keep=1) == {old, name(1), name(4)}
     assert old not in {each.run for each in read_runs(home)}
+    assert [each.name for each in pages.iterdir()] == [f"compare-{new}.html"], "the pages of a run go with it"
     assert gone(home, keep=0) >= {name(2), name(3)}
     assert [each.state for each in read_runs(home)] == ["running"]
 

@@ -10,6 +10,7 @@ from infra.home.runs import (
     cancel_mark,
     new_record,
     read_runs,
+    run_of_this_process,
     scan_runs,
     shown_state,
     wanted,
@@ -47,6 +48,15 @@ def test_a_running_record_without_its_process_was_interrupted():
     assert shown_state(dead) == "interrupted"
     assert shown_state(dead.model_copy(update={"state": "completed"})) == "completed"
     assert shown_state(dead.model_copy(update={"process": "elsewhere/1/1"})) == "running"
+
+
+def test_a_process_knows_its_own_run_among_those_of_others(tmp_path):
+    first, own, other = (new_record(RECIPE, ()) for _ in range(3))
+    write_record(tmp_path, other.model_copy(update={"process": "elsewhere/1/1"}))
+    assert run_of_this_process(tmp_path) is None, "it opened none, whatever others did"
+    for each in (first, own):
+        write_record(tmp_path, each)
+    assert run_of_this_process(tmp_path) == own
 
 
 def test_a_record_of_another_version_is_told_and_left_out(tmp_path, caplog):

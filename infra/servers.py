@@ -127,7 +127,10 @@ MLFLOW = Server(
     ],
     "/health",
     "",
-    lambda state, port: {**QUIET, **os.environ, **guard_mlflow(state)},
+    lambda state, port: {
+        **QUIET, **os.environ, **guard_mlflow(state),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that wait to judge language models
+    },
     mlflow_access,
 )  # fmt: skip
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import stat
 import threading
@@ -17,7 +15,7 @@ from playwright.sync_api import Browser
 
 from infra.access import auth_file
 from tests.kit.prefect import ask
-from tests.kit.servers import known_to_mlflow
+from tests.kit.servers import known_to_mlflow, status_of
 from tests.kit.users import as_nobody
 
 pytestmark = pytest.mark.slow
@@ -121,15 +119,6 @@ def test_mlflow_answers_its_owner_alone_and_no_forged_host(served):
         as_nobody(lambda: str(status_of(served.mlflow, "POST", signup, **{"Content-Type": "application/json"})))
         == "401"
     )
-
-
-def status_of(url: str, method: str, path: str, **headers: str) -> int:
-    """The status of an answer, whatever host is named."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-    connection.request(method, path, body=json.dumps({"name": "x"}) if method == "POST" else None, headers=headers)
-    status = connection.getresponse().status
-    connection.close()
-    return status
 
 
 def test_a_forged_host_is_refused_even_with_the_password(served):

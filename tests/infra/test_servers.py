@@ -16,7 +16,6 @@ import pytest
 from packaging.version import Version
 
 from infra import servers
-from infra.access import auth_string
 from infra.processes import find_process, process_id, this_process
 from infra.servers import RefusedError, UnreachableError, check_mlflow, check_prefect, without_secrets
 from tests.kit.command import command, run_xclr
@@ -154,20 +153,6 @@ def test_user_and_password_are_sent_but_never_shown():
 @pytest.mark.parametrize("uri", ["sqlite:////somewhere/mlflow.db", "postgresql+psycopg://me:secret@host/name"])
 def test_a_store_that_is_no_server_passes(uri):
     assert check_mlflow(uri) == str(MLFLOW)
-
-
-@pytest.mark.slow
-def test_the_real_servers_pass(tmp_path):
-    state = give_databases(tmp_path) / "state"
-    with servers.using(servers.PREFECT, state) as prefect, servers.using(servers.MLFLOW, state) as mlflow:
-        assert check_prefect(f"{prefect}/api", auth_string(state)) == str(PREFECT)
-        assert check_prefect(f"{prefect}/api") == servers.UNKNOWN, "it wants to know who asks"
-        assert check_mlflow(mlflow, auth_string(state)) == str(MLFLOW)
-        assert check_mlflow(mlflow) == servers.UNKNOWN, "it wants to know who asks"
-        with pytest.raises(RecipeError, match="is not MLflow"):
-            check_mlflow(f"{prefect}/api")
-        with pytest.raises(RecipeError, match="is not Prefect"):
-            check_prefect(mlflow)
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import signal
 import socket
@@ -11,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from unittest import mock
+from urllib.parse import urlsplit
 
 from infra import servers
 from infra.access import auth_string, mlflow_access, prefect_access
@@ -65,6 +68,15 @@ def serving(home: Path) -> Iterator[Served]:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=300) == 0
     assert not any(servers.find(each, home / "state") for each in (servers.PREFECT, servers.MLFLOW))
+
+
+def status_of(url: str, method: str, path: str, **headers: str) -> int:
+    """The status of an answer, whatever host is named."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection.request(method, path, body=json.dumps({"name": "x"}) if method == "POST" else None, headers=headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
 
 
 def free_ports(number: int) -> list[int]:

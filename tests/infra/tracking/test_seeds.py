@@ -10,7 +10,7 @@ from mlflow.entities import Metric, Run, RunData, RunInfo, RunTag
 
 from infra.home.runs import read_runs, tracking_tags
 from infra.tracking.links import sqlite_uri
-from infra.tracking.metrics import Made, eval_name
+from infra.tracking.metrics import EVAL_STEP, Made, eval_name
 from infra.tracking.seeds import means_of
 from infra.tracking.tracker import Tracker
 from tests.kit.databases import give_database

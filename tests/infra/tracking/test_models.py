@@ -13,7 +13,6 @@ import torch
 from infra.tracking import models
 from infra.tracking.tracker import Tracker
 from xclr.recipe import TrainConfig
-from xclr.training.model import BACKBONES
 
 ELSEWHERE = """
 import json, os, sys
@@ -119,12 +118,10 @@ def test_what_was_killed_while_it_was_logged_is_gone_on_with(tracked, logged, br
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(BACKBONES.keys() - {"resnet-mini", "resnet34", "resnet50", "vit-base"}))
-def test_backbones_of_other_kinds_are_programs_for_any_batch(name):
-    train = TrainConfig(backbone=name, image_size=32).network
-    backbone, program = models._traced(train)
+def test_a_backbone_of_torchvision_is_a_program_for_any_batch_with_the_weights_that_it_is_given():
+    backbone, program = models._traced(TrainConfig(backbone="resnet18", image_size=32).network)
     pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for each in backbone.parameters():
-            each.mul_(1.1)  # as other weights, which the program must have too
+            each.mul_(1.1)
     torch.testing.assert_close(program.module()(pixels), backbone(pixels), rtol=1e-5, atol=1e-5)

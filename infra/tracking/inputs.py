@@ -90,7 +90,7 @@ def _origins(links: Links, link: Link) -> str:
 
 def _sources(links: Links) -> Iterator[DatasetInput]:
     """The files that no stage made, each once."""
-    given = [each for link in reversed(links.values()) for each in link.given if each.paths]
+    given = [each for link in reversed([*links.values()]) for each in link.given if each.paths]
     for each in {(each.paths, each.sha256): each for each in given}.values():
         yield _source(each)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from pydantic import Field
 
@@ -131,7 +132,7 @@ def given(config: CaptionsConfig, store: Store) -> Iterator[Given]:
 
 def given_data(what: str, data: DataConfig, sha256: tuple[str, ...], rehash: Callable[[], tuple[str, ...]]) -> Given:
     """A source's tables where they are there, else what data.path names."""
-    paths = () if data.path is None else (data.path,)
+    paths: tuple[Path, ...] = () if data.path is None else (data.path,)
     with suppress(DataError):
         paths = reader_of(data.source).files(data) or paths
     return Given(what, paths, sha256, rehash)

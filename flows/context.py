@@ -151,12 +151,14 @@ def tell_mlflow(home: Path, *, over: bool = False) -> None:
 
     MLflow is asked only where there is something to tell.
     """
-    from infra.catch_up import catch_up, is_over, untold
+    from infra.home.ends import is_over, untold
 
     state = state_folder(home)
     try:
         records = [each for each in untold(home, state) if not over or is_over(home, each)]
         if records:
+            from infra.catch_up import catch_up  # brings tables
+
             uri = reach_mlflow(state)
             for told in catch_up(home, uri, servers.artifacts_of(state), records):
                 if told.fault:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from infra.cluster import Tracking, load_cluster
 from infra.home.costs import settle
 from infra.home.ends import endings, goes_on
-from infra.home.runs import RunRecord, page_of, read_runs, shown_state, tracking_tags
+from infra.home.runs import RunRecord, page_of, read_runs, tracking_tags
 from infra.home.swept import joined, read_swept, summary
 from infra.ledger import Book
 from infra.stage import commit
@@ -36,20 +36,6 @@ class Told(NamedTuple):
     fault: str = ""
 
 
-def untold(home: Path, state: Path) -> list[RunRecord]:
-    """The runs of this HOME that are over and of which MLflow was not told all, oldest first."""
-    marks = {path.name: path for path in (state / UNTRACKED).glob("*")}
-    records = read_runs(home) if marks else []
-    for name in marks.keys() - {each.run for each in records}:
-        marks[name].unlink(missing_ok=True)  # gc has removed the run
-    return [each for each in records if each.run in marks and shown_state(each) != "running"]
-
-
-def is_over(home: Path, record: RunRecord) -> bool:
-    """True when no job of a run lives."""
-    return not goes_on(endings(home, record.digests))
-
-
 def catch_up(home: Path, uri: str, artifacts: Path, records: Sequence[RunRecord]) -> Iterator[Told]:
     """Tell MLflow all of runs that are over, oldest first, and yield what each came to; what is there stays as it is.
 
@@ -57,6 +43,10 @@ def catch_up(home: Path, uri: str, artifacts: Path, records: Sequence[RunRecord]
     """
     newest = {each.recipe.name: each.run for each in read_runs(home)}
     for record, digests in _shares(records):
+        if not digests:  # a later one planned all of it
+            (artifacts.parent / UNTRACKED / record.run).unlink(missing_ok=True)
+            yield Told(record.run, 0, 0, goes_on=False)
+            continue
         tracker = Tracker(uri, record.recipe, artifacts, tracking_tags(record), _tracking(record))
         yield _CatchUp(record, Store(home), tracker).tell(digests, whole=newest[record.recipe.name] == record.run)
 

@@ -1,4 +1,4 @@
-"""How what a run planned and is not there stands, as the tracker shows it: it goes on, or ended, how and when."""
+"""Runs that are over, perhaps without a word: how what they planned and is not there stands, as the tracker shows it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infra.executors.observe import find_again, observe
-from infra.home.runs import cancel_mark
+from infra.home.runs import RunRecord, cancel_mark, read_runs, shown_state
 from infra.home.sweeps import failure_of
 from infra.ledger import Attach, Book, Entry, JobState, Ledger, reconcile
 from infra.processes import now
+from infra.tracking.patient import UNTRACKED
 from infra.tracking.tracker import DATA, RunState
 from xclr.errors import WeakError
 from xclr.job import FAILURE, PROGRESS, RESULT
@@ -42,6 +43,20 @@ def endings(home: Path, digests: Iterable[str]) -> list[Ending]:
 def goes_on(ends: Iterable[Ending]) -> bool:
     """True while a job lives."""
     return any(each.state == "RUNNING" for each in ends)
+
+
+def untold(home: Path, state: Path) -> list[RunRecord]:
+    """The runs of this HOME that are over and of which MLflow was not told all, oldest first."""
+    marks = {path.name: path for path in (state / UNTRACKED).glob("*")}
+    records = read_runs(home) if marks else []
+    for name in marks.keys() - {each.run for each in records}:
+        marks[name].unlink(missing_ok=True)  # gc has removed the run
+    return [each for each in records if each.run in marks and shown_state(each) != "running"]
+
+
+def is_over(home: Path, record: RunRecord) -> bool:
+    """True when no job of a run lives."""
+    return not goes_on(endings(home, record.digests))
 
 
 def last_sign(entry: Entry, out: Path) -> datetime:

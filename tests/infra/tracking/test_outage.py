@@ -18,7 +18,8 @@ from mlflow import MlflowClient
 
 from infra import servers
 from infra.access import mlflow_access
-from infra.catch_up import catch_up, untold
+from infra.catch_up import catch_up
+from infra.home.ends import untold
 from infra.ledger import Entry, JobState
 from infra.processes import now, process_id
 from infra.run import Run

@@ -1,4 +1,4 @@
-"""Runs that are over, perhaps without a word: how what they planned and is not there stands, as the tracker shows it."""
+"""Runs that are over, perhaps without a word: how what they planned and is not there stands, for the tracker."""
 
 from __future__ import annotations
 

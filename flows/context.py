@@ -18,6 +18,7 @@ from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED, PatientTracker, first_line
 from infra.tracking.tracker import Tracker, sweep_key
 from xclr.captions.stages import tell_choices
+from xclr.disk import check_room, told
 from xclr.environment import setting
 from xclr.evaluation.stages import tell_skipped
 from xclr.recipe import Recipe
@@ -45,6 +46,13 @@ def home_folder(home: str | None) -> Path:
 def state_folder(home: Path) -> Path:
     """XCLR_STATE: databases and the servers' files, on a local disk."""
     return Path(setting("XCLR_STATE") or home / "state").absolute()
+
+
+def check_places(home: Path) -> None:
+    """Raise StoreError unless HOME can be written and its disk, and that of STATE, have room for a run to begin."""
+    Store(home).check_writable()
+    for place in (home, state_folder(home)):
+        check_room(place, servers.LEAST_ROOM)
 
 
 def cluster_name(cluster: str | None) -> str:
@@ -78,12 +86,24 @@ def open_run(
     mode: Mode,
     swept: SweepPlan | None = None,
 ) -> Iterator[Run]:
-    """Check what can be checked at once, then open a run of a recipe or a sweep; its record says how it ended."""
+    """Check what can be checked at once, then open a run of a recipe or a sweep; its record says how it ended.
+
+    Raises StoreError for whatever comes of a disk that takes nothing more.
+    """
+    place = home_folder(home)
+    with told(place, state_folder(place)), _open_run(recipe, planned, cluster, place, mode, swept) as run:
+        yield run
+
+
+@contextmanager
+def _open_run(
+    recipe: Recipe, planned: Iterable[Stage], cluster: str | None, home: Path, mode: Mode, swept: SweepPlan | None
+) -> Iterator[Run]:
     from infra.run import Run  # here, because plans and status need no submitit
 
-    store = Store(home_folder(home))
+    store = Store(home)
     planned = list(planned)
-    store.check_writable()
+    check_places(home)
     state = state_folder(store.home)
     state.mkdir(parents=True, exist_ok=True)
     keep_fonts(state / "matplotlib")

@@ -33,9 +33,3 @@ def fs_type_of(path: Path, partitions: Iterable[MountedDisk]) -> str:
         if path.is_relative_to(mounted) and len(mounted.parts) >= depth:
             kind, depth = each.fstype, len(mounted.parts)
     return kind
-
-
-def existing(path: Path) -> Path:
-    """A path or the nearest of its parents that exists, without links."""
-    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
-    return there.resolve()

@@ -43,11 +43,14 @@ from infra.loopback import open_url
 from infra.processes import JobId, find_process, process_id, processes_of, send, this_process
 from infra.tracking.connection import QUIET
 from infra.tracking.links import DATA_OF, Pages, pages_of
+from xclr.disk import probed
 from xclr.errors import JobError, RecipeError
 from xclr.store import write_atomically
 
 READY_WITHIN_S = 120
 STOP_WITHIN_S = 10
+LAST_PORT = (1 << 16) - 1
+LEAST_ROOM = 32_000_000  # bytes for the databases of both servers and their logs, and the code that jobs run
 ASK_WITHIN_S = 30  # a server on a machine where all cores are busy takes more than 5
 GATEWAY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)  # of a proxy before it
 UNKNOWN = "of unknown version"  # it wants to know who asks
@@ -194,12 +197,29 @@ def experiments(mlflow: str, auth: str) -> dict[str, Pages]:
     }
 
 
-def check_port(port: int) -> None:
-    """Raise RecipeError when something listens on a port of the loopback interface."""
+def check_ports(ports: Mapping[str, tuple[Server, int]], state: Path) -> None:
+    """Raise RecipeError, before any server starts, for ports that those of this STATE that are not up cannot have.
+
+    ports: by the option that says which; 0 is any that is free.
+    """
+    starting = {option: port for option, (server, port) in ports.items() if port and not find(server, state)}
+    for option, port in starting.items():
+        check_port(port, f"{option} ")
+    if len(set(starting.values())) < len(starting):
+        options = " and ".join(starting)
+        raise RecipeError(f"{options} are both {next(iter(starting.values()))}", "give each server a port of its own")
+
+
+def check_port(port: int, option: str = "") -> None:
+    """Raise RecipeError for a port of the loopback interface that there is not, or that nobody here can have."""
+    if not 0 <= port <= LAST_PORT:
+        raise RecipeError(f"{option}{port}: ports go up to {LAST_PORT}", "choose one from 1024 on, or 0 for any")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except PermissionError as error:
+            raise RecipeError(f"{option}{port}: you may not use this port", "choose one from 1024 on") from error
         except OSError as error:
             raise RecipeError(
                 f"port {port} is in use", "choose another port, or end the program that has it"
@@ -394,8 +414,8 @@ def _start(server: Server, state: Path, port: int) -> Running:
             start_new_session=True,
         )
     running = Running(url=f"http://127.0.0.1:{port}", process=process_id(process.pid), users=())
-    _write(server, state, running)  # before it is waited for: whoever comes after a killed starter finds it
     try:
+        _write(server, state, running)  # before it is waited for: whoever comes after a killed starter finds it
         _wait(server, state, running)
     except BaseException:
         _end(server, state, running)
@@ -408,7 +428,7 @@ def _wait(server: Server, state: Path, running: Running) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while not _answers(running.url + server.health):
         if not find_process(running.process) or time.monotonic() > deadline:
-            raise JobError(f"the {server.name} server did not start", f"see {_log(server, state)}")
+            raise probed(state) or JobError(f"the {server.name} server did not start", f"see {_log(server, state)}")
         time.sleep(0.1)
 
 

@@ -23,6 +23,7 @@ from infra.run import Run
 from infra.tracking.metrics import Made
 from xclr import shards
 from xclr.artifact import Artifact, Manifest
+from xclr.disk import probed
 from xclr.errors import JobError, StoreError, XclrError
 from xclr.job import FAILURE, OUTCOMES, RESULT, Failure, Result, record_failure
 from xclr.stage import Stage
@@ -143,9 +144,10 @@ def _next(run: Run, stage: Stage, out: Path) -> tuple[Entry | None, Action]:
     if entry is None:
         return None, Submit(stage.digest, 1, "nobody made it yet")
     try:
-        entry = _seen(run, entry, find_again(entry, out))
+        found = find_again(entry, out)
     except OSError:  # the scheduler does not answer: nobody knows whether there is a job
         return entry, Attach(stage.digest, None)
+    entry = _seen(run, entry, found)
     observed = observe(entry, out)
     state = observed.get(entry.job or "")
     unseen = (entry.unseen_since or processes.now()) if state in ABSENT else None
@@ -290,6 +292,8 @@ def _failure(run: Run, stage: Stage, out: Path, reason: str) -> XclrError:
         failure = Failure.model_validate_json((out / FAILURE).read_text())
         remedy = failure.remedy or (f"see {log}" if log else f"see {out}")
         return JobError(f"{stage.name}: {failure.message}", remedy)
+    if (fault := probed(out)) is not None:  # failure.json did not fit either
+        return JobError(f"{stage.name}: {fault.message}", fault.remedy)
     there = log is not None and Path(log).exists()
     tail = "\n".join(Path(str(log)).read_text(errors="replace").splitlines()[-LOG_LINES:]) if there else ""
     remedy = f"see {log or out}" + ("; raise memory_gb in the cluster file" if "memory" in reason else "")

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from xclr import shards
 from xclr.artifact import Cost, FileEntry
+from xclr.disk import fault_of
 from xclr.environment import setting
 from xclr.errors import BusyError, Stopped, XclrError
 from xclr.pipeline import KINDS
@@ -178,7 +179,8 @@ def _report(error: Exception, rank: int, out: Path) -> None:
 
 
 def record_failure(out: Path, error: BaseException) -> None:
-    """Leave failure.json."""
+    """Leave failure.json; where a disk took nothing more, that is why."""
+    error = error if isinstance(error, XclrError) else fault_of(error, out) or error
     known = isinstance(error, XclrError)
     message, remedy = (error.message, error.remedy) if isinstance(error, XclrError) else (str(error), "")
     text = f"{'' if known else type(error).__name__ + ': '}{message}"

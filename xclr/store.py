@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xclr.artifact import Artifact, Digest, FileEntry, Manifest, canonical_json, sha256_file
+from xclr.disk import OWN, said
 from xclr.errors import StoreError
 
 MANIFEST, LOCK = "manifest.json", ".lock"
@@ -25,11 +26,15 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text` so that a reader, or a crash, sees the old or the new content and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with draft.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def link_atomically(path: Path, target: str) -> None:
@@ -68,9 +73,7 @@ class Store:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise StoreError(
-                f"cannot write to {self.home}: {error.strerror}", "choose a folder you own: --home DIR or XCLR_HOME"
-            ) from error
+            raise said(error) or StoreError(f"cannot write to {self.home}: {error.strerror}", OWN) from error
 
     def reference(self, digest: Digest) -> Artifact:
         """Where an artifact is or will be."""
@@ -221,8 +224,8 @@ def only_writer(directory: Path, *, wait: bool = True) -> Iterator[bool]:
 def is_locked(directory: Path) -> bool:
     """True when someone writes in a directory; asks without leaving a trace."""
     try:
-        with (directory / LOCK).open("r+") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (directory / LOCK).open() as stream:  # for reading: so HOME may be
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:

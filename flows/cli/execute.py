@@ -65,11 +65,11 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
 
 def _check_place(home: Path, cluster: str) -> None:
     """Raise XclrError when a cluster file is wrong, or nothing can be written to HOME."""
+    from flows.context import check_places
     from infra.cluster import load_cluster
-    from xclr.store import Store
 
     load_cluster(cluster)
-    Store(home).check_writable()
+    check_places(home)
 
 
 def _attempt(what: Recipe | Sweep, choices: Choices) -> XclrError | None:

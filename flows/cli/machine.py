@@ -26,7 +26,7 @@ def serve(
 ) -> None:
     """Start the Prefect and MLflow servers on loopback and keep them up until Ctrl-C."""
     print("starting Prefect and MLflow", file=sys.stderr)
-    from flows.context import home_folder, state_folder, tell_mlflow
+    from flows.context import check_places, home_folder, state_folder, tell_mlflow
     from infra import servers
     from infra.access import written_for_prefect
     from infra.tracking.experiment import bring_files_along
@@ -34,6 +34,9 @@ def serve(
 
     place = home_folder(home)
     state = state_folder(place)
+    ports = {"--prefect-port": (servers.PREFECT, prefect_port), "--mlflow-port": (servers.MLFLOW, mlflow_port)}
+    servers.check_ports(ports, state)
+    check_places(place)
     for each in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts background programs without it
         signal.signal(each, signal.default_int_handler)
     bring_files_along(state / DATABASE, servers.artifacts_of(state))

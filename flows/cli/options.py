@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,12 @@ COLOURS = {
 
 
 def _tidy_afterwards(context: typer.Context, home: str | None) -> str | None:
-    """Once the command is over, see to what killed runs and an MLflow that was away left to do."""
+    """Say of a disk that it takes nothing more, and see afterwards to what killed runs and an absent MLflow left."""
+    from flows.context import home_folder, state_folder
+    from xclr.disk import told
+
+    place = home_folder(home)
+    context.with_resource(told(place, state_folder(place)))
     context.call_on_close(lambda: _tidy(home))
     return home
 
@@ -40,6 +46,8 @@ def _tidy(home: str | None) -> None:
 
     place = home_folder(home)
     state = state_folder(place)
+    if not os.access(state, os.W_OK):
+        return
     if any(state.glob("servers/*.json")):  # else nothing needs to be imported
         from infra import servers
 

@@ -22,10 +22,11 @@ from packaging.version import Version
 
 from infra import servers
 from infra.access import PREFECT_AUTH, mlflow_auth
-from infra.disks import NETWORK, MountedDisk, existing, fs_type_of
+from infra.disks import NETWORK, MountedDisk, fs_type_of
 from infra.finding import Finding
 from infra.processes import send
 from xclr.captions.source import reader_of
+from xclr.disk import existing
 from xclr.errors import XclrError
 from xclr.graph.textmodel import locate
 from xclr.recipe import RECIPES, EmbedConfig, load_recipe

@@ -21,12 +21,14 @@ def freeze(home: Path) -> Path:
     final = home / "code" / _hash()
     if not final.is_dir():
         draft = final.with_name(f".{final.name}.{secrets.token_hex(4)}")
-        for name, source in PACKAGES.items():
-            shutil.copytree(source, draft / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
         try:
+            for name, source in PACKAGES.items():
+                shutil.copytree(source, draft / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
             draft.rename(final)
-        except OSError:  # another process was first
+        except OSError:
             shutil.rmtree(draft, ignore_errors=True)
+            if not final.is_dir():  # else another process was first
+                raise
     os.utime(final)  # gc goes by it
     return final
 

@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import psutil
 
-from infra.disks import NETWORK, existing, fs_type_of
+from infra.disks import NETWORK, fs_type_of
 from infra.finding import Finding
 from infra.resources import Resources
 from infra.slurm.queue import DEFAULT_MAX_ARRAY, ask
 from infra.slurm.submit import Order, test_only
 from infra.stagejob import StageJob
+from xclr.disk import existing
 from xclr.errors import JobError
 
 

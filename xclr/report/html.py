@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import io
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
+
+from xclr.disk import existing
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -24,8 +29,15 @@ DPI = 200  # of a picture
 
 
 def keep_fonts(folder: Path) -> None:
-    """Where matplotlib keeps its list of fonts, once it is imported; else it writes below ~."""
-    os.environ.setdefault("MPLCONFIGDIR", str(folder))
+    """Where matplotlib keeps its list of fonts, once it is imported; else it writes below ~.
+
+    Where the folder cannot be written it is one that goes with this process.
+    """
+    if os.access(existing(folder), os.W_OK):
+        os.environ.setdefault("MPLCONFIGDIR", str(folder))
+    elif "MPLCONFIGDIR" not in os.environ:
+        os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="xclr-fonts-")
+        atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
 
 
 def environment() -> Environment:

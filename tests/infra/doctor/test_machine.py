@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from infra.disks import existing, fs_type_of
+from infra.disks import fs_type_of
 from infra.doctor.machine import (
     GATHERING,
     check_database,
@@ -31,6 +31,7 @@ from infra.doctor.machine import (
 from infra.doctor.parity import compare, inputs, loss, parity
 from tests.kit.command import ROOT, command
 from tests.kit.terminal import in_terminal
+from xclr.disk import existing
 from xclr.errors import JobError
 from xclr.recipe import RECIPES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -18,17 +18,44 @@ if TYPE_CHECKING:
 
 POINTS = 400  # of a line, at most: more than a small plot can show
 EPOCH, LOSS = "train/epoch", "train/loss"
-METRICS: Mapping[str, tuple[str, str]] = {  # title, axis
-    LOSS: ("loss", "loss"),
-    "train/target_entropy": ("entropy of the targets", "nats"),
-    "train/positive_mass": ("target mass on the other view", "share"),
-    "train/knn_top1": ("k-NN top-1 of a held-out sample", "share"),
-    "train/rankme": ("effective rank of the features", "dimensions"),
-    "train/dead_dimensions": ("dead dimensions", "share"),
-    "train/images_per_s": ("speed", "pictures a second"),
-    "train/learning_rate": ("learning rate", "learning rate"),
-    "train/scale": ("scale of the logits", "1 / temperature"),
+TIME = "share of the time"
+
+
+class Metric(NamedTuple):
+    """A training metric in words, and its unit, or what its numbers are where they have none."""
+
+    title: str
+    unit: str
+
+
+METRICS: Mapping[str, Metric] = {
+    LOSS: Metric("loss", "nats"),
+    "train/target_entropy": Metric("entropy of the targets", "nats"),
+    "train/positive_mass": Metric("target mass on the other view", "share of the mass"),
+    "train/knn_top1": Metric("k-NN top-1 of a held-out sample", "share of its pictures"),
+    "train/rankme": Metric("effective rank of the features", "dimensions"),
+    "train/dead_dimensions": Metric("dead dimensions", "share of all dimensions"),
+    "train/alignment": Metric("alignment of the views", "mean squared distance"),
+    "train/uniformity": Metric("uniformity of the features", "log of mean exp(-2 distance²)"),
+    "train/unlearned": Metric("what is not learned yet", "share of what can be"),
+    "train/temperature": Metric("temperature of the loss", "no unit"),
+    "train/learning_rate": Metric("learning rate", "no unit"),
+    "train/gradient_norm": Metric("gradient norm", "nats per unit of weight"),
+    "train/images_per_s": Metric("speed", "pictures a second"),
+    "train/data_wait": Metric("waiting for data", TIME),
+    "train/read": Metric("reading files", TIME),
+    "train/decode": Metric("decoding pictures", TIME),
+    "train/cut": Metric("cutting views", TIME),
+    "train/copy": Metric("copying to the GPU", TIME),
+    "train/compute": Metric("computing", TIME),
+    "train/memory_gb": Metric("memory, at most", "GB"),
+    "train/gpu_utilisation": Metric("GPU at work", TIME),
 }
+
+
+def metric_of(name: str) -> Metric:
+    """What a metric is; one that METRICS does not know has its own name, and no unit."""
+    return METRICS.get(name, Metric(name.removeprefix("train/").replace("_", " "), "no unit known"))
 
 
 @dataclass(frozen=True)
@@ -74,7 +101,7 @@ def draw(plot: Plot) -> Markup:
             style = "--" if trace.dashed else "-"
             marker = "o" if len(trace.epochs) == 1 else None
             axes.plot(trace.epochs, trace.values, style, color=trace.colour, linewidth=1, marker=marker, markersize=3)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel("epochs")
         axes.set_ylabel(plot.axis)
 
     return html.plot(plot.title, f"{plot.title} {plot.axis}", lines)

@@ -97,8 +97,8 @@ def degrees(graph: Graph) -> tuple[str, Markup]:
         axes.bar(range(len(labels)), tally, color=BLUE, width=0.85)
         step = max(1, -(-len(labels) // 5))
         axes.set_xticks(range(0, len(labels), step), labels[::step])
-        axes.set_xlabel("similar captions")
-        axes.set_ylabel("captions")
+        axes.set_xlabel("similar captions, number")
+        axes.set_ylabel("captions, number")
 
     return "Similar captions of a caption", html.plot("degrees", "degrees", bars)
 
@@ -113,8 +113,8 @@ def similarities(graph: Graph, random: Ints) -> tuple[str, Markup]:
             if tally.sum():
                 axes.stairs(tally / tally.sum(), BINS, color=colour, label=name, linewidth=1.2)
         axes.set_xlim(-0.3, 1)
-        axes.set_xlabel("cosine")
-        axes.set_ylabel("share")
+        axes.set_xlabel("cosine, -1 to 1")
+        axes.set_ylabel("share of the pairs")
         axes.legend(frameon=False, labelcolor=html.INK, fontsize=7)
 
     return "How similar captions are", html.plot("similarities", "similarities", steps)
@@ -130,7 +130,7 @@ def entropy(entropies: Mapping[int, npt.NDArray[np.float64]]) -> tuple[str, Mark
         axes.axvline(DEFAULT_TEMPERATURE, color=html.INK, linewidth=0.5, linestyle="--")
         axes.set_xscale("log")
         axes.set_xticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
-        axes.set_xlabel("temperature of the targets")
+        axes.set_xlabel("temperature of the targets, no unit")
         axes.set_ylabel("entropy, nats")
         axes.legend(frameon=False, labelcolor=html.INK, fontsize=7)
 

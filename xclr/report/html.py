@@ -108,12 +108,19 @@ def _inline(svg: str, title: str) -> Markup:
     body = svg[svg.index(">", svg.index("<svg")) + 1 :].rstrip()
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL).replace(INK, "currentColor")
     used = set(re.findall(r"#([\w-]+)", body))
+    body = _thinned(body)
     body = re.sub(r' id="([\w.-]+)"', lambda found: found[0] if found[1] in used else "", body)
     box = re.search(r'viewBox="[^"]+"', svg)
     assert box is not None, "matplotlib writes a viewBox"
     name = Markup.escape(title)
     head = f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box[0]} role="img" aria-label="{name}">'
     return Markup(f"{head}<title>{name}</title>{body}")  # noqa: S704 - matplotlib escapes what it writes
+
+
+def _thinned(body: str) -> str:
+    """The same picture in half as many bytes: places in hundredths of a point, no indents, fonts or turns by 0."""
+    body = re.sub(r"\n +", "\n", re.sub(r' transform="rotate\(-0 [^"]*"| font-family: [^;"]*;', "", body))
+    return re.sub(r' (?:d|x|y|transform)="[^"]+"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), body)
 
 
 def thumbnail(picture: Tensor) -> str:

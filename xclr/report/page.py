@@ -19,9 +19,10 @@ from xclr.images.stages import IMAGES
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe, reproduction
 from xclr.record import Record
-from xclr.report.curves import LOSS, METRICS, Plot, Trace, draw, read_metrics
+from xclr.report.curves import LOSS, METRICS, Plot, Trace, draw, metric_of, read_metrics
 from xclr.report.html import environment
 from xclr.report.paper import load_paper, paper_view
+from xclr.report.score_plots import draw_panel, panels_of
 from xclr.report.sheet import NEIGHBOURS, SIDE, sheet_of
 from xclr.report.tables import (
     GROUPS,
@@ -89,6 +90,7 @@ def render(runs: Sequence[Record], scores: pa.Table, store: Store, against: str 
     sheet, no_sheet = _or_reason(lambda: sheet_of(trainings, store)) if trainings else (None, lost)
     methods = list(dict.fromkeys([*(each.method for each in trainings or ()), *methods_of(scores)]))
     styles, labels = _styles(methods), labels_of(methods)
+    colours, panels = {method: colour for method, (colour, _) in styles.items()}, list(panels_of(scores))
     loss, shared = _plots(trainings or (), styles, labels)
     answers = answers_of(runs, store)
     template = environment().get_template("page.html.j2")
@@ -97,10 +99,12 @@ def render(runs: Sequence[Record], scores: pa.Table, store: Store, against: str 
         runs=[_facts(each, store) for each in runs],
         skipped=list(dict.fromkeys(line for each in runs for line in tell_skipped(each.recipe))),
         tables=_tables(scores, answers, against),
+        panels=[(each.title, draw_panel(each, labels, colours)) for each in panels],
+        smaller=any(each.unit == "points" for each in panels),
         paper=_beside_the_paper(scores, answers),
         glossary=GLOSSARY,
         no_scores=NO_SCORES,
-        colours={method: colour for method, (colour, _) in styles.items()},
+        colours=colours,
         labels=labels,
         loss=[(each.title, draw(each)) for each in loss],
         shared=[(each.title, draw(each)) for each in shared],
@@ -196,7 +200,7 @@ def _plots(
         for name, (epochs, values) in read_metrics(each.checkpoint.path).items():
             lines = traces.setdefault(name, {})
             lines[each.method] = (*lines.get(each.method, ()), Trace(epochs, values, *styles[each.method]))
-    loss = [Plot(labels[method], METRICS[LOSS][1], lines) for method, lines in traces.pop(LOSS, {}).items()]
+    loss = [Plot(labels[method], METRICS[LOSS].unit, lines) for method, lines in traces.pop(LOSS, {}).items()]
     shared = [_shared_plot(name, traces[name]) for name in sorted(traces, key=_place)]
     return loss, shared
 
@@ -206,5 +210,4 @@ def _place(metric: str) -> tuple[int, str]:
 
 
 def _shared_plot(metric: str, traces: Mapping[Method, tuple[Trace, ...]]) -> Plot:
-    title, axis = METRICS.get(metric, (metric.removeprefix("train/").replace("_", " "), ""))
-    return Plot(title, axis, tuple(line for lines in traces.values() for line in lines))
+    return Plot(*metric_of(metric), tuple(line for lines in traces.values() for line in lines))

@@ -259,6 +259,8 @@ def _beside(block: Block, measured: Sequence[Measured], paper: Paper) -> ScoreTa
         caption="ours / reported, unverified [R] / difference, in percent; judge order and sign, not digits; "
         f"ours is the mean of {seeds} seed{'s' * (seeds != 1)}",
         title=f"{block.dataset} beside the paper's {paper.data[block.data]}",
+        units=("%",) * len(orders),
+        marked=frozenset(orders if block.dataset == "emoji" else ()),
         lead=("the paper's name", "ours"),
         below=(
             *_warning(block, paper),
@@ -296,7 +298,7 @@ def _warning(block: Block, paper: Paper) -> Iterator[str]:
             "methods can be compared."
         )
     if block.dataset == "emoji":
-        yield f"Where they were judged: {STAND_IN}."
+        yield f"{STAND_IN}."
 
 
 def _followed(block: Block, paper: Paper) -> Iterator[str]:

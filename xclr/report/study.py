@@ -105,6 +105,7 @@ def grids_of_study(found: Findings) -> list[Grid]:
         caption=f"percent, mean and 95% interval over {over}" + (f"; {LIKENESS}" if found.likeness else ""),
         title="Arms",
         lead=("arm", "uses"),
+        units=("%", "rank correlation")[: 1 + bool(found.likeness)],
     )
     contrasts = Grid(
         headings=("difference", "p (Holm)", f"p alike within {100 * study.equivalence:g}", "verdict"),
@@ -119,6 +120,7 @@ def grids_of_study(found: Findings) -> list[Grid]:
         "two one-sided tests",
         title="Contrasts",
         lead=("arm", "against"),
+        units=("points", "", "", ""),
     )
     return [arms, contrasts]
 

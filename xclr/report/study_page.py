@@ -35,8 +35,8 @@ def render_study(found: Findings, source: str) -> str:
     differences = {f"{each.arms[0]} - {each.arms[1]}": each.found for each in found.compared}
     near = (-100 * study.equivalence, 100 * study.equivalence)
     plots = [
-        html.plot("Arms: top-1, percent", "arms", _drawn(found.levels, "top-1, percent"), SIZE),
-        html.plot("Contrasts: points", "contrasts", _drawn(differences, "points", near), SIZE),
+        html.plot("Arms: top-1, percent", "arms", _drawn(found.levels, "top-1, %"), SIZE),
+        html.plot("Contrasts: points", "contrasts", _drawn(differences, "difference, percentage points", near), SIZE),
     ]
     return html.environment().get_template("study.html.j2").render(
         name=study.name,

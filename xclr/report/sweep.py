@@ -26,6 +26,7 @@ from xclr.report.tables import (
     columns_of,
     headline_of,
     markdown_grid,
+    marked_of,
     percent,
     plain,
     rank,
@@ -251,18 +252,20 @@ def grids_of_sweep(swept: Swept, suite: str | None = None) -> list[Grid]:
 
 def _grid(swept: Swept, settings: Sequence[Setting], columns: Sequence[Column], title: str, *, first: bool) -> Grid:
     """One table; how the cells stand is in the first alone."""
-    parts = [(column.heading, _cells(settings, column.key)) for column in columns]
+    parts = [(column.heading, column.unit, _cells(settings, column.key)) for column in columns]
     if first:
-        parts.append(("cells", [TableCell(each.state) for each in settings]))
+        parts.append(("cells", "done", [TableCell(each.state) for each in settings]))
     if first and any(each.gpu_hours for each in settings):
-        parts.append(("GPU-hours", [TableCell(hours(each.gpu_hours)) for each in settings]))
+        parts.append(("GPU-hours", "", [TableCell(hours(each.gpu_hours)) for each in settings]))
     lines = [
-        Line(setting.label, value_text(swept.sweep, setting.values), tuple(cells[place] for _, cells in parts))
+        Line(setting.label, value_text(swept.sweep, setting.values), tuple(cells[place] for *_, cells in parts))
         for place, setting in enumerate(settings)
     ]
     axes = swept.sweep.axes
     lead = ("method", short(axes[0]) if len(axes) == 1 else "setting")
-    return Grid(tuple(heading for heading, _ in parts), tuple(lines), _caption(swept, settings, columns), title, lead)
+    headings, units = tuple(heading for heading, *_ in parts), tuple(unit for _, unit, _ in parts)
+    caption, marked = _caption(swept, settings, columns), marked_of(columns, swept.scores)
+    return Grid(headings, tuple(lines), caption, title, lead, units=units, marked=marked)
 
 
 def _cells(settings: Sequence[Setting], key: Key) -> list[TableCell]:

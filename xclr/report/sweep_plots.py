@@ -26,6 +26,18 @@ LOG_FROM = 10.0  # largest by smallest value
 LACKS = -0.17  # where a setting crosses an axis that it does not depend on
 BESIDE: tuple[Key, ...] = (("knn", "val", "top1"), ("imagenet9", "gap", "gap"))  # plotted beside the judge's score
 WORDS: Mapping[str, str] = {"train.fraction": "share of the training pictures"}
+UNITS: Mapping[str, str] = {  # of the fields that are swept as numbers; epochs are their own
+    "train.batch_size": "pictures",
+    "train.image_size": "pixels",
+    "train.width": "channels",
+    "train.learning_rate": "no unit",
+    "train.weight_decay": "no unit",
+    "objective.temperature": "no unit",
+    "objective.target_temperature": "no unit",
+    "data.limit": "rows",
+    "graph.k": "captions",
+    "graph.cutoff": "cosine",
+}
 RAMP = ("#8b919a", "#3b82c4", "#8561c5", "#c2508f", "#d9822b")  # worst to best
 Floats = tuple[float, ...]
 
@@ -118,7 +130,7 @@ def charts_of(swept: Swept, axis: str) -> list[Chart]:
     ]
     found = [(column, *_drawn(column.key, placed, axis)) for column in shown_columns(swept)]
     return [
-        Chart(column.heading, axis_label(axis), f"{column.heading}, %", curves, levels, joined, note)
+        Chart(column.heading, axis_label(axis), f"{column.heading}, {column.unit}", curves, levels, joined, note)
         for column, curves, levels in found
         if curves
     ]
@@ -224,7 +236,7 @@ def parallel_of(swept: Swept) -> Parallel | None:
     low, high = min(means), max(means)
     places = tuple((mean - low) / (high - low) if high > low else 0.5 for mean in means)
     ticks = tuple((place, f"{100 * (low + place * (high - low)):.1f}") for place in (0, 0.25, 0.5, 0.75, 1))
-    score = Coordinate(f"{judge.heading}, %", places, ticks if high > low else ((0.5, f"{100 * low:.1f}"),))
+    score = Coordinate(f"{judge.heading}, {judge.unit}", places, ticks if high > low else ((0.5, f"{100 * low:.1f}"),))
     shades = places if judge.key[2] != "gap" else tuple(1 - place for place in places)
     return Parallel((*found, score), shades)
 
@@ -276,8 +288,9 @@ def spaced(names: Sequence[str], places: Sequence[float], apart: float) -> list[
 
 
 def axis_label(axis: str) -> str:
-    """What an axis shows, in words."""
-    return WORDS.get(axis, short(axis).replace("_", " "))
+    """What an axis shows, in words, and its unit where it has one."""
+    words = WORDS.get(axis, short(axis).replace("_", " "))
+    return f"{words}, {UNITS[axis]}" if axis in UNITS else words
 
 
 def draw_chart(chart: Chart) -> Callable[[Axes], None]:
@@ -346,7 +359,7 @@ def draw_parallel(parallel: Parallel) -> Callable[[Axes], None]:
                     place + (0.02 if last else -0.02), height, text, color=INK, fontsize=7,
                     ha="left" if last else "right", va="center", zorder=4,
                 )  # fmt: skip
-        axes.set_xticks(range(count), [each.heading for each in parallel.coordinates])
+        axes.set_xticks(range(count), [each.heading.replace(", ", "\n") for each in parallel.coordinates])
         axes.xaxis.tick_top()
         axes.set_xlim(-0.45, count - 0.7)
         axes.set_ylim(LACKS - 0.06, 1.06)

@@ -31,20 +31,28 @@ class Column(NamedTuple):
     key: Key
     about: str
 
+    @property
+    def unit(self) -> str:
+        """What its numbers are, once in percent."""
+        return "points" if self.key[2] == "gap" else "%"
 
-PAPERS = "the paper's suites"
+
+PAPERS, MORE, OWN = "the paper's suites", "more on these data sets", "own pictures"
 COLUMNS = [
-    (each.paper, Column(each.heading, (name, each.split, each.metric), each.about))
+    (PAPERS if each.paper else MORE if suite.datasets else OWN, Column(each.heading, (name, each.split, each.metric), each.about))
     for name, suite in SUITES.items()
     for each in suite.columns
 ]
-GROUPS: Mapping[str, Sequence[Column]] = {  # a table each, so that they fit a terminal
-    PAPERS: [column for papers, column in COLUMNS if papers],
-    "more": [column for papers, column in COLUMNS if not papers],
+GROUPS: Mapping[str, Sequence[Column]] = {  # a table each, so that they fit a page
+    title: [column for group, column in COLUMNS if group == title] for title in (PAPERS, MORE, OWN)
 }
 NO_SCORES = "No suite judged this run: its data have no labels for one, or the recipe names none."
 ALPHA = 0.05
-STAND_IN = "emoji in its layout stand in for a data set that evaluate.roots does not name"
+LINE = 96  # characters of cells that a page of 1,300 pixels shows side by side
+MARK = "†"
+STAND_IN = (
+    f"{MARK} judged on emoji laid out like this data set, not on its own pictures, unless evaluate.roots names its folder"
+)
 STAR = f"* McNemar p < {ALPHA}, not corrected for the number of columns"
 
 
@@ -69,13 +77,19 @@ class Line:
     cells: tuple[TableCell, ...]
     uses: str = ""  # what the method learns from
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The cells as they are printed."""
+        return tuple(each.text for each in self.cells)
+
 
 @dataclass(frozen=True)
 class Grid:
     """A table before it is rendered: headings of the cells, lines in reading order, what the numbers are.
 
     `title` is empty where the table stands alone; `lead` heads the columns that name a line, of which there are two or,
-    with what a method uses, three; what is `below` stands under the table, a line each.
+    with what a method uses, three; what is `below` stands under the table, a line each. `units` are those of the
+    cells, one a heading, where a page says them; `marked` are the headings whose data set emoji may stand in for.
     """
 
     headings: tuple[str, ...]
@@ -84,6 +98,18 @@ class Grid:
     title: str = ""
     lead: tuple[str, ...] = LEAD
     below: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    marked: frozenset[str] = frozenset()
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The headings as they are printed."""
+        return tuple(each + MARK * (each in self.marked) for each in self.headings)
+
+    @property
+    def dense(self) -> bool:
+        """Whether a page breaks the cells, so that a screen holds their line."""
+        return sum(max(map(len, texts)) for texts in zip(*(line.texts for line in self.lines), strict=True)) > LINE
 
     def named(self, line: Line) -> tuple[str, ...]:
         """The cells of a line's leading columns."""
@@ -232,6 +258,12 @@ def remarks_of(scores: pa.Table, suites: Collection[str]) -> list[str]:
     return [*dict.fromkeys(found), *([STAND_IN] if stand_in(scores) & set(suites) else [])]
 
 
+def marked_of(columns: Iterable[Column], scores: pa.Table) -> frozenset[str]:
+    """The headings of the columns whose data set emoji may stand in for."""
+    suites = stand_in(scores)
+    return frozenset(each.heading for each in columns if each.key[0] in suites)
+
+
 def stand_in(scores: pa.Table) -> frozenset[str]:
     """The suites whose data set may be emoji in its layout."""
     annotated = pa.array(name for name, source in SOURCES.items() if source.annotated)
@@ -253,6 +285,7 @@ def _grids(
         (row["method"], row["graph"]): row["uses"] or ""
         for row in scores.select(["method", "graph", "uses"]).to_pylist()
     }
+    far = any(isinstance(each, Distance) for each, _ in shown)
     grids, groups = list[Grid](), columns_of({_key(each) for each, _ in shown}, suite)
     for title, columns in groups.items():
         keys = [column.key for column in columns]
@@ -262,8 +295,9 @@ def _grids(
         told = {(line.method, line.graph) for grid in grids for line in grid.lines}
         new = any(line.uses and (line.method, line.graph) not in told for line in lines)
         lead = (*LEAD, "uses") if new else LEAD
-        headings = tuple(each.heading for each in columns)
-        grids.append(Grid(headings, lines, caption, title if len(groups) > 1 else "", lead))
+        headings, units = zip(*((each.heading, "points" if far else each.unit) for each in columns), strict=True)
+        name = title if len(groups) > 1 else ""
+        grids.append(Grid(headings, lines, caption, name, lead, units=units, marked=marked_of(columns, scores)))
     return grids
 
 
@@ -323,7 +357,7 @@ def tables_of(grid: Grid, width: int) -> list[Table]:
     What methods use is then a table of its own, the last.
     """
     lead = [list(column) for column in zip(grid.lead, *map(grid.named, grid.lines), strict=True)]
-    columns = [[name, *(line.cells[at].text for line in grid.lines)] for at, name in enumerate(grid.headings)]
+    columns = [[name, *(line.cells[at].text for line in grid.lines)] for at, name in enumerate(grid.heads)]
     if _width([*lead, *columns]) <= width:
         return [_table([*lead, *columns], grid.title)]
     names, more = lead[: len(LEAD)], lead[len(LEAD) :]
@@ -356,7 +390,7 @@ def markdown_of(scores: pa.Table) -> str:
 
 def markdown_grid(grid: Grid) -> str:
     """A grid as GitHub Markdown, best means in bold."""
-    rows = [[*grid.lead, *grid.headings], ["---"] * (len(grid.lead) + len(grid.headings))]
+    rows = [[*grid.lead, *grid.heads], ["---"] * (len(grid.lead) + len(grid.headings))]
     for line in grid.lines:
         numbers = [f"**{cell.text}**" if cell.best else cell.text for cell in line.cells]
         rows.append([*map(plain, grid.named(line)), *numbers])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -239,17 +239,23 @@ def _fault_of(store: Store, artifact: Artifact) -> str:
 
 
 def _source(store: Store, artifact: Artifact, given: Given, *, check: bool) -> Source:
-    sizes = [path.stat().st_size for path in given.paths if path.is_file()]
-    whole = bool(sizes) and len(sizes) == len(given.paths)
     return Source(
         what=given.what,
         paths=tuple(str(each.absolute()) for each in given.paths),
         sha256=given.sha256,
-        bytes=sum(sizes) if whole else None,
+        bytes=_bytes_of(given.paths),
         url=_url(store, artifact, given.paths),
         version=f"xclr {__version__}" if any(each.is_relative_to(RECIPES) for each in given.paths) else None,
         fault=_change_of(given) if check else "",
     )
+
+
+def _bytes_of(paths: Sequence[Path]) -> int | None:
+    """The size of files; None where one is a folder, or not there."""
+    with suppress(OSError):
+        if paths and all(each.is_file() for each in paths):
+            return sum(each.stat().st_size for each in paths)
+    return None
 
 
 def _url(store: Store, artifact: Artifact, paths: Iterable[Path]) -> str | None:

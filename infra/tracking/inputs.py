@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,10 +117,14 @@ def _input(
 
 
 def _schema(path: Path) -> str | None:
-    """The columns of a Parquet file; None for another."""
+    """The columns of a Parquet file; None for another, and for one that is gone or damaged."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return schema_of(pq.read_schema(path)) if path.suffix == ".parquet" and path.is_file() else None
+    with suppress(OSError, pa.ArrowException):
+        if path.suffix == ".parquet":
+            return schema_of(pq.read_schema(path))
+    return None
 
 
 def _type_of(kind: pa.DataType) -> DataType | Array | Object:

@@ -133,7 +133,7 @@ def given(config: CaptionsConfig, store: Store) -> Iterator[Given]:
 def given_data(what: str, data: DataConfig, sha256: tuple[str, ...], rehash: Callable[[], tuple[str, ...]]) -> Given:
     """A source's tables where they are there, else what data.path names."""
     paths: tuple[Path, ...] = () if data.path is None else (data.path,)
-    with suppress(DataError):
+    with suppress(DataError, OSError):
         paths = reader_of(data.source).files(data) or paths
     return Given(what, paths, sha256, rehash)
 

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kit.finished import finish, own_recipe
-from tests.kit.pages import DESKTOP, HOSTILE, PHONE
-from xclr.graph.stages import GRAPH_REPORT
-from xclr.pipeline import pipeline
-from xclr.recipe import TrainConfig
-from xclr.store import Store
+from tests.kit.pages import DESKTOP
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    """The page of a run over 80 pictures whose captions come from a stranger."""
-    folder = tmp_path_factory.mktemp("graph")
-    recipe = own_recipe(folder, HOSTILE, graph={"k": 4, "cutoff": -1}, objectives=["xclr"])
-    recipe = recipe.model_copy(update={"train": TrainConfig(**recipe.train.model_dump() | {"epochs": 1})})
-    finish(folder / "home", recipe)
-    store = Store(folder / "home")
-    (report,) = pipeline(recipe, store).of(GRAPH_REPORT)
-    return store.reference(report.digest).path / "graph.html"
+def path(graph_page):
+    """What these tests open."""
+    return graph_page
 
 
 def shown(page):
@@ -60,27 +49,7 @@ def test_a_person_leafs_through_and_finds_a_caption(opened):
     assert shown(page).first.inner_text() == first
 
 
-def test_the_file_asks_for_nothing_else_and_complains_of_nothing(opened, path):
-    page = opened()
-    assert [url for url in page.requests if not url.startswith("data:")] == [path.as_uri()]
-    assert page.complaints == []
-
-
-def test_a_strangers_caption_is_text(opened):
-    page = opened()
-    assert page.evaluate("document.scripts.length") == 1, "the page's own"
-    assert page.locator("[onerror]").count() == 0
-    assert HOSTILE in shown(page).first.inner_text()
-    assert page.complaints == []
-
-
 def test_without_scripts_all_pictures_are_there(opened):
     page = opened(java_script_enabled=False)
     assert page.locator(".question").count() == page.locator(".question:visible").count() == 80
     assert not page.get_by_role("searchbox").is_visible()
-
-
-@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_nothing_sticks_out_sideways(opened, viewport):
-    page = opened(viewport=viewport)
-    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]

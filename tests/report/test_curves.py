@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from xclr.report.curves import POINTS, Plot, Trace, draw, read_metrics
+from xclr.report.curves import EPOCH, METRICS, POINTS, Plot, Trace, draw, metric_of, read_metrics
 from xclr.report.html import INK
-from xclr.training.spool import SPOOL, Spool
+from xclr.training.meter import RANK, WORKERS
+from xclr.training.spool import SPOOL, Spool, read_spool
 
 LINE = Trace((0.5, 1.0, 1.5), (3.0, 2.0, 1.0), "#3b82c4")
 
@@ -32,6 +33,14 @@ def test_a_long_training_is_thinned_to_its_ends_and_points_between(tmp_path):
 
 def test_a_training_that_logged_nothing(tmp_path):
     assert read_metrics(tmp_path) == {}
+
+
+def test_every_metric_that_a_training_logs_has_a_unit(own_home):
+    spools = own_home.glob(f"artifacts/pretrain/*/{SPOOL}")
+    logged = {name for path in spools for entry in read_spool(path) for name in entry.metrics} - {EPOCH}
+    assert {name for name in logged if name.startswith("train/")} <= set(METRICS) and "train/alignment" in logged
+    assert {f"train/{each}" for each in (*WORKERS, *RANK)} <= set(METRICS)
+    assert metric_of("train/not_ours") == ("not ours", "no unit known")
 
 
 def test_an_svg_has_a_name_the_pages_colour_and_nothing_from_outside():

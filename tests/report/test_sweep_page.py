@@ -43,11 +43,11 @@ def test_every_plot_is_there_with_a_name():
     html = render_sweep(SWEPT)
     names = re.findall(r'role="img" aria-label="([^"]+)"', html)
     assert names == [
-        "target_temperature: ImageNet against target temperature",
-        "target_temperature: k-NN against target temperature",
-        "target_temperature: bg gap against target temperature",
+        "target_temperature: ImageNet against target temperature, no unit",
+        "target_temperature: k-NN against target temperature, no unit",
+        "target_temperature: bg gap against target temperature, no unit",
         "few-shot: few labels against training pictures with a label, %",
-        "every setting over method, target temperature, ImageNet, %",
+        "every setting over method; target temperature, no unit; ImageNet, %",
     ]
     ids = re.findall(r' id="([^"]+)"', html)
     assert len(ids) == len(set(ids))

@@ -28,7 +28,7 @@ def test_a_line_over_the_axis_and_a_level_for_what_does_not_depend_on_it():
     (chart,) = charts_of(by_tau({"simclr": (0.3, 0.3, 0.3), 0.2: (0.5, 0.5, 0.5), 0.1: (0.60, 0.62, 0.61)}), TAU)
     assert (chart.title, chart.across, chart.up, chart.joined) == (
         "ImageNet",
-        "target temperature",
+        "target temperature, no unit",
         "ImageNet, %",
         True,
     )
@@ -123,7 +123,7 @@ def test_shots_of_a_class_are_a_chart_of_their_own():
 def test_parallel_coordinates_are_method_axes_and_score():
     parallel = parallel_of(by_tau({"simclr": [0.3], 0.1: [0.7], 1.0: [0.5], 10.0: [0.4]}))
     method, tau, score = parallel.coordinates
-    assert [each.heading for each in parallel.coordinates] == ["method", "target temperature", "ImageNet, %"]
+    assert [each.heading for each in parallel.coordinates] == ["method", "target temperature, no unit", "ImageNet, %"]
     assert method.places == (0, 1, 1, 1)
     assert tau.places == pytest.approx((LACKS, 0, 0.5, 1)), "over the logarithm; simclr has none"
     assert tau.ticks[-1] == (LACKS, "–")

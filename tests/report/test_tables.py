@@ -59,7 +59,8 @@ def test_cells_are_percent_with_intervals_and_the_best_mean_is_marked():
 
 def test_the_papers_suites_and_the_others_are_tables_of_their_own():
     papers, more = grids_of(BOTH)
-    assert (papers.title, more.title) == ("the paper's suites", "more")
+    assert (papers.title, more.title) == ("the paper's suites", "own pictures")
+    assert (papers.units, more.units) == (("%", "points"), ("%", "%"))
     assert (papers.headings, more.headings) == (("ImageNet", "bg gap"), ("pictures top-1", "keywords mAP"))
     assert [line.method for line in papers.lines] == ["clip", "xclr"], "random has no score of these"
     assert papers.lines[0].cells == (TableCell("60.0 ± 2.0"), TableCell("5.0 ± 2.0", best=True)), (
@@ -148,11 +149,13 @@ def test_one_suite_with_all_its_splits_and_metrics_in_an_order_for_people():
 
 def test_emoji_that_may_stand_in_for_a_data_set_are_told():
     papers, more = grids_of(BOTH)
-    assert "emoji in its layout stand in for a data set that evaluate.roots does not name" in papers.caption
-    assert "stand in" not in more.caption, "linear and keywords have pictures of their own"
+    assert papers.heads == ("ImageNet†", "bg gap†") and papers.headings == ("ImageNet", "bg gap")
+    assert "† judged on emoji in the place of this data set" in papers.caption
+    assert more.heads == more.headings and "†" not in more.caption, "linear and keywords have pictures of their own"
     real = table(*(row | {"dataset": "cc12m"} for row in BOTH.to_pylist()))
-    assert not any("stand in" in grid.caption for grid in grids_of(real))
-    assert "stand in" in distances_to(BOTH, "clip")[0].caption
+    assert not any(grid.marked or "†" in grid.caption for grid in grids_of(real))
+    far = distances_to(BOTH, "clip")[0]
+    assert "†" in far.caption and far.heads == papers.heads and far.units == ("points", "points")
 
 
 def test_a_method_alone_is_not_the_best():
@@ -212,13 +215,15 @@ def test_a_narrow_terminal_has_its_columns_below_one_another_and_cuts_nothing_of
         assert words(grid.caption) in words(text)
         assert text.count("│ xclr   │ augmentation") == len(tables_of(grid, width))
         assert text.count("50.0 ± 2.0 ") == 2 * len(grid.headings)
-        assert [column.header for each in tables_of(grid, width) for column in each.columns[2:]] == list(grid.headings)
-    assert len(tables_of(grid, width)) == {40: 17, 50: 17, 80: 6, 120: 4, 200: 2}[width]
+        assert [column.header for each in tables_of(grid, width) for column in each.columns[2:]] == list(grid.heads)
+    assert len(tables_of(grid, width)) == {40: 11, 50: 11, 80: 4, 120: 3, 200: 2}[width]
 
 
 def test_markdown_has_both_tables_under_their_names():
     markdown = markdown_of(BOTH)
-    assert markdown.index("**the paper's suites**") < markdown.index("| ImageNet |") < markdown.index("**more**")
+    assert (
+        markdown.index("**the paper's suites**") < markdown.index("| ImageNet† |") < markdown.index("**own pictures**")
+    )
     assert markdown.endswith(markdown_of(SCORES))
 
 

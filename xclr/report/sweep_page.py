@@ -129,7 +129,7 @@ def _drawn(charts: list[Chart], salt: str) -> list[Markup]:
 
 
 def _parallel(parallel: Parallel) -> Markup:
-    title = "every setting over " + ", ".join(each.heading for each in parallel.coordinates)
+    title = "every setting over " + "; ".join(each.heading for each in parallel.coordinates)
     return html.plot(title, "parallel", draw_parallel(parallel), parallel_size(parallel))
 
 

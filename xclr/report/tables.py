@@ -39,7 +39,10 @@ class Column(NamedTuple):
 
 PAPERS, MORE, OWN = "the paper's suites", "more on these data sets", "own pictures"
 COLUMNS = [
-    (PAPERS if each.paper else MORE if suite.datasets else OWN, Column(each.heading, (name, each.split, each.metric), each.about))
+    (
+        PAPERS if each.paper else MORE if suite.datasets else OWN,
+        Column(each.heading, (name, each.split, each.metric), each.about),
+    )
     for name, suite in SUITES.items()
     for each in suite.columns
 ]
@@ -50,9 +53,7 @@ NO_SCORES = "No suite judged this run: its data have no labels for one, or the r
 ALPHA = 0.05
 LINE = 96  # characters of cells that a page of 1,300 pixels shows side by side
 MARK = "†"
-STAND_IN = (
-    f"{MARK} judged on emoji laid out like this data set, not on its own pictures, unless evaluate.roots names its folder"
-)
+STAND_IN = f"{MARK} judged on emoji in the place of this data set, unless evaluate.roots names its folder"
 STAR = f"* McNemar p < {ALPHA}, not corrected for the number of columns"
 
 

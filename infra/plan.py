@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,7 +15,7 @@ from infra.processes import now
 from xclr.errors import RecipeError
 from xclr.pipeline import pipeline
 from xclr.recipe import Recipe
-from xclr.stage import Refusal, Stage
+from xclr.stage import Plan, Refusal, Stage, Step
 from xclr.store import Store
 from xclr.sweep.layout import SweepPlan
 
@@ -46,14 +46,26 @@ def plan(recipe: Recipe, store: Store, cluster: Cluster) -> tuple[PlannedStage, 
         found = _planned(stage, store, cluster)
         on_cores = found.state == "miss" and not cluster.resources_of(stage).gpus
         costs = stage.kind.estimate(stage, store, recipe) if on_cores else None
-        refusals = tuple(str(each.error) for each in _refusals(stage, recipe, store)) if found.state == "hit" else ()
+        refusals = tuple(str(each.error) for each in _refusals(stage, recipe, store))
         more = ({} if costs is None else costs._asdict()) | {"refusals": refusals}
         planned.append(found.model_copy(update=more))
     return tuple(planned)
 
 
+def check_data(planned: Plan, steps: Container[Step]) -> None:
+    """Raise DataError where a run that takes these steps would end for its captions or pictures; touches nothing."""
+    for stage in planned.until("images"):
+        for refusal in _refusals(stage, planned.recipe, planned.store):
+            if refusal.step in steps:
+                raise refusal.error
+
+
 def _refusals(stage: Stage, recipe: Recipe, store: Store) -> Iterable[Refusal]:
-    return stage.kind.refuse(stage, recipe, store.manifest(store.reference(stage.digest)))
+    """Why a run would end after a stage, as what it made tells, or, before, a look at what it would be made of."""
+    found = store.find(stage.digest)
+    return (
+        stage.kind.foresee(stage, recipe) if found is None else stage.kind.refuse(stage, recipe, store.manifest(found))
+    )
 
 
 class PlannedLevel(BaseModel):

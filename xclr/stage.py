@@ -106,6 +106,7 @@ class Kind(Generic[C]):
     judges: bool = False  # it writes scores of one network
     generation: Callable[[C], int] = lambda config: 0  # later ones replace the ones before
     refuse: Callable[[Stage[C], Recipe, Manifest], Iterable[Refusal]] = lambda stage, recipe, made: ()  # too few data
+    foresee: Callable[[Stage[C], Recipe], Iterable[Refusal]] = lambda stage, recipe: ()  # the same, before it is made
     tell: Callable[[Manifest], Iterable[str]] = lambda made: ()  # lines for people, once it is there
     table: Callable[[Manifest], Sequence[Mapping[str, Any]]] = lambda made: ()  # for people, at its task run
     facts: Callable[[C, Manifest, bool], Mapping[str, Any]] = lambda config, made, whole: made.stats  # for the tracker

@@ -39,6 +39,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     from flows.context import home_folder
     from infra.home.runs import run_of_this_process
     from infra.home.scores import read_scores
+    from infra.plan import check_data
     from xclr.captions.source import placed
     from xclr.evaluation.stages import lacks
     from xclr.pipeline import pipeline
@@ -49,7 +50,9 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     recipe = resolved(recipe, place)
     planned = placed(recipe, place)
     if planned.data.is_located:
-        pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
+        plan = pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
+        made = plan.until("evaluate" if choices.until == "compare" else choices.until)
+        check_data(plan, {"evaluate"} if choices.flow == "evaluate" else {stage.kind.step for stage in made})
     failure = _attempt(recipe, choices._replace(home=str(place)))
     own = run_of_this_process(place)
     scores = read_scores(place, [own.run]) if own is not None and own.scores is not None else None

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field
 
 from xclr.artifact import Manifest
 from xclr.captions.source import SEVERAL, reader_of
 from xclr.errors import DataError
+from xclr.files import TRAIN
 from xclr.recipe import LATER, SOURCES, SUITES, Config, DataConfig, Recipe
 from xclr.stage import Given, Kind, Refusal, Stage
 from xclr.store import Store
+
+MOST_FORESEEN = 10_000  # captions, which are read in less than a second
 
 
 class CaptionsConfig(Config):
@@ -32,18 +37,59 @@ class CaptionsConfig(Config):
 EDITIONS: Mapping[str, int] = {"imagenet": 2}  # 2: the dog Cardigan and the garment are two
 
 
+class Counted(NamedTuple):
+    """Of captions: rows, distinct ones, pictures, those that are trained on, and classes where there are some."""
+
+    rows: int
+    distinct: int
+    pictures: int
+    trained: int
+    classes: int | None
+
+
 def refuse(stage: Stage[CaptionsConfig], recipe: Recipe, captions: Manifest) -> Iterator[Refusal]:
     """Why the captions are too few, or too much alike, for a recipe, before any long work."""
-    if stage.config.data.for_captions == recipe.data.for_captions:
-        yield from _refuse_sizes(recipe, captions)
-    if (why := _alike_classes(stage.config.data, captions)) is not None:
-        yield from _refuse_classes(stage.config.data, recipe, why)
+    stats = captions.stats
+    rows, train = int(stats["rows"]), int(stats["train"])
+    classes = next((each.rows for each in captions.files if each.path == "classes.parquet"), None)
+    pictures, trained = int(stats.get("pictures_shown", rows)), int(stats.get("train_pictures", train))
+    yield from _refuse(stage.config.data, recipe, Counted(rows, int(stats["distinct"]), pictures, trained, classes))
 
 
-def _refuse_sizes(recipe: Recipe, captions: Manifest) -> Iterator[Refusal]:
-    train, (key, batch), distinct = recipe.train, recipe.largest_batch, int(captions.stats["distinct"])
-    rows, pictures = int(captions.stats["rows"]), _trained(captions)
+def foresee(stage: Stage[CaptionsConfig], recipe: Recipe) -> Iterator[Refusal]:
+    """The same of a person's own pictures, before their captions are made, where they are few enough to look at all."""
+    data = stage.config.data
+    if SOURCES[data.source].own:
+        size = reader_of(data.source).size(data)
+        if min(size, data.limit or size) <= MOST_FORESEEN:
+            yield from _refuse(data, recipe, count(data))
+
+
+def count(data: DataConfig) -> Counted:
+    """Read all captions of a source and count them."""
+    records = list(islice(reader_of(data.source).captions(data), data.limit))
+    splits: dict[object, str] = {}  # a picture is in that of its first caption
+    for row, each in enumerate(records):
+        splits.setdefault(each.get("picture", row), each["split"])
+    classes = len({each["label"] for each in records} - {None}) or None
+    trained = sum(split == TRAIN for split in splits.values())
+    return Counted(len(records), len({each["caption"] for each in records}), len(splits), trained, classes)
+
+
+def _refuse(data: DataConfig, recipe: Recipe, counted: Counted) -> Iterator[Refusal]:
+    if data.for_captions == recipe.data.for_captions:
+        yield from _refuse_sizes(recipe, counted)
+    if (why := _alike_classes(data, counted)) is not None:
+        yield from _refuse_classes(data, recipe, why)
+
+
+def _refuse_sizes(recipe: Recipe, counted: Counted) -> Iterator[Refusal]:
+    train, (key, batch), distinct = recipe.train, recipe.largest_batch, counted.distinct
+    rows, pictures = counted.rows, counted.trained
     seen, tuned = train.seen(pictures), recipe.evaluate.finetune.batch_size
+    if rows == 1:
+        yield Refusal("graph", DataError("there is one caption alone", "give more captioned pictures"))
+        return
     if distinct == 1:
         yield Refusal("graph", DataError(f"all {rows:,} captions are the same", _remedy_of_alike(recipe.data)))
     if batch > seen:
@@ -59,10 +105,6 @@ def _refuse_sizes(recipe: Recipe, captions: Manifest) -> Iterator[Refusal]:
         yield Refusal("graph", DataError(few, f"--set graph.k={distinct - 1}"))
 
 
-def _trained(captions: Manifest) -> int:
-    return int(captions.stats.get("train_pictures", captions.stats["train"]))
-
-
 def _remedy_of_alike(data: DataConfig) -> str:
     if SOURCES[data.source].labels == "always":
         return "they come from the classes: put the pictures of each class into a folder of its own"
@@ -71,10 +113,9 @@ def _remedy_of_alike(data: DataConfig) -> str:
     return remedy + column * (SOURCES[data.source].labels == "column")
 
 
-def _alike_classes(data: DataConfig, captions: Manifest) -> str | None:
+def _alike_classes(data: DataConfig, counted: Counted) -> str | None:
     """What makes the pictures' classes of no use; None where they are, or where there are none."""
-    classes = next((each.rows for each in captions.files if each.path == "classes.parquet"), None)
-    pictures = int(captions.stats.get("pictures_shown", captions.stats["rows"]))
+    classes, pictures = counted.classes, counted.pictures
     if classes is None or pictures < 2 or SOURCES[data.source].annotated:
         return None
     alike = {
@@ -146,6 +187,7 @@ CAPTIONS = Kind(
     step="captions",
     given=given,
     refuse=refuse,
+    foresee=foresee,
     tell=tell_left_out,
 )
 KINDS = (CAPTIONS,)

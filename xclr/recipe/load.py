@@ -196,8 +196,12 @@ def _explain(fault: dict[str, Any]) -> str:
         nearest = f" (did you mean {near[0]}?)" if near else ""
         return f"{key}: {fault['input']!r} is not one of {fault['ctx']['expected']}{nearest}"
     if fault["type"] == "tuple_type" and not isinstance(fault["input"], dict):
-        given = "" if fault["input"] is None else fault["input"]
+        given = "..." if fault["input"] is None else fault["input"]
         return f"{key}: it is a list: [{given}], or --set '{key}=[{given}]' (got {fault['input']!r})"
+    if fault["type"] == "too_short" and not fault["input"]:
+        return f"{key}: the list is empty; leave the key out for its default"
+    if fault["type"] == "value_error" and not key:
+        return str(fault["ctx"]["error"])
     given = "" if not key or isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
     return f"{key or 'recipe'}: {fault['msg']}{given}"
 

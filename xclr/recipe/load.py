@@ -198,12 +198,15 @@ def _explain(fault: dict[str, Any]) -> str:
     if fault["type"] == "tuple_type" and not isinstance(fault["input"], dict):
         given = "..." if fault["input"] is None else fault["input"]
         return f"{key}: it is a list: [{given}], or --set '{key}=[{given}]' (got {fault['input']!r})"
-    if fault["type"] == "too_short" and not fault["input"]:
-        return f"{key}: the list is empty; leave the key out for its default"
-    if fault["type"] == "value_error" and not key:
-        return str(fault["ctx"]["error"])
     given = "" if not key or isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
-    return f"{key or 'recipe'}: {fault['msg']}{given}"
+    return f"{key}: {_plain(fault)}{given}" if key else _plain(fault)
+
+
+def _plain(fault: dict[str, Any]) -> str:
+    """What pydantic says of a fault, without its own words for what a list and a value are."""
+    if fault["type"] == "value_error":
+        return str(fault["ctx"]["error"])
+    return "the list is empty" if fault["type"] == "too_short" and not fault["input"] else str(fault["msg"])
 
 
 def _keys_at(loc: Sequence[Any]) -> list[str]:

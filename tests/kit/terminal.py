@@ -18,6 +18,7 @@ import psutil
 from rich.cells import cell_len
 
 COLUMNS, ROWS = 80, 24
+HOME = "\x1b[H"  # the cursor's, whence a screen is drawn anew
 CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
@@ -67,15 +68,15 @@ def in_terminal(
 
 def _read(stream: int, process: subprocess.Popen[bytes], deadline: float, until: str | None) -> tuple[str, float]:
     """All that is shown until nobody holds the other side, and what had been computed at the first of it."""
-    text, first_s = "", float("inf")
+    raw, first_s = b"", float("inf")
     while part := _next(stream, process, deadline):
-        if not text:
+        if not raw:
             first_s = _computed(process)
-        text = CONTROL.sub("", text + part.decode(errors="replace"))
-        if until is not None and until in text:
+        raw += part
+        if until is not None and until.encode() in raw:
             os.killpg(process.pid, signal.SIGINT)
             until = None
-    return text, first_s
+    return CONTROL.sub("", raw.decode().replace(HOME, "\n")), first_s
 
 
 def _next(stream: int, process: subprocess.Popen[bytes], deadline: float) -> bytes:

@@ -46,4 +46,4 @@ def export(
         return
     print(folder)
     called = f"{network.called} of {opened.record.run}"
-    print(f"{called}: {', '.join(files)}; README.md says how to load it", file=sys.stderr)
+    print(f"{called}:\n{', '.join(files)};\nREADME.md says how to load it", file=sys.stderr)

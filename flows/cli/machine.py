@@ -71,9 +71,9 @@ def _say_served(home: Path, prefect: str, mlflow: str, *, written: bool) -> None
     print(f"MLflow's for the user {user} and what stands there after the colon.")
     exports = {"XCLR_HOME": shlex.quote(str(home))}
     if written:
-        print("\nFor Prefect's own commands, in another terminal in this folder (.env there says how to ask):")
+        print("\nFor Prefect's own commands, in another terminal here (.env says how to ask):")
     else:
-        print("\nFor Prefect's own commands, in another terminal (the .env here is not of this HOME, and stays):")
+        print("\nFor Prefect's own commands, in another terminal (the .env here stays as it is):")
         exports = {"PREFECT_API_URL": f"{prefect}/api", PREFECT_AUTH: f'"$(cat {secret})"', **exports}
     if names_a_proxy(os.environ):
         exports |= {name: shlex.quote(os.environ[name]) for name in NAMES}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from infra.catch_up import catch_up, untold
+from infra.catch_up import catch_up
+from infra.home.ends import untold
 from infra.home.runs import RunRecord, read_runs, write_record
 from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED

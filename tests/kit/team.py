@@ -136,4 +136,4 @@ def _wait(process: subprocess.Popen[bytes], url: str) -> None:
             return answer.status == 200
         return False
 
-    until(answers)
+    until(answers, timeout_s=600)  # both databases are made meanwhile

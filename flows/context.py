@@ -48,6 +48,12 @@ def state_folder(home: Path) -> Path:
     return Path(setting("XCLR_STATE") or home / "state").absolute()
 
 
+def give_home(state: Path) -> None:
+    """Let STATE be ~ for Prefect and MLflow where this user has none, as in some containers."""
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - Path raises
+        os.environ["HOME"] = str(state)
+
+
 def check_places(home: Path) -> None:
     """Raise StoreError unless HOME can be written and its disk, and that of STATE, have room for a run to begin."""
     Store(home).check_writable()

@@ -60,6 +60,11 @@ class Cluster(Config):
                 raise ValueError(f"no stage kind {kind!r}; there are {', '.join(KINDS)}")
         return stages
 
+    def check_here(self) -> None:
+        """Raise JobError where jobs cannot be submitted from this machine."""
+        for name in {each.executor for each in (self.default, *self.stages.values())}:
+            executor_named(name).check_here()
+
     def resources(self, kind: str) -> Resources:
         """What a stage kind gets."""
         return self.stages.get(kind, self.default)

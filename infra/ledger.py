@@ -22,7 +22,7 @@ from infra.processes import JobId, now
 from xclr.artifact import Digest, Usage
 from xclr.errors import StoreError
 from xclr.recipe import RetriesConfig
-from xclr.store import write_atomically
+from xclr.store import only_writer, write_atomically
 
 USAGE = "usage.json"
 UNSEEN_GRACE = timedelta(minutes=10)  # how long a claim from another machine may stay without a job
@@ -225,8 +225,13 @@ class Book:
             os.link(draft, path)  # exclusive like O_EXCL, and never seen half-written
         except FileExistsError:
             return False
+        except OSError:  # a file system without hard links, such as exFAT
+            with only_writer(path.parent):
+                if path.exists():
+                    return False
+                draft.replace(path)
         finally:
-            draft.unlink()
+            draft.unlink(missing_ok=True)
         return True
 
     def update(self, entry: Entry) -> None:

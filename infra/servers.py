@@ -54,6 +54,7 @@ LEAST_ROOM = 32_000_000  # bytes for the databases of both servers and their log
 ASK_WITHIN_S = 30  # a server on a machine where all cores are busy takes more than 5
 GATEWAY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)  # of a proxy before it
 UNKNOWN = "of unknown version"  # it wants to know who asks
+OURS_ALONE = {"PYTHONSAFEPATH": "1"}  # a prefect.py or logging.py in the working directory is no module of theirs
 ACCESS = {"Prefect": [PREFECT_AUTH], "MLflow": [MLFLOW_USER, MLFLOW_PASSWORD]}
 STORES = {"sqlite", "postgresql", "mysql", "mssql", "databricks"}  # of MLflow, beside servers; packages bring others
 REFUSALS = {"Prefect": b"exception_message", "MLflow": b"www.mlflow.org"}  # what stands in a server's own 401 or 403
@@ -111,6 +112,7 @@ PREFECT = Server(
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         # without it the pages ask the API at port 4200, whatever the server's port is
         "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        **OURS_ALONE,
         "PREFECT_SERVER_API_AUTH_STRING": auth_string(state),
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         # without them `prefect deployment run --watch` shows no line of the run's log
@@ -130,10 +132,14 @@ MLFLOW = Server(
     ],
     "/health",
     "",
+<<<<<<< HEAD
     lambda state, port: {
         **QUIET, **os.environ, **guard_mlflow(state),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that wait to judge language models
     },
+=======
+    lambda state, port: {**QUIET, **os.environ, **OURS_ALONE, **guard_mlflow(state)},
+>>>>>>> f6bc3d3 (Tests of disks that are full, read-only or over quota; Slurm's absence, a missing ~ and a disk without hard links are met before work)
     mlflow_access,
 )  # fmt: skip
 

@@ -67,11 +67,11 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
 
 
 def _check_place(home: Path, cluster: str) -> None:
-    """Raise XclrError when a cluster file is wrong, or nothing can be written to HOME."""
+    """Raise XclrError when a cluster file is wrong or of another machine, or HOME takes nothing."""
     from flows.context import check_places
     from infra.cluster import load_cluster
 
-    load_cluster(cluster)
+    load_cluster(cluster).check_here()
     check_places(home)
 
 

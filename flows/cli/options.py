@@ -32,10 +32,11 @@ COLOURS = {
 
 def _tidy_afterwards(context: typer.Context, home: str | None) -> str | None:
     """Say of a disk that it takes nothing more, and see afterwards to what killed runs and an absent MLflow left."""
-    from flows.context import home_folder, state_folder
+    from flows.context import give_home, home_folder, state_folder
     from xclr.disk import told
 
     place = home_folder(home)
+    give_home(state_folder(place))
     context.with_resource(told(place, state_folder(place)))
     context.call_on_close(lambda: _tidy(home))
     return home

@@ -94,6 +94,9 @@ class Executor(ABC):
     def cancel(self, entries: Sequence[Entry]) -> bool:
         """End the jobs of attempts that share a name; False when that is not possible from here, now."""
 
+    def check_here(self) -> None:  # noqa: B027 - most can
+        """Raise JobError where nothing can be submitted from this machine, which shows at once."""
+
     def find(self, entry: Entry, out: Path) -> Entry:
         """An attempt with the job that bears its name, if there is one; raises OSError when nobody can tell."""
         return entry

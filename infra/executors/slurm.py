@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +14,9 @@ from infra.ledger import Entry, JobState
 from infra.processes import JobId
 from infra.resources import Resources
 from infra.slurm.accounting import used
-from infra.slurm.queue import PREFIX, Queue, Whole, ask, plain_reason, shown, slurm_ids, whole
+from infra.slurm.queue import ELSEWHERE, PREFIX, Queue, Whole, ask, plain_reason, shown, slurm_ids, whole
 from xclr.artifact import Usage
+from xclr.errors import JobError
 from xclr.job import RESULT
 
 CLOCKS = timedelta(minutes=5)  # between this machine's and the controller's
@@ -47,6 +49,11 @@ class Slurm(Executor):
         for job in submit(order, submission.resources, self.queue):
             for entry, *_ in submission.attempts:
                 yield _with_job(entry, job if entry.element is None else f"{job}_{entry.element}", folder, first.pieces)
+
+    def check_here(self) -> None:
+        """Look for Slurm's commands."""
+        if shutil.which("sbatch") is None:
+            raise JobError("no sbatch on this machine", ELSEWHERE)
 
     def state(self, entry: Entry, out: Path) -> JobState:
         """Slurm's word while it lives or was cancelled, else what it left, else Slurm's word again."""

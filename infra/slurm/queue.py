@@ -18,6 +18,7 @@ from xclr.environment import setting
 SQUEUE = "%i|%T|%V|%M|%L|%N|%r|%j"  # the name last: it may hold anything
 SACCT = "JobID,State,Submit,ElapsedRaw,NodeList,JobName"
 ANSWERS_WITHIN_S = 20
+ELSEWHERE = "run on the cluster's login node, or --cluster local"
 PREFIX = "slurm/"  # of our ids: slurm/4711, slurm/4711+4712 for an array in two pieces, slurm/4711_3 for an element
 DEFAULT_MAX_ARRAY = 1001
 

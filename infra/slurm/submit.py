@@ -16,7 +16,7 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 
 from infra.processes import JobId
 from infra.resources import Resources
-from infra.slurm.queue import PREFIX, Queue
+from infra.slurm.queue import ELSEWHERE, PREFIX, Queue
 from infra.stagejob import ArrayJob, StageJob
 from xclr.errors import JobError
 
@@ -160,7 +160,7 @@ def _sbatch(script: Path, *flags: str) -> str:
                 capture_output=True, text=True, check=False, env=clean_environment(), timeout=120,
             )  # fmt: skip
         except FileNotFoundError:
-            raise JobError("no sbatch on this machine", "run on the cluster's login node, or --cluster local") from None
+            raise JobError("no sbatch on this machine", ELSEWHERE) from None
         if done.returncode == 0:
             return done.stdout.strip() or done.stderr.strip()
         said = done.stderr.strip()

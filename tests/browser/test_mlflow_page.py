@@ -43,7 +43,7 @@ def test_clip_and_xclr_side_by_side(browser: Browser, served):
     pages = servers.experiments(served.mlflow, served.auth)
     assert "smoke data" not in pages
     page.goto(pages["smoke"].view)
-    expect(page.get_by_text("scores (")).to_be_visible()
+    expect(page.get_by_text("scores", exact=True)).to_be_visible()
     page.goto(pages["smoke"].runs)
     for method in ("clip", "xclr"):
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name=runs[method].info.run_name))

@@ -41,7 +41,7 @@ from infra.access import (
 )
 from infra.loopback import open_url
 from infra.processes import JobId, find_process, process_id, processes_of, send, this_process
-from infra.tracking.connection import QUIET
+from infra.tracking.environment import QUIET
 from infra.tracking.links import DATA_OF, Pages, pages_of
 from xclr.disk import probed
 from xclr.errors import JobError, RecipeError
@@ -132,14 +132,10 @@ MLFLOW = Server(
     ],
     "/health",
     "",
-<<<<<<< HEAD
     lambda state, port: {
-        **QUIET, **os.environ, **guard_mlflow(state),
+        **QUIET, **os.environ, **OURS_ALONE, **guard_mlflow(state),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that wait to judge language models
     },
-=======
-    lambda state, port: {**QUIET, **os.environ, **OURS_ALONE, **guard_mlflow(state)},
->>>>>>> f6bc3d3 (Tests of disks that are full, read-only or over quota; Slurm's absence, a missing ~ and a disk without hard links are met before work)
     mlflow_access,
 )  # fmt: skip
 

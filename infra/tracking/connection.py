@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from infra.tracking.described import SEEDS, NewRun, distinct
+from infra.tracking.environment import HASTY, QUIET
 from infra.tracking.experiment import bring_files_along, open_experiment
 from infra.tracking.files import Upload, joined_tables, tables_of
 from infra.tracking.links import DATABASE, sqlite_uri
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
 LOCK = "tracking.lock"  # in STATE: one thread of one process writes at a time; together they break MLflow's unique keys
 PROXIED = "mlflow-artifacts"  # scheme of files that go through the server
 TABLES = "mlflow.loggedArtifacts"  # tag of the files that MLflow's pages show as tables, others are text to them
-QUIET = {  # read when MLflow is imported; our own lines say where a run is seen
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-HASTY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # its own: minutes of silence
 MOST_RUNS = 10_000  # of an experiment that are asked for
 
 

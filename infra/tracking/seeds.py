@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from infra.tracking.described import NOTE, SEEDS, NewRun
 from infra.tracking.metrics import CI95, EVAL_STEP
-from xclr.evaluation.score import t_half_width
 from xclr.stage import network_name
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ def ended_ms(children: Sequence[MlflowRun]) -> int:
 
 def means_of(children: Sequence[MlflowRun]) -> dict[str, float]:
     """The mean of every score that two networks or more have, and behind it its interval where there is one."""
+    from xclr.evaluation.score import t_half_width  # brings NumPy and pyarrow, which commands that only look do without
+
     told: dict[str, float] = {}
     for name, values in _scores(children).items():
         if len(values) > 1:

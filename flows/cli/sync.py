@@ -44,12 +44,15 @@ def sync(
 
 
 def _over(home: Path, name: str | None) -> list[RunRecord]:
-    """The runs of that name that are over, oldest first."""
+    """The runs of that name that are over, oldest first; says which go on."""
     from infra.home.runs import read_runs, shown_state
     from xclr.record import records_named
 
     named = records_named(home, read_runs(home), name)
-    return [each for each in named if shown_state(each) != "running"]
+    running = [each for each in named if shown_state(each) == "running"]
+    for each in running:
+        print(f"{each.run} runs, and tells MLflow itself", file=sys.stderr)
+    return [each for each in named if each not in running]
 
 
 def _tell(home: Path, records: Sequence[RunRecord], told: list[Told]) -> None:

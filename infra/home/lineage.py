@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 
 from infra.home.runs import RunRecord, read_runs
 from infra.lineage import Link, Links, artifact_of, trace
+from infra.tracking.metrics import CI95, eval_name
 from xclr import schema
 from xclr.artifact import Artifact, Digest
 from xclr.errors import StoreError
 from xclr.evaluation.stages import COMPARISON, SUITE
 from xclr.record import records_named
 from xclr.report.tables import COLUMNS, rank
+from xclr.stage import network_name
 from xclr.store import MANIFEST, Store
 
 Row = Mapping[str, Any]
 PAGED = {column.key for _, column in COLUMNS}  # scores that are columns of the tables
 NEAR = 6  # names of which one may be meant
-CI95 = "/ci95"
 GONE = "gone"  # in place of the digest of what nobody can name any more
 
 
@@ -65,12 +66,12 @@ def trace_score(home: Path, wanted: Wanted, run: str | None = None) -> Traced:
 
 def title_of(row: Row) -> str:
     """Whose score it is, as tables name it."""
-    return f"{row['method']} ({row['graph']}), seed {row['seed']}"
+    return network_name(row["method"], row["graph"], row["seed"])
 
 
 def metric_of(row: Row) -> str:
     """What MLflow calls a score."""
-    return f"eval/{row['suite']}/{row['split']}_{row['metric']}"
+    return eval_name(row["suite"], row["split"], row["metric"])
 
 
 def _scored(store: Store, run: str | None) -> tuple[RunRecord, list[Row]]:
@@ -117,7 +118,7 @@ def _chosen(rows: Sequence[Row], wanted: Wanted) -> list[Row]:
 
 def _callings(row: Row) -> tuple[str, str]:
     """A method, and a method with its graph, which two of one name have apart."""
-    return row["method"], f"{row['method']} ({row['graph']})"
+    return row["method"], network_name(row["method"], row["graph"])
 
 
 def _key_of(rows: Sequence[Row], metric: str) -> tuple[str, str, str]:
@@ -160,7 +161,7 @@ def _words(name: str) -> str:
 
     A word that stands twice, as in gap_gap, stands once.
     """
-    words = re.split(r"[/_\s]+", name.strip().lower().removeprefix("eval/").removesuffix(CI95))
+    words = re.split(r"[/_\s]+", name.strip().lower().removeprefix("eval/").removesuffix(f"/{CI95}"))
     return " ".join(dict.fromkeys(re.sub(r"(?<!\d)0+(?=\d)", "", each) for each in words))
 
 

@@ -90,4 +90,4 @@ def test_tables_are_shown_as_they_are_asked_for(shown):
     assert "distance to clip of the same seed" in distances
     assert "│ xclr" in distances and "│ clip" not in distances
     near = [line for line in shown['xclr graph neighbours "a red apple"'].lines if line.startswith("│")]
-    assert len(near) == 10 and "apple" in near[0]
+    assert len(near) == 10 and "red" in near[0]

@@ -18,11 +18,12 @@ from infra.home.runs import read_runs
 from infra.resources import Resources
 from infra.slurm import queue
 from infra.tracking.links import sqlite_uri
-from tests.kit.command import call_xclr, command, fails, run_xclr, succeeds
+from tests.kit.command import ROOT, call_xclr, command, fails, run_xclr, succeeds
 from tests.kit.databases import give_databases
 from tests.kit.polling import until
 from tests.kit.recipes import TINY, tiny
 from tests.kit.slurm import HELD_AT, JOB, RECIPE, everything_taken, on_slurm, slurm, state_of
+from tests.kit.terminal import in_terminal
 from tests.kit.trainings import Training
 
 
@@ -74,8 +75,10 @@ def test_a_failed_run_is_tried_again_and_finds_what_is_done(cluster, home, tmp_p
     done = run_xclr("run", str(recipe), "--cluster", str(place), *here, cwd=tmp_path)
     fails(done, "its job ended without a result")
     place.write_text(yaml.safe_dump({"stages": {"pretrain": JOB}}))
-    done = succeeds(run_xclr("retry", "again", *here, cwd=tmp_path))
-    assert "stages found" in done.stderr and read_runs(home)[-1].state == "completed"
+    done = in_terminal(command(home, "retry", "again"), cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+    assert "stages found" in done.stdout and read_runs(home)[-1].state == "completed"
+    assert done.first_s < 2 and done.wide == []
 
 
 def test_what_jobs_used_is_in_mlflow_and_by_stage_and_method(accounting, home):

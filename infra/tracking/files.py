@@ -16,7 +16,7 @@ from xclr.store import MANIFEST, Store
 
 SOURCE = "scores.parquet"
 SCORES, LISTED = "scores.json", "files.json"  # tables as MLflow's pages show them
-FIRST = ("method", "suite", "split", "metric", "value", "ci95", "ci_kind", "n")  # columns that people look for
+FIRST = ("suite", "split", "metric", "value", "ci95", "ci_kind", "n", "method")  # columns that people look for
 COMPARISON_PAGE, GRAPH_PAGE = "compare.html", "graph/graph.html"
 
 

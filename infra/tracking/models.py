@@ -168,7 +168,7 @@ def register(client: MlflowClient, model: LoggedModel, name: str) -> ModelVersio
     made = client.create_model_version(
         name, model.artifact_location, model.source_run_id, tags, await_creation_for=0, model_id=model.model_id
     )
-    told = {"name": name, "version": made.version}
+    told = {"name": name, "version": int(made.version)}  # text where a server answers, a number in what it notes
     before = json.loads(client.get_logged_model(model.model_id).tags.get(VERSIONS, "[]"))
     if told not in before:  # a server has told it
         client.set_logged_model_tags(model.model_id, {VERSIONS: json.dumps([*before, told])})

@@ -1,5 +1,6 @@
 """Stages: what renames an output, what is left out, and how little planning imports."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from infra.cluster import Cluster
 from infra.plan import plan
 from infra.resources import Resources
 from tests.kit import trees
+from tests.kit.stages import commit
 from xclr.artifact import Digest, FileEntry, Manifest
 from xclr.captions import stages as captions_stages
 from xclr.errors import DataError, RecipeError, TextModelError
@@ -616,3 +618,30 @@ def test_what_of_a_source_became_no_caption_is_said():
         "captions: left out because their address stood before: 1,000",
     ]
     assert said(malformed=1, malformed_samples="a.tar: 7") == ["captions: left out as malformed: 1 (a.tar: 7)"]
+
+
+SEVERAL = [["a dog", "a puppy"], ["a cat"], ["a dog"], ["a bird", "a bird"]]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"caption": ["a", "b", "a", " a "], "kind": ["x", "y", "x", None]},
+        {"caption": ["a"] * 4},
+        {"caption": SEVERAL, "kind": [*"xyxy"]},
+        {"caption": [*"abcd"], "image": ["1.png", "1.png", "2.png", "3.png"]},
+    ],
+)
+def test_what_is_foreseen_of_captions_is_what_their_stage_then_says(columns, store, tmp_path, monkeypatch):
+    for name in ("1.png", "2.png", "3.png"):
+        (tmp_path / name).write_bytes(b"1")
+    columns = {"image": [b"1", b"2", b"3", b"4"]} | columns
+    pq.write_table(pa.table(columns), tmp_path / "own.parquet")
+    label = {"label_column": "kind"} if "kind" in columns else {}
+    mine = recipe(data={"source": "table", "path": str(tmp_path / "own.parquet"), **label}, graph={"k": 1})
+    stage = captions_stages.captions(mine, store)
+    made = store.manifest(commit(store, stage, importlib.import_module(stage.kind.run).run))
+    assert [each.error.message for each in captions_stages.foresee(stage, mine)] == [
+        each.error.message for each in captions_stages.refuse(stage, mine, made)
+    ]
+    assert captions_stages.count(stage.config.data) == captions_stages.counted(made)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -139,3 +141,17 @@ def test_attempts_follow_each_other_and_the_newest_counts(tmp_path: Path):
     book.update(BASE.model_copy(update={"attempt": 2, "state": JobState.COMPLETED}))
     assert book.latest(BASE.digest).attempt == 2
     assert book.read().entries == (book.latest(BASE.digest),)
+
+
+def test_a_disk_without_hard_links_has_one_claim_an_attempt_too(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # of exFAT, which nothing here can make
+
+    monkeypatch.setattr(os, "link", refuse)
+    with ThreadPoolExecutor(8) as pool:
+        claimed = list(
+            pool.map(lambda number: Book(tmp_path).claim(BASE.model_copy(update={"run": str(number)})), range(8))
+        )
+    assert sum(claimed) == 1
+    assert Book(tmp_path).latest(BASE.digest).run == str(claimed.index(True))
+    assert [path.name for path in (tmp_path / "ledger" / BASE.digest).iterdir() if path.suffix] == ["0001.json"]

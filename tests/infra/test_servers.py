@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from packaging.version import Version
 from infra import servers
 from infra.processes import find_process, process_id, this_process
 from infra.servers import RefusedError, UnreachableError, check_mlflow, check_prefect, without_secrets
-from tests.kit.command import command, run_xclr
+from tests.kit.command import call_xclr, command, fails, run_xclr
 from tests.kit.databases import give_databases
 from tests.kit.polling import until
 from xclr.errors import JobError, RecipeError
@@ -173,6 +174,26 @@ def test_a_server_whose_starter_is_ended_meanwhile_is_no_orphan(number, tmp_path
         assert f"prefect (process {started.process.split('/')[1]})" in line["found"]
     assert not find_process(started.process)
     assert not note.exists()
+
+
+@pytest.mark.parametrize(
+    ("prefect", "mlflow", "says"),
+    [
+        (99999, 0, "--prefect-port 99999: ports go up to 65535"),
+        (0, 65536, "--mlflow-port 65536: ports go up to 65535"),
+        (-1, 0, "--prefect-port -1: ports go up to 65535"),
+        (4300, 4300, "--prefect-port and --mlflow-port are both 4300"),
+        (0, None, "port [0-9]+ is in use"),
+    ],
+)
+def test_ports_are_looked_at_before_any_server_starts(prefect, mlflow, says, tmp_path):
+    with silent() as place:
+        taken = int(place.rpartition(":")[2])
+        ports = ("--prefect-port", str(prefect), "--mlflow-port", str(taken if mlflow is None else mlflow))
+        done = call_xclr("serve", *ports, "--home", "home", cwd=tmp_path)
+    fails(done)
+    assert re.search(says, done.stderr)
+    assert not (tmp_path / "home").exists()
 
 
 def test_servers_in_use_or_being_started_are_not_ended(tmp_path):

@@ -12,12 +12,15 @@ from infra.home.runs import read_runs
 from infra.ledger import JobState
 from infra.processes import find_process, now, processes_of
 from infra.stage import ensure
+from tests.kit.disks import fill, small_disk
 from tests.kit.polling import until
 from tests.kit.recipes import ALONE, STEPS, tiny
 from tests.kit.runs import data, open_run, pretrained
 from tests.kit.trainings import Training
 from xclr.captions import stages as captions_stages
-from xclr.errors import JobError, StoreError
+from xclr.disk import told
+from xclr.errors import JobError, StoreError, XclrError
+from xclr.job import FAILURE
 from xclr.recipe import Recipe
 from xclr.store import MANIFEST
 from xclr.training.spool import SPOOL, read_spool
@@ -145,3 +148,18 @@ def test_two_runs_of_one_recipe_share_the_job(home):
         attempts = list((home / "ledger").glob("*/[0-9]*.json"))
         assert len(attempts) == len({path.parent for path in attempts}), "a stage was made twice"
         assert training.store.find(training.stage.digest) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [1 << 17, 0])
+def test_a_disk_that_fills_up_is_why_a_stage_fails_whether_or_not_its_job_can_say_so(left, tmp_path):
+    with small_disk(tmp_path / "full", 8 << 20) as home:
+        run = open_run(home)
+        fill(home, leave=left)
+        says = f"no space left on {home} "
+        with pytest.raises(XclrError, match=says), told(home):
+            data(run)
+        if left:
+            (failed,) = home.glob(f"artifacts/*/*/{FAILURE}")
+            assert says in failed.read_text()
+            assert run.book.latest(failed.parent.name).attempt == 1, "no other attempt would fare better"

@@ -49,11 +49,7 @@ class Counted(NamedTuple):
 
 def refuse(stage: Stage[CaptionsConfig], recipe: Recipe, captions: Manifest) -> Iterator[Refusal]:
     """Why the captions are too few, or too much alike, for a recipe, before any long work."""
-    stats = captions.stats
-    rows, train = int(stats["rows"]), int(stats["train"])
-    classes = next((each.rows for each in captions.files if each.path == "classes.parquet"), None)
-    pictures, trained = int(stats.get("pictures_shown", rows)), int(stats.get("train_pictures", train))
-    yield from _refuse(stage.config.data, recipe, Counted(rows, int(stats["distinct"]), pictures, trained, classes))
+    yield from _refuse(stage.config.data, recipe, counted(captions))
 
 
 def foresee(stage: Stage[CaptionsConfig], recipe: Recipe) -> Iterator[Refusal]:
@@ -63,6 +59,15 @@ def foresee(stage: Stage[CaptionsConfig], recipe: Recipe) -> Iterator[Refusal]:
         size = reader_of(data.source).size(data)
         if min(size, data.limit or size) <= MOST_FORESEEN:
             yield from _refuse(data, recipe, count(data))
+
+
+def counted(captions: Manifest) -> Counted:
+    """What a manifest says of them."""
+    stats = captions.stats
+    rows, train = int(stats["rows"]), int(stats["train"])
+    classes = next((each.rows for each in captions.files if each.path == "classes.parquet"), None)
+    pictures, trained = int(stats.get("pictures_shown", rows)), int(stats.get("train_pictures", train))
+    return Counted(rows, int(stats["distinct"]), pictures, trained, classes)
 
 
 def count(data: DataConfig) -> Counted:

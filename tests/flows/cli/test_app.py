@@ -16,6 +16,7 @@ from flows.context import cluster_name, home_folder, state_folder
 from infra.home.runs import read_runs
 from tests.kit.command import call_xclr, fails, run_xclr, succeeds
 from tests.kit.databases import give_databases
+from tests.kit.disks import read_only, small_disk
 from tests.kit.finished import own_recipe
 from tests.kit.jobs import few_jobs
 from tests.kit.recipes import TINY
@@ -39,11 +40,12 @@ from xclr.environment import setting
             ["plan", "cc12m", "--set", "data.url=http://nobody.invalid/a b.tsv"],
             ["xclr run cc12m --set 'data.url=http://nobody.invalid/a b.tsv' --until captions"],
         ),
+        (["run", "emoji", "--cluster", "slurm"], ["no sbatch on this machine", "--cluster local"]),
         (["compare", "--home", "empty"], ["no finished run", "xclr run emoji"]),
     ],
 )
 def test_a_fault_in_what_was_typed(tmp_path, arguments, parts):
-    fails(call_xclr(*arguments, cwd=tmp_path), *parts)
+    fails(call_xclr(*arguments, cwd=tmp_path, PATH=str(tmp_path)), *parts)
 
 
 def test_a_process_ends_as_its_message_says(tmp_path):
@@ -133,6 +135,64 @@ def test_a_plan_finds_a_table_without_rows_or_captions(what, tmp_path):
     for command in ("plan", "run"):
         fails(call_xclr(command, recipe, cwd=tmp_path), says)
     assert not list(tmp_path.glob(".xclr/state/*"))
+
+
+ALIKE = {
+    "captions": ({"caption": ["a dog"] * 6}, "all 6 captions are the same", "data.caption_column"),
+    "a class": ({"kind": ["dog"] * 6}, "all 6 pictures are of one class, which tells linear", "data.label_column=null"),
+    "classes": ({"kind": [*"abcdef"]}, "each of 6 pictures is its own class, which tells linear", "data.label_column"),
+    "a batch": ({}, "train.batch_size 256 is larger than the 6 training pictures", "--set train.batch_size=3"),
+}
+
+
+@pytest.mark.parametrize("what", ALIKE)
+def test_a_plan_says_what_few_pictures_are_no_use_for_and_a_run_before_any_server(what, tmp_path):
+    changed, says, remedy = ALIKE[what]
+    columns = {"caption": [*"abcdef"], "image": [b"1"] * 6, "kind": [*"aabbab"]} | changed
+    small = {"batch_size": 2} if changed else {}
+    recipe = recipe_for(pa.table(columns), tmp_path, train=small, graph={"k": 2}, evaluate={"suites": ["linear"]})
+    labels = ("--set", "data.label_column=kind")
+    planned = succeeds(call_xclr("plan", recipe, *labels, cwd=tmp_path)).stderr
+    assert f"a run would end after captions: {says}" in planned
+    assert remedy in planned
+    fails(call_xclr("run", recipe, *labels, cwd=tmp_path), says, remedy)
+    assert not list(tmp_path.glob(".xclr/state/*"))
+
+
+FULL = [
+    ("run", "smoke"),
+    ("sweep", "smoke", "--grid", "train.epochs=1,2"),
+    ("study", "emoji"),
+    ("serve", "--prefect-port", "0", "--mlflow-port", "0"),
+]
+
+
+@pytest.mark.slow
+def test_a_disk_on_which_no_run_can_begin_is_told_before_any_server(tmp_path):
+    with small_disk(tmp_path / "full", 1 << 23) as home:
+        for arguments in FULL:
+            done = call_xclr(*arguments, "--home", str(home), cwd=tmp_path)
+            fails(done, f"no space left on {home} (", "at least 32 MB are needed", "xclr gc --dry-run")
+        assert not (home / "state").exists()
+
+
+LOOKING = ("status", "plan own.yaml", "compare --json", "costs own", "accounts own", "verify", "gc --dry-run --keep 0")
+WRITING = ("run own.yaml", "retry own", "serve --prefect-port 0 --mlflow-port 0", "gc --keep 0")
+
+
+@pytest.mark.slow
+def test_a_read_only_home_can_be_looked_at_and_what_would_write_says_so(own_home, tmp_path):
+    (record,) = read_runs(own_home)
+    (tmp_path / "own.yaml").write_text(record.recipe.model_dump_json())
+    with read_only(own_home, tmp_path / "seen") as home:
+        for looking in LOOKING:
+            assert "Traceback" not in succeeds(call_xclr(*looking.split(), "--home", str(home), cwd=tmp_path)).stderr
+        for writing in WRITING:
+            done = call_xclr(*writing.split(), "--home", str(home), cwd=tmp_path)
+            fails(done, f"{home} is mounted read-only", "--home DIR")
+        done = call_xclr("compare", "--home", str(home), cwd=tmp_path)
+        fails(done, f"cannot write {home / 'pages'}", "--out FILE")
+        assert "xclr" in done.stdout and "writable directory" not in done.stderr
 
 
 @pytest.mark.parametrize("blank", ["", "  "])

@@ -45,7 +45,7 @@ def test_a_network_is_registered_once_and_the_best_by_a_suite_has_its_alias(serv
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("--as", "x", "--method", "nope"), ("no finished network of method nope", "xclr (captions) seed 0")),
+        (("--as", "x", "--method", "nope"), ("no finished network of method nope", "xclr (captions), seed 0")),
         (("--as", "x"), ("networks of 4 methods", "name one")),
         (("--as", "x", "--suite", "nope"), ("suite nope has not judged", "imagenet9")),
         (

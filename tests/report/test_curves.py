@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+import pytest
+
 from xclr.report.curves import EPOCH, METRICS, POINTS, Plot, Trace, draw, metric_of, read_metrics
 from xclr.report.html import INK
 from xclr.training.meter import RANK, WORKERS
@@ -35,6 +37,7 @@ def test_a_training_that_logged_nothing(tmp_path):
     assert read_metrics(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_every_metric_that_a_training_logs_has_a_unit(own_home):
     spools = own_home.glob(f"artifacts/pretrain/*/{SPOOL}")
     logged = {name for path in spools for entry in read_spool(path) for name in entry.metrics} - {EPOCH}

@@ -28,6 +28,7 @@ CONTEXTS: dict[str, dict[str, Any]] = {
     "page.html.j2": {
         "title": "mine", "runs": [{"data": RTL}], "skipped": [], "tables": [("Scores", [GRID])], "paper": [],
         "glossary": {}, "no_scores": "", "colours": {}, "labels": {("xclr", ""): "xclr"}, "loss": [], "shared": [],
+        "panels": [], "smaller": False,
         "several_seeds": False, "no_curves": "none", "no_sheet": "", "neighbours": 1,
         "sheet": Sheet((Question(TILE, ((("xclr", ""), (TILE,)),)),), "about"),
     },

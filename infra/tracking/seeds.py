@@ -66,7 +66,7 @@ def parent_of(children: Sequence[MlflowRun]) -> NewRun:
 
 def ended_ms(children: Sequence[MlflowRun]) -> int:
     """When the last of a method's networks was there."""
-    return max(each.info.end_time or each.info.start_time for each in children)
+    return max(int(each.info.end_time or each.info.start_time) for each in children)
 
 
 def means_of(children: Sequence[MlflowRun]) -> dict[str, float]:

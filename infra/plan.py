@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
+from functools import cache
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,9 +13,11 @@ from infra.executors.executor import executor_named
 from infra.executors.observe import observe
 from infra.ledger import Attach, Book, Ledger, reconcile
 from infra.processes import now
+from xclr.captions.source import most_rows
+from xclr.disk import LESS, room_at, size
 from xclr.errors import RecipeError
 from xclr.pipeline import pipeline
-from xclr.recipe import Recipe
+from xclr.recipe import SOURCES, Recipe
 from xclr.stage import Plan, Refusal, Stage, Step
 from xclr.store import Store
 from xclr.sweep.layout import SweepPlan
@@ -58,6 +61,19 @@ def check_data(planned: Plan, steps: Container[Step]) -> None:
         for refusal in _refusals(stage, planned.recipe, planned.store):
             if refusal.step in steps:
                 raise refusal.error
+
+
+def lack_of_room(planned: Plan) -> str | None:
+    """A line where the data stages that are to be made would write more, about, than HOME's disk has room for."""
+    if SOURCES[planned.recipe.data.source].path is None:  # they come with xclr, and are few
+        return None
+    rows, store = cache(most_rows), planned.store
+    made = (stage for stage in planned.until("graph") if store.find(stage.digest) is None)
+    needed = sum(stage.kind.writes(stage, planned.recipe, rows) for stage in made)
+    room = room_at(store.home)
+    if needed <= room.free:
+        return None
+    return f"the data may need {size(needed)} below {store.home}, and {room.mount} has {room}\n  -> {LESS}"
 
 
 def _refusals(stage: Stage, recipe: Recipe, store: Store) -> Iterable[Refusal]:

@@ -13,11 +13,12 @@ from typing_extensions import TypeVar
 
 from xclr.artifact import Artifact, Digest, Manifest, digest, identity
 from xclr.errors import DataError
-from xclr.recipe import Config, Recipe
+from xclr.recipe import Config, DataConfig, Recipe
 from xclr.store import Store
 
 C = TypeVar("C", bound=Config, default=Any)
 Step = Literal["captions", "images", "embeddings", "graph", "pretrain", "evaluate", "compare"]  # where a run may stop
+Rows = Callable[[DataConfig], int]  # how many captions a source has at most
 STEPS: tuple[Step, ...] = get_args(Step)
 
 
@@ -112,6 +113,7 @@ class Kind(Generic[C]):
     facts: Callable[[C, Manifest, bool], Mapping[str, Any]] = lambda config, made, whole: made.stats  # for the tracker
     idle: Callable[[C], Container[str]] = lambda config: ()  # dotted keys of its config that what it makes ignores
     watched: bool = False  # the tracker follows it while it runs
+    writes: Callable[[Stage[C], Recipe, Rows], int] = lambda stage, recipe, rows: 0  # bytes, about, of all its rows
     estimate: Callable[[Stage[C], Store, Recipe], Estimate | None] = lambda stage, store, recipe: None
 
 

@@ -39,7 +39,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     from flows.context import home_folder
     from infra.home.runs import run_of_this_process
     from infra.home.scores import read_scores
-    from infra.plan import check_data
+    from infra.plan import check_data, lack_of_room
     from xclr.captions.source import placed
     from xclr.evaluation.stages import lacks
     from xclr.pipeline import pipeline
@@ -52,6 +52,8 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     if planned.data.is_located:
         plan = pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
         made = plan.until("evaluate" if choices.until == "compare" else choices.until)
+        if (line := lack_of_room(plan)) is not None:
+            print(line, file=sys.stderr)
         check_data(plan, {"evaluate"} if choices.flow == "evaluate" else {stage.kind.step for stage in made})
     failure = _attempt(recipe, choices._replace(home=str(place)))
     own = run_of_this_process(place)

@@ -128,6 +128,7 @@ def plan(
     """Show every stage: hit, miss or running; touches nothing."""
     from flows.context import cluster_name, home_folder
     from infra.cluster import load_cluster
+    from infra.plan import lack_of_room
     from infra.plan import plan as planned
     from xclr.captions.source import placed
     from xclr.captions.stages import tell_choices
@@ -154,6 +155,8 @@ def plan(
     for row in rows:
         for why in row.refusals:
             print(f"a run would end after {row.stage}: {why}", file=sys.stderr)
+    if (line := lack_of_room(pipeline(loaded, store))) is not None:
+        print(line, file=sys.stderr)
     (graph,) = pipeline(loaded, store).of(GRAPH)
     if costs := compare_methods(graph, store, loaded):
         print_table(f"[dim]{costs} (graph.method; docs/graph.md)")

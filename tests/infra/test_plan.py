@@ -7,16 +7,18 @@ import pytest
 from infra.cluster import Cluster
 from infra.executors.observe import observe
 from infra.ledger import UNSEEN_GRACE, Entry, JobState
-from infra.plan import check_budget, plan, plan_sweep
+from infra.plan import check_budget, lack_of_room, plan, plan_sweep
 from infra.processes import now, this_process
 from infra.resources import Resources
+from tests.kit.disks import small_disk
 from tests.kit.recipes import CLUSTER, TINY
 from tests.kit.runs import data, open_run
 from tests.kit.sweeps import TAU, make_levels, open_sweep, small
 from xclr.artifact import Manifest
 from xclr.errors import RecipeError
 from xclr.job import RESULT
-from xclr.recipe import Recipe
+from xclr.pipeline import pipeline
+from xclr.recipe import EmbedConfig, Recipe, load_recipe
 from xclr.stage import Stage
 from xclr.store import Store, only_writer
 from xclr.sweep.layout import layout
@@ -143,3 +145,13 @@ def test_a_cell_that_two_points_share_is_planned_once(home):
     )
     planned = {each.level: each for each in plan_sweep(layout(sweep, Store(home)), Store(home), GPUS)}
     assert (planned["pretrain"].stages, planned["pretrain"].gpu_hours) == (3, 24)
+
+
+def test_data_for_which_there_is_no_room_are_told_with_what_they_need(tmp_path):
+    (tmp_path / "cc12m.tsv").write_text("http://127.0.0.1/1.jpg\ta dog\n")
+    big = load_recipe("cc12m", [f"data.path={tmp_path / 'cc12m.tsv'}", f"embed.model={EmbedConfig().model}"])
+    with small_disk(tmp_path / "small", 8 << 20) as home:
+        said = lack_of_room(pipeline(big, Store(home)))
+        assert said is not None and "the data may need 398 GB" in said and f"{home} has 8.4 MB free of 8.4 MB" in said
+        few = big.model_copy(update={"data": big.data.model_copy(update={"limit": 100})})
+        assert lack_of_room(pipeline(few, Store(home))) is None

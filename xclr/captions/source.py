@@ -113,6 +113,12 @@ class SourceReader:
     pictures_listing: Callable[[DataConfig], str | None] = lambda data: None  # hash of the files with pictures
 
 
+def most_rows(data: DataConfig) -> int:
+    """How many captions a source has at most."""
+    rows = SOURCES[data.source].published or reader_of(data.source).size(data)
+    return min(rows, data.limit or rows)
+
+
 def reader_of(source: str) -> SourceReader:
     """The reader of a source, of the module that its declaration names."""
     reader: SourceReader = import_module(f"xclr.captions.{SOURCES[source].module}").READER

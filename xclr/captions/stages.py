@@ -11,13 +11,14 @@ from typing import NamedTuple
 from pydantic import Field
 
 from xclr.artifact import Manifest
-from xclr.captions.source import SEVERAL, reader_of
+from xclr.captions.source import SEVERAL, most_rows, reader_of
 from xclr.errors import DataError
 from xclr.files import TRAIN
 from xclr.recipe import LATER, SOURCES, SUITES, Config, DataConfig, Recipe
 from xclr.stage import Given, Kind, Refusal, Stage
 from xclr.store import Store
 
+CAPTION_BYTES = 150  # of a row with a caption of ten words and an address, compressed
 MOST_FORESEEN = 10_000  # captions, which are read in less than a second
 
 
@@ -55,9 +56,8 @@ def refuse(stage: Stage[CaptionsConfig], recipe: Recipe, captions: Manifest) -> 
 def foresee(stage: Stage[CaptionsConfig], recipe: Recipe) -> Iterator[Refusal]:
     """The same of a person's own pictures, before their captions are made, where they are few enough to look at all."""
     data = stage.config.data
-    if SOURCES[data.source].own:
-        size = reader_of(data.source).size(data)
-        if min(size, data.limit or size) <= MOST_FORESEEN:
+    if SOURCES[data.source].own and most_rows(data) <= MOST_FORESEEN:
+        with suppress(DataError):  # their job tells what cannot be read of them
             yield from _refuse(data, recipe, count(data))
 
 
@@ -193,6 +193,7 @@ CAPTIONS = Kind(
     given=given,
     refuse=refuse,
     foresee=foresee,
+    writes=lambda stage, recipe, rows: CAPTION_BYTES * rows(stage.config.data),
     tell=tell_left_out,
 )
 KINDS = (CAPTIONS,)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from xclr.graph.textmodel import locate
 from xclr.recipe import SOURCES, DataConfig, Recipe
 from xclr.shards import pairs, parts
-from xclr.stage import Estimate, Stage
+from xclr.stage import Estimate, Rows, Stage
 from xclr.store import Store
 
 if TYPE_CHECKING:  # whose kinds name these functions
@@ -32,6 +32,12 @@ def embeddings(stage: Stage[EmbeddingsConfig], store: Store, recipe: Recipe) -> 
     """The costs of the embeddings; None while nobody knows how many captions there are."""
     captions, shape = expected_captions(stage, store, recipe.data), _shape(locate(recipe.embed.model))
     return None if captions is None or shape is None else embedding(captions, shape, stage.config)
+
+
+def embeddings_bytes(stage: Stage[EmbeddingsConfig], recipe: Recipe, rows: Rows) -> int:
+    """float16, as .npy and as Parquet."""
+    shape = _shape(locate(recipe.embed.model))
+    return 0 if shape is None else 2 * 2 * shape[1] * rows(recipe.data)
 
 
 def graph(stage: Stage[GraphKnnConfig], store: Store, recipe: Recipe) -> Estimate | None:

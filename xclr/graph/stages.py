@@ -15,6 +15,7 @@ from xclr.shards import pairs, parts
 from xclr.stage import Kind, Pieces, Stage
 from xclr.store import Store
 
+EDGE_BYTES = 12  # an int64 and a float32
 CLASS_GRAPHS = frozenset({"class_captions", "wordnet", "random_class"})  # similarities of all pairs of classes
 
 
@@ -99,6 +100,7 @@ EMBEDDINGS = Kind(
     given=lambda config, store: given_model(config.weights, config.model, store),
     pieces=cut_captions,
     tell=tell_precision,
+    writes=estimate.embeddings_bytes,
     estimate=estimate.embeddings,
 )
 GRAPH = Kind(
@@ -108,6 +110,7 @@ GRAPH = Kind(
     run="xclr.graph.neighbours",
     step="graph",
     pieces=cut_pairs,
+    writes=lambda stage, recipe, rows: EDGE_BYTES * stage.config.k * rows(recipe.data),
     estimate=estimate.graph,
 )
 GRAPH_REPORT = Kind("graph_report", ReportConfig, code=1, run="xclr.report.graph", step="graph")

@@ -13,10 +13,11 @@ from xclr.captions.stages import given_data, hash_files
 from xclr.errors import DataError
 from xclr.images import generations
 from xclr.recipe import LATER, Config, DataConfig, Recipe
-from xclr.stage import Given, Kind, Pieces, Refusal, Stage
+from xclr.stage import Given, Kind, Pieces, Refusal, Rows, Stage
 from xclr.store import Store
 
 NAMED = 20  # rows
+PICTURE_BYTES, PICTURE_EDGE = 30_000, 256  # of CC12M (docs/conceptual.md)
 
 
 class ImagesConfig(Config):
@@ -90,6 +91,12 @@ def given(config: ImagesConfig, store: Store) -> Iterator[Given]:
     yield given_data("pictures", config.data, config.sha256, lambda: hash_pictures(config.data, store))
 
 
+def pictures_bytes(stage: Stage[ImagesConfig], recipe: Recipe, rows: Rows) -> int:
+    """What pictures that are made smaller will take; others are copied as they are, or left where they lie."""
+    edge = stage.config.data.shortest_edge
+    return 0 if edge is None else int(PICTURE_BYTES * (edge / PICTURE_EDGE) ** 2) * rows(stage.config.data)
+
+
 IMAGES = Kind(
     "images",
     ImagesConfig,
@@ -102,6 +109,7 @@ IMAGES = Kind(
     refuse=refuse,
     table=tabulate,
     facts=measure,
+    writes=pictures_bytes,
     watched=True,
 )
 KINDS = (IMAGES,)

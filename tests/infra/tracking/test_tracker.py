@@ -242,7 +242,8 @@ def test_runs_of_one_method_and_seed_are_told_apart_by_what_differs(home):
 
 def test_data_that_an_older_version_logged_among_the_networks_go_on_there(home):
     run = open_run(home)
-    client, experiment = run.tracker.tracker._open()
+    client = run.tracker.tracker.mlflow.client
+    experiment = run.tracker.tracker.mlflow.experiment(run.recipe.name)
     older = client.create_run(experiment, tags={"stage": "data"}, run_name="data").info.run_id
     ensure(open_run(home), planned(run.recipe, run.store)["captions"])
     (found,) = runs_of(home)[1]

@@ -95,7 +95,7 @@ def test_what_is_not_there_is_answered_with_what_is(run, ask, message):
     with pytest.raises(StoreError) as caught:
         ask(run)
     assert message in caught.value.message
-    assert "xclr (captions) seed 1" in caught.value.remedy
+    assert "xclr (captions), seed 1" in caught.value.remedy
 
 
 def test_a_home_without_runs_says_so_in_one_line(tmp_path, monkeypatch):

@@ -34,8 +34,8 @@ def test_facts_are_told_as_json_and_the_same_again_is_no_fault(own_home, tmp_pat
     ("arguments", "parts"),
     [
         (["own"], ["networks of 3 methods", "clip (pairs), seed 0"]),
-        (["own", "--method", "xcl"], ["no finished network of method xcl", "xclr (captions) seed 1"]),
-        (["own", "--method", "xclr", "--seed", "7"], ["method xclr, seed 7", "xclr (captions) seed 1"]),
+        (["own", "--method", "xcl"], ["no finished network of method xcl", "xclr (captions), seed 1"]),
+        (["own", "--method", "xclr", "--seed", "7"], ["method xclr, seed 7", "xclr (captions), seed 1"]),
         (["own", "--method", "xclr", "--format", "onx"], ["no format 'onx'", "--format onnx"]),
         (["own", "--method", "xclr", "--format", "torchvision"], ["cannot hold resnet-mini", "safetensors, onnx"]),
         (["own", "--method", "xclr", "-o", "notes"], ["holds todo.txt, which no export writes", "-o PATH"]),

@@ -15,7 +15,7 @@ from tests.kit.terminal import Shown, in_terminal
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-LONGEST_S = 60.0  # for a fault: three processes of tests share the cores; alone each answers within 2 s
+SOON_S = 5.0  # computed, not waited: imports of Prefect and torch take more; alone each answers within 2 s
 FOUND = "objective.target_temperature=0.1"  # what it is anyway: nothing is made
 HERE = {  # of the README's commands, what is run here in its place, and when Ctrl-C ends it
     "xclr serve": ("xclr serve", "Ctrl-C stops both."),  # beside one that is up, whose servers it shows
@@ -72,7 +72,7 @@ def test_it_answers_soon_fits_and_ends_well(shown, command):
     done = shown[command]
     assert done.returncode == 0, done.stdout
     assert "Traceback" not in done.stdout
-    assert done.first_s < LONGEST_S, "nothing was shown for long"
+    assert done.first_s < SOON_S, "nothing was shown for long"
     assert done.wide == []
 
 

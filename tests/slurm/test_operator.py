@@ -78,7 +78,7 @@ def test_a_failed_run_is_tried_again_and_finds_what_is_done(cluster, home, tmp_p
     done = in_terminal(command(home, "retry", "again"), cwd=ROOT)
     assert done.returncode == 0, done.stdout
     assert "stages found" in done.stdout and read_runs(home)[-1].state == "completed"
-    assert done.first_s < 2 and done.wide == []
+    assert done.wide == []
 
 
 def test_what_jobs_used_is_in_mlflow_and_by_stage_and_method(accounting, home):

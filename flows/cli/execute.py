@@ -6,7 +6,7 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from flows.cli.options import resolved, say
 from flows.cli.show import print_scores, show_sweep, tell_page
@@ -14,6 +14,7 @@ from xclr.errors import JobError, XclrError
 
 if TYPE_CHECKING:
     from xclr.recipe import Recipe
+    from xclr.stage import Step
     from xclr.sweep.spec import Sweep
 
 
@@ -51,7 +52,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     planned = placed(recipe, place)
     if planned.data.is_located:
         plan = pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
-        made = plan.until("evaluate" if choices.until == "compare" else choices.until)
+        made = plan.until("evaluate" if choices.until == "compare" else cast("Step", choices.until))
         if (line := lack_of_room(plan)) is not None:
             print(line, file=sys.stderr)
         check_data(plan, {"evaluate"} if choices.flow == "evaluate" else {stage.kind.step for stage in made})

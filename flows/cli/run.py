@@ -155,8 +155,8 @@ def plan(
     for row in rows:
         for why in row.refusals:
             print(f"a run would end after {row.stage}: {why}", file=sys.stderr)
-    if (line := lack_of_room(pipeline(loaded, store))) is not None:
-        print(line, file=sys.stderr)
+    if (lack := lack_of_room(pipeline(loaded, store))) is not None:
+        print(lack, file=sys.stderr)
     (graph,) = pipeline(loaded, store).of(GRAPH)
     if costs := compare_methods(graph, store, loaded):
         print_table(f"[dim]{costs} (graph.method; docs/graph.md)")

@@ -37,8 +37,8 @@ def panels_of(scores: pa.Table) -> Iterator[Panel]:
         found.setdefault((each.suite, each.split, each.metric), {})[each.method, each.graph] = each
     columns = [each for group in columns_of(found).values() for each in group] if found else []
     marked = marked_of(columns, scores)
-    for each in columns:
-        yield Panel(each.heading + MARK * (each.heading in marked), each.unit, found[each.key])
+    for column in columns:
+        yield Panel(column.heading + MARK * (column.heading in marked), column.unit, found[column.key])
 
 
 def draw_panel(panel: Panel, labels: Mapping[Method, str], colours: Mapping[Method, str]) -> Markup:

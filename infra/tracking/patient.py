@@ -88,7 +88,7 @@ class PatientTracker:
 
         The mark stays where that fails, and where not all of the run has `ended`: its jobs go on.
         """
-        self._tell(self.tracker.conclude)
+        self.kept.append(self.tracker.conclude)
         for _ in range(min(TRIES_AT_END, len(self.kept))):
             self.missed_at = -inf
             self._ask(lambda: None, None)

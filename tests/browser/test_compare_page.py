@@ -23,7 +23,7 @@ def test_a_person_finds_table_curves_and_thumbnails(opened):
     assert heads[:4] == ["method", "targets from", "uses", "ImageNet†\n%"] and "bg gap†\npoints" in heads
     assert table.get_by_role("rowheader").all_inner_texts() == ["random", "clip", "xclr"]
     assert table.locator("strong").count() >= 1
-    for method in ("clip", "xclr"):
+    for method in ("clip (pairs)", "xclr (captions)"):
         curve = page.get_by_role("img", name=method, exact=True)
         assert curve.is_visible()
         assert curve.bounding_box()["height"] > 100

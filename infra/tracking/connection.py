@@ -74,6 +74,11 @@ class Connection:
         """The runs of an experiment, of those that fit."""
         return list(self.client.search_runs([experiment], where, max_results=MOST_RUNS))
 
+    def runs_of(self, name: str) -> list[MlflowRun]:
+        """The runs of the experiment of that name, none where it is not there."""
+        found = self.client.get_experiment_by_name(name)
+        return self.runs(found.experiment_id) if found is not None and found.lifecycle_stage == "active" else []
+
     def create(self, experiment: str, new: NewRun, tags: Mapping[str, str]) -> MlflowRun:
         """A run that is new; one of several networks' sort gets a name that no other of its sort has."""
         if SEEDS in new.tags:

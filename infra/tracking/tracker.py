@@ -282,7 +282,7 @@ class Tracker:
         """The id of the recipe's experiment; the first time its runs become known."""
         if self.opened is None:
             experiment = self.mlflow.experiment(self.recipe.name)
-            for run in self.mlflow.runs(experiment):
+            for run in [*self.mlflow.runs_of(f"{self.recipe.name} {DATA}"), *self.mlflow.runs(experiment)]:
                 sweep = sweep_key(run.data.tags[SWEPT]) if SWEPT in run.data.tags else ""
                 self.runs[sweep or run.data.tags.get("digest") or run.data.tags.get("stage", "")] = run
             self.opened = experiment

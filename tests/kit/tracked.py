@@ -17,12 +17,12 @@ Points = dict[str, list[tuple[int, float]]]  # step and value, as often as they 
 
 
 def tracked(home: Path, recipe: str, uri: str | None = None) -> tuple[MlflowClient, dict[str, Run]]:
-    """A recipe's runs by digest, or by their stage; from the database, or from a server."""
+    """A recipe's runs and its data's by digest, or by their stage; from the database, or from a server."""
     from mlflow import MlflowClient  # heavy
 
     client = MlflowClient(uri or sqlite_uri(home / "state"))
-    experiment = client.get_experiment_by_name(recipe)
-    found = client.search_runs([experiment.experiment_id]) if experiment else []
+    experiments = filter(None, map(client.get_experiment_by_name, (recipe, f"{recipe} data")))
+    found = [run for each in experiments for run in client.search_runs([each.experiment_id])]
     runs = {each.data.tags.get("digest") or each.data.tags.get("stage", ""): each for each in found}
     assert len(runs) == len(found), "a run is there twice"
     return client, runs

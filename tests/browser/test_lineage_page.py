@@ -19,6 +19,7 @@ def test_the_run_of_a_score_shows_columns_and_origin_of_its_data_sets(browser: B
     page = browser.new_page(
         viewport={"width": 1500, "height": 1000}, http_credentials={"username": user, "password": password}
     )
+    page.set_default_timeout(120_000)  # for a fault, however slow the machine is
     place = f"{served.mlflow}/#/experiments/{experiment}/runs/{run.info.run_id}"
     page.goto(f"{place}?workflowType=machine_learning")
     page.get_by_text("emoji captions").click()

@@ -24,7 +24,6 @@ HERE = {  # of the README's commands, what is run here in its place, and when Ct
     "xclr compare --against clip": ("xclr compare --against clip", None),
     'xclr graph neighbours "a red apple"': ('xclr graph neighbours "a red apple"', None),
     "xclr export emoji --method xclr": ("xclr export smoke --method xclr --force", None),
-    "xclr lineage imagenet --method xclr": ("xclr lineage imagenet --method xclr", None),
     "xclr doctor --cluster my.yaml": ("xclr doctor --cluster local", None),
     "xclr status --watch": ("xclr status --watch", "smoke-"),
     "xclr sweep temperature": ("xclr sweep temperature --plan", None),  # eighteen trainings

@@ -49,8 +49,7 @@ def test_a_cell_that_fails_is_marked_and_stops_no_other_and_retry_runs_it_alone(
     assert lines[1].level == "pretrain" and "gradient" in lines[1].reason
     client = run.tracker.tracker.mlflow.client
     ended = {
-        each.data.tags.get("digest"): each.info.status
-        for each in client.search_runs([run.tracker.tracker.opened[1]], "")
+        each.data.tags.get("digest"): each.info.status for each in client.search_runs([run.tracker.tracker.opened], "")
     }
     assert ended.get(bad.training.digest, "FAILED") == "FAILED" and ended[good.training.digest] == "FINISHED"
     first = attempts(run)

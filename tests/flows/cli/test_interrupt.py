@@ -25,6 +25,13 @@ def read_until(stream, words: str) -> None:
     assert any(words in line for line in stream), f"{words!r} was not said"
 
 
+def check_states(home, digest: str, expected: str) -> None:
+    """All that MLflow knows ended well, but for one training."""
+    found = states(home, "long")
+    assert found.pop(digest) == expected
+    assert found["data"] == "FINISHED" and set(found.values()) == {"FINISHED"}
+
+
 def test_the_first_ctrl_c_leaves_the_job_and_the_second_ends_it(tmp_path, served):
     home = give_databases(tmp_path / "home")
     there = {**served.environment, "XCLR_CLUSTER": few_jobs(tmp_path)}
@@ -45,7 +52,7 @@ def test_the_first_ctrl_c_leaves_the_job_and_the_second_ends_it(tmp_path, served
 
     again = start_xclr(home, *arguments, environment=there)
     read_until(again.stderr, "waits for")  # it attaches: the stages before are there
-    assert states(home, "long") == {"data": "FINISHED", entry.digest: "RUNNING"}
+    check_states(home, entry.digest, "RUNNING")
     again.send_signal(signal.SIGINT)
     read_until(again.stderr, "Ctrl-C once more")
     again.send_signal(signal.SIGINT)
@@ -53,7 +60,7 @@ def test_the_first_ctrl_c_leaves_the_job_and_the_second_ends_it(tmp_path, served
     assert "1 job ended" in said
     assert find_process(entry.job) is None
     assert Book(home).latest(entry.digest).attempt == 1
-    assert states(home, "long") == {"data": "FINISHED", entry.digest: "KILLED"}
+    check_states(home, entry.digest, "KILLED")
     client, runs = tracked(home, "long")
     logged = spooled(Store(home).folder("pretrain", entry.digest) / SPOOL)
     assert points(client, runs[entry.digest].info.run_id, logged) == logged

@@ -326,10 +326,10 @@ def caption_of(what: str, shown: Sequence[Summary | Distance]) -> str:
     kinds = sorted({each.ci_kind for each in shown} - {"none"})
     seeds = max((each.seeds for each in shown), default=0)
     interval = f"± 95% half width ({', '.join(kinds)})" if kinds else "no interval"
-    parts = [f"percent, {what} of {seeds} seed{'s' * (seeds != 1)} {interval}"]
+    far = [each for each in shown if isinstance(each, Distance)]
+    parts = [f"{'points' if far else 'percent'}, {what} of {seeds} seed{'s' * (seeds != 1)} {interval}"]
     if any(each.metric == "gap" for each in shown):
         parts.append("a smaller bg gap is better")
-    far = [each for each in shown if isinstance(each, Distance)]
     if any(each.p is not None for each in far):
         parts.append(STAR)
     return "; ".join([*parts, *notes_of(far)])

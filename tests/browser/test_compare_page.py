@@ -32,7 +32,7 @@ def test_a_person_finds_table_curves_and_thumbnails(opened):
     assert (
         panels.first.get_attribute("aria-label") == "ImageNet†, %: random 30.0 ± 8.0; clip 20.0 ± 8.0; xclr 40.0 ± 8.0"
     )
-    assert panels.first.locator("text").all_inner_texts()[-3:] == ["random", "clip", "xclr"]
+    assert panels.first.locator("text").all_text_contents()[-3:] == ["random", "clip", "xclr"]
     widths = page.locator("img").evaluate_all("all => all.map(each => each.naturalWidth)")
     assert len(widths) > 20
     assert set(widths) == {64}

@@ -10,10 +10,13 @@ T = TypeVar("T")
 EVERY_S = 0.1
 
 
-def until(condition: Callable[[], T], timeout_s: float = 200) -> T:
-    """Poll for a condition and return what it found; the deadline is for a fault, however slow the machine is."""
+def until(condition: Callable[[], T], timeout_s: float = 200, tell: Callable[[], str] = str) -> T:
+    """Poll for a condition and return what it found; the deadline is for a fault, however slow the machine is.
+
+    tell: what to say of how things stand where it did not come about.
+    """
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition did not come about"
+        assert time.monotonic() < deadline, f"the condition did not come about\n{tell()}"
         time.sleep(EVERY_S)
     return found

@@ -12,7 +12,8 @@ import pytest
 
 from infra.executors.executor import executor_named
 from infra.slurm import private
-from tests.kit.slurm import RECIPE, SECRET, on_slurm
+from tests.kit.polling import until
+from tests.kit.slurm import RECIPE, SECRET, on_slurm, slurm
 from tests.kit.trainings import Training
 
 EVERY_S = 0.5
@@ -76,6 +77,13 @@ def entered(cluster: private.Private) -> Iterator[None]:
         executor_named.cache_clear()  # what it knows is of another cluster
         yield
         subprocess.run(["scancel", "--user", str(os.getuid())], check=False)
+        until(_idle, tell=lambda: slurm("squeue") + slurm("sinfo", "--long"))
+
+
+def _idle() -> bool:
+    """Nothing is in the queue, and every node may be had: so the next test finds it, whatever this one did."""
+    states = slurm("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T").split()
+    return not slurm("squeue", "--noheader").strip() and set(states) == {"idle"}
 
 
 @pytest.fixture(scope="session")

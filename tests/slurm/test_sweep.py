@@ -42,6 +42,11 @@ def elements(home: Path, kind: str = "pretrain") -> dict[str, str]:
     }
 
 
+def standing(home: Path) -> str:
+    """The queue, the nodes, and what the orchestrator said."""
+    return "\n".join([slurm("squeue", "--states=all"), slurm("sinfo", "--long"), home.with_suffix(".log").read_text()])
+
+
 def arrays(home: Path, kind: str = "pretrain") -> set[str]:
     return {job.partition("_")[0] for job in elements(home, kind)}
 
@@ -69,7 +74,7 @@ def test_cancelling_a_sweep_cancels_its_array(cluster, home):
         hold(Store(home).begin(each.training.output), 1)
     process = orchestrate(home, sweep, on_slurm(ranks=1, gpus=1))
     try:
-        until(lambda: list(elements(home).values()).count("RUNNING") == 2)
+        until(lambda: list(elements(home).values()).count("RUNNING") == 2, tell=lambda: standing(home))
         done = cancel_run(home, find_run(home, "s"))
         assert len(done.ended) == 4
         assert process.wait() == 1

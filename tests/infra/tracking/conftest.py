@@ -66,7 +66,7 @@ class Tracked(NamedTuple):
 def tracked(own_home, tmp_path_factory) -> Tracked:
     """A copy of the run of two seeds over own pictures, with a page; small files are copied, others named."""
     folder = tmp_path_factory.mktemp("tracked")
-    home = shutil.copytree(own_home, folder / "home")
+    home = shutil.copytree(own_home, folder / "home", ignore=shutil.ignore_patterns("pages", "state"))
     (home / "state").mkdir()
     give_database(home / "state")
     (folder / "own.yaml").write_text(f"tracking: {{copy_up_to_mb: {LIMIT_MB}}}\n")

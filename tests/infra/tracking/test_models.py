@@ -100,7 +100,7 @@ def test_what_was_killed_while_it_was_logged_is_gone_on_with(tracked, logged, br
         raise Killed
 
     def files(location: str):
-        repository = tracker._files_at(location)
+        repository = tracker.mlflow.files_at(location)
         if broken == "log_artifacts" and not done:
             monkeypatch.setattr(repository, broken, kill)
         return repository

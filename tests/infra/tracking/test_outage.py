@@ -91,7 +91,7 @@ def test_a_server_that_dies_and_comes_back_has_all_of_a_run_once_and_the_files_o
     outages.start()
     (first,) = catch_up(home, outages.uri, files, untold(home, state))
     assert (first.stages, first.goes_on, first.fault) == (1, False, "") and untold(home, state) == []
-    assert "tiny had been deleted; it is restored" in caplog.text
+    assert "the experiment tiny data had been deleted; it is restored" in caplog.text
     (again,) = json.loads(succeeds(call_xclr("sync", "--home", str(home), "--json", cwd=home)).stdout)
     assert (again["run"], again["stages"], again["points"]) == (run.id, 0, 0)
     client, runs = tracked(home, "tiny", outages.uri)

@@ -25,7 +25,7 @@ from xclr.recipe import Recipe
 from xclr.report.html import keep_fonts
 from xclr.stage import Stage
 from xclr.store import Store
-from xclr.sweep.layout import SweepPlan
+from xclr.sweep.layout import SweepPlan, values_of
 
 if TYPE_CHECKING:
     from prefect import Flow, State
@@ -132,6 +132,7 @@ def _open_run(
         run = Run(record, store, place, mode, patient, board)
         current.append(run)
         if swept is not None:
+            tracker.points = values_of(swept.cells)
             patient.end(sweep_key(swept.sweep.name), "RUNNING")
         try:
             yield run

@@ -23,7 +23,7 @@ from xclr.job import RESULT
 from xclr.pipeline import pipeline
 from xclr.stage import Stage
 from xclr.store import Store
-from xclr.sweep.layout import layout
+from xclr.sweep.layout import layout, values_of
 
 
 class Told(NamedTuple):
@@ -48,6 +48,7 @@ def catch_up(home: Path, uri: str, artifacts: Path, records: Sequence[RunRecord]
             yield Told(record.run, 0, 0, goes_on=False)
             continue
         tracker = Tracker(uri, record.recipe, artifacts, tracking_tags(record), _tracking(record))
+        tracker.points = values_of(record.cells)
         yield _CatchUp(record, Store(home), tracker).tell(digests, whole=newest[record.recipe.name] == record.run)
 
 

@@ -85,8 +85,10 @@ class Link(BaseModel):
         yield self.path
         job = executor_of(self.job).call(self.job) if self.job else None
         when = self.created[:MINUTES].replace("T", " ") if self.created else None
-        if when or job or self.run:
-            yield "made " + ", ".join(filter(None, (when, job, self.run)))
+        if when or self.run:
+            yield " ".join(filter(None, ("made", when, f"by {self.run}" if self.run else None)))
+        if job:
+            yield f"in {job}"
         yield from [f"{WRONG}{self.fault}"] * bool(self.fault)
 
 

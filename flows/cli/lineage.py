@@ -63,8 +63,8 @@ def _show(traced: Traced) -> None:
 
     row = traced.row
     value = f"{percent(row['value'], row['ci95'])} % ({row['n']:,} items)"
-    print(f"{metric_of(row)} of {title_of(row)}: {value}, {traced.run.run}")
+    print(f"{metric_of(row)} of {title_of(row)}: {value}", f"run {traced.run.run}", sep="\n")
     print(*lines_of(traced.links, [next(iter(traced.links))]), sep="\n")
     if traced.others:
         others = dict.fromkeys(title_of(each) for each in traced.others)
-        print(f"others by --method and --seed: {'; '.join(others)}", file=sys.stderr)
+        print("others, by --method and --seed:", *others, sep="\n  ", file=sys.stderr)

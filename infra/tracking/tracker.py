@@ -49,6 +49,7 @@ from xclr.artifact import Artifact
 from xclr.recipe import Recipe, recipe_yaml
 from xclr.stage import Stage, network_name
 from xclr.store import Store
+from xclr.sweep.spec import Values, recipe_at
 from xclr.training.spool import SPOOL, read_spool
 from xclr.training.stages import PRETRAIN
 
@@ -96,6 +97,7 @@ class Tracker:
         self.mlflow, self.recipe, self.tags = Connection(uri, artifacts), recipe, dict(tags)
         self.tracking = tracking or Tracking()
         self.lock, self.curves = self.mlflow.lock, Curves(self.mlflow)
+        self.points: Mapping[str, Values] = {}  # of a sweep's networks, by digest: where their recipe is another
         self.followed: dict[str, float] = {}  # when a running stage was last looked at, by digest
         self.forget()
 
@@ -298,17 +300,23 @@ class Tracker:
             return self._run(DATA, new, own)
         return self._run(DATA, new, self.mlflow.experiment(f"{self.recipe.name} {DATA}", {DATA_OF: self.recipe.name}))
 
+    def _recipe_of(self, network: str | None) -> Recipe:
+        """The recipe, at the values of a sweep's cell for its network."""
+        values = self.points.get(str(network))
+        return recipe_at(self.recipe, values) if values else self.recipe
+
     def _network_run(self, digest: str, stage: Stage, out: Path, made: Made | None = None) -> MlflowRun:
         experiment = self._experiment()
         if digest in self.seen or (digest in self.runs and stage.kind.network is None):
             return self.runs[digest]
         origin, first = origin_of(stage), next(read_spool(out / SPOOL), None)
-        tags = network_tags(stage, self.recipe) | {NOTE: network_note(stage, out, self.recipe)}
+        recipe = self._recipe_of(digest)
+        tags = network_tags(stage, recipe) | {NOTE: network_note(stage, out, recipe)}
         if made is not None and made.reused_from is not None:
             tags |= {"reused_from": made.reused_from, OURS: made.reused_from}
         began = began_ms(made.manifest, first) if made else first and first.time_ms  # logged later it keeps its times
         name = network_name(origin.method, origin.graph, origin.seed)
-        inputs = inputs_of(stage, Store.of(out).reference(stage.digest), self.recipe)
+        inputs = inputs_of(stage, Store.of(out).reference(stage.digest), recipe)
         run = self._run(digest, NewRun(name, tags, network_params(stage), inputs, began), experiment)
         self.seen.add(digest)
         return run
@@ -350,7 +358,7 @@ class Tracker:
         with TemporaryDirectory() as folder:
             uploads = list(uploads_of(stage, made, self.tracking, Path(folder)))
             if run.info.run_id not in self.described:
-                for name, text in {RECIPE: recipe_yaml(self.recipe), VERSIONS: installed()}.items():
+                for name, text in {RECIPE: recipe_yaml(self._recipe_of(stage.network)), VERSIONS: installed()}.items():
                     Path(folder, name).write_text(text, encoding="utf-8")
                     uploads.append(Upload(Path(folder, name), None))
             self.mlflow.upload(run, uploads)
@@ -361,7 +369,7 @@ class Tracker:
         client, digest = self.mlflow.client, str(stage.digest)
         if stage.network not in {None, digest} and not stage.kind.judges:
             return
-        if stage.network != digest and (inputs := inputs_of(stage, artifact, self.recipe)):
+        if stage.network != digest and (inputs := inputs_of(stage, artifact, self._recipe_of(stage.network))):
             client.log_inputs(run.info.run_id, inputs)
         tags = client.get_run(run.info.run_id).data.tags
         shown = [value for name, value in tags.items() if name.startswith("artifact.")]

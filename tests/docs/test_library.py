@@ -60,7 +60,9 @@ def test_the_extras_that_it_names_hold_the_packages_that_it_names():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     page = (ROOT / "docs" / "library.md").read_text()
-    assert {*re.findall(r'pip install "xclr\[(\w+)\]"', page)} == extras.keys() - {"dev", "team"}, "of those for who reads or runs"
+    assert {*re.findall(r'pip install "xclr\[(\w+)\]"', page)} == extras.keys() - {"dev", "team"}, (
+        "of those for who reads or runs"
+    )
     for named, held in (
         (["torch", "torchvision", "pyarrow", "pillow", "pydantic"], project["dependencies"]),
         (["scikit-learn", "scipy", "timm", "open_clip_torch"], extras["eval"]),

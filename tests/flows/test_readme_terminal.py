@@ -23,6 +23,7 @@ HERE = {  # of the README's commands, what is run here in its place, and when Ct
     "xclr run emoji --set objective.target_temperature=0.2": (f"xclr run smoke --set {FOUND}", None),
     "xclr compare --against clip": ("xclr compare --against clip", None),
     'xclr graph neighbours "a red apple"': ('xclr graph neighbours "a red apple"', None),
+    "xclr lineage eval/imagenet/val_top1": ("xclr lineage eval/imagenet/val_top1", None),
     "xclr export emoji --method xclr": ("xclr export smoke --method xclr --force", None),
     "xclr doctor --cluster my.yaml": ("xclr doctor --cluster local", None),
     "xclr status --watch": ("xclr status --watch", "smoke-"),

@@ -12,7 +12,7 @@ from tests.kit.recipes import CLUSTER, TINY
 from tests.kit.runs import open_run
 from xclr.recipe import Recipe
 from xclr.store import Store
-from xclr.sweep.layout import SweepPlan, layout
+from xclr.sweep.layout import SweepPlan, layout, values_of
 from xclr.sweep.spec import Sweep
 
 TAU = "objective.target_temperature"
@@ -32,6 +32,7 @@ def open_sweep(home: Path, sweep: Sweep, cluster: Cluster = CLUSTER, mode: str =
     swept = layout(sweep, Store(home))
     run = open_run(home, mode, sweep.recipe, cluster)
     run.save(sweep=sweep, cells=swept.cells, digests=tuple(stage.digest for stage in swept.stages))
+    run.tracker.tracker.points = values_of(swept.cells)
     return run, swept
 
 

@@ -126,6 +126,11 @@ def layout(sweep: Sweep, store: Store) -> SweepPlan:
     )
 
 
+def values_of(cells: Sequence[Cell]) -> dict[str, Values]:
+    """The values of cells' networks, by digest; of cells that share one, the first's."""
+    return {cell.training.digest: cell.values for cell in reversed(cells)}
+
+
 def _planned(point: Point, store: Store) -> Plan:
     try:
         return pipeline(point.recipe, store)

@@ -130,13 +130,13 @@ def points(sweep: Sweep) -> list[Point]:
     found = []
     for values in _choices(sweep):
         try:
-            found.append(Point(values, _recipe_at(sweep.recipe, values)))
+            found.append(Point(values, recipe_at(sweep.recipe, values)))
         except RecipeError as error:
             raise RecipeError(f"{spelled(values)}: {error.message}", error.remedy) from error
     return found
 
 
-def _recipe_at(recipe: Recipe, values: Values) -> Recipe:
+def recipe_at(recipe: Recipe, values: Values) -> Recipe:
     """The recipe with these values; objectives that they make equal are one."""
     settings = [f"{field}={json.dumps(value)}" for field, value in values.items()]
     alone = (recipe.model_copy(update={"objectives": (each,)}) for each in recipe.objectives)

@@ -240,6 +240,23 @@ def test_runs_of_one_method_and_seed_are_told_apart_by_what_differs(home):
         assert each.info.run_name == first or told
 
 
+def test_a_cell_of_a_sweep_over_tables_is_of_its_own_table(home, tmp_path):
+    tables = {
+        str(tmp_path / f"{name}.csv"): f"caption,image\na {name},https://example.org/{name}.png\n"
+        for name in ("cat", "dog")
+    }
+    for path, content in tables.items():
+        Path(path).write_text(content)
+    sweep = small()
+    data = sweep.recipe.data.model_copy(update={"source": "table", "path": Path(next(iter(tables)))})
+    recipe = sweep.recipe.model_copy(update={"data": data})
+    run, swept = open_sweep(home, small(recipe=recipe, grid={"data.path": list(tables)}))
+    for stage in swept.levels["pretrain"]:
+        train(run, stage, 1)
+    told = {digest: each["data.path"] for digest, each in tags_of(home).items()}
+    assert told == {cell.training.digest: cell.values["data.path"] for cell in swept.cells} and len(told) == 2
+
+
 def test_data_that_an_older_version_logged_among_the_networks_go_on_there(home):
     run = open_run(home)
     client = run.tracker.tracker.mlflow.client

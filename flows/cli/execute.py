@@ -6,13 +6,15 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows.cli.options import resolved, say
 from flows.cli.show import print_scores, show_sweep, tell_page
 from xclr.errors import JobError, XclrError
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from xclr.recipe import Recipe
     from xclr.stage import Step
     from xclr.sweep.spec import Sweep
@@ -52,10 +54,9 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     planned = placed(recipe, place)
     if planned.data.is_located:
         plan = pipeline(planned, Store(place))  # what cannot be planned fails here, before any server starts
-        made = plan.until("evaluate" if choices.until == "compare" else cast("Step", choices.until))
         if (line := lack_of_room(plan)) is not None:
             print(line, file=sys.stderr)
-        check_data(plan, {"evaluate"} if choices.flow == "evaluate" else {stage.kind.step for stage in made})
+        check_data(plan, _steps(choices))
     failure = _attempt(recipe, choices._replace(home=str(place)))
     own = run_of_this_process(place)
     scores = read_scores(place, [own.run]) if own is not None and own.scores is not None else None
@@ -67,6 +68,13 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
         tell_page(place, own)
     if failure is not None:
         raise failure
+
+
+def _steps(choices: Choices) -> Container[Step]:
+    """The steps that a run takes."""
+    from xclr.stage import STEPS
+
+    return {"evaluate"} if choices.flow == "evaluate" else STEPS[: [*map(str, STEPS)].index(choices.until) + 1]
 
 
 def _check_place(home: Path, cluster: str) -> None:

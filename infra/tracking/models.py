@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from infra.tracking.described import NOTE
 from xclr.artifact import Artifact
 from xclr.recipe import TrainConfig
 
@@ -82,7 +83,7 @@ def _create(client: MlflowClient, run: MlflowRun) -> LoggedModel:
         run.info.experiment_id,
         name=re.sub(REFUSED, "-", fresh.info.run_name or KIND),
         source_run_id=run.info.run_id,
-        tags={name: fresh.data.tags[name] for name in SHARED if name in fresh.data.tags},
+        tags={name: fresh.data.tags[name] for name in (*SHARED, NOTE) if name in fresh.data.tags},
         params=fresh.data.params,
         model_type=KIND,
     )

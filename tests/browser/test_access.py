@@ -96,6 +96,7 @@ def test_a_page_of_another_origin_gets_nothing_into_mlflow(browser: Browser, ser
     user, _, password = served.auth.partition(":")
     logged_in = {"http_credentials": {"username": user, "password": password}} if knows else {}
     page = browser.new_page(**logged_in)
+    page.set_default_timeout(120_000)  # for a fault, however slow the machine is
     if knows:
         assert page.goto(served.mlflow).status == 200
     page.goto(elsewhere)

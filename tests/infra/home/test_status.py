@@ -227,7 +227,7 @@ def test_a_running_sweep_is_told_by_its_jobs_and_shares_each_stage_once(home, jo
     for cell, state in ((cells[0], None), (cells[1], JobState.CANCELLED)):
         ref = cell.training
         entry = Entry(
-            digest=ref.digest, kind=ref.kind, stage=ref.name, run=record.run, attempt=1, owner=job, claimed=STARTED,
+            digest=ref.digest, kind=ref.kind, stage=ref.name, run=record.run, attempt=1, owner=job, claimed=now(),
             job=job, state=state,
         )  # fmt: skip
         assert Book(home).claim(entry)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from infra.tracking import models
+from infra.tracking.described import NOTE
 from infra.tracking.tracker import Tracker
 from xclr.recipe import TrainConfig
 
@@ -78,7 +79,7 @@ def test_a_model_has_the_parameters_of_its_run_and_the_scores_of_its_suites(trac
             assert model.source_run_id == run.info.run_id and model.params == run.data.params
             scores = {name: value for name, value in run.data.metrics.items() if name.startswith("eval/")}
             assert scores and {each.key: each.value for each in model.metrics} == scores
-            assert model.tags["method"] == run.data.tags["method"]
+            assert [model.tags[name] for name in ("method", NOTE)] == [run.data.tags[name] for name in ("method", NOTE)]
             (output,) = tracked.client.get_run(run.info.run_id).outputs.model_outputs
             assert output.model_id == model.model_id
 

@@ -66,7 +66,7 @@ def _say_served(home: Path, prefect: str, mlflow: str, *, written: bool) -> None
         print(f"  {name:<9}{pages.runs}")
         for what, page in (("scores", pages.view), ("compare", pages.compare)):
             if page is not None:
-                print(f"    {what:<7}{page}")
+                print(f"    {what:<8}{page}")
     print(f"\nThe pages ask once, Prefect's for what this prints:  cat {secret}")
     print(f"MLflow's for the user {user} and what stands there after the colon.")
     exports = {"XCLR_HOME": shlex.quote(str(home))}

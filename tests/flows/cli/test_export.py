@@ -38,15 +38,15 @@ def test_facts_are_told_as_json_and_the_same_again_is_no_fault(own_home, tmp_pat
         (["own", "--method", "xclr", "--seed", "7"], ["method xclr, seed 7", "xclr (captions), seed 1"]),
         (["own", "--method", "xclr", "--format", "onx"], ["no format 'onx'", "--format onnx"]),
         (["own", "--method", "xclr", "--format", "torchvision"], ["cannot hold resnet-mini", "safetensors, onnx"]),
-        (["own", "--method", "xclr", "-o", "notes"], ["holds todo.txt, which no export writes", "-o PATH"]),
+        (["own", "--method", "xclr", "-o", "notes"], ["holds shopping.txt, which no export writes", "-o PATH"]),
         (["mine", "--method", "xclr"], ["no run 'mine'", "own"]),
     ],
 )
 def test_a_fault_in_what_was_typed(own_home, tmp_path, arguments, parts):
     (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "todo.txt").write_text("mine")
+    (tmp_path / "notes" / "shopping.txt").write_text("mine")
     fails(call_xclr("export", *arguments, "--home", str(own_home), cwd=tmp_path), *parts)
-    assert [each.name for each in tmp_path.rglob("*")] == ["notes", "todo.txt"]
+    assert [each.name for each in tmp_path.rglob("*")] == ["notes", "shopping.txt"]
 
 
 def test_a_training_that_has_not_finished_is_told_from_one_that_there_is_not(own_home, tmp_path):

@@ -121,7 +121,7 @@ def test_the_missions_own_command(breadth, accounting, tmp_path, monkeypatch):
         ]  # fmt: skip
         with deployed(client_environment(served, home, tmp_path / "client")) as prefect:
             arguments = ["deployment", "run", "xclr-full/cc12m", "--param", f"overrides={json.dumps(overrides)}"]
-            done = prefect(*arguments, "--watch", timeout=1700)
+            done = prefect(*arguments, "--watch", timeout=3000)
             assert done.returncode == 0, done.stdout
             check_jobs(home, breadth)
             with known_to_mlflow(served) as client:

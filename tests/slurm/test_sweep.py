@@ -121,7 +121,7 @@ def test_cells_outlive_their_node_a_preemption_and_the_orchestrator(cluster, hom
         release(outs[-1])
     finally:
         process.kill()
-    succeeds(run_xclr(*sweep, cwd=home.parent, timeout=800))
+    succeeds(run_xclr(*sweep, cwd=home.parent, timeout=2000))
     check(home, planned, lost, preempted)
 
 

@@ -10,7 +10,7 @@ T = TypeVar("T")
 EVERY_S = 0.1
 
 
-def until(condition: Callable[[], T], timeout_s: float = 900, tell: Callable[[], str] = str) -> T:
+def until(condition: Callable[[], T], timeout_s: float = 600, tell: Callable[[], str] = str) -> T:
     """Poll for a condition and return what it found; the deadline is for a fault, however slow the machine is.
 
     tell: what to say of how things stand where it did not come about.

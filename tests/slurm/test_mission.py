@@ -31,7 +31,7 @@ from xclr.pipeline import pipeline
 from xclr.recipe import SUITES
 from xclr.store import Store
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = pytest.mark.timeout(3600)
 TOP1 = {
     "eval/imagenet/val_top1", "eval/real/val_top1", "eval/imagenet9/mixed_rand_top1", "eval/imagenet9/gap",
     "eval/objectnet/all_top1", "eval/objectnet/overlap_top1", "eval/mit-states/objects_top1",

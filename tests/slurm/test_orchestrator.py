@@ -301,13 +301,11 @@ def waiting(home: Path) -> list[str]:
     return [line for line in lines if line.split()[0] == "PENDING" and line.split()[1] in names]
 
 
-@pytest.mark.timeout(900)
 def test_a_run_whose_server_and_flow_are_killed_submits_nothing_twice(cluster, home, files):
     survive(1, home, files)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [0, *range(2, 33)])
 def test_thirty_kills(seed, cluster, home, files):
     survive(seed, home, files)

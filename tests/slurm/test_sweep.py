@@ -92,7 +92,6 @@ def six() -> Sweep:
     return sweep.model_copy(update={"recipe": sweep.recipe.model_copy(update=patient)})
 
 
-@pytest.mark.timeout(900)
 def test_cells_outlive_their_node_a_preemption_and_the_orchestrator(cluster, home):
     """Held at a step until it has happened to them; the orchestrator's last start is the command line's."""
     suites = {"pretrain": TRAININGS | {"partition": "low"}, "suite": JOB}

@@ -34,6 +34,7 @@ from infra.stage import (
     track_lost,
     track_made,
 )
+from infra.watchdog import Watchdog
 from xclr.artifact import Artifact
 from xclr.errors import JobError, XclrError
 from xclr.stage import Stage
@@ -149,6 +150,7 @@ class Level:
         self.executor = executor_named(resources.executor)
         self.blocked: list[Stage] = []  # their inputs are still to come
         self.waiting: list[Open] = []
+        self.watchdog = Watchdog(run.board.say)
         self.told = False  # that the scheduler does not answer
 
     def ensure(self, stages: Sequence[Stage]) -> Failures:
@@ -211,6 +213,7 @@ class Level:
             else:
                 active.append(each)
         self.waiting = [*(each for each, _ in orders), *active]
+        self.watchdog.look((self.run.book.latest(each.stage.digest), each.out) for each in active)
         self.told = tell_silence(self.run, self.what, self.executor, told=self.told)
         free = self.cap - len(active)
         if orders and (free >= self.cap <= len(orders) if self.blocked else free > 0):

@@ -68,6 +68,7 @@ class Entry(BaseModel):
     state: JobState | None = None  # the end, once known
     ended: datetime | None = None
     unseen_since: datetime | None = None  # Slurm has not shown the job since
+    stuck_after_s: int | None = None  # without progress it is named
     before: tuple[JobState, ...] = ()  # how the attempts ended that this one follows by itself
 
     @property

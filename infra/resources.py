@@ -33,6 +33,9 @@ class Resources(Config):
         ge=1,
         description="how long before that a job is told, so that it saves (slurm); two steps and more",
     )
+    stuck_after_s: int | None = Field(
+        1800, ge=1, description="without progress for so long a running stage is named; null: never"
+    )
     partition: str | None = Field(None, description="default: the cluster's own (slurm)")
     account: str | None = Field(None, description="who pays (slurm)")
     qos: str | None = Field(None, description="quality of service (slurm)")

@@ -21,6 +21,7 @@ from infra.progress import beside
 from infra.resources import Resources
 from infra.run import Run
 from infra.tracking.metrics import Made
+from infra.watchdog import Watchdog
 from xclr import shards
 from xclr.artifact import Artifact, Manifest
 from xclr.disk import probed
@@ -201,6 +202,7 @@ def claim(run: Run, stage: Stage, out: Path, order: Submit, name: str, element: 
     entry = Entry(
         digest=stage.digest, kind=stage.kind.name, stage=stage.name, run=run.id, attempt=order.attempt,
         owner=this_process(), claimed=processes.now(), before=order.before, name=name, element=element,
+        stuck_after_s=run.cluster.resources_of(stage).stuck_after_s,
     )  # fmt: skip
     if run.should_stop or not run.book.claim(entry):
         return None
@@ -231,19 +233,22 @@ def submit(run: Run, resources: Resources, attempts: Sequence[Attempt], what: st
 
 def _follow(run: Run, stage: Stage, out: Path, over: threading.Event) -> None:
     """Let the tracker see how far a stage in this process is."""
+    watchdog = Watchdog(run.board.say)
     while not over.wait(POLL_S):
         run.tracker.follow(stage, out)
+        watchdog.look((run.book.latest(each), out) for each in (stage.digest,))
 
 
 def _wait(run: Run, stage: Stage, out: Path) -> None:
     """Wait until the newest attempt has ended, and show how far it is."""
-    told = False
+    told, watchdog = False, Watchdog(run.board.say)
     with run.board.stage(stage.name, out):
         while not run.should_stop:
             entry, action = _next(run, stage, out)
             if entry is None or not isinstance(action, Attach):
                 return
             told = tell_silence(run, stage.name, executor_of(entry.job or entry.name), told=told)
+            watchdog.look([(entry, out)])
             run.tracker.follow(stage, out)
             time.sleep(POLL_S)
 

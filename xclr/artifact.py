@@ -129,3 +129,5 @@ class Usage(BaseModel):
     cpu_hours: float  # allocated
     cpu_efficiency: float | None  # of the allocated time, how much was computed; None where nobody counted
     jobs: int
+    memory_gb: float | None = None  # GiB on a node, at the highest
+    memory_asked_gb: float | None = None  # GiB on each node

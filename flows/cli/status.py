@@ -179,17 +179,20 @@ def _job_table(lines: Sequence[JobLine], jobs: Sequence[Job], titles: Mapping[st
     from rich.markup import escape
     from rich.table import Column, Table
 
+    from infra.processes import now
     from infra.progress import ago
 
     names = [titles.get(job.entry.digest, line.stage) for line, job in zip(lines, jobs, strict=True)]
     reasons, runs = any(line.reason for line in lines), len({line.run for line in lines}) > 1
-    limits = any(line.remaining_s is not None for line in lines)
+    limits = any(line.remaining_s is not None or line.starts is not None for line in lines)
     last = [*(["left"] if limits else []), *(["run"] if runs else []), *(["reason"] if reasons else [])]
     stage = Column("stage", min_width=min(STAGE_WIDTH, max(map(len, names))))
     table = Table(stage, "state", "progress", "job", "node", "elapsed", *last)
     for name, line, job in zip(names, lines, jobs, strict=True):
         done = "\n".join(each for each in ("" if job.progress is None else str(job.progress), line.array) if each)
-        left = "" if line.remaining_s is None else ago(line.remaining_s)
+        left = "" if line.remaining_s is None or line.state == "pending" else ago(line.remaining_s)
+        if line.starts is not None:
+            left = f"starts in {ago(max(0.0, (line.starts - now()).total_seconds()))}"
         rest = [*([left] if limits else []), *([line.run] if runs else []), *([escape(line.reason)] if reasons else [])]
         where = "in the run" if job.entry.is_inline else job.number
         table.add_row(

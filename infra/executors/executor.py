@@ -12,6 +12,7 @@ import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -69,6 +70,8 @@ class Sight(NamedTuple):
     remaining_s: float | None = None  # of its time limit
     array: str | None = None  # how many elements ended, run and wait
     reason: str = ""  # why it waits
+    starts: datetime | None = None  # about when it will
+    remedy: str = ""  # where it waits for a person to do something
 
 
 class Executor(ABC):

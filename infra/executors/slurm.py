@@ -9,15 +9,18 @@ from datetime import timedelta
 from pathlib import Path
 
 from infra.executors.executor import Executor, Sight, Submission, folder_of, outcome_of, rank_log
+from infra.executors.memory import tells_of_memory
 from infra.finding import Finding
 from infra.ledger import Entry, JobState
 from infra.processes import JobId
 from infra.resources import Resources
-from infra.slurm.accounting import used
-from infra.slurm.queue import ELSEWHERE, PREFIX, Queue, Whole, ask, plain_reason, shown, slurm_ids, whole
+from infra.slurm.accounting import ran_out_of_memory, used
+from infra.slurm.look import ask
+from infra.slurm.queue import ELSEWHERE, PREFIX, Queue, Whole, shown, slurm_ids, whole, why_waiting
 from xclr.artifact import Usage
 from xclr.errors import JobError
 from xclr.job import RESULT
+from xclr.store import Store
 
 CLOCKS = timedelta(minutes=5)  # between this machine's and the controller's
 
@@ -56,7 +59,11 @@ class Slurm(Executor):
             raise JobError("no sbatch on this machine", ELSEWHERE)
 
     def state(self, entry: Entry, out: Path) -> JobState:
-        """Slurm's word while it lives or was cancelled, else what it left, else Slurm's word again."""
+        """Slurm's word while it lives or was cancelled, else what it left, else Slurm's word again.
+
+        Where Slurm kills for memory without cgroups, its word is FAILED; the log or the accounts know better.
+        """
+        self.queue.home = Store.of(out).home
         seen = self._elements(entry)
         if seen is not None and seen.live:
             return seen.state
@@ -65,7 +72,9 @@ class Slurm(Executor):
         outcome = outcome_of(out)
         if outcome is not None:
             return outcome
-        return JobState.UNSEEN if seen is None else seen.state
+        if seen is None:
+            return JobState.UNSEEN
+        return JobState.OUT_OF_MEMORY if seen.state is JobState.GONE and self._lacked_memory(entry) else seen.state
 
     def cancel(self, entries: Sequence[Entry]) -> bool:
         """Cancel jobs that bear the name they were submitted by."""
@@ -128,6 +137,12 @@ class Slurm(Executor):
 
         return examine(kinds, home)
 
+    def _lacked_memory(self, entry: Entry) -> bool:
+        ids, folder = self.ids(str(entry.job)), Path(str(entry.log)).parent
+        return tells_of_memory(path for each in ids for path in folder.glob(f"{each}_*log.out")) or (
+            self.queue.accounts.there and ran_out_of_memory(ids)
+        )
+
     def _elements(self, entry: Entry) -> Whole | None:
         """The attempt's job as Slurm shows it; None when it shows none, or another of the same number."""
         found = self.queue.find(str(entry.job))
@@ -145,13 +160,16 @@ def sight(seen: Whole) -> Sight:
     """A job's elements, for people."""
     ended, running, waiting = shown(seen.elements)
     several = f"{ended} of {len(seen.elements)} ended, {running} running, {waiting} waiting"
-    reasons = dict.fromkeys(reason for each in seen.live if (reason := plain_reason(each)))
+    reasons = [why_waiting(each) for each in seen.live]
+    starts = [each.starts for each in seen.live if each.starts is not None]
     return Sight(
         node=",".join(dict.fromkeys(each.node for each in seen.live if each.node)),
         elapsed_s=max((each.elapsed_s for each in seen.live), default=None),
         remaining_s=min((each.remaining_s for each in seen.live if each.remaining_s is not None), default=None),
         array=several if len(seen.elements) > 1 else None,
-        reason="; ".join(reasons),
+        reason="; ".join(dict.fromkeys(each.words for each in reasons if each.words)),
+        starts=min(starts, default=None),
+        remedy=next((each.remedy for each in reasons if each.remedy), ""),
     )
 
 

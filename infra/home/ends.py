@@ -18,6 +18,7 @@ from infra.tracking.tracker import DATA, RunState
 from xclr.errors import WeakError
 from xclr.job import FAILURE, PROGRESS, RESULT
 from xclr.pipeline import KINDS
+from xclr.shards import SHARDS
 from xclr.stage import STEPS
 from xclr.store import MANIFEST, Store
 from xclr.training.spool import SPOOL
@@ -64,6 +65,7 @@ def last_sign(entry: Entry, out: Path) -> datetime:
     if entry.ended is not None:
         return entry.ended
     written = [out / name for name in (MANIFEST, RESULT, FAILURE, PROGRESS, SPOOL)]
+    written += (out / SHARDS).glob(f"*.{PROGRESS}")
     if entry.log is not None:
         written.append(Path(entry.log))
     times = [datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in written if path.exists()]

@@ -19,7 +19,8 @@ from infra.home.runs import RunRecord, Shown, read_runs, shown_state
 from infra.home.sweeps import cell_lines, failure_of
 from infra.ledger import LIVE, WHY, Book, Entry, JobState
 from infra.processes import now
-from infra.progress import Advance, read_progress
+from infra.progress import Advance, ago, read_progress
+from infra.watchdog import stuck_for
 from xclr.errors import StoreError
 from xclr.store import MANIFEST, Store
 from xclr.sweep.cells import CellLine, CellState, counts
@@ -41,7 +42,8 @@ class RunLine(BaseModel):
 class JobLine(BaseModel):
     """One job, as printed; `run` is the one that submitted it, `log` None where the stage has no process of its own.
 
-    `remaining_s` is of its time limit, `array` says how many elements ended, run and wait.
+    `remaining_s` is of its time limit, `array` says how many elements ended, run and wait, `starts` is when a waiting
+    one is expected to begin.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +58,7 @@ class JobLine(BaseModel):
     remaining_s: float | None
     array: str | None
     progress: Advance | None
+    starts: datetime | None
 
 
 class LevelLine(BaseModel):
@@ -253,14 +256,21 @@ def _line(job: Job) -> JobLine:
         remaining_s=seen.remaining_s,
         array=seen.array,
         progress=job.progress,
-        reason=_reason(job) or _notices(job),
+        reason=_reason(job) or _notices(job) or _silence(job),
         log=entry.log,
+        starts=seen.starts if job.state is JobState.PENDING else None,
     )
 
 
 def _notices(job: Job) -> str:
     """What a running training says of itself: that it does not learn."""
     return read_notices(job.out).replace("\n", ". ") if job.state in LIVE else ""
+
+
+def _silence(job: Job) -> str:
+    """That a running job makes no progress."""
+    silent = stuck_for(job.entry, job.out, job.seen or Sight()) if job.state is JobState.RUNNING else None
+    return "" if silent is None else f"no progress for {ago(silent)}"
 
 
 def _elapsed_s(job: Job) -> float:
@@ -274,7 +284,7 @@ def _reason(job: Job) -> str:
             failure = failure_of(job.out)
             return failure.message if failure else ""
         case JobState.PENDING if job.seen is not None:
-            return job.seen.reason
+            return " -> ".join(filter(None, (job.seen.reason, job.seen.remedy)))
         case JobState.UNKNOWN:
             return f"{job.executor.title} does not answer"
         case JobState.UNSEEN:

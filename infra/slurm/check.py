@@ -14,7 +14,8 @@ import psutil
 from infra.disks import NETWORK, fs_type_of
 from infra.finding import Finding
 from infra.resources import Resources
-from infra.slurm.queue import DEFAULT_MAX_ARRAY, ask
+from infra.slurm.look import ask
+from infra.slurm.queue import DEFAULT_MAX_ARRAY
 from infra.slurm.submit import Order, test_only
 from infra.stagejob import StageJob
 from xclr.disk import existing

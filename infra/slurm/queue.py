@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import functools
-import os
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from infra.ledger import JobState
+from infra.slurm.look import ask, forget, look
+from infra.slurm.reasons import Reason, reason_of
 from xclr.environment import setting
 
-SQUEUE = "%i|%T|%V|%M|%L|%N|%r|%j"  # the name last: it may hold anything
+SQUEUE = "%i|%T|%V|%M|%L|%S|%N|%r|%j"  # the name last: it may hold anything
 SACCT = "JobID,State,Submit,ElapsedRaw,NodeList,JobName"
-ANSWERS_WITHIN_S = 20
+DISABLED = "accounting storage is disabled"  # as sacct says it
+SILENT_FOR_S = 3600.0  # that sacct may fail before what only it could tell counts as not there
 ELSEWHERE = "run on the cluster's login node, or --cluster local"
 PREFIX = "slurm/"  # of our ids: slurm/4711, slurm/4711+4712 for an array in two pieces, slurm/4711_3 for an element
 DEFAULT_MAX_ARRAY = 1001
@@ -58,33 +60,6 @@ ORDER = (  # of the elements of an array, what says most about the whole first
     JobState.PREEMPTED,
     JobState.GONE,
 )
-REASONS: Mapping[str, str] = {  # why a job waits, for people; man squeue, JOB REASON CODES
-    "None": "about to be looked at by the scheduler",
-    "Priority": "jobs of higher priority come first",
-    "Resources": "waits for free nodes, GPUs or memory",
-    "Dependency": "waits for another job to end",
-    "DependencyNeverSatisfied": "waits for a job that failed: cancel it",
-    "BeginTime": "its earliest start has not come; a requeued job waits a little",
-    "JobHeldUser": "held: scontrol release lets it go",
-    "JobHeldAdmin": "held by an administrator",
-    "JobArrayTaskLimit": "as many elements of the array run as may at once",
-    "PartitionDown": "its partition is down",
-    "PartitionInactive": "its partition takes no jobs",
-    "PartitionNodeLimit": "asks for more nodes than its partition has",
-    "PartitionTimeLimit": "its time limit is above its partition's",
-    "ReqNodeNotAvail": "nodes that it needs are down, drained or reserved",
-    "Reservation": "waits for its reservation",
-    "Licenses": "waits for a licence",
-    "BadConstraints": "no node has what it asks for",
-    "InvalidAccount": "its account is not valid",
-    "InvalidQOS": "its QOS is not valid",
-    "AssocGrpGRES": "the account's GPUs are all in use",
-    "AssocGrpGRESMinutes": "the account's GPU time is used up",
-    "AssocMaxJobsLimit": "the account runs as many jobs as it may",
-    "QOSMaxJobsPerUserLimit": "you run as many jobs as this QOS allows",
-    "QOSMaxGRESPerUser": "you use as many GPUs as this QOS allows",
-    "QOSGrpGRES": "the QOS's GPUs are all in use",
-}
 
 
 class SlurmJob(NamedTuple):
@@ -99,6 +74,7 @@ class SlurmJob(NamedTuple):
     remaining_s: float | None = None  # of its time limit
     node: str = ""
     reason: str = ""
+    starts: datetime | None = None  # of one that waits: as Slurm estimates it
 
     @property
     def base(self) -> str:
@@ -127,14 +103,14 @@ def parse_squeue(text: str) -> list[SlurmJob]:
     """The lines of `squeue --noheader --array --format SQUEUE` with times in seconds since 1970."""
     found = []
     for line in text.splitlines():
-        parts = line.strip().split("|", 7)
-        if len(parts) == 8:
-            job, raw, submitted, elapsed, left, node, reason, name = parts
-            remaining = _seconds(left)
+        parts = line.strip().split("|", 8)
+        if len(parts) == 9:
+            job, raw, submitted, elapsed, left, start, node, reason, name = parts
+            state = state_of(raw)
+            times = {"elapsed_s": _seconds(elapsed) or 0.0, "remaining_s": _seconds(left)}
+            starts = _time(start) if state is JobState.PENDING else None
             found.append(
-                SlurmJob(
-                    job, state_of(raw), raw, name, _time(submitted), _seconds(elapsed) or 0.0, remaining, node, reason
-                )
+                SlurmJob(job, state, raw, name, _time(submitted), **times, node=node, reason=reason, starts=starts)
             )
     return found
 
@@ -164,12 +140,9 @@ def whole(elements: Iterable[SlurmJob]) -> Whole:
     return Whole(next((state for state in ORDER if state in states), JobState.UNKNOWN), elements)
 
 
-def plain_reason(seen: SlurmJob) -> str:
-    """Why a job waits, in plain words, with Slurm's own where there are none."""
-    if seen.state is not JobState.PENDING:
-        return ""
-    word = seen.reason.strip("()").partition(",")[0]
-    return f"{REASONS[word]} ({word})" if word in REASONS else word
+def why_waiting(seen: SlurmJob) -> Reason:
+    """Why a job waits, in plain words, with Slurm's own, and the remedy where it waits for a person."""
+    return reason_of(seen.reason, seen.job) if seen.state is JobState.PENDING else Reason("")
 
 
 def slurm_ids(job: str) -> tuple[str, ...]:
@@ -178,40 +151,38 @@ def slurm_ids(job: str) -> tuple[str, ...]:
 
 
 class Queue:
-    """The user's jobs, asked for at most every few seconds however many threads want to know."""
+    """The user's jobs, asked for at most every few seconds however many threads and processes want to know."""
 
     def __init__(self) -> None:
         self.every_s = float(setting("XCLR_SLURM_EVERY_S") or 5)  # between two looks
+        self.home: Path | None = None  # whose processes look together
         self.lock = threading.Lock()
         self.looked = -self.every_s
-        self.seen: list[SlurmJob] = []
-        self.answers = True  # the controller did, the last time
-        self.accounts = True  # sacct does
-        self.ended: dict[str, tuple[float, list[SlurmJob]]] = {}  # by id: what sacct said, and when
+        self.seen: dict[str, list[SlurmJob]] = {}  # by id, and by the id without the element
+        self.controller = True  # answered, the last time
+        self.accounts = Accounts(self.every_s)
+
+    @property
+    def answers(self) -> bool:
+        """True unless the controller, or sacct where it is needed, did not, the last time."""
+        return self.controller and not self.accounts.is_silent
 
     def find(self, job: str) -> Whole | None:
         """The elements of a job; None when it is not to be seen; state UNKNOWN when Slurm does not answer."""
         with self.lock:
             self._look()
-            if not self.answers:
+            if not self.controller:
                 return Whole(JobState.UNKNOWN, ())
-            elements = [seen for base in slurm_ids(job) for seen in self._of(base)]
+            try:
+                elements = [seen for base in slurm_ids(job) for seen in self._of(base)]
+            except OSError:
+                return Whole(JobState.UNKNOWN, ())
         return whole(elements) if elements else None
 
     def named(self, name: str) -> list[str]:
         """Ids of the jobs of that name that Slurm shows; raises OSError when it does not answer."""
         text = ask("squeue", "--noheader", "--states=all", "--me", f"--name={name}", f"--format={SQUEUE}")
-        found = {seen.base for seen in parse_squeue(text)}
-        if not found and self.accounts:
-            since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 86400))
-            try:
-                text = ask(
-                    "sacct", "-X", "--parsable2", "--noheader", f"--name={name}", f"--starttime={since}",
-                    f"--format={SACCT}",
-                )  # fmt: skip
-                found = {seen.base for seen in parse_sacct(text)}
-            except OSError:
-                self.accounts = False
+        found = {seen.base for seen in parse_squeue(text)} or {seen.base for seen in self.accounts.named(name)}
         return sorted(found, key=int)
 
     @functools.cached_property
@@ -227,50 +198,77 @@ class Queue:
         """Look again at the next question, as after a submission."""
         with self.lock:
             self.looked = -self.every_s
-            self.ended.clear()
+            self.accounts.ended.clear()
+            forget(self.home)
+
+    def show(self, jobs: Iterable[SlurmJob]) -> None:
+        """Take note of all jobs that there are, as of now."""
+        self.seen = {}
+        for each in jobs:
+            for key in dict.fromkeys((each.job, each.base)):
+                self.seen.setdefault(key, []).append(each)
+        self.looked = time.monotonic()
 
     def _look(self) -> None:
         if time.monotonic() - self.looked < self.every_s:
             return
-        try:
-            self.seen = parse_squeue(
-                ask("squeue", "--noheader", "--array", "--states=all", "--me", f"--format={SQUEUE}")
-            )
-            self.answers = True
-        except OSError:
-            self.answers = False
+        seen = look(self.home, SQUEUE, self.every_s)
+        self.controller = seen.answers
+        if seen.answers:
+            self.show(parse_squeue(seen.text))
         self.looked = time.monotonic()
 
     def _of(self, job: str) -> list[SlurmJob]:
         """A job's elements, or the one that the id names, such as 4711_3."""
-        found = [seen for seen in self.seen if job in {seen.base, seen.job}]
-        if found or not self.accounts:
-            return found
-        base = job.partition("_")[0]
-        when, known = self.ended.get(base, (-self.every_s, []))
+        return self.seen.get(job) or [
+            seen for seen in self.accounts.of(job.partition("_")[0]) if job in {seen.base, seen.job}
+        ]
+
+
+class Accounts:
+    """What sacct says of jobs that the queue does not show any more, where there is accounting."""
+
+    def __init__(self, every_s: float) -> None:
+        self.every_s = every_s
+        self.there = True  # until Slurm says that there are none
+        self.ended: dict[str, tuple[float, list[SlurmJob]]] = {}  # by id: what was said, and when
+        self.failed: float | None = None  # since when nothing is said, and ...
+        self.tried = -every_s  # ... when it was tried last
+
+    @property
+    def is_silent(self) -> bool:
+        """True while sacct fails, which it may do for a while."""
+        return self.failed is not None and time.monotonic() - self.failed < SILENT_FOR_S
+
+    def of(self, job: str) -> list[SlurmJob]:
+        """The elements of a job; raises OSError while sacct fails, for SILENT_FOR_S seconds at most."""
+        when, known = self.ended.get(job, (-self.every_s, []))
         if time.monotonic() - when >= self.every_s:
-            try:
-                known = parse_sacct(
-                    ask("sacct", "-X", "--parsable2", "--noheader", f"--jobs={base}", f"--format={SACCT}")
-                )
-            except OSError:
-                self.accounts = False
-                return []
-            self.ended[base] = (time.monotonic(), known)
-        return [seen for seen in known if job in {seen.base, seen.job}]
+            known = self._ask(f"--jobs={job}")
+            self.ended[job] = (time.monotonic(), known)
+        return known
 
+    def named(self, name: str) -> list[SlurmJob]:
+        """The jobs of a name, of the last day; raises what `of` raises."""
+        since = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 86400))
+        return self._ask(f"--name={name}", f"--starttime={since}")
 
-def ask(*command: str) -> str:
-    """What a program of Slurm prints; raises OSError when it is not there, fails or takes too long."""
-    environment = os.environ | {"SLURM_TIME_FORMAT": "%s"}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=ANSWERS_WITHIN_S, env=environment
-        )
-    except subprocess.SubprocessError as error:
-        said = (getattr(error, "stderr", "") or str(error)).strip()
-        raise OSError(f"{command[0]}: {said}") from error
-    return done.stdout
+    def _ask(self, *which: str) -> list[SlurmJob]:
+        if not self.there:
+            return []
+        if self.is_silent and time.monotonic() - self.tried < self.every_s:
+            raise OSError("sacct fails")
+        self.tried = time.monotonic()
+        try:
+            text = ask("sacct", "-X", "--parsable2", "--noheader", *which, f"--format={SACCT}")
+        except OSError as error:
+            self.there = not (isinstance(error, FileNotFoundError) or DISABLED in str(error))
+            self.failed = (self.failed or time.monotonic()) if self.there else None
+            if self.is_silent:
+                raise
+            return []
+        self.failed = None
+        return parse_sacct(text)
 
 
 def _time(text: str) -> datetime | None:

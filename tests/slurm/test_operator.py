@@ -16,7 +16,7 @@ from infra.finding import Finding
 from infra.home.costs import costs_of
 from infra.home.runs import read_runs
 from infra.resources import Resources
-from infra.slurm import queue
+from infra.slurm import look
 from infra.tracking.links import sqlite_uri
 from tests.kit.command import ROOT, call_xclr, command, fails, run_xclr, succeeds
 from tests.kit.databases import give_databases
@@ -134,6 +134,6 @@ def test_the_doctor_names_what_does_not_fit_and_what_would(accounting, home, cha
 
 def test_the_doctor_says_when_slurm_does_not_answer(home, monkeypatch):
     monkeypatch.setenv("SLURM_CONF", str(home / "none.conf"))
-    monkeypatch.setattr(queue, "ANSWERS_WITHIN_S", 2)
+    monkeypatch.setattr(look, "ANSWERS_WITHIN_S", 2)
     found = list(examine_cluster(Cluster(name="m", stages={"suite": GOOD}), home))
     assert [each.state for each in found] == ["wrong"]

@@ -53,7 +53,7 @@ def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path, served):
     assert set(facts["runs"][0]) == {"run", "recipe", "state", "started"}
     (job,) = [each for each in facts["jobs"] if each["job_id"] == entry.job]
     stable = ["run", "stage", "job_id", "state", "node", "elapsed_s", "reason", "log"]
-    assert list(job) == [*stable, "remaining_s", "array", "progress"]
+    assert list(job) == [*stable, "remaining_s", "array", "progress", "starts"]
     assert (job["state"], job["run"]) == ("running", facts["runs"][0]["run"])
     table = operate("status").stdout
     assert "pretrain simclr seed 0" in table

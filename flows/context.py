@@ -24,7 +24,7 @@ from xclr.evaluation.stages import tell_skipped
 from xclr.recipe import Recipe
 from xclr.report.html import keep_fonts
 from xclr.stage import Stage
-from xclr.store import Store
+from xclr.store import Store, check_file_system
 from xclr.sweep.layout import SweepPlan, values_of
 
 if TYPE_CHECKING:
@@ -54,11 +54,17 @@ def give_home(state: Path) -> None:
         os.environ["HOME"] = str(state)
 
 
-def check_places(home: Path) -> None:
-    """Raise StoreError unless HOME can be written and its disk, and that of STATE, have room for a run to begin."""
+def check_places(home: Path) -> str | None:
+    """A line where HOME's file system lacks what runs can do without.
+
+    Raises StoreError unless HOME can be written and locked, and its disk, and that of STATE, have room for a run to
+    begin.
+    """
     Store(home).check_writable()
+    line = check_file_system(home)
     for place in (home, state_folder(home)):
         check_room(place, servers.LEAST_ROOM)
+    return line
 
 
 def cluster_name(cluster: str | None) -> str:
@@ -109,7 +115,10 @@ def _open_run(
 
     store = Store(home)
     planned = list(planned)
-    check_places(home)
+    where = cluster_name(cluster)
+    place = load_cluster(where)
+    place.check_here()
+    lacking = check_places(home)
     state = state_folder(store.home)
     state.mkdir(parents=True, exist_ok=True)
     keep_fonts(state / "matplotlib")
@@ -118,10 +127,8 @@ def _open_run(
         for stage in planned:
             store.discard(store.reference(stage.digest))
     flow_run = _flow_run()
-    where = cluster_name(cluster)
-    place = load_cluster(where)
     with _board(len(planned), brief=swept is not None) as board:
-        for line in tell_choices(recipe) + tell_skipped(recipe):
+        for line in (*tell_choices(recipe), *tell_skipped(recipe), *filter(None, [lacking])):
             board.say(line)
         record = _record(recipe, swept, [stage.digest for stage in planned], flow_run)
         record = record.model_copy(update={"cluster": str(Path(where).absolute()) if Path(where).is_file() else where})
@@ -248,4 +255,13 @@ def prefect_server(state: Path) -> Iterator[None]:
         url = f"{address}/api"
         os.environ.update({"PREFECT_API_URL": url, **servers.access_to(url, state)})
         servers.check_prefect(url, os.environ[PREFECT_AUTH])
-        yield
+        with servers.kept_up(servers.PREFECT, state, _tell):  # its clients ask again for a minute
+            yield
+
+
+def _tell(line: str) -> None:
+    """Say something on the boards of this process's runs, else on standard error."""
+    for run in current:
+        run.board.say(line)
+    if not current:
+        print(line, file=sys.stderr)

@@ -7,7 +7,7 @@ ended here is submitted again.
 from __future__ import annotations
 
 import time
-from collections.abc import Container
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -38,9 +38,9 @@ def cancel_run(home: Path, record: RunRecord) -> Cancelled:
 
     A stage in the run's own process is let finish. Raises JobError when a job outlives WITHIN_S seconds.
     """
-    before = _live_jobs(home, record)
+    before = _live_jobs(home, record.digests)
     write_atomically(cancel_mark(home, record.run), now().isoformat())
-    own, left = _shares(home, record)  # the run may have ended some already: it has seen the mark
+    own, left = _shares(home, record, record.digests)  # the run may have ended some already: it has seen the mark
     ending = tuple(each for each in dict.fromkeys((*before, *own)) if each not in left)
     end_jobs(home, record, frozenset(record.digests))
     deadline = time.monotonic() + WITHIN_S
@@ -59,13 +59,12 @@ def cancel_flow_run(home: Path, flow_run_id: str) -> int:
     return sum(len(cancel_run(home, each).ended) for each in records)
 
 
-def end_jobs(home: Path, record: RunRecord, digests: Container[str]) -> int:
+def end_jobs(home: Path, record: RunRecord, digests: Collection[str]) -> int:
     """End the jobs of these digests that are the run's alone; returns how many."""
     book, ended = Book(home), 0
     arrays: dict[str, list[Entry]] = {}  # by name; a job of this machine has none
-    for entry in _shares(home, record)[0]:
-        if entry.digest in digests:
-            arrays.setdefault(entry.name or str(entry.job), []).append(entry)
+    for entry in _shares(home, record, digests)[0]:
+        arrays.setdefault(entry.name or str(entry.job), []).append(entry)
     for entries in arrays.values():
         if _executor(entries[0]).cancel(entries):
             for entry in entries:
@@ -85,21 +84,21 @@ def find_run(home: Path, name: str) -> RunRecord:
 
 
 def _can_be_cancelled(home: Path, record: RunRecord) -> bool:
-    return record.state == "running" or bool(_live_jobs(home, record))
+    return record.state == "running" or bool(_live_jobs(home, record.digests))
 
 
-def _shares(home: Path, record: RunRecord) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
-    """The run's live jobs: its own, and those that other live runs wait for."""
+def _shares(home: Path, record: RunRecord, digests: Collection[str]) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    """The live jobs of digests of the run: its own, and those that other live runs wait for."""
     others = wanted(home, (each for each in scan_runs(home).records if each.run != record.run))
-    jobs = _live_jobs(home, record)
+    jobs = _live_jobs(home, [each for each in record.digests if each in digests])
     own = tuple(each for each in jobs if each.digest not in others)
     return own, tuple(each for each in jobs if each.digest in others)
 
 
-def _live_jobs(home: Path, record: RunRecord) -> tuple[Entry, ...]:
-    """Newest attempts at the run's digests that have a live job of their own, here or elsewhere."""
+def _live_jobs(home: Path, digests: Iterable[str]) -> tuple[Entry, ...]:
+    """Newest attempts at digests that have a live job of their own, here or elsewhere."""
     book = Book(home)
-    found = (_with_job(home, book.latest(digest)) for digest in record.digests)
+    found = (_with_job(home, book.latest(digest)) for digest in digests)
     return tuple(each for each in found if each is not None and _is_live(home, each))
 
 

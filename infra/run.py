@@ -56,6 +56,7 @@ class Run:
         self.book = Book(store.home)
         self.cores = Cores(cores())
         self.stopping = threading.Event()
+        self.ending, self.has_ended_jobs = threading.Lock(), False  # once it was cancelled
         self.outcomes: dict[str, XclrError | None] = {}  # of what levels made, by digest: why it could not be made
         self.save()
 

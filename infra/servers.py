@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -44,10 +45,11 @@ from infra.processes import JobId, find_process, process_id, processes_of, send,
 from infra.tracking.environment import QUIET
 from infra.tracking.links import DATA_OF, Pages, pages_of
 from xclr.disk import probed
-from xclr.errors import JobError, RecipeError
+from xclr.errors import JobError, RecipeError, XclrError
 from xclr.store import write_atomically
 
 READY_WITHIN_S = 120
+KEPT_EVERY_S = 1.0
 STOP_WITHIN_S = 10
 LAST_PORT = (1 << 16) - 1
 LEAST_ROOM = 32_000_000  # bytes for the databases of both servers and their logs, and the code that jobs run
@@ -173,7 +175,7 @@ def using(server: Server, state: Path, port: int = 0) -> Iterator[str]:
     """The address of the server of this STATE, started first when it is not up, stopped after its last user."""
     me = this_process()
     with _locked(server, state):
-        running = _adopt(server, state) or _start(server, state, port)
+        running = _adopt(server, state) or _start(server, state, port or _port_of_others(server, state))
         users = tuple(each for each in running.users if each != me and find_process(each))
         _write(server, state, running.model_copy(update={"users": (*users, me)}))
     try:
@@ -181,6 +183,42 @@ def using(server: Server, state: Path, port: int = 0) -> Iterator[str]:
     finally:
         with _locked(server, state):
             _leave(server, state, me)
+
+
+@contextmanager
+def kept_up(server: Server, state: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Start a server that is in use again where it was, should it end while the block lasts, and say so."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(KEPT_EVERY_S):
+            try:
+                if _start_again(server, state, over):
+                    say(f"the {server.name} server had ended and was started again; the run goes on")
+            except (XclrError, OSError) as error:
+                say(f"the {server.name} server has ended and does not start again; the run goes on\n  {error}")
+                return
+
+    keeper = threading.Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
+
+
+def _start_again(server: Server, state: Path, over: threading.Event) -> bool:
+    """Where its last address was, for all its users, unless one of them was first."""
+    if _noted(server, state) is not None:
+        return False
+    with _locked(server, state):
+        last = _last(server, state)
+        if last is None or find_process(last.process) or over.is_set():
+            return False
+        running = _start(server, state, urlsplit(last.url).port or 0)
+        _write(server, state, running.model_copy(update={"users": last.users}))
+        return True
 
 
 def experiments(mlflow: str, auth: str) -> dict[str, Pages]:
@@ -361,11 +399,21 @@ def _mismatch(name: str, url: str, server: Version, client: Version, remedy: str
 
 def _noted(server: Server, state: Path) -> Running | None:
     """The server that was started last and has not ended, whether or not it answers yet."""
-    try:
-        running = Running.model_validate_json(_note(server, state).read_text())
-    except (OSError, ValueError):
-        return None
-    return running if find_process(running.process) else None
+    running = _last(server, state)
+    return running if running and find_process(running.process) else None
+
+
+def _last(server: Server, state: Path) -> Running | None:
+    """The server that was started last, and has not been stopped by us."""
+    with suppress(OSError, ValueError):
+        return Running.model_validate_json(_note(server, state).read_text())
+    return None
+
+
+def _port_of_others(server: Server, state: Path) -> int:
+    """Where those look for it who used a server that ended by itself; 0 for none."""
+    last = _last(server, state)
+    return urlsplit(last.url).port or 0 if last and any(map(find_process, last.users)) else 0
 
 
 def _adopt(server: Server, state: Path) -> Running | None:

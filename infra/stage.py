@@ -60,7 +60,8 @@ def open_stage(run: Run, stage: Stage) -> Path:
 def track_found(run: Run, stage: Stage, artifact: Artifact) -> None:
     """Track and count what was there already."""
     entry, manifest = run.book.latest(stage.digest), run.store.manifest(artifact)
-    reused = Made(artifact, manifest, run.book.usage(stage.digest), entry.run if entry else "the store")
+    usage = settle(run.book, stage, manifest, run.cluster.resources_of(stage).gpus)
+    reused = Made(artifact, manifest, usage, entry.run if entry else "the store")
     run.tracker.record(stage, reused)
     run.board.found(stage.name)
 
@@ -134,9 +135,17 @@ def announce(run: Run, stage: Stage, order: Submit, waited_for: set[int]) -> Non
 
 def _stopped(run: Run, stage: Stage) -> JobError:
     if run.cancelled:
-        end_jobs(run.store.home, run.record, {str(stage.digest)})  # what was submitted while the mark was made
+        _end_all(run)
         return JobError(f"{stage.name}: the run {run.id} was cancelled", "run the recipe again to make what is missing")
     return JobError(f"{stage.name}: stopped before its end", "run the recipe again: what is running is waited for")
+
+
+def _end_all(run: Run) -> None:
+    """End what was submitted while the mark was made: once for all stages, of which there may be thousands."""
+    with run.ending:
+        if not run.has_ended_jobs:
+            run.has_ended_jobs = True
+            end_jobs(run.store.home, run.record, frozenset(run.record.digests))
 
 
 def _next(run: Run, stage: Stage, out: Path) -> tuple[Entry | None, Action]:
@@ -180,7 +189,7 @@ def _submit(run: Run, stage: Stage, out: Path, order: Submit) -> None:
         if entry is None:
             return
         attempt = Attempt(entry, stage, out, _pieces(run, stage, out) if executor.has_arrays else ())
-        with run.board.stage(stage.name, out), beside(lambda over: _follow(run, stage, out, over)):
+        with run.board.stage(stage.name, out), beside(lambda over: watch(run, stage, out, over)):
             job = submit(run, resources, (attempt,), f"stage={stage.name} digest={stage.digest}")
         if job and entry.name:
             array = f"an array of {len(attempt.pieces)} in " if attempt.pieces else ""
@@ -231,8 +240,8 @@ def submit(run: Run, resources: Resources, attempts: Sequence[Attempt], what: st
     return entry.job
 
 
-def _follow(run: Run, stage: Stage, out: Path, over: threading.Event) -> None:
-    """Let the tracker see how far a stage in this process is."""
+def watch(run: Run, stage: Stage, out: Path, over: threading.Event) -> None:
+    """Let the tracker see how far a stage in this process is, and say where it does not get on."""
     watchdog = Watchdog(run.board.say)
     while not over.wait(POLL_S):
         run.tracker.follow(stage, out)
@@ -286,6 +295,7 @@ def _manifest(book: Book, stage: Stage, out: Path) -> Manifest:
         stats=result.stats,
         cost=result.cost,
         jobs=(entry.job,) if entry and entry.job else (),
+        made_by=result.made_by,
         created=processes.now().isoformat(timespec="seconds"),
     )
 

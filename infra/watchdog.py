@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from infra.executors.executor import Sight, executor_of
-from infra.home.ends import last_sign
+from infra.executors.signs import last_sign
 from infra.ledger import Entry
 from infra.processes import now
 from infra.progress import ago

@@ -23,7 +23,8 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
-from infra.executors.executor import executor_of
+from infra.executors.executor import Executor, executor_of
+from infra.ledger import Entry
 from infra.progress import Advance, beside, read_progress
 from infra.run import Run
 from infra.stage import ensure
@@ -94,16 +95,26 @@ def _follow(run: Run, stage: Stage, over: threading.Event) -> None:
 
 
 def _name_job(run: Run, stage: Stage, named: str | None) -> str | None:
-    """Put the number of a stage's Slurm job into the name of its task run; the job that is named now."""
+    """Put a stage's Slurm job, and when it is to start, into the name of its task run; how it is named now."""
     entry, context = run.book.latest(stage.digest), TaskRunContext.get()
-    if entry is None or entry.job in {None, named} or context is None or executor_of(entry.job).is_here:
+    if entry is None or entry.job is None or context is None or executor_of(entry.job).is_here:
         return named
-    context.task_run.name = (
-        f"{stage.name} ({executor_of(entry.job).call(entry.job)})"  # else its end brings the old name back
-    )
-    with get_client(sync_client=True) as client:
-        client.set_task_run_name(context.task_run.id, context.task_run.name)
-    return entry.job
+    name = f"{stage.name} ({job_words(executor_of(entry.job), entry)})"
+    if name != named:
+        context.task_run.name = name  # else its end brings the old name back
+        with get_client(sync_client=True) as client:
+            client.set_task_run_name(context.task_run.id, name)
+    return name
+
+
+def job_words(executor: Executor, entry: Entry) -> str:
+    """A job by its number, one that waits with what is known of its start: Slurm job 4711, to start 26 Nov 14:05."""
+    call, seen = executor.call(str(entry.job)), executor.look(entry)
+    if seen is None or entry.state is not None:
+        return call
+    if seen.remedy:
+        return f"{call}, will not start by itself"
+    return call if seen.starts is None else f"{call}, to start {seen.starts.astimezone():%d %b %H:%M}"
 
 
 def _show(artifact: UUID | None, name: str, out: Path) -> UUID | None:

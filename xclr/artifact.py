@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from xclr.owncode import Code
+
 
 class Digest(str):
     """32 hex characters that name an artifact, and its kind; equal digests mean equal kind, config, inputs, code."""
@@ -68,6 +70,7 @@ class Manifest(BaseModel):
     stats: dict[str, Any]
     cost: Cost = Cost()
     jobs: tuple[str, ...] = ()
+    made_by: Code | None = None
     created: str
 
 
@@ -131,3 +134,8 @@ class Usage(BaseModel):
     jobs: int
     memory_gb: float | None = None  # GiB on a node, at the highest
     memory_asked_gb: float | None = None  # GiB on each node
+
+    @property
+    def is_counted(self) -> bool:
+        """False for what was taken from the clock, since nobody counted."""
+        return self.cpu_efficiency is not None

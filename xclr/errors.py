@@ -1,5 +1,12 @@
 """Errors that say what to do next."""
 
+from pathlib import Path
+
+
+def anew(folder: Path) -> str:
+    """The remedy for an artifact that is whole and of no use: it would be found again."""
+    return f"remove {folder} and run the recipe again, which makes it anew"
+
 
 class XclrError(Exception):
     """A problem the user can mend: `message` says what is wrong, `remedy` what to do."""

@@ -28,6 +28,7 @@ from xclr.artifact import Cost, FileEntry
 from xclr.disk import fault_of
 from xclr.environment import setting
 from xclr.errors import BusyError, Stopped, XclrError
+from xclr.owncode import Code, own_code
 from xclr.pipeline import KINDS
 from xclr.stage import Stage
 from xclr.store import Store, describe, only_writer, write_atomically
@@ -47,6 +48,7 @@ class Result(BaseModel):
     files: tuple[FileEntry, ...]
     stats: dict[str, Any]
     cost: Cost
+    made_by: Code | None = None
 
 
 class Failure(BaseModel):
@@ -106,7 +108,8 @@ def run_stage(stage: Stage, out: Path, threads: int = 0) -> None:
             cpu_s = min(cpu_s, wall_s * threads)
         ranks = int(os.environ.get("WORLD_SIZE", "1"))
         cost = Cost(cpu_s=cpu_s * ranks, gpu_s=wall_s * ranks if _on_gpu() else 0.0, wall_s=wall_s)
-        write_atomically(out / RESULT, Result(files=entries, stats=produced.stats, cost=cost).model_dump_json())
+        result = Result(files=entries, stats=produced.stats, cost=cost, made_by=own_code())
+        write_atomically(out / RESULT, result.model_dump_json())
         for folder in produced.scratch:
             shutil.rmtree(out / folder, ignore_errors=True)
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -184,6 +185,26 @@ class Store:
                 raise StoreError(f"{path} is missing or has another size", "run the recipe again")
             if entry.rows is not None and _rows(path) != entry.rows:
                 raise StoreError(f"{path} has another number of rows", "run the recipe again")
+
+
+def check_file_system(folder: Path) -> str | None:
+    """A line where a folder that is there has no hard links; raises StoreError where its files cannot be locked."""
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=folder) as name:
+        probe = Path(name)
+        try:
+            with only_writer(probe):
+                pass
+        except OSError as error:
+            raise said(error) or StoreError(
+                f"files below {folder} cannot be locked ({error.strerror}), and two runs might write one output",
+                "choose a disk with locks: --home DIR or XCLR_HOME; NFS 3 needs lockd on both sides, Lustre the mount "
+                "option flock",
+            ) from error
+        try:
+            os.link(probe / LOCK, probe / "link")
+        except OSError:
+            return f"{folder} has no hard links: what one of several runs may do is settled by locks alone"
+    return None
 
 
 def _rows(path: Path) -> int:

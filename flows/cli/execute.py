@@ -43,6 +43,7 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
     from infra.home.runs import run_of_this_process
     from infra.home.scores import read_scores
     from infra.plan import check_data, lack_of_room
+    from infra.servers import UnreachableError
     from xclr.captions.source import placed
     from xclr.evaluation.stages import lacks
     from xclr.pipeline import pipeline
@@ -59,6 +60,11 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
         check_data(plan, _steps(choices))
     failure = _attempt(recipe, choices._replace(home=str(place)))
     own = run_of_this_process(place)
+    if own is not None and isinstance(failure, UnreachableError) and planned.data.is_located:
+        is_compared = choices.until != "compare" or own.scores is not None
+        if is_compared and all(Store(place).find(stage.digest) for stage in made):
+            print(f"{failure.message}; all that was asked for is made", file=sys.stderr)
+            failure = None
     scores = read_scores(place, [own.run]) if own is not None and own.scores is not None else None
     if scores is not None:
         print_scores(scores, left_out=lacks(planned))
@@ -88,8 +94,10 @@ def _check_place(home: Path, cluster: str) -> None:
 
 def _attempt(what: Recipe | Sweep, choices: Choices) -> XclrError | None:
     """Run a flow where it can run; what made it fail, since what finished is shown all the same."""
+    import httpx
+
     from flows.context import prefect_server, reach_mlflow, state_folder
-    from infra.servers import AWAY
+    from infra.servers import AWAY, UnreachableError
 
     state = state_folder(Path(str(choices.home)))
     with suppress(*AWAY):  # the run says so, and goes on
@@ -100,6 +108,9 @@ def _attempt(what: Recipe | Sweep, choices: Choices) -> XclrError | None:
             _run_flow(what, choices)
         except XclrError as error:
             return error
+        except httpx.TransportError as error:
+            remedy = "run it again, with a server that is up: what is done is found, and jobs go on"
+            return UnreachableError(f"Prefect's server was lost: {error}", remedy)
     return None
 
 

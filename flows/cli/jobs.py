@@ -113,13 +113,21 @@ def costs(
 def _show_costs(lines: Sequence[CostLine]) -> None:
     from rich.table import Table
 
+    from infra.home.costs import suggestions
+
     if not lines:
         print_table("no job of this run used a GPU or was counted by Slurm")
         return
-    table = Table("stage", "method", "jobs", "GPU-hours", "core-hours", "cores busy")
+    counted = any(each.memory_gb is not None for each in lines)
+    memory = ["GiB used", "asked"] if counted else []
+    table = Table("stage", "method", "jobs", "GPU-hours", "core-hours", "cores busy", *memory)
     for each in lines:
         busy = "" if each.cpu_efficiency is None else f"{each.cpu_efficiency:.0%}"
-        table.add_row(each.stage, each.method, str(each.jobs), f"{each.gpu_hours:.3f}", f"{each.cpu_hours:.3f}", busy)
+        room = [f"{gb:.1f}" if gb is not None else "" for gb in (each.memory_gb, each.memory_asked_gb)]
+        hours = f"{each.gpu_hours:.3f}", f"{each.cpu_hours:.3f}"
+        table.add_row(each.stage, each.method, str(each.jobs), *hours, busy, *(room if counted else []))
     total = sum(each.gpu_hours for each in lines), sum(each.cpu_hours for each in lines)
     table.add_row("all", "", str(sum(each.jobs for each in lines)), f"{total[0]:.3f}", f"{total[1]:.3f}", "")
     print_table(table)
+    for kind, gb in suggestions(lines).items():
+        print_table(f"[dim]-> stages.{kind}.memory_gb: {gb} in the cluster file would fit what was used")

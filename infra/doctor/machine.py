@@ -30,6 +30,7 @@ from xclr.disk import existing
 from xclr.errors import XclrError
 from xclr.graph.textmodel import locate
 from xclr.recipe import RECIPES, EmbedConfig, load_recipe
+from xclr.store import check_file_system
 
 EXTRAS = ("", "eval", "pipeline")  # of xclr, all of which its command needs
 PINNED = ("torch", "prefect", "fastapi", "mlflow", "pyarrow", "submitit")  # what is printed of the packages
@@ -151,7 +152,11 @@ def check_home(home: Path) -> Finding:
     kind = fs_type_of(place, psutil.disk_partitions(all=True))
     shared = " (shared)" if kind in NETWORK else ""
     if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
-        return Finding(check="HOME", state="ok", found=f"{home} on {kind}{shared}")
+        try:
+            lacking = check_file_system(place) or ""
+        except XclrError as error:
+            return Finding(check="HOME", state="wrong", found=error.message, remedy=error.remedy)
+        return Finding(check="HOME", state="ok", found=f"{home} on {kind}{shared}", remedy=lacking)
     return Finding(
         check="HOME", state="wrong", found=f"{home} cannot be written",
         remedy="choose a folder you own: --home DIR or XCLR_HOME",

@@ -12,6 +12,7 @@ import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -24,7 +25,7 @@ from infra.processes import JobId, is_process
 from infra.resources import Resources, cores
 from xclr.artifact import Usage
 from xclr.errors import RecipeError
-from xclr.job import FAILURE, RESULT, STOPPED
+from xclr.job import FAILURE, RESULT, STOPPED, Failure
 from xclr.stage import Stage
 from xclr.store import Store
 
@@ -35,6 +36,7 @@ EXECUTORS: dict[str, str] = {  # loaded when first asked for
 }
 GROUP = "xclr.executors"
 STAGE = "stage.json"
+FAULTS = {MemoryError.__name__: JobState.OUT_OF_MEMORY}  # what failed a job by the name of its error
 ARRAYS = "arrays"  # in HOME: folders of arrays whose elements make an output each
 
 
@@ -196,7 +198,15 @@ def folder_of(out: Path, name: str, element: int | None) -> Path:
 def outcome_of(out: Path) -> JobState | None:
     """What a job left beside its output."""
     states = {RESULT: JobState.COMPLETED, FAILURE: JobState.FAILED, STOPPED: JobState.STOPPED}
-    return next((state for name, state in states.items() if (out / name).exists()), None)
+    state = next((state for name, state in states.items() if (out / name).exists()), None)
+    return FAULTS.get(failure.error, state) if state is JobState.FAILED and (failure := failure_of(out)) else state
+
+
+def failure_of(out: Path) -> Failure | None:
+    """What a job said of why it could not finish, if anything."""
+    with suppress(OSError, ValueError):
+        return Failure.model_validate_json((out / FAILURE).read_text())
+    return None
 
 
 def rank_log(first: Path, rank: int, element: str = "") -> Path:

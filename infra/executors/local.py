@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 
-from infra.executors.executor import Executor, Sight, Submission, outcome_of, rank_log
+from infra.executors.executor import STAGE, Executor, Sight, Submission, outcome_of, rank_log
+from infra.executors.signs import last_sign
 from infra.ledger import UNSEEN_GRACE, Entry, JobState
 from infra.processes import JobId, find_process, is_of_this_machine, now, process_id, processes_of, send
-from xclr.store import is_locked
+from xclr.store import LOCK, is_locked
 
+LAST_WORDS = timedelta(seconds=15)
 END_WITHIN_S = 10  # what is killed ends at once, unless the kernel is waiting for a disk
 
 
@@ -40,9 +43,7 @@ class Local(Executor):
             return outcome
         if is_of_this_machine(job):
             return JobState.GONE
-        # the processes of another machine cannot be seen, its lock can, once it has started
-        seen = is_locked(out) or now() - entry.claimed < UNSEEN_GRACE
-        return JobState.RUNNING if seen else JobState.GONE
+        return JobState.RUNNING if is_locked(out) or _may_begin(entry, out) else JobState.GONE
 
     def cancel(self, entries: Sequence[Entry]) -> bool:
         """End processes of this machine and everything they started, and see them gone."""
@@ -72,3 +73,16 @@ class Local(Executor):
     def log(self, entry: Entry, asked: str, rank: int) -> Path:
         """submitit's."""
         return rank_log(Path(str(entry.log)), rank)
+
+
+def _may_begin(entry: Entry, out: Path) -> bool:
+    """True while a process that cannot be seen from here, and holds no lock, may have it still before it.
+
+    Who begins takes the lock, and so touches it after the stage was written down; that a peer's last words may come a
+    moment after the lock is let go is allowed for.
+    """
+    try:
+        began = (out / LOCK).stat().st_mtime_ns > (out / STAGE).stat().st_mtime_ns
+    except FileNotFoundError:
+        began = False
+    return now() - (last_sign(entry, out) if began else entry.claimed) < (LAST_WORDS if began else UNSEEN_GRACE)

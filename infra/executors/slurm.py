@@ -22,6 +22,7 @@ from xclr.errors import JobError
 from xclr.job import RESULT
 from xclr.store import Store
 
+COMMANDS = ("sbatch", "squeue", "scancel")
 CLOCKS = timedelta(minutes=5)  # between this machine's and the controller's
 
 
@@ -55,8 +56,8 @@ class Slurm(Executor):
 
     def check_here(self) -> None:
         """Look for Slurm's commands."""
-        if shutil.which("sbatch") is None:
-            raise JobError("no sbatch on this machine", ELSEWHERE)
+        if lacking := [each for each in COMMANDS if shutil.which(each) is None]:
+            raise JobError(f"no {', '.join(lacking)} on this machine", ELSEWHERE)
 
     def state(self, entry: Entry, out: Path) -> JobState:
         """Slurm's word while it lives or was cancelled, else what it left, else Slurm's word again.
@@ -119,7 +120,7 @@ class Slurm(Executor):
 
     def used(self, ids: Sequence[str]) -> Usage | None:
         """As sacct has it, over all requeues."""
-        return used(ids)
+        return used(ids, self.queue.accounts)
 
     @property
     def answers(self) -> bool:
@@ -140,7 +141,7 @@ class Slurm(Executor):
     def _lacked_memory(self, entry: Entry) -> bool:
         ids, folder = self.ids(str(entry.job)), Path(str(entry.log)).parent
         return tells_of_memory(path for each in ids for path in folder.glob(f"{each}_*log.out")) or (
-            self.queue.accounts.there and ran_out_of_memory(ids)
+            ran_out_of_memory(ids, self.queue.accounts)
         )
 
     def _elements(self, entry: Entry) -> Whole | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import infra
 import xclr
+from xclr.owncode import COMMIT, commit_of
 
 PACKAGES = {each.__name__: Path(each.__path__[0]) for each in (xclr, infra)}  # all that a job imports of ours
 LEFT_OUT = ("__pycache__", "*.pyc", ".*", "_pipeline")  # the last: of a wheel, in which infra lies below xclr
@@ -24,6 +25,8 @@ def freeze(home: Path) -> Path:
         try:
             for name, source in PACKAGES.items():
                 shutil.copytree(source, draft / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
+            if (commit := commit_of(PACKAGES["xclr"].parent)) is not None:
+                (draft / COMMIT).write_text(commit)
             draft.rename(final)
         except OSError:
             shutil.rmtree(draft, ignore_errors=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -15,9 +17,12 @@ from xclr.pipeline import pipeline
 from xclr.stage import Stage
 from xclr.store import Store
 
+SPARE = 1.25  # memory to ask for, of what was used
+LEAST_FIT = 0.6  # of what was asked for, below which others could have the rest
+
 
 class CostLine(BaseModel):
-    """What the jobs of a stage kind used for a method; its data stages have none."""
+    """What the jobs of a stage kind used for a method; its data stages have none. Memory is GiB on a node."""
 
     model_config = ConfigDict(frozen=True)
     stage: str
@@ -26,21 +31,33 @@ class CostLine(BaseModel):
     gpu_hours: float
     cpu_hours: float
     cpu_efficiency: float | None
+    memory_gb: float | None = None
+    memory_asked_gb: float | None = None
+
+    @property
+    def memory_next_gb(self) -> int | None:
+        """What to ask for next, in whole GiB: a quarter above the most that was used, unless that is about what was."""
+        if self.memory_gb is None or self.memory_asked_gb is None:
+            return None
+        wanted = math.ceil(SPARE * self.memory_gb)
+        return None if LEAST_FIT <= wanted / self.memory_asked_gb <= 1 else wanted
 
 
 def settle(book: Book, stage: Stage, manifest: Manifest, gpus: int) -> Usage | None:
-    """What all attempts at a stage used, asked once and kept in the ledger; None for a stage that had no job.
+    """What all attempts at a stage used, kept in the ledger once it is counted; None for a stage that had no job.
 
-    Without accounting it is the time of the attempt that succeeded.
+    Without accounting it is the time of the attempt that succeeded, and whoever wants to know asks again.
     """
     known = book.usage(stage.digest)
     ids, ask = _jobs(book, stage)
-    if not ids or (known is not None and known.jobs >= len(ids)):
+    if not ids or (known is not None and known.jobs >= len(ids) and known.is_counted):
         return known
     wall_h, cost = manifest.cost.wall_s / 3600, manifest.cost
     guess = Usage(gpu_hours=wall_h * gpus, cpu_hours=cost.cpu_s / 3600, cpu_efficiency=None, jobs=len(ids))
-    usage = ask(ids) or guess
-    book.write_usage(stage.digest, usage)
+    usage = ask(ids) or (known if known is not None and known.is_counted else guess)
+    if usage != known:
+        with suppress(OSError):  # a guest may ask what a run cost
+            book.write_usage(stage.digest, usage)
     return usage
 
 
@@ -62,10 +79,26 @@ def costs_of(home: Path, record: RunRecord) -> list[CostLine]:
     }
     for stage in planned.values():
         usage = book.usage(stage.digest)
+        if usage is not None and not usage.is_counted and (made := store.find(stage.digest)) is not None:
+            usage = settle(book, stage, store.manifest(made), gpus=_gpus_of(usage, store.manifest(made)))
         if usage is not None:
             method = methods[stage.network] if stage.network else ""
             found.setdefault((stage.kind.name, method), []).append(usage)
     return [_line(kind, method, usages) for (kind, method), usages in found.items()]
+
+
+def suggestions(lines: Iterable[CostLine]) -> dict[str, int]:
+    """By stage kind, the memory in GiB to ask for next time where it is another than was asked for."""
+    kinds: dict[str, list[CostLine]] = {}
+    for each in lines:
+        kinds.setdefault(each.stage, []).append(each)
+    most = {kind: max(own, key=lambda each: each.memory_gb or 0) for kind, own in kinds.items()}
+    return {kind: each.memory_next_gb for kind, each in most.items() if each.memory_next_gb is not None}
+
+
+def _gpus_of(guess: Usage, manifest: Manifest) -> int:
+    """GPUs of the job whose time was taken for what it used."""
+    return round(guess.gpu_hours * 3600 / manifest.cost.wall_s) if manifest.cost.wall_s else 0
 
 
 def _line(kind: str, method: str, usages: list[Usage]) -> CostLine:
@@ -80,6 +113,8 @@ def _line(kind: str, method: str, usages: list[Usage]) -> CostLine:
         gpu_hours=sum(each.gpu_hours for each in usages),
         cpu_hours=cores,
         cpu_efficiency=busy / whole if whole else None,
+        memory_gb=max((each.memory_gb for each in usages if each.memory_gb), default=None),
+        memory_asked_gb=max((each.memory_asked_gb for each in usages if each.memory_asked_gb), default=None),
     )
 
 

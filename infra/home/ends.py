@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from infra.executors.executor import failure_of
 from infra.executors.observe import find_again, observe
+from infra.executors.signs import last_sign
 from infra.home.runs import RunRecord, cancel_mark, read_runs, shown_state
-from infra.home.sweeps import failure_of
 from infra.ledger import Attach, Book, Entry, JobState, Ledger, reconcile
 from infra.processes import now
 from infra.tracking.patient import UNTRACKED
 from infra.tracking.tracker import DATA, RunState
 from xclr.errors import WeakError
-from xclr.job import FAILURE, PROGRESS, RESULT
 from xclr.pipeline import KINDS
-from xclr.shards import SHARDS
 from xclr.stage import STEPS
 from xclr.store import MANIFEST, Store
-from xclr.training.spool import SPOOL
 
 DATA_STEPS = STEPS[: STEPS.index("pretrain")]
 WORST_FIRST: tuple[RunState, ...] = ("RUNNING", "FAILED", "KILLED", "FINISHED")  # what the data's run says of several
@@ -58,18 +55,6 @@ def untold(home: Path, state: Path) -> list[RunRecord]:
 def is_over(home: Path, record: RunRecord) -> bool:
     """True when no job of a run lives."""
     return not goes_on(endings(home, record.digests))
-
-
-def last_sign(entry: Entry, out: Path) -> datetime:
-    """When an attempt ended: as written, else when it last wrote something."""
-    if entry.ended is not None:
-        return entry.ended
-    written = [out / name for name in (MANIFEST, RESULT, FAILURE, PROGRESS, SPOOL)]
-    written += (out / SHARDS).glob(f"*.{PROGRESS}")
-    if entry.log is not None:
-        written.append(Path(entry.log))
-    times = [datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in written if path.exists()]
-    return max([*times, entry.claimed])
 
 
 def _endings(home: Path, digests: Iterable[str]) -> Iterator[Ending]:

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from infra.executors.executor import Executor, Sight, executor_of
+from infra.executors.executor import Executor, Sight, executor_of, failure_of
 from infra.executors.observe import observe
-from infra.home.ends import last_sign
+from infra.executors.signs import last_sign
 from infra.home.runs import RunRecord, Shown, read_runs, shown_state
-from infra.home.sweeps import cell_lines, failure_of
+from infra.home.sweeps import cell_lines
 from infra.ledger import LIVE, WHY, Book, Entry, JobState
 from infra.processes import now
 from infra.progress import Advance, ago, read_progress

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infra.executors.executor import executor_of
+from infra.executors.executor import executor_of, failure_of
 from infra.executors.observe import observe
 from infra.home.runs import RunRecord, read_runs
 from infra.ledger import WHY, Attach, Book, GiveUp, JobState, Ledger, reconcile
 from infra.processes import now
 from xclr.errors import WeakError
-from xclr.job import FAILURE, Failure
 from xclr.record import records_named
 from xclr.store import MANIFEST, Store
 from xclr.sweep.cells import ORDER, CellLine, Standing
@@ -62,11 +61,3 @@ def standing(home: Path, record: RunRecord, kind: str, digest: str) -> Standing:
             return Standing("failed", WHY[JobState.CANCELLED], job)
         case _:
             return Standing("to come")
-
-
-def failure_of(out: Path) -> Failure | None:
-    """Why a job says that a stage could not be made."""
-    try:
-        return Failure.model_validate_json((out / FAILURE).read_text())
-    except (OSError, ValueError):
-        return None

@@ -6,9 +6,10 @@ import math
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from infra.slurm.look import ask
+from infra.slurm.queue import Accounts
 from xclr.artifact import Usage
 
 FORMAT = "JobID,State,ExitCode,ElapsedRaw,CPUTimeRAW,AllocTRES,TotalCPU,MaxRSS,NTasks,TRESUsageInTot"
@@ -56,10 +57,10 @@ class Row(NamedTuple):
         return whole / 2**30 / self.nodes
 
 
-def used(ids: Sequence[str]) -> Usage | None:
-    """What the jobs of these numbers used, over all their requeues; None where nobody counts."""
+def used(ids: Sequence[str], accounts: Accounts) -> Usage | None:
+    """What the jobs of these numbers used, over all their requeues; None where nobody counts, or says so now."""
     deadline = time.monotonic() + SETTLES_IN_S
-    while (text := _ask(ids)) is not None:
+    while text := _ask(ids, accounts):
         rows = parse_rows(text)
         over = rows and not any(row.state.startswith(LIVE) for row in rows if not row.is_step)
         if over or time.monotonic() > deadline:
@@ -68,9 +69,9 @@ def used(ids: Sequence[str]) -> Usage | None:
     return None
 
 
-def ran_out_of_memory(ids: Sequence[str]) -> bool:
+def ran_out_of_memory(ids: Sequence[str], accounts: Accounts) -> bool:
     """True when a step of the jobs was killed while it had nearly all of its memory, or the accounts say so."""
-    return killed_for_memory(_ask(ids) or "")
+    return killed_for_memory(_ask(ids, accounts) or "")
 
 
 def killed_for_memory(text: str) -> bool:
@@ -136,9 +137,7 @@ def cpu_seconds(text: str) -> float:
     return float(int(days or 0) * 86400 + sum(each * 60**power for power, each in enumerate(reversed(parts))))
 
 
-def _ask(ids: Sequence[str]) -> str | None:
-    jobs, fields = f"--jobs={','.join(ids)}", f"--format={FORMAT}"
-    try:
-        return ask("sacct", "--duplicates", "--parsable2", "--noheader", jobs, fields)
-    except OSError:
-        return None
+def _ask(ids: Sequence[str], accounts: Accounts) -> str | None:
+    with suppress(OSError):
+        return accounts.said("--duplicates", f"--jobs={','.join(ids)}", f"--format={FORMAT}")
+    return None

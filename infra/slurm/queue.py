@@ -254,21 +254,25 @@ class Accounts:
         return self._ask(f"--name={name}", f"--starttime={since}")
 
     def _ask(self, *which: str) -> list[SlurmJob]:
+        return parse_sacct(self.said("-X", *which, f"--format={SACCT}"))
+
+    def said(self, *arguments: str) -> str:
+        """What sacct prints, nothing where there are no accounts; raises OSError while it fails, for SILENT_FOR_S."""
         if not self.there:
-            return []
+            return ""
         if self.is_silent and time.monotonic() - self.tried < self.every_s:
             raise OSError("sacct fails")
         self.tried = time.monotonic()
         try:
-            text = ask("sacct", "-X", "--parsable2", "--noheader", *which, f"--format={SACCT}")
+            text = ask("sacct", "--parsable2", "--noheader", *arguments)
         except OSError as error:
             self.there = not (isinstance(error, FileNotFoundError) or DISABLED in str(error))
             self.failed = (self.failed or time.monotonic()) if self.there else None
             if self.is_silent:
                 raise
-            return []
+            return ""
         self.failed = None
-        return parse_sacct(text)
+        return text
 
 
 def _time(text: str) -> datetime | None:

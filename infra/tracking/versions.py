@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from xclr import __version__
+from xclr.owncode import commit_of
 
 ROOT = Path(__file__).parents[2]  # of the repository, where this is one
 GIT_COMMIT, VERSION = "mlflow.source.git.commit", "xclr.version"  # tags
 VERSIONS = "versions.txt"
-WITHIN_S = 10
 
 
 @cache
@@ -22,19 +21,6 @@ def code_tags() -> Mapping[str, str]:
     """The package's version and, where the code lies in its own repository, the commit, as tags of a run."""
     found = commit_of(ROOT)
     return {VERSION: __version__} | ({} if found is None else {GIT_COMMIT: found})
-
-
-def commit_of(root: Path) -> str | None:
-    """What is checked out in a repository; None where `root` is none, or there is no git."""
-    if not (root / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=WITHIN_S, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 @cache

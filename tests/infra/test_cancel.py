@@ -8,18 +8,19 @@ import sys
 import pytest
 
 from infra.cancel import cancel_flow_run, cancel_run, find_run
-from infra.home.runs import cancel_mark, new_record, read_runs, shown_state, write_record
-from infra.ledger import JobState
-from infra.processes import find_process
-from infra.stage import ensure
+from infra.home.runs import cancel_mark, new_record, read_runs, scan_runs, shown_state, write_record
+from infra.ledger import Entry, JobState
+from infra.processes import find_process, now, process_id
+from infra.stage import decide, ensure
 from tests.kit.polling import until
 from tests.kit.recipes import ALONE, TINY, tiny
 from tests.kit.runs import open_run
-from tests.kit.sweeps import open_sweep, small
+from tests.kit.sweeps import TAU, open_sweep, small
 from tests.kit.trainings import Training
 from xclr.captions import stages as captions_stages
 from xclr.errors import JobError, StoreError
 from xclr.recipe import Recipe
+from xclr.store import write_atomically
 
 
 @pytest.mark.slow
@@ -86,6 +87,26 @@ def test_a_cancelled_run_begins_no_stage(home):
     assert run.book.read().entries == ()
     run.close("failed")
     assert read_runs(home)[-1].state == "cancelled"
+
+
+def test_a_run_of_many_stages_looks_once_for_the_jobs_that_it_ends(home, monkeypatch):
+    """At a thousand cells, once for each took minutes."""
+    run, swept = open_sweep(home, small(grid={TAU: [0.01 * place for place in range(1, 13)]}))
+    with subprocess.Popen(["sleep", "600"]) as process:
+        for stage in swept.stages:
+            entry = Entry(
+                digest=stage.digest, kind=stage.kind.name, stage=stage.name, run=run.id, attempt=1,
+                owner="elsewhere/1/1", claimed=now(), job=process_id(process.pid),
+            )  # fmt: skip
+            assert run.book.claim(entry)
+        write_atomically(cancel_mark(home, run.id), "now")
+        looks = []
+        monkeypatch.setattr("infra.cancel.scan_runs", lambda place: looks.append(place) or scan_runs(place))
+        for stage in swept.stages:
+            with pytest.raises(JobError, match="was cancelled"):
+                decide(run, stage, run.store.begin(stage.digest), set())
+    assert len(looks) == 1
+    assert {each.state for each in run.book.read().entries} == {JobState.CANCELLED}
 
 
 def test_what_cannot_be_cancelled_is_said_with_what_can(home):

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.ledger import UNSEEN_GRACE, Adopt, Attach, Book, Entry, GiveUp, JobState, Ledger, Submit, reconcile
+from tests.kit.disks import refusing
 from xclr.recipe import RetriesConfig
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -114,7 +115,10 @@ def test_a_running_job_is_never_doubled_and_a_result_never_lost(histories, age_s
             assert action.attempt == 2
 
 
-def test_one_of_many_claims_wins(tmp_path: Path):
+@pytest.mark.parametrize("links", [True, False])
+def test_one_of_many_claims_wins_with_hard_links_and_without(links, tmp_path: Path, monkeypatch):
+    if not links:
+        monkeypatch.setattr("os.link", refusing(errno.EPERM))
     book = Book(tmp_path)
     with ThreadPoolExecutor(16) as pool:
         won = list(pool.map(lambda n: book.claim(BASE.model_copy(update={"run": str(n)})), range(64)))

@@ -21,6 +21,7 @@ from xclr.captions import stages as captions_stages
 from xclr.disk import told
 from xclr.errors import JobError, StoreError, XclrError
 from xclr.job import FAILURE
+from xclr.owncode import own_code
 from xclr.recipe import Recipe
 from xclr.store import MANIFEST
 from xclr.training.spool import SPOOL, read_spool
@@ -97,6 +98,7 @@ def test_two_ranks_pretrain_as_one_job_with_its_log(home):
     manifest = run.store.manifest(artifact)
     assert manifest.stats["step"] == max(entry.step for entry in read_spool(artifact.path / SPOOL))
     assert manifest.cost.cpu_s > 0
+    assert manifest.made_by == own_code(), "the job's frozen code is this, of the same commit"
     entry = run.book.latest(artifact.digest)
     assert entry.state is JobState.COMPLETED
     assert Path(entry.log).exists()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def fill(disk: Path, leave: int = 0) -> None:
                 stream.write(bytes(1 << 16))
         except OSError:
             stream.truncate(stream.tell() // 4096 * 4096 - leave)
+
+
+def refusing(number: int) -> Callable[..., None]:
+    """A call of the system that this disk does not know."""
+
+    def call(*arguments: object, **named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
 
 
 def _mount(*arguments: str) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xclr import schema
-from xclr.errors import DataError
+from xclr.errors import DataError, anew
 from xclr.evaluation.datasets import MAPPING
 from xclr.evaluation.heads import LinearHead
 from xclr.evaluation.score import Score
@@ -173,7 +173,7 @@ def load_features(path: Path) -> FeatureSet:
     """
     rows, vectors = np.load(path / ROWS), np.load(path / VECTORS, mmap_mode="r")
     if rows.ndim != 1 or vectors.ndim != 2 or len(rows) != len(vectors) or bool((np.diff(rows) <= 0).any()):
-        raise DataError(f"{path} does not hold one vector a row, sorted by row", "run the recipe again")
+        raise DataError(f"{path} does not hold one vector a row, sorted by row", anew(path))
     for start in range(0, len(vectors), 1 << 16):
         if not np.isfinite(vectors[start : start + (1 << 16)]).all():
             raise DataError(f"{path} has features that are not finite", "lower train.learning_rate")
@@ -187,14 +187,14 @@ def load_labels(path: Path) -> Labels:
     """
     if (path / "items.parquet").exists():
         return _of_benchmark(path)
-    captions = _by_row(schema.read(path / "captions.parquet", schema.CAPTIONS))
+    captions = _by_row(path, schema.read(path / "captions.parquet", schema.CAPTIONS))
     split = np.array(captions["split"].to_pylist(), dtype=np.str_)
     annotated = path / "annotations.parquet"
     if not annotated.exists():
         return _own(split, _integers(captions["label"]))
-    annotations = _by_row(schema.read(annotated, schema.ANNOTATIONS))
+    annotations = _by_row(path, schema.read(annotated, schema.ANNOTATIONS))
     if annotations.num_rows != len(split):
-        raise DataError(f"{path}: {annotations.num_rows} annotations of {len(split)} captions", "run the recipe again")
+        raise DataError(f"{path}: {annotations.num_rows} annotations of {len(split)} captions", anew(path))
     tags = tuple(tuple(words) for words in annotations["tags"].to_pylist())
     own = _own(split, _integers(annotations["subgroup"]))
     return replace(own, group=_integers(annotations["group"]), tags=tags)
@@ -205,7 +205,7 @@ def _own(split: NDArray[np.str_], target: Ints) -> Labels:
 
 
 def _of_benchmark(path: Path) -> Labels:
-    items = _by_row(schema.read(path / "items.parquet", schema.ITEMS))
+    items = _by_row(path, schema.read(path / "items.parquet", schema.ITEMS))
     classes = schema.read(path / "classes.parquet", schema.CLASSES).sort_by("label")
     lists = items["targets"].combine_chunks()
     mapping = json.loads((path / MAPPING).read_text()) if (path / MAPPING).exists() else []
@@ -221,10 +221,10 @@ def _of_benchmark(path: Path) -> Labels:
     )
 
 
-def _by_row(table: pa.Table) -> pa.Table:
+def _by_row(path: Path, table: pa.Table) -> pa.Table:
     table = table.sort_by("row_id")
     if not np.array_equal(table["row_id"].to_numpy(), np.arange(table.num_rows)):
-        raise DataError("the row ids are not 0, 1, 2, ...", "run the recipe again")
+        raise DataError(f"{path}: the row ids are not 0, 1, 2, ...", anew(path))
     return table
 
 

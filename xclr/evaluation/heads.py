@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xclr.errors import DataError
+from xclr.errors import DataError, anew
 
 ENOUGH = 30  # rows held out in all, by which settings are told apart
 SMALLEST = 1e-12  # probability that counts: products with denormal ones made a step five times slower
@@ -129,7 +129,7 @@ def load_head(path: Path) -> LinearHead:
     stored = torch.load(path, map_location="cpu", weights_only=True)
     wanted = {*LinearHead.__dataclass_fields__, *Standardiser.__dataclass_fields__} - {"standardise"}
     if not isinstance(stored, dict) or stored.keys() != wanted:
-        raise DataError(f"{path} does not hold a linear head", "run the recipe again")
+        raise DataError(f"{path} does not hold a linear head", anew(path.parent))
     return LinearHead(standardise=Standardiser(stored.pop("mean"), stored.pop("scale")), **stored)
 
 

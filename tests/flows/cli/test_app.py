@@ -40,7 +40,7 @@ from xclr.environment import setting
             ["plan", "cc12m", "--set", "data.url=http://nobody.invalid/a b.tsv"],
             ["xclr run cc12m --set 'data.url=http://nobody.invalid/a b.tsv' --until captions"],
         ),
-        (["run", "emoji", "--cluster", "slurm"], ["no sbatch on this machine", "--cluster local"]),
+        (["run", "emoji", "--cluster", "slurm"], ["no sbatch, squeue, scancel on this machine", "--cluster local"]),
         (["compare", "--home", "empty"], ["no finished run", "xclr run emoji"]),
     ],
 )

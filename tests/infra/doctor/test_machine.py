@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from infra.doctor.machine import (
 )
 from infra.doctor.parity import compare, inputs, loss, parity
 from tests.kit.command import ROOT, command
+from tests.kit.disks import refusing
 from tests.kit.terminal import in_terminal
 from xclr.disk import existing
 from xclr.errors import JobError
@@ -65,12 +67,18 @@ def test_state_on_a_network_file_system_is_refused(tmp_path, kind):
     assert check_state(tmp_path / "state", [Mount("/", "ext4")]).state == "ok"
 
 
-def test_the_nearest_folder_that_exists_is_looked_at_and_nothing_is_made(tmp_path):
+def test_the_nearest_folder_that_exists_is_looked_at_and_nothing_is_left(tmp_path, monkeypatch):
     there = tmp_path / "link"
     there.symlink_to(tmp_path / "real")
     (tmp_path / "real").mkdir()
     assert existing(there / "not" / "yet") == tmp_path / "real"
     assert check_home(there / "home").state == "ok"
+    with monkeypatch.context() as patch:
+        patch.setattr("os.link", refusing(errno.EPERM))
+        assert (check_home(there).state, "no hard links" in check_home(there).remedy) == ("ok", True)
+        patch.setattr("fcntl.flock", refusing(errno.ENOLCK))
+        assert (check_home(there).state, "NFS 3 needs lockd" in check_home(there).remedy) == ("wrong", True)
+    assert not list(there.iterdir()), "a probe was left behind"
     assert check_database(there / "state").state == "ok"
     assert list((tmp_path / "real").iterdir()) == []
 

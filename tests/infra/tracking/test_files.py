@@ -14,10 +14,11 @@ import pytest
 from infra.cluster import Tracking
 from infra.tracking.files import LISTED, SCORES, divided, joined_tables, page_uploads, pages_of
 from infra.tracking.tracker import TABLES
-from infra.tracking.versions import GIT_COMMIT, ROOT, code_tags, commit_of
+from infra.tracking.versions import GIT_COMMIT, ROOT, code_tags
 from tests.infra.tracking.conftest import LIMIT_MB
 from xclr import schema
 from xclr.artifact import FileEntry, sha256_file
+from xclr.owncode import commit_of
 from xclr.pipeline import pipeline
 from xclr.recipe import load_recipe
 from xclr.stage import Stage

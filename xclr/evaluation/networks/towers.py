@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xclr.errors import DataError, StoreError
+from xclr.errors import DataError, StoreError, anew
 from xclr.evaluation.data import FeatureSet
 from xclr.graph import Encoder
 from xclr.recipe import PairsConfig, TextConfig
@@ -23,7 +23,6 @@ from xclr.training.tokens import open_tokens
 from xclr.training.words import WORDS, Vocabulary
 
 BLOCK = 4096  # pictures or captions at a time
-ANEW = "run the recipe again, which trains it anew"
 Reader = Callable[[Sequence[str]], Tensor]  # captions [m] -> what the text tower reads of them, [m, ...]
 
 
@@ -90,7 +89,9 @@ def _state(path: Path) -> dict[str, Any]:
     """The weights by part, both towers among them."""
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if lost := [part for part in ("head", "text") if part not in state]:
-        raise StoreError(f"{path} holds no {' and no '.join(lost)}: an earlier version of xclr wrote it", ANEW)
+        raise StoreError(
+            f"{path} holds no {' and no '.join(lost)}: an earlier version of xclr wrote it", anew(path.parent)
+        )
     return state
 
 

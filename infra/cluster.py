@@ -31,6 +31,8 @@ def _fitting(resources: Resources) -> Resources:
     if resources.nodes > 1 and executor.is_here:
         away = [name for name in executor_names() if not executor_named(name).is_here]
         raise ValueError(f"more than one node needs executor: {' or '.join(away)}")
+    if resources.container is not None and executor.is_here:
+        raise ValueError("a container needs executor: slurm")
     return resources
 
 
@@ -48,6 +50,7 @@ class Cluster(Config):
     """A place to run."""
 
     name: str
+    avoid_failed_nodes: bool = True  # by the next tries of a run: those that were lost, or whose GPU has a fault
     default: Fitting = Resources()
     tracking: Tracking = Tracking()
     stages: Mapping[str, Fitting] = {}

@@ -41,11 +41,13 @@ class JobState(StrEnum):
     PREEMPTED = "preempted"
     TIMEOUT = "timeout"
     NODE_FAIL = "node_fail"
+    NODE_FAULT = "node_fault"  # as the job itself says
     OUT_OF_MEMORY = "out_of_memory"
     UNSEEN = "unseen"  # Slurm answers and does not show it
     UNKNOWN = "unknown"  # Slurm does not answer
 
 
+OF_NODES = (JobState.NODE_FAIL, JobState.NODE_FAULT)
 LIVE = frozenset({JobState.PENDING, JobState.RUNNING, JobState.UNKNOWN})
 ABSENT = frozenset({JobState.UNSEEN, JobState.PREEMPTED, JobState.NODE_FAIL})  # Slurm may yet requeue it
 
@@ -164,16 +166,17 @@ WHY: Mapping[JobState, str] = {
     JobState.PREEMPTED: "its job was preempted",
     JobState.TIMEOUT: "its job reached its time limit",
     JobState.NODE_FAIL: "its node was lost",
+    JobState.NODE_FAULT: "its node has a fault",
 }
 
 
 def _again(entry: Entry, state: JobState, retries: RetriesConfig) -> Submit | GiveUp:
     """Another attempt, unless so many ended in this way already."""
     lost = (JobState.GONE, JobState.UNSEEN)
-    same = lost if state in lost else (state,)
+    same = next((several for several in (lost, OF_NODES) if state in several), (state,))
     limits = {
         JobState.TIMEOUT: retries.timeouts,
-        JobState.NODE_FAIL: retries.node_failures,
+        **dict.fromkeys(OF_NODES, retries.node_failures),
         JobState.FAILED: retries.failures,
         **dict.fromkeys(lost, retries.crashes),
     }

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from xclr.recipe import Config
+
+
+class Container(Config):
+    """The image that a job runs in; it holds Python and the packages, the code comes from XCLR_HOME."""
+
+    image: str = Field(pattern=r"^[^\s]+$", description="path of a .sif or .sqsh file, or what the runtime fetches")
+    runtime: Literal["apptainer", "pyxis"]
+    mounts: tuple[str, ...] = Field(
+        (), description="folders that are seen in it as they are, beside XCLR_HOME; such as those of evaluate.roots"
+    )
 
 
 class Resources(Config):
@@ -42,6 +53,7 @@ class Resources(Config):
     nice: int | None = Field(None, ge=0, le=2147483645, description="how far its jobs stand back behind others (slurm)")
     constraint: str | None = Field(None, description="features that the nodes must have (slurm)")
     parallel: int = Field(64, ge=1, description="elements of a job array at once (slurm)")
+    container: Container | None = Field(None, description="the image that its jobs run in (slurm)")
     setup: tuple[str, ...] = Field((), description="shell lines before the job, such as module load (slurm)")
     sbatch: Mapping[str, str | int | bool] = Field(
         {}, description="more options of sbatch by their long names, such as {reservation: spring} (slurm)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from infra.home.runs import RunRecord, cancel_mark, write_record
 from infra.ledger import Book
 from infra.mode import Mode
 from infra.progress import Board
-from infra.resources import cores
+from infra.resources import Resources, cores
 from infra.tracking.patient import PatientTracker
 from xclr.errors import XclrError
 from xclr.store import Store
@@ -57,6 +57,7 @@ class Run:
         self.cores = Cores(cores())
         self.stopping = threading.Event()
         self.ending, self.has_ended_jobs = threading.Lock(), False  # once it was cancelled
+        self.avoided: tuple[str, ...] = ()  # nodes
         self.outcomes: dict[str, XclrError | None] = {}  # of what levels made, by digest: why it could not be made
         self.save()
 
@@ -74,6 +75,21 @@ class Run:
     def should_stop(self) -> bool:
         """True when nothing new may begin."""
         return self.stopping.is_set() or self.cancelled
+
+    def avoid(self, nodes: Iterable[str]) -> tuple[str, ...]:
+        """Leave nodes out of what this run submits from now on, where the cluster file wants that; the new ones."""
+        with self.ending:
+            new = tuple(each for each in nodes if self.cluster.avoid_failed_nodes and each not in self.avoided)
+            self.avoided += new
+        return new
+
+    def avoiding(self, resources: Resources) -> Resources:
+        """Resources without the nodes that are left out."""
+        if not self.avoided:
+            return resources
+        excluded = [str(resources.sbatch["exclude"])] if "exclude" in resources.sbatch else []
+        sbatch = {**resources.sbatch, "exclude": ",".join([*excluded, *self.avoided])}
+        return resources.model_copy(update={"sbatch": sbatch})
 
     def save(self, **changes: object) -> None:
         """Write the run's record."""

@@ -15,7 +15,21 @@ from infra.executors.executor import STAGE, Attempt, Executor, Submission, execu
 from infra.executors.observe import find_again, observe
 from infra.home.costs import settle
 from infra.home.ends import endings
-from infra.ledger import ABSENT, Action, Adopt, Attach, Book, Entry, GiveUp, JobState, Ledger, Submit, reconcile
+from infra.ledger import (
+    ABSENT,
+    OF_NODES,
+    WHY,
+    Action,
+    Adopt,
+    Attach,
+    Book,
+    Entry,
+    GiveUp,
+    JobState,
+    Ledger,
+    Submit,
+    reconcile,
+)
 from infra.processes import JobId, this_process
 from infra.progress import beside
 from infra.resources import Resources
@@ -165,9 +179,17 @@ def _next(run: Run, stage: Stage, out: Path) -> tuple[Entry | None, Action]:
     (action,) = reconcile(Ledger((entry,), run.recipe.retries), observed, processes.now())
     if entry.state is None and state is not None and not isinstance(action, Attach):
         _seen(run, entry, entry.model_copy(update={"state": state, "ended": processes.now()}))
+        if state in OF_NODES:
+            _avoid(run, entry, out, state)
     if isinstance(action, Adopt) and not (out / RESULT).exists():  # made once, then lost or discarded
         return entry, Submit(stage.digest, entry.attempt + 1, "its output is gone")
     return entry, action
+
+
+def _avoid(run: Run, entry: Entry, out: Path, state: JobState) -> None:
+    """Leave the node of an attempt out of the run's next ones, and say so."""
+    if new := run.avoid(executor_of(str(entry.job)).failed_nodes(entry, out)):
+        run.board.say(f"{entry.stage}: {WHY[state]}; this run's next tries leave {', '.join(new)} out")
 
 
 def _seen(run: Run, before: Entry, after: Entry) -> Entry:
@@ -225,7 +247,7 @@ def submit(run: Run, resources: Resources, attempts: Sequence[Attempt], what: st
     """Submit what was claimed and write down what is told of it; the last job's id, or None when it was refused."""
     digests, entry = {each.entry.digest for each in attempts}, attempts[0].entry
     comment, timeouts = f"xclr run={run.id} {what}", run.recipe.retries.timeouts
-    submission = Submission(tuple(attempts), resources, lambda: run.code, comment, timeouts)
+    submission = Submission(tuple(attempts), run.avoiding(resources), lambda: run.code, comment, timeouts)
     try:
         for entry in executor_named(resources.executor).submit(submission):
             run.book.update(entry)

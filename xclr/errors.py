@@ -46,6 +46,10 @@ class JobError(XclrError):
     """A job ended without its result."""
 
 
+class NodeError(JobError):
+    """The node that a job ran on has a fault: another one would do."""
+
+
 class BusyError(JobError):
     """Another process is writing the same artifact."""
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -27,7 +29,7 @@ from xclr import shards
 from xclr.artifact import Cost, FileEntry
 from xclr.disk import fault_of
 from xclr.environment import setting
-from xclr.errors import BusyError, Stopped, XclrError
+from xclr.errors import BusyError, NodeError, Stopped, XclrError
 from xclr.owncode import Code, own_code
 from xclr.pipeline import KINDS
 from xclr.stage import Stage
@@ -38,6 +40,11 @@ OUTCOMES = (RESULT, FAILURE, STOPPED)
 OTHERS_WAIT_S = 300  # for rank 0, which is saving or handing a signal on
 LINGER_S = 3  # after SIGTERM, for the SIGUSR2 that a preemption may send with it
 PEER_LOST = ("reset by peer", "closed by peer", "Broken pipe", "remote process exited")  # of gloo and NCCL
+FAULTY = re.compile(  # what CUDA says of a GPU that is out of order
+    r"uncorrectable (?:ECC|NVLink)|fallen off the bus|device\(s\) is/are busy or unavailable|GPU is lost"
+    r"|CUDA error: (?:hardware|an illegal instruction|unknown error)",
+    re.IGNORECASE,
+)
 FIRST_SPEAKS_S = 10  # how long another rank that failed waits for rank 0, which knows more
 
 
@@ -58,6 +65,7 @@ class Failure(BaseModel):
     error: str
     message: str
     remedy: str
+    node: str = ""
 
 
 class ProgressFile:
@@ -187,7 +195,14 @@ def record_failure(out: Path, error: BaseException) -> None:
     known = isinstance(error, XclrError)
     message, remedy = (error.message, error.remedy) if isinstance(error, XclrError) else (str(error), "")
     text = f"{'' if known else type(error).__name__ + ': '}{message}"
-    write_atomically(out / FAILURE, Failure(error=type(error).__name__, message=text, remedy=remedy).model_dump_json())
+    name = (NodeError if FAULTY.search(text) and not known else type(error)).__name__
+    failure = Failure(error=name, message=text, remedy=remedy, node=node_name())
+    write_atomically(out / FAILURE, failure.model_dump_json())
+
+
+def node_name() -> str:
+    """What Slurm calls this machine, or it itself."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def _hand_on(stopped: Stopped, rank: int, out: Path) -> None:

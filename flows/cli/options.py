@@ -23,7 +23,7 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="override a key: -
 COLOURS = {
     **dict.fromkeys(("completed", "ok"), "green"),
     **dict.fromkeys(("failed", "wrong", "timeout", "out_of_memory"), "red"),
-    **dict.fromkeys(("cancelled", "interrupted", "gone", "stopped", "preempted", "node_fail"), "yellow"),
+    **dict.fromkeys(("cancelled", "interrupted", "gone", "stopped", "preempted", "node_fail", "node_fault"), "yellow"),
     **dict.fromkeys(("unseen", "unknown", "optional"), "yellow"),
     "running": "cyan",
     "pending": "blue",

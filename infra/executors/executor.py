@@ -24,7 +24,7 @@ from infra.ledger import LIVE, Entry, JobState
 from infra.processes import JobId, is_process
 from infra.resources import Resources, cores
 from xclr.artifact import Usage
-from xclr.errors import RecipeError
+from xclr.errors import NodeError, RecipeError
 from xclr.job import FAILURE, RESULT, STOPPED, Failure
 from xclr.stage import Stage
 from xclr.store import Store
@@ -36,7 +36,10 @@ EXECUTORS: dict[str, str] = {  # loaded when first asked for
 }
 GROUP = "xclr.executors"
 STAGE = "stage.json"
-FAULTS = {MemoryError.__name__: JobState.OUT_OF_MEMORY}  # what failed a job by the name of its error
+FAULTS = {
+    MemoryError.__name__: JobState.OUT_OF_MEMORY,
+    NodeError.__name__: JobState.NODE_FAULT,
+}  # what failed a job by the name of its error
 ARRAYS = "arrays"  # in HOME: folders of arrays whose elements make an output each
 
 
@@ -109,6 +112,11 @@ class Executor(ABC):
     def goes_on(self, entry: Entry, out: Path) -> bool:
         """True while a job that was ended is still there."""
         return self.state(entry, out) in LIVE
+
+    def failed_nodes(self, entry: Entry, out: Path) -> tuple[str, ...]:
+        """The nodes at whose fault an attempt ended, as far as is known."""
+        failure = failure_of(out)
+        return (failure.node,) if failure is not None and failure.error == NodeError.__name__ and failure.node else ()
 
     def look(self, entry: Entry) -> Sight | None:
         """A job as it is shown; None when it is not."""

@@ -23,6 +23,7 @@ from xclr.job import RESULT
 from xclr.store import Store
 
 COMMANDS = ("sbatch", "squeue", "scancel")
+UP = re.compile("(idle|mixed|allocated|completing|planned|reserved)[^*]*$")  # an asterisk is a node that is silent
 CLOCKS = timedelta(minutes=5)  # between this machine's and the controller's
 
 
@@ -48,7 +49,14 @@ class Slurm(Executor):
         )
         array = bool(first.pieces) or first.entry.element is not None
         order = Order(
-            jobs, folder, first.entry.name, submission.comment, submission.code(), submission.timeouts, array=array
+            jobs,
+            folder,
+            first.entry.name,
+            submission.comment,
+            submission.code(),
+            submission.timeouts,
+            Store.of(first.out).home,
+            array,
         )
         for job in submit(order, submission.resources, self.queue):
             for entry, *_ in submission.attempts:
@@ -105,6 +113,14 @@ class Slurm(Executor):
         seen = self._elements(entry)
         return seen is not None and (seen.state is JobState.UNKNOWN or not seen.is_ending)
 
+    def failed_nodes(self, entry: Entry, out: Path) -> tuple[str, ...]:
+        """Those that the job names, else those of its nodes that are not up; the one of a job that had one."""
+        if named := super().failed_nodes(entry, out):
+            return named
+        seen = self._elements(entry)
+        listed = ",".join(dict.fromkeys(each.node for each in (seen.elements if seen else ()) if each.node))
+        return nodes_down(listed) if listed else ()
+
     def look(self, entry: Entry) -> Sight | None:
         """A job that has not ended."""
         seen = self._elements(entry) if entry.state is None else None
@@ -155,6 +171,16 @@ class Slurm(Executor):
             if each.name == entry.name and (each.submitted is None or each.submitted > entry.claimed - CLOCKS)
         )
         return whole(ours) if ours else None
+
+
+def nodes_down(listed: str) -> tuple[str, ...]:
+    """Of nodes as Slurm lists them (n[1-3]) those that are not up, as sinfo has it; one that is alone is meant."""
+    try:
+        lines = ask("sinfo", "--noheader", "--Node", f"--nodes={listed}", "--format=%N|%T").splitlines()
+    except OSError:
+        return ()
+    states = dict(line.strip().split("|", 1) for line in lines if "|" in line)
+    return tuple(states) if len(states) == 1 else tuple(name for name, state in states.items() if not UP.match(state))
 
 
 def sight(seen: Whole) -> Sight:

@@ -97,7 +97,7 @@ def check_kind(kind: str, resources: Resources, partitions: Sequence[Partition],
         return Finding(check=kind, state="wrong", found="; ".join(found), remedy="; ".join(dict.fromkeys(remedies)))
     with tempfile.TemporaryDirectory(prefix="xclr-doctor-") as folder:
         nothing = (StageJob(Path(folder), Path(folder), 1),)
-        order = Order(nothing, Path(folder), "xclr-doctor", "xclr doctor", Path(folder), timeouts=0)
+        order = Order(nothing, Path(folder), "xclr-doctor", "xclr doctor", Path(folder), 0, home)
         try:
             said = test_only(order, resources)
         except JobError as error:

@@ -38,6 +38,7 @@ class Order(NamedTuple):
     comment: str
     code: Path  # the frozen packages
     timeouts: int  # after which submitit requeues no more
+    home: Path
     array: bool = False
 
 
@@ -48,8 +49,8 @@ class FrozenExecutor(SlurmExecutor):  # type: ignore[misc]
     a job that waits for it in vain. Here the batch script itself copies the pickle, which was written before.
     """
 
-    def __init__(self, order: Order, timeouts: int) -> None:
-        super().__init__(order.folder, max_num_timeout=timeouts)
+    def __init__(self, order: Order, timeouts: int, python: str | None = None) -> None:
+        super().__init__(order.folder, max_num_timeout=timeouts, python=python)
         self.order = order
 
     def _submit_command(self, command: str) -> SlurmJob[Any]:
@@ -79,7 +80,7 @@ def submit(order: Order, resources: Resources, queue: Queue) -> Iterator[JobId]:
 def executor_for(order: Order, resources: Resources, start: int = 0) -> FrozenExecutor:
     """submitit's executor with everything that the batch script says; the order begins with job number `start`."""
     order.folder.mkdir(parents=True, exist_ok=True)
-    executor = FrozenExecutor(order, order.timeouts)
+    executor = FrozenExecutor(order, order.timeouts, python_in(resources, order.home))
     executor.update_parameters(**_parameters(order, resources, _pickle(order, start)))
     if order.array:
         executor.parameters["map_count"] = len(order.jobs)
@@ -119,7 +120,8 @@ def _parameters(order: Order, resources: Resources, pickle: Path) -> dict[str, A
         "array_parallelism": resources.parallel,
         "stderr_to_stdout": True,
         "wckey": None,
-        "srun_args": ["--kill-on-bad-exit=1"],  # a rank that is alone would wait for the others in vain
+        # a rank that is alone would wait for the others in vain
+        "srun_args": ["--kill-on-bad-exit=1", *_pyxis(resources, order.home)],
         "setup": [*resources.setup, *_arrival(order, pickle)],
         "additional_parameters": {
             "chdir": str(order.code),
@@ -128,6 +130,24 @@ def _parameters(order: Order, resources: Resources, pickle: Path) -> dict[str, A
             **resources.sbatch,
         },
     }
+
+
+def python_in(resources: Resources, home: Path) -> str | None:
+    """How Python is called where a job runs in a container; None for this process's own."""
+    if resources.container is None:
+        return None
+    if resources.container.runtime == "pyxis":  # srun does the rest
+        return "python3"
+    gpus = ["--nv"] if resources.gpus else []
+    binds = ",".join([str(home), *resources.container.mounts])
+    return shlex.join(["apptainer", "exec", *gpus, "--bind", binds, resources.container.image, "python3"])
+
+
+def _pyxis(resources: Resources, home: Path) -> Iterator[str]:
+    """Options of srun that pyxis takes."""
+    if resources.container is not None and resources.container.runtime == "pyxis":
+        yield f"--container-image={resources.container.image}"
+        yield "--container-mounts=" + ",".join(f"{each}:{each}" for each in [str(home), *resources.container.mounts])
 
 
 def _arrival(order: Order, pickle: Path) -> Iterator[str]:

@@ -1,13 +1,22 @@
 """Cluster files: defaults, what each stage kind gets, and every fault said with its file."""
 
+import importlib.util
+import re
+import sys
+import tomllib
+
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 from pydantic import ValidationError
 
 from infra.cluster import CLUSTERS, Cluster, load_cluster
 from infra.executors.executor import executor_named
 from infra.resources import Resources, cores
-from infra.slurm.submit import Order, _parameters
+from infra.slurm.submit import Order, _parameters, executor_for
 from infra.stagejob import StageJob
+from tests.kit.command import ROOT
 from xclr.errors import RecipeError
 from xclr.pipeline import KINDS
 from xclr.recipe import RandomConfig, SimCLRConfig, TrainConfig, load_recipe
@@ -148,7 +157,9 @@ def test_weights_without_a_training_need_no_gpus():
 
 
 def additional(resources, folder):
-    order = Order((StageJob(folder / "stage.json", folder, 1),), folder, "xclr-pretrain-1a2b", "xclr", folder, 3)
+    order = Order(
+        (StageJob(folder / "stage.json", folder, 1),), folder, "xclr-pretrain-1a2b", "xclr", folder, 3, folder
+    )
     return _parameters(order, resources, folder / "job.pkl")["additional_parameters"]
 
 
@@ -157,3 +168,63 @@ def test_how_far_jobs_stand_back_reaches_sbatch_where_it_is_said(tmp_path):
     assert additional(cluster.resources("pretrain"), tmp_path)["nice"] == 100
     assert additional(Resources(executor="slurm", nice=0), tmp_path)["nice"] == 0
     assert "nice" not in additional(cluster.default, tmp_path)
+
+
+def script(folder, **changes):
+    """The batch script of a job on two GPUs."""
+    resources = Resources.model_validate({"executor": "slurm", "ranks": 2, "gpus": 2} | changes)
+    job = StageJob(folder / "stage.json", folder, 1)
+    order = Order((job,), folder, "xclr-pretrain-1a2b", "xclr", folder, 3, folder / "my home")
+    executor = executor_for(order, resources)
+    return executor._make_submission_file_text(executor._submitit_command_str, order.name)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "gpus", "parts"),
+    [
+        (
+            "apptainer",
+            2,
+            ["--kill-on-bad-exit=1 apptainer exec --nv --bind '{0}/my home,/data' x.sif python3 -u -m sub"],
+        ),
+        ("apptainer", 0, ["apptainer exec --bind "]),
+        (
+            "pyxis",
+            2,
+            ["--container-image=x.sif '--container-mounts={0}/my home:{0}/my home,/data:/data' python3 -u -m"],
+        ),
+    ],
+)
+def test_jobs_of_a_stage_kind_run_in_its_container(runtime, gpus, parts, tmp_path):
+    container = {"image": "x.sif", "runtime": runtime, "mounts": ["/data"]}
+    text = script(tmp_path, container=container, gpus=gpus)
+    for part in parts:
+        assert part.format(tmp_path) in text
+    assert "container" not in script(tmp_path) and f"{sys.executable} -u -m submitit" in script(tmp_path)
+
+
+def test_a_container_that_cannot_be_is_refused(tmp_path):
+    found = "{image: x.sif, runtime: docker}"
+    assert "'apptainer' or 'pyxis'" in str(
+        fault(written(tmp_path, f"default: {{executor: slurm, container: {found}}}"))
+    )
+    found = "{image: x.sif, runtime: pyxis}"
+    assert "needs executor: slurm" in str(fault(written(tmp_path, f"default: {{executor: local, container: {found}}}")))
+
+
+def test_the_image_holds_what_jobs_import_as_the_project_pins_it():
+    text = (ROOT / "infra" / "container.def").read_text()
+    sections = dict(re.findall(r"^%(\w+)\n(.*?)(?=^%|\Z)", text, re.MULTILINE | re.DOTALL))
+    assert set(sections) == {"files", "post", "environment", "test"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (version,) = re.findall(r"^From: python:([0-9.]+)-slim$", text, re.MULTILINE)
+    assert Version(version) in SpecifierSet(project["requires-python"])
+    for line in sections["files"].strip().splitlines():
+        source, target = line.split()
+        assert (ROOT / source).exists() and target == f"/opt/xclr/{source}", line
+    (extra,) = re.findall(r"--constraint /opt/xclr/constraints.txt \"/opt/xclr\[(\w+)\]\"", sections["post"])
+    wanted = {Requirement(each).name for each in [*project["dependencies"], *project["optional-dependencies"][extra]]}
+    pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert {each.lower().replace("_", "-") for each in wanted} - {"xclr"} <= {each.replace("_", "-") for each in pinned}
+    for module in re.findall(r"\w+", sections["test"].partition("import ")[2]):
+        assert importlib.util.find_spec(module), module

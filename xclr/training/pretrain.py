@@ -21,6 +21,7 @@ from xclr.training import checkpoint
 from xclr.training.batches import Batches
 from xclr.training.checkpoint import Checkpoint
 from xclr.training.compiling import keep_compiled
+from xclr.training.health import check_device
 from xclr.training.loader import open_batches
 from xclr.training.loop import Pretrainer, precision_of, train
 from xclr.training.meter import narrow_place
@@ -97,8 +98,11 @@ def fit(
     """Train a model as `train` does, on from the newest checkpoint below `out`, with spool.jsonl; its last metrics.
 
     Every rank calls it; rank 0 writes, and asks `quality` of the backbone every config.watch_every steps. Raises
-    Stopped, with the signal's number, after a checkpoint; WeakError, after one, where a sweep left word to stop.
+    Stopped, with the signal's number, after a checkpoint; WeakError, after one, where a sweep left word to stop;
+    NodeError where a GPU is out of order.
     """
+    if Rank.here().device.type == "cuda":
+        check_device(Rank.here())
     resume, steps = _agree(checkpoint.latest(out / "checkpoints")), config.epochs * batches.steps_per_epoch
     begun = resume.step if resume else 0
     stats: Stats = {"step": begun}

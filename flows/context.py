@@ -111,6 +111,7 @@ def open_run(
 def _open_run(
     recipe: Recipe, planned: Iterable[Stage], cluster: str | None, home: Path, mode: Mode, swept: SweepPlan | None
 ) -> Iterator[Run]:
+    from flows import notify
     from infra.run import Run  # here, because plans and status need no submitit
 
     store = Store(home)
@@ -128,7 +129,7 @@ def _open_run(
             store.discard(store.reference(stage.digest))
     flow_run = _flow_run()
     with _board(len(planned), brief=swept is not None) as board:
-        for line in (*tell_choices(recipe), *tell_skipped(recipe), *filter(None, [lacking])):
+        for line in (*tell_choices(recipe), *tell_skipped(recipe), *filter(None, [lacking, notify.lacking()])):
             board.say(line)
         record = _record(recipe, swept, [stage.digest for stage in planned], flow_run)
         record = record.model_copy(update={"cluster": str(Path(where).absolute()) if Path(where).is_file() else where})

@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.context import cancel_jobs, home_folder, open_run
 from flows.failing import saying_why
+from flows.notify import notify
 from flows.walk import settle, submit, with_source
 from infra.mode import Mode
 from xclr.pipeline import pipeline
@@ -18,6 +19,9 @@ from xclr.store import Store
     description="Captions, pictures, text embeddings and similarity graphs of a recipe, without training.",
     flow_run_name="{recipe.name} data",
     on_cancellation=[cancel_jobs],
+    on_completion=[notify],
+    on_failure=[notify],
+    on_crashed=[notify],
 )
 @saying_why
 def data(

@@ -7,6 +7,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.context import cancel_jobs, home_folder, open_run
 from flows.failing import saying_why
+from flows.notify import notify
 from flows.walk import compare, settle, submit, with_source
 from infra.run import Run
 from infra.stage import ensure
@@ -27,6 +28,9 @@ from xclr.training.stages import PRETRAIN
     flow_run_name="{recipe.name} evaluate",
     task_runner=ThreadPoolTaskRunner(max_workers=16),  # type: ignore[arg-type]
     on_cancellation=[cancel_jobs],
+    on_completion=[notify],
+    on_failure=[notify],
+    on_crashed=[notify],
 )
 @saying_why
 def evaluate(

@@ -7,6 +7,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.context import cancel_jobs, home_folder, open_run
 from flows.failing import saying_why
+from flows.notify import notify
 from flows.walk import compare, settle, submit, with_source
 from infra.mode import Mode
 from xclr.pipeline import pipeline
@@ -21,6 +22,9 @@ from xclr.store import Store
     flow_run_name="{recipe.name}",
     task_runner=ThreadPoolTaskRunner(max_workers=16),  # type: ignore[arg-type]
     on_cancellation=[cancel_jobs],
+    on_completion=[notify],
+    on_failure=[notify],
+    on_crashed=[notify],
 )
 @saying_why
 def full(

@@ -13,6 +13,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 import tasks
 from flows.context import cancel_jobs, cluster_name, home_folder, open_run
 from flows.failing import saying_why
+from flows.notify import notify
 from flows.publish import publish_links, publish_sweep
 from flows.walk import with_source
 from infra.cluster import load_cluster
@@ -34,6 +35,9 @@ from xclr.sweep.spec import Sweep
     flow_run_name="{sweep.name}",
     task_runner=ThreadPoolTaskRunner(max_workers=64),  # type: ignore[arg-type]
     on_cancellation=[cancel_jobs],
+    on_completion=[notify],
+    on_failure=[notify],
+    on_crashed=[notify],
 )
 @saying_why
 def sweep(

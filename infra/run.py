@@ -19,6 +19,7 @@ from infra.progress import Board
 from infra.resources import Resources, cores
 from infra.tracking.patient import PatientTracker
 from xclr.errors import XclrError
+from xclr.ownership import guarded
 from xclr.store import Store
 
 
@@ -64,7 +65,8 @@ class Run:
     @cached_property
     def code(self) -> Path:
         """What this run's jobs run: the code as it is when the first of them is submitted."""
-        return freeze(self.store.home)
+        with guarded():
+            return freeze(self.store.home)
 
     @property
     def cancelled(self) -> bool:

@@ -14,7 +14,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -28,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from xclr import shards
 from xclr.artifact import Cost, FileEntry
 from xclr.disk import fault_of
-from xclr.environment import setting
+from xclr.environment import node_name, setting
 from xclr.errors import BusyError, NodeError, Stopped, XclrError
 from xclr.owncode import Code, own_code
 from xclr.pipeline import KINDS
@@ -198,11 +197,6 @@ def record_failure(out: Path, error: BaseException) -> None:
     name = (NodeError if FAULTY.search(text) and not known else type(error)).__name__
     failure = Failure(error=name, message=text, remedy=remedy, node=node_name())
     write_atomically(out / FAILURE, failure.model_dump_json())
-
-
-def node_name() -> str:
-    """What Slurm calls this machine, or it itself."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def _hand_on(stopped: Stopped, rank: int, out: Path) -> None:

@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -153,9 +153,21 @@ def _pyxis(resources: Resources, home: Path) -> Iterator[str]:
 def _arrival(order: Order, pickle: Path) -> Iterator[str]:
     """Lines of the batch script: the frozen code first on the path, and the pickle where submitit looks for it."""
     job = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if order.array else "${SLURM_JOB_ID}"
+    yield from _trust([pickle, order.code, *(each for each in sorted(order.code.glob("*")) if each.is_dir())])
     there = f'{shlex.quote(str(order.folder))}/"{job}"_submitted.pkl'
     yield f"export PYTHONPATH={shlex.quote(str(order.code))}"
     yield f"[ -e {there} ] || cp {shlex.quote(str(pickle))} {there}"
+
+
+def _trust(paths: Sequence[Path]) -> Iterator[str]:
+    """Lines that end the job where somebody else could have written what it is about to run."""
+    names = " ".join(shlex.quote(str(each)) for each in paths)
+    said = "belongs to another user, or others may write it: what it holds is not run"
+    yield f"for each in {names}; do"
+    yield '  if [ ! -O "$each" ] || [ -n "$(find "$each" -maxdepth 0 -perm /022)" ]; then'
+    yield f'    echo "$each {said}" >&2; exit 1'
+    yield "  fi"
+    yield "done"
 
 
 def _write_pickle(executor: FrozenExecutor, path: Path, resources: Resources) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from xclr.artifact import sha256_file
+from xclr.ownership import check_own
 from xclr.store import write_atomically
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,8 @@ def at(directory: Path, step: int) -> Checkpoint:
 
 
 def load(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The state that was saved."""
+    """The state that was saved; raises StoreError where another user could have written it."""
+    check_own(checkpoint.path)
     state: dict[str, Any] = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
     return state
 
@@ -73,9 +75,10 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def write_tensors(path: Path, state: dict[str, Any]) -> None:
-    """torch.save that a crash cannot leave half-written."""
+    """torch.save that a crash cannot leave half-written, to a file that its owner alone may write."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as stream:
+    draft.unlink(missing_ok=True)
+    with draft.open("xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as stream:
         torch.save(state, stream)
         stream.flush()
         os.fsync(stream.fileno())

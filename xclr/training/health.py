@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from xclr.environment import node_name
 from xclr.errors import NodeError
-from xclr.job import node_name
 from xclr.training.ranks import Rank
 
 SHARE = 0.25  # of the memory that is free on a GPU

@@ -9,6 +9,7 @@ crash of Slurm. `reconcile` decides what follows from what is observed and touch
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from xclr.recipe import RetriesConfig
 from xclr.store import only_writer, write_atomically
 
 USAGE = "usage.json"
+ATTEMPT = re.compile(r"\d+\.json")
 UNSEEN_GRACE = timedelta(minutes=10)  # how long a claim from another machine may stay without a job
 
 
@@ -195,9 +197,10 @@ class Book:
 
     def latest(self, digest: Digest | str) -> Entry | None:
         """The newest attempt at a digest."""
-        paths = sorted((self.root / digest).glob("[0-9]*.json"))
-        with suppress(FileNotFoundError):  # removed meanwhile
-            return _read(paths[-1]) if paths else None
+        folder = os.path.join(self.root, digest)  # noqa: PTH118 - pathlib takes 2 of 3 s of a status with 5,000 digests
+        with suppress(FileNotFoundError, NotADirectoryError):  # not there, or removed meanwhile
+            last = max((each for each in os.listdir(folder) if ATTEMPT.fullmatch(each)), default=None)  # noqa: PTH208
+            return _read(self.root / digest / last) if last else None
         return None
 
     def read(self) -> Ledger:

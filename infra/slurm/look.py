@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from xclr.store import write_atomically
 
-FOLDER = "queue"  # of HOME
+FOLDER = "slurm"  # of HOME
 ANSWERS_WITHIN_S = 20
 
 

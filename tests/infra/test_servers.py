@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,7 @@ import pytest
 from packaging.version import Version
 
 from infra import servers
-from infra.processes import find_process, process_id, this_process
+from infra.processes import find_process, process_id, processes_of, this_process
 from infra.servers import RefusedError, UnreachableError, check_mlflow, check_prefect, without_secrets
 from tests.kit.command import call_xclr, command, fails, run_xclr
 from tests.kit.databases import give_databases
@@ -216,3 +217,39 @@ def test_servers_in_use_or_being_started_are_not_ended(tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+LISTING = servers.Server(  # the smallest server that there is
+    "listing",
+    lambda state, port: [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)],
+    "/",
+    "",
+    lambda state, port: {},
+    lambda state: {},
+)
+
+
+def test_a_server_that_dies_while_it_is_used_comes_back_where_it_was_once_for_all_its_users(tmp_path):
+    lines: list[str] = []
+    with (
+        servers.using(LISTING, tmp_path) as url,
+        servers.kept_up(LISTING, tmp_path, lines.append),
+        servers.kept_up(LISTING, tmp_path, lines.append),
+    ):
+        before = servers.find(LISTING, tmp_path)
+        for each in processes_of(before.process):
+            each.kill()
+        after = until(lambda: (found := servers.find(LISTING, tmp_path)) and found.process != before.process and found)
+        assert after.url == before.url == url and after.users == (this_process(),)
+        until(lambda: lines)
+    assert lines == ["the listing server had ended and was started again; the run goes on"]
+    assert servers.find(LISTING, tmp_path) is None, "its last user has left"
+
+
+def test_who_comes_after_a_server_died_starts_it_where_others_look_for_it(tmp_path):
+    with servers.using(LISTING, tmp_path) as url:
+        for each in processes_of(servers.find(LISTING, tmp_path).process):
+            each.kill()
+        until(lambda: servers.find(LISTING, tmp_path) is None)
+        with servers.using(LISTING, tmp_path) as again:
+            assert again == url

@@ -21,7 +21,6 @@ def check_as(rank, world):
     return {"wrong": torch.tensor(fault.startswith(f"{health.REDUCED} of {health.REDUCED} sums over 2 ranks"))}
 
 
-@pytest.mark.ddp
 @pytest.mark.slow
 def test_ranks_in_order_pass_and_a_wrong_sum_is_seen_by_all(tmp_path):
     assert all(each["wrong"] for each in run_on_ranks(check_as, 2, tmp_path))

@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 
 from xclr.owncode import Code
 
@@ -91,9 +93,12 @@ def identity(value: object) -> object:
     before there was the field is the same.
     """
     if isinstance(value, BaseModel):
-        kind = type(value)
-        names = (name for name in kind.model_fields if not is_runtime(kind, name) and not _is_as_before(value, name))
-        return {name: identity(getattr(value, name)) for name in names}
+        named = ((name, later, getattr(value, name)) for name, later in _named(type(value)))
+        return {
+            name: identity(held)
+            for name, later, held in named
+            if later is None or held != later.get_default(call_default_factory=True)
+        }
     if isinstance(value, Mapping):
         return {str(key): identity(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -101,11 +106,11 @@ def identity(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
-def _is_as_before(value: BaseModel, name: str) -> bool:
-    field = type(value).model_fields[name]
-    return _is_marked(field.json_schema_extra, "later") and getattr(value, name) == field.get_default(
-        call_default_factory=True
-    )
+@cache
+def _named(model: type[BaseModel]) -> tuple[tuple[str, FieldInfo | None], ...]:
+    """The fields that name an output, in order; with those that only do where they have not their default."""
+    named = ((name, field) for name, field in model.model_fields.items() if not is_runtime(model, name))
+    return tuple((name, field if _is_marked(field.json_schema_extra, "later") else None) for name, field in named)
 
 
 def _is_marked(extra: object, mark: str) -> bool:

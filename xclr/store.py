@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from xclr.artifact import Artifact, Digest, FileEntry, Manifest, canonical_json, sha256_file
@@ -52,6 +53,19 @@ def describe(root: Path, name: str) -> FileEntry:
         os.fsync(stream.fileno())
     rows = _rows(path) if path.suffix == ".parquet" else None
     return FileEntry(path=name, bytes=path.stat().st_size, rows=rows, sha256=sha256_file(path))
+
+
+_HASHES: ContextVar[dict[Path, str] | None] = ContextVar("_HASHES", default=None)
+
+
+@contextmanager
+def hashed_once() -> Iterator[None]:
+    """Let each file be hashed, or its note be read, once in the block: a sweep plans hundreds of recipes of one."""
+    token = _HASHES.set({})
+    try:
+        yield
+    finally:
+        _HASHES.reset(token)
 
 
 class Store:
@@ -153,6 +167,14 @@ class Store:
 
     def content_hash(self, path: Path) -> str:
         """SHA-256 of a file, or of a folder's files by name; each remembered by (path, size, mtime_ns)."""
+        known = _HASHES.get()
+        if known is None:
+            return self._content_hash(path)
+        if path not in known:
+            known[path] = self._content_hash(path)
+        return known[path]
+
+    def _content_hash(self, path: Path) -> str:
         if path.is_dir():
             files = sorted(each for each in path.rglob("*") if each.is_file() and each.suffix not in {".md", ".pyc"})
             listing = [[each.relative_to(path).as_posix(), self.content_hash(each)] for each in files]

@@ -14,7 +14,7 @@ from xclr.errors import DataError, RecipeError
 from xclr.pipeline import pipeline
 from xclr.recipe import Config, GraphedConfig, RandomConfig
 from xclr.stage import Plan, Stage
-from xclr.store import Store
+from xclr.store import Store, hashed_once
 from xclr.sweep.spec import Point, Sweep, Values, points, spelled, text_of
 from xclr.training.stages import PRETRAIN, graph_suffix
 
@@ -100,7 +100,8 @@ def layout(sweep: Sweep, store: Store) -> SweepPlan:
     Networks without a training, the row `random` of other tables, are left out. Raises RecipeError for a field that
     changes nothing, and what planning a recipe raises, naming the point.
     """
-    planned = [(point, _planned(point, store)) for point in points(sweep)]
+    with hashed_once():
+        planned = [(point, _planned(point, store)) for point in points(sweep)]
     left_out = {stage.digest for _, found in planned for stage in found if _is_untrained(stage)}
     wanted = {digest for _, found in planned for digest in _wanted(found)}
     levels: dict[str, dict[str, Stage]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,6 @@ from xclr.artifact import Artifact, Manifest
 from xclr.disk import probed
 from xclr.errors import JobError, StoreError, XclrError
 from xclr.job import FAILURE, OUTCOMES, RESULT, Failure, Result, record_failure
-from xclr.ownership import guarded
 from xclr.stage import Stage
 from xclr.store import Store, only_writer, write_atomically
 
@@ -250,7 +249,7 @@ def submit(run: Run, resources: Resources, attempts: Sequence[Attempt], what: st
     comment, timeouts = f"xclr run={run.id} {what}", run.recipe.retries.timeouts
     submission = Submission(tuple(attempts), run.avoiding(resources), lambda: run.code, comment, timeouts)
     try:
-        for entry in _submitted(submission, executor_named(resources.executor)):
+        for entry in executor_named(resources.executor).submit(submission):
             run.book.update(entry)
     except JobError as error:
         end_jobs(run.store.home, run.record, digests)  # the part of an array that was taken
@@ -261,15 +260,6 @@ def submit(run: Run, resources: Resources, attempts: Sequence[Attempt], what: st
     if run.cancelled:  # while it was being submitted
         end_jobs(run.store.home, run.record, digests)
     return entry.job
-
-
-def _submitted(submission: Submission, executor: Executor) -> Iterator[Entry]:
-    """What an executor submits; scripts and pickles of jobs are their owner's alone."""
-    if executor_named("inline") is executor:
-        yield from executor.submit(submission)
-        return
-    with guarded():
-        yield from executor.submit(submission)
 
 
 def watch(run: Run, stage: Stage, out: Path, over: threading.Event) -> None:

@@ -13,6 +13,7 @@ from submitit.local.local import LocalExecutor, LocalJob
 from infra.executors.executor import Attempt
 from infra.resources import Resources
 from infra.stagejob import StageJob
+from xclr.ownership import guarded
 
 
 class DetachedExecutor(LocalExecutor):  # type: ignore[misc]
@@ -46,6 +47,7 @@ class DetachedExecutor(LocalExecutor):  # type: ignore[misc]
                 cwd=self.code,
                 env=environment,
                 start_new_session=True,
+                umask=guarded.before,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -55,6 +57,11 @@ class DetachedExecutor(LocalExecutor):  # type: ignore[misc]
 
 def start(attempt: Attempt, resources: Resources, threads: int, code: Path) -> LocalJob[Any]:
     """Start a stage as a job on this machine that outlives its submitter."""
+    with guarded():
+        return _start(attempt, resources, threads, code)
+
+
+def _start(attempt: Attempt, resources: Resources, threads: int, code: Path) -> LocalJob[Any]:
     (attempt.out / "jobs").mkdir(exist_ok=True)
     executor = DetachedExecutor(attempt.out / "jobs" / "%j", code)
     executor.update_parameters(

@@ -19,6 +19,7 @@ from infra.resources import Resources
 from infra.slurm.queue import ELSEWHERE, PREFIX, Queue
 from infra.stagejob import ArrayJob, StageJob
 from xclr.errors import JobError
+from xclr.ownership import guarded
 
 KEEP = re.compile(  # of the submitter's environment; whatever else a job needs is a setup line of the cluster file
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX|CUDA_HOME|SLURM_CONF|MUNGE_SOCKET"
@@ -55,7 +56,8 @@ class FrozenExecutor(SlurmExecutor):  # type: ignore[misc]
 
     def _submit_command(self, command: str) -> SlurmJob[Any]:
         script = self.folder / f"{self.order.name}.sh"
-        script.write_text(self._make_submission_file_text(command, self.order.name))
+        with guarded():
+            script.write_text(self._make_submission_file_text(command, self.order.name))
         answer = _sbatch(script)
         return SlurmJob(folder=self.folder, job_id=answer.partition(";")[0], tasks=list(range(self._num_tasks())))
 
@@ -69,8 +71,9 @@ def submit(order: Order, resources: Resources, queue: Queue) -> Iterator[JobId]:
     size = queue.array_size if order.array else 1
     for start in range(0, len(order.jobs), size):
         piece = order._replace(jobs=order.jobs[start : start + size])
-        executor = executor_for(piece, resources, start)
-        _write_pickle(executor, _pickle(piece, start), resources)
+        with guarded():
+            executor = executor_for(piece, resources, start)
+            _write_pickle(executor, _pickle(piece, start), resources)
         job = executor._submit_command(executor._submitit_command_str)
         ids.append(job.job_id)
         queue.forget()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect.exceptions import PrefectException
-from prefect.logging import get_run_logger
+from prefect.logging.loggers import flow_run_logger
 from prefect.utilities.urls import url_for
 
 from xclr.environment import setting
@@ -28,7 +28,9 @@ def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     try:
         send(load(name), flow_run, state)
     except FAULTS as error:
-        get_run_logger().warning("%s=%s: nobody was told: %s", VARIABLE, name, str(error).partition("\n")[0])
+        flow_run_logger(flow_run, flow).warning(
+            "%s=%s: nobody was told: %s", VARIABLE, name, str(error).partition("\n")[0]
+        )
 
 
 def lacking() -> str | None:

@@ -75,7 +75,7 @@ def test_what_cannot_be_told_is_a_warning_and_who_asks_for_nothing_is_told_nothi
         def warning(self, text, *values):
             warnings.append(text % values)
 
-    monkeypatch.setattr(notify, "get_run_logger", Log)
+    monkeypatch.setattr(notify, "flow_run_logger", lambda run, flow: Log())
     monkeypatch.setattr(notify, "load", lambda name: block)
     notify.notify(full, run, Completed())
     assert (Receiver.got, warnings) == ([], [])

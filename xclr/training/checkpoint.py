@@ -78,7 +78,7 @@ def write_tensors(path: Path, state: dict[str, Any]) -> None:
     """torch.save that a crash cannot leave half-written, to a file that its owner alone may write."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
-    with draft.open("xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as stream:
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as stream:
         torch.save(state, stream)
         stream.flush()
         os.fsync(stream.fileno())

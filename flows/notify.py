@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from prefect.exceptions import PrefectException
 from prefect.logging.loggers import flow_run_logger
+from prefect.utilities.asyncutils import run_coro_as_sync
 from prefect.utilities.urls import url_for
 
 from xclr.environment import setting
@@ -26,7 +27,7 @@ def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     if not name:
         return
     try:
-        send(load(name), flow_run, state)
+        run_coro_as_sync(send(load(name), flow_run, state))
     except FAULTS as error:
         flow_run_logger(flow_run, flow).warning(
             "%s=%s: nobody was told: %s", VARIABLE, name, str(error).partition("\n")[0]
@@ -58,7 +59,7 @@ def load(name: str) -> NotificationBlock:
     return found
 
 
-def send(block: NotificationBlock, flow_run: FlowRun, state: State[Any]) -> None:
+async def send(block: NotificationBlock, flow_run: FlowRun, state: State[Any]) -> None:
     """What is told: the run, how it ended, why with the remedy, and where it is seen."""
     lines = [f"{flow_run.name}: {state.name}", state.message or "", url_for(flow_run) or ""]
-    block.notify("\n".join(filter(None, lines)), subject=f"xclr {flow_run.name}: {state.name}")
+    await block.notify("\n".join(filter(None, lines)), subject=f"xclr {flow_run.name}: {state.name}")

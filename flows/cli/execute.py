@@ -15,6 +15,7 @@ from xclr.errors import JobError, XclrError
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from infra.home.runs import RunRecord
     from xclr.recipe import Recipe
     from xclr.stage import Step
     from xclr.sweep.spec import Sweep
@@ -60,11 +61,9 @@ def _execute(recipe: Recipe, choices: Choices) -> None:
         check_data(plan, _steps(choices))
     failure = _attempt(recipe, choices._replace(home=str(place)))
     own = run_of_this_process(place)
-    if own is not None and isinstance(failure, UnreachableError) and planned.data.is_located:
-        is_compared = choices.until != "compare" or own.scores is not None
-        if is_compared and all(Store(place).find(stage.digest) for stage in made):
-            print(f"{failure.message}; all that was asked for is made", file=sys.stderr)
-            failure = None
+    if own is not None and isinstance(failure, UnreachableError) and _is_made(planned, place, choices, own):
+        print(f"{failure.message}; all that was asked for is made", file=sys.stderr)
+        failure = None
     scores = read_scores(place, [own.run]) if own is not None and own.scores is not None else None
     if scores is not None:
         print_scores(scores, left_out=lacks(planned))
@@ -81,6 +80,17 @@ def _steps(choices: Choices) -> Container[Step]:
     from xclr.stage import STEPS
 
     return {"evaluate"} if choices.flow == "evaluate" else STEPS[: [*map(str, STEPS)].index(choices.until) + 1]
+
+
+def _is_made(recipe: Recipe, home: Path, choices: Choices, run: RunRecord) -> bool:
+    """True when all that was asked of a run is there."""
+    from xclr.pipeline import pipeline
+    from xclr.store import Store
+
+    if not recipe.data.is_located or (choices.until == "compare" and run.scores is None):
+        return False
+    store, steps = Store(home), _steps(choices)
+    return all(store.find(stage.digest) for stage in pipeline(recipe, store) if stage.kind.step in steps)
 
 
 def _check_place(home: Path, cluster: str) -> None:

@@ -107,11 +107,9 @@ def parse_squeue(text: str) -> list[SlurmJob]:
         if len(parts) == 9:
             job, raw, submitted, elapsed, left, start, node, reason, name = parts
             state = state_of(raw)
-            times = {"elapsed_s": _seconds(elapsed) or 0.0, "remaining_s": _seconds(left)}
             starts = _time(start) if state is JobState.PENDING else None
-            found.append(
-                SlurmJob(job, state, raw, name, _time(submitted), **times, node=node, reason=reason, starts=starts)
-            )
+            spent_s, left_s = _seconds(elapsed) or 0.0, _seconds(left)
+            found.append(SlurmJob(job, state, raw, name, _time(submitted), spent_s, left_s, node, reason, starts))
     return found
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from xclr.artifact import Artifact
 from xclr.captions import stages as captions_stages
@@ -18,7 +19,18 @@ from xclr.stage import Kind, Plan
 from xclr.store import Store
 from xclr.training import stages as training_stages
 
-_PLANS: ContextVar[dict[tuple[str, Path], Plan] | None] = ContextVar("plans", default=None)
+
+class Made(NamedTuple):
+    """What was planned in a run: recipes by their text and HOME, and what judges a network, with where its scores are.
+
+    The latter by all that it depends on: most points of a sweep leave most networks as they are.
+    """
+
+    plans: dict[tuple[str, Path], Plan]
+    judged: dict[tuple[object, ...], tuple[Plan, list[Artifact]]]
+
+
+_MADE: ContextVar[Made | None] = ContextVar("made", default=None)
 WINGS = (captions_stages, images_stages, graph_stages, training_stages, evaluation_stages)
 KINDS: Mapping[str, Kind] = {kind.name: kind for wing in WINGS for kind in wing.KINDS}
 
@@ -26,34 +38,38 @@ KINDS: Mapping[str, Kind] = {kind.name: kind for wing in WINGS for kind in wing.
 @contextmanager
 def planned_once() -> Iterator[None]:
     """Within the block, which is a run, each recipe is planned once: the files it names are listed no second time."""
-    token = _PLANS.set({})
+    token = _MADE.set(_MADE.get() or Made({}, {}))
     try:
         yield
     finally:
-        _PLANS.reset(token)
+        _MADE.reset(token)
 
 
 def pipeline(recipe: Recipe, store: Store) -> Plan:
     """Every stage of a recipe in an order in which they can run; touches nothing."""
-    plans = _PLANS.get()
-    if plans is None:
-        return _pipeline(recipe, store)
+    made = _MADE.get() or Made({}, {})
     key = recipe.model_dump_json(), store.home
-    if key not in plans:
-        plans[key] = _pipeline(recipe, store)
-    return plans[key]
+    if key not in made.plans:
+        made.plans[key] = _pipeline(recipe, store, made)
+    return made.plans[key]
 
 
-def _pipeline(recipe: Recipe, store: Store) -> Plan:
+def _pipeline(recipe: Recipe, store: Store, made: Made) -> Plan:
     plan = Plan(recipe, store)
     others = add_others(plan)
     data = add_data(plan)
     data_sets = evaluation_stages.data_sets(plan, *(others or (data.captions, data.images)))
     for stage in training_stages.initials(recipe, store):
         plan.add(stage)
-    scores = []
+    scores, others = [], (recipe.model_dump_json(exclude={"objectives"}), evaluation_stages.suites(recipe))
     for network in (*training_stages.trainings(recipe, data), *evaluation_stages.references(recipe, store)):
-        scores += evaluation_stages.judge(plan, network, data_sets)
+        key = (*map(str, others), store.home, network.title, type(network.objective), network.stage.digest)
+        if key not in made.judged:
+            alone = Plan(recipe, store)
+            made.judged[key] = alone, evaluation_stages.judge(alone, network, data_sets)
+        judged, found = made.judged[key]
+        plan.take(judged)
+        scores += found
     plan.add(evaluation_stages.comparison(recipe, scores))
     return plan
 

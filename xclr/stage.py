@@ -188,6 +188,10 @@ class Plan:
         self.stages.setdefault(stage.digest, stage)
         return self.store.reference(stage.digest)
 
+    def take(self, other: Plan) -> None:
+        """Take the stages of another plan on, but for those that are there."""
+        self.stages = self.stages | other.stages | self.stages
+
     def __iter__(self) -> Iterator[Stage]:
         return iter(self.stages.values())
 

@@ -289,7 +289,8 @@ def _no_labels(data: DataConfig, others: bool = False) -> str:
 
 def suites(recipe: Recipe) -> list[SuiteName]:
     """The recipe's suites that its data can serve."""
-    return [name for name in recipe.evaluate.suites if name not in lacks(recipe)]
+    left_out = lacks(recipe)
+    return [name for name in recipe.evaluate.suites if name not in left_out]
 
 
 def suites_of(recipe: Recipe, objective: ObjectiveConfig | None) -> list[SuiteName]:

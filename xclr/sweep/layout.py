@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from xclr.artifact import Digest
 from xclr.errors import DataError, RecipeError
-from xclr.pipeline import pipeline
+from xclr.pipeline import pipeline, planned_once
 from xclr.recipe import Config, GraphedConfig, RandomConfig
 from xclr.stage import Plan, Stage
 from xclr.store import Store, hashed_once
@@ -100,7 +100,7 @@ def layout(sweep: Sweep, store: Store) -> SweepPlan:
     Networks without a training, the row `random` of other tables, are left out. Raises RecipeError for a field that
     changes nothing, and what planning a recipe raises, naming the point.
     """
-    with hashed_once():
+    with hashed_once(), planned_once():
         planned = [(point, _planned(point, store)) for point in points(sweep)]
     left_out = {stage.digest for _, found in planned for stage in found if _is_untrained(stage)}
     wanted = {digest for _, found in planned for digest in _wanted(found)}

@@ -61,9 +61,9 @@ def _pipeline(recipe: Recipe, store: Store, made: Made) -> Plan:
     data_sets = evaluation_stages.data_sets(plan, *(others or (data.captions, data.images)))
     for stage in training_stages.initials(recipe, store):
         plan.add(stage)
-    scores, others = [], (recipe.model_dump_json(exclude={"objectives"}), evaluation_stages.suites(recipe))
+    scores, shared = [], (recipe.model_dump_json(exclude={"objectives"}), *evaluation_stages.suites(recipe))
     for network in (*training_stages.trainings(recipe, data), *evaluation_stages.references(recipe, store)):
-        key = (*map(str, others), store.home, network.title, type(network.objective), network.stage.digest)
+        key = (*shared, store.home, network.title, type(network.objective), network.stage.digest)
         if key not in made.judged:
             alone = Plan(recipe, store)
             made.judged[key] = alone, evaluation_stages.judge(alone, network, data_sets)

@@ -180,3 +180,11 @@ def test_an_own_picture_that_is_none_is_grey_and_told(home, inputs, done, tmp_pa
     spoiled = np.isin(rows, bad)
     assert np.array_equal(vectors[spoiled][0], vectors[spoiled][1]), "both are plain grey"
     np.testing.assert_allclose(vectors[~spoiled], sound[~spoiled], atol=2e-3)
+
+
+def test_features_that_are_of_no_use_are_to_be_removed_since_they_would_be_found_again(done, tmp_path):
+    shutil.copytree(done[1], tmp_path / "damaged")
+    np.save(tmp_path / "damaged" / "rows.npy", np.load(done[1] / "rows.npy")[::-1])
+    with pytest.raises(DataError, match="sorted by row") as told:
+        load_features(tmp_path / "damaged")
+    assert told.value.remedy == f"remove {tmp_path / 'damaged'} and run the recipe again, which makes it anew"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 import yaml
 
 from infra import servers
 from infra.home.runs import read_runs
 from infra.processes import processes_of
-from tests.kit.command import start_xclr
+from tests.kit.command import SCRIPT
 from tests.kit.databases import give_databases
 from tests.kit.jobs import few_jobs
 from tests.kit.recipes import TINY
@@ -18,9 +21,13 @@ from tests.kit.recipes import TINY
 def test_a_prefect_server_that_is_lost_in_the_middle_is_a_warning(tmp_path):
     home, recipe = give_databases(tmp_path / "home"), tmp_path / "tiny.yaml"
     recipe.write_text(yaml.safe_dump(TINY))
-    process = start_xclr(
-        home, "run", str(recipe), "--until", "pretrain", environment={"XCLR_CLUSTER": few_jobs(tmp_path)}
-    )
+    for name in ("logging.py", "prefect.py"):  # in the working directory: no modules of the server's, nor of jobs
+        (tmp_path / name).write_text("raise SystemExit('a file of the user is run')")
+    process = subprocess.Popen(
+        [SCRIPT, "run", str(recipe), "--until", "pretrain", "--home", str(home)], cwd=tmp_path,
+        env=os.environ | {"XCLR_CLUSTER": few_jobs(tmp_path)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr
     assert any("captions" in line for line in process.stderr)
     for each in processes_of(servers.find(servers.PREFECT, home / "state").process):
         each.kill()

@@ -15,6 +15,7 @@ from unittest import mock
 from flows.cli import main
 
 ROOT = Path(__file__).parents[2]
+SCRIPT = str(Path(sys.executable).with_name("xclr"))
 
 
 class Said(NamedTuple):

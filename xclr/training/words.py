@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xclr.errors import StoreError
+from xclr.errors import StoreError, anew
 
 WORD = re.compile(r"\w+|[^\w\s]")
 PAD, UNKNOWN, FIRST = 0, 1, 2
@@ -30,7 +30,7 @@ class Vocabulary(NamedTuple):
     def load(cls, path: Path) -> Vocabulary:
         """Read what `save` wrote; raises StoreError when it is not there."""
         if not path.is_file():
-            raise StoreError(f"{path} is missing: the text tower's words", "run the recipe again, which trains it anew")
+            raise StoreError(f"{path} is missing: the text tower's words", anew(path.parent))
         about = json.loads(path.read_text(encoding="utf-8"))
         return cls({word: index for index, word in enumerate(about["words"], start=FIRST)}, about["tokens"])
 

@@ -33,9 +33,8 @@ from infra.slurm.queue import (
     why_waiting,
 )
 from infra.slurm.reasons import REASONS
-from infra.slurm.submit import (
-    clean_environment,
-)
+from infra.slurm.submit import Order, clean_environment, submit
+from infra.stagejob import StageJob
 from xclr.recipe import RetriesConfig
 
 pytestmark = pytest.mark.pure
@@ -243,6 +242,39 @@ def test_where_there_are_no_accounts_the_queue_alone_counts(programs):
     (programs / "sacct.err").write_text("Slurm accounting storage is disabled\n")
     assert queue.find("slurm/5") is None and queue.answers and queue.named("x") == []
     assert queue.find("slurm/6") is None and calls(programs, "sacct") == 1
+
+
+def test_five_hundred_cells_are_arrays_as_long_as_slurm_takes_them_seen_by_one_look(programs):
+    """MaxArraySize as large clusters have it; sbatch counts up and keeps what it was asked for."""
+    cells, longest, at_once = 500, 201, 64
+    answers = {
+        "scontrol": f"echo 'MaxArraySize            = {longest}'",
+        "sbatch": f"for script; do :; done; grep array= $script >> {programs}/arrays; wc -l < {programs}/arrays",
+    }
+    for name, does in answers.items():
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (programs / name).chmod(0o755)
+    jobs = tuple(StageJob(programs / f"{cell}", programs / f"{cell}/out", 1) for cell in range(cells))
+    order = Order(jobs, programs / "jobs", "xclr-pretrain-s", "xclr", programs, 3, programs / "home", array=True)
+    queue = Queue()
+    queue.home = order.home
+    *_, job = submit(order, Resources.model_validate({"executor": "slurm", "parallel": at_once}), queue)
+    assert job == "slurm/1+2+3"
+    asked = re.findall(r"--array=(\S+)", (programs / "arrays").read_text())
+    assert asked == [
+        f"0-{longest - 1}%{at_once}",
+        f"0-{longest - 1}%{at_once}",
+        f"0-{cells - 2 * longest - 1}%{at_once}",
+    ]
+    shows = [(each // longest + 1, each % longest) for each in range(cells)]
+    states = ["RUNNING" if index < at_once else "PENDING" for _, index in shows]
+    lines = (
+        f"{array}_{index}|{state}|7|0:01|1:00|7|n1|None|x" for (array, index), state in zip(shows, states, strict=True)
+    )
+    (programs / "squeue.out").write_text("\n".join(lines))
+    found = [queue.find(f"slurm/{array}_{index}").state for array, index in shows]
+    assert [each is JobState.RUNNING for each in found] == [each == "RUNNING" for each in states]
+    assert len(queue.find(job).elements) == cells and calls(programs, "squeue") == 1
 
 
 @given(st.lists(st.sampled_from(sorted(EXPECTED)), min_size=1, max_size=12))

@@ -7,6 +7,7 @@ the ledger of the digest; the next gc finds what is left.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -25,7 +26,8 @@ from xclr.artifact import Digest
 from xclr.record import record_path
 from xclr.store import Store, is_locked
 
-CODE_KEPT_S = 86_400  # since its last run began: that run may be about to submit
+CODE_KEPT_S = 86_400  # since its last run began: that run may be about to submit; drafts as long
+DRAFT = re.compile(r"\..+\.[0-9a-f]+")  # a file that was to replace another when its writer was killed
 FOLDERS = {"code": "code", "array": ARRAYS}  # in HOME, of items that are whole folders
 
 
@@ -33,8 +35,8 @@ class Item(BaseModel):
     """Something to remove."""
 
     model_config = ConfigDict(frozen=True)
-    kind: str  # of the stage, or "run", "ledger", "array" or "code"
-    digest: str  # or the run's id
+    kind: str  # of the stage, or "run", "ledger", "array", "code" or "draft"
+    digest: str  # or the run's id, or the path in HOME
     name: str  # for people
     bytes: int
     why: str
@@ -78,6 +80,7 @@ def survey(home: Path, keep: int | None = None, *, unfinished: bool = False) -> 
         *_ledger_items(book, needed | set(found)),
         *_array_items(home, kept_names),
         *_code_items(home, busy=bool(busy)),
+        *_draft_items(home),
     )
     return Survey(items, frozenset(each.run for each in records))
 
@@ -89,6 +92,9 @@ def collect(home: Path, plan: Survey) -> Iterator[Item]:
             record_path(home, item.digest).unlink(missing_ok=True)
             cancel_mark(home, item.digest).unlink(missing_ok=True)
             _remove_pages(home, item.digest)
+            yield item
+        elif item.kind == "draft":
+            (home / item.digest).unlink(missing_ok=True)
             yield item
         elif item.kind in FOLDERS:
             shutil.rmtree(home / FOLDERS[item.kind] / item.digest, ignore_errors=True)
@@ -169,6 +175,16 @@ def _code_items(home: Path, *, busy: bool) -> Iterator[Item]:
         recent = time.time() - path.stat().st_mtime < CODE_KEPT_S
         if not recent:
             yield Item(kind="code", digest=path.name, name="frozen code", bytes=_size(path), why="no job runs it")
+
+
+def _draft_items(home: Path) -> Iterator[Item]:
+    """What killed writers left beside what they were writing."""
+    for path in sorted(home.rglob(".*.*")):
+        about = path.lstat()
+        if DRAFT.fullmatch(path.name) and not path.is_dir() and time.time() - about.st_mtime >= CODE_KEPT_S:
+            of = path.name[1:].rpartition(".")[0]
+            name = str(path.relative_to(home))
+            yield Item(kind="draft", digest=name, name=f"draft of {of}", bytes=about.st_size, why="its writer is gone")
 
 
 def _size(path: Path) -> int:

@@ -193,6 +193,21 @@ def test_the_logs_of_an_array_that_still_makes_something_stay(home):
     assert folder.exists()
 
 
+def test_what_killed_writers_left_goes_after_a_day_and_nothing_else_that_is_hidden(home):
+    make(home, 1)
+    run = record(home, "one", 0, (1,))
+    out = record_path(home, run).parent
+    names = (".one.json.0123456789abcdef", ".progress.json.4711", ".lock", ".young.json.00ff")
+    for each in names:
+        (out / each).write_text("half")
+        age_s = 0 if "young" in each else CODE_KEPT_S + 60
+        os.utime(out / each, (time.time() - age_s,) * 2)
+    found = [each for each in survey(home).items if each.kind == "draft"]
+    assert [(each.name, each.bytes) for each in found] == [("draft of one.json", 4), ("draft of progress.json", 4)]
+    assert gone(home) == {str((out / each).relative_to(home)) for each in names[:2]}
+    assert [(out / each).exists() for each in names] == [False, False, True, True]
+
+
 def test_runs_of_a_sweep_are_counted_by_its_name_and_not_with_those_of_its_recipe():
     warm, cold = small(name="warm"), small(name="cold")
     sweeps = [warm, None, cold, warm, None, warm]

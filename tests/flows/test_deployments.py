@@ -59,7 +59,7 @@ def test_the_deployments_of_sweeps_are_what_their_files_say(prefect, served):
         assert Sweep.model_validate(parameters["sweep"]) == load_sweep(name, {})
 
 
-def test_a_run_after_the_command_line_finds_everything(prefect, served):
+def test_a_run_after_the_command_line_finds_everything_and_tells_its_end(prefect, served, told):
     before = attempts(served.home)
     unchanged = 'overrides=["objective.target_temperature=0.1"]'  # what it is anyway
     done = prefect("deployment", "run", "xclr-full/smoke", "--watch", "--param", unchanged)
@@ -69,6 +69,8 @@ def test_a_run_after_the_command_line_finds_everything(prefect, served):
     assert attempts(served.home) == before
     flow_run = re.search(r"UUID: (\S+)", done.stdout).group(1)
     assert flow_run in {each.flow_run for each in read_runs(served.home)}
+    (message,) = until(lambda: told.got)  # told after the state is
+    assert message["title"] == "xclr smoke: Completed" and flow_run in message["text"]
     shown = artifacts_of(served, flow_run)
     assert "| xclr" in shown["smoke-comparison"]["data"]
     assert f"{served.mlflow}/#/compare-runs?runs=" in shown["smoke-mlflow-compare"]["data"]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import ClassVar
 from uuid import uuid4
 
 import pytest
@@ -17,36 +13,21 @@ from prefect.states import Completed, Crashed, Failed
 from flows import notify
 from flows.full import full
 from flows.sweep import sweep
+from tests.kit.receiver import Receiver, receiving
 
 BUDGET = "sweep warm may take 96 GPU-hours, more than the 10 allowed -> sweep fewer values or raise --max-gpu-hours"
 
 
-class Receiver(BaseHTTPRequestHandler):
-    """Keeps what is posted."""
-
-    got: ClassVar[list[dict[str, str]]] = []
-    status = 200
-
-    def do_POST(self) -> None:
-        self.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(self.status)
-        self.end_headers()
-
-    def log_message(self, *arguments: object) -> None:
-        """Nothing."""
+@pytest.fixture(name="receiver")
+def _receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
 
 
 @pytest.fixture(name="block")
-def _block() -> Iterator[CustomWebhookNotificationBlock]:
-    Receiver.got, Receiver.status = [], 200
-    server = HTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield CustomWebhookNotificationBlock(
-        name="here", url=f"http://127.0.0.1:{server.server_port}/hook", allow_private_urls=True,
-        json_data={"title": "{{subject}}", "text": "{{body}}"},
-    )  # fmt: skip
-    server.shutdown()
-    server.server_close()
+def _block(receiver) -> CustomWebhookNotificationBlock:
+    message = {"title": "{{subject}}", "text": "{{body}}"}
+    return CustomWebhookNotificationBlock(name="here", url=receiver.url, allow_private_urls=True, json_data=message)
 
 
 @pytest.mark.parametrize(
@@ -58,17 +39,17 @@ def _block() -> Iterator[CustomWebhookNotificationBlock]:
         (Crashed(message="the process was killed"), ["emoji: Crashed", "was killed"]),
     ],
 )
-def test_the_end_of_a_run_is_told_with_its_reason_and_remedy(state, parts, block, monkeypatch):
+def test_the_end_of_a_run_is_told_with_its_reason_and_remedy(state, parts, block, receiver, monkeypatch):
     monkeypatch.setenv("XCLR_NOTIFY", "custom-webhook/here")
     monkeypatch.setattr(notify, "load", lambda name: block)
     assert notify.lacking() is None
     notify.notify(full, FlowRun(id=uuid4(), flow_id=uuid4(), name="emoji"), state)
-    (told,) = Receiver.got
+    (told,) = receiver.got
     assert told["title"] == f"xclr emoji: {state.name}"
     assert all(part in told["text"] for part in parts)
 
 
-def test_what_cannot_be_told_is_a_warning_and_who_asks_for_nothing_is_told_nothing(block, monkeypatch):
+def test_what_cannot_be_told_is_a_warning_and_who_asks_for_nothing_is_told_nothing(block, receiver, monkeypatch):
     run, warnings = FlowRun(id=uuid4(), flow_id=uuid4(), name="emoji"), []
 
     class Log:
@@ -78,9 +59,9 @@ def test_what_cannot_be_told_is_a_warning_and_who_asks_for_nothing_is_told_nothi
     monkeypatch.setattr(notify, "flow_run_logger", lambda run, flow: Log())
     monkeypatch.setattr(notify, "load", lambda name: block)
     notify.notify(full, run, Completed())
-    assert (Receiver.got, warnings) == ([], [])
+    assert (receiver.got, warnings) == ([], [])
     monkeypatch.setenv("XCLR_NOTIFY", "custom-webhook/here")
-    Receiver.status = 500
+    receiver.status = 500
     notify.notify(full, run, Completed())
     assert len(warnings) == 1 and "nobody was told" in warnings[0]
 

@@ -13,6 +13,8 @@ from prefect.utilities.urls import url_for
 from xclr.environment import setting
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from prefect import Flow, State
     from prefect.blocks.abstract import NotificationBlock
     from prefect.client.schemas.objects import FlowRun
@@ -27,7 +29,7 @@ def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     if not name:
         return
     try:
-        run_coro_as_sync(send(load(name), flow_run, state))
+        send(load(name), flow_run, state)
     except FAULTS as error:
         flow_run_logger(flow_run, flow).warning(
             "%s=%s: nobody was told: %s", VARIABLE, name, str(error).partition("\n")[0]
@@ -59,7 +61,11 @@ def load(name: str) -> NotificationBlock:
     return found
 
 
-async def send(block: NotificationBlock, flow_run: FlowRun, state: State[Any]) -> None:
+def send(block: NotificationBlock, flow_run: FlowRun, state: State[Any]) -> None:
     """What is told: the run, how it ended, why with the remedy, and where it is seen."""
     lines = [f"{flow_run.name}: {state.name}", state.message or "", url_for(flow_run) or ""]
-    await block.notify("\n".join(filter(None, lines)), subject=f"xclr {flow_run.name}: {state.name}")
+    sent: Coroutine[Any, Any, None] | None = block.notify(
+        "\n".join(filter(None, lines)), subject=f"xclr {flow_run.name}: {state.name}"
+    )
+    if sent is not None:  # where Prefect takes its caller for asynchronous
+        run_coro_as_sync(sent)

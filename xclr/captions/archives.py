@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +16,10 @@ from xclr.errors import DataError
 from xclr.files import HELD_OUT, TRAIN
 from xclr.recipe import DataConfig
 from xclr.synsets import SYNSET
+from xclr.tars import entries, files, opened
 
 ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz")
+MOST_DEVKIT = 256 << 20  # bytes, unpacked; the true one has 6 MB
 CLASSES = 1000  # of the challenge; the devkit's later ids are inner nodes of WordNet
 META, TRUTH = "data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt"  # in the devkit
 NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
@@ -43,23 +46,20 @@ def names(data: DataConfig) -> dict[str, str]:
 
 
 def _train(path: Path) -> Iterator[Packed]:
-    with _opened(path) as outer, path.open("rb") as stream:
-        for inner in outer:
+    with opened(path) as tar:
+        for inner in files(tar):
             synset = Path(inner.name).stem
             if not SYNSET.fullmatch(synset):
                 raise DataError(f"{path}: {inner.name} is no synset's tar", "fetch the training tar again")
-            stream.seek(inner.offset_data)
-            with tarfile.open(fileobj=stream, mode="r:") as tar:  # its places are those in the outer file
-                for each in tar:
-                    yield Packed(f"{TRAIN}/{synset}/{Path(each.name).name}", path.name, each.offset_data, each.size)
+            for each in files(tar, inner):  # their places are those in the outer file
+                yield Packed(f"{TRAIN}/{synset}/{Path(each.name).name}", path.name, each.offset_data, each.size)
 
 
 def _held_out(root: Path) -> Iterator[Packed]:
     """The labels are the devkit's lines; which one is a picture's is in its name, whatever the order in the tar."""
-    path, synsets = root / ARCHIVES[1], _synsets(root)
-    labels = [synsets[int(line)][0] for line in _devkit(root, TRUTH).split()]
-    with _opened(path) as tar:
-        for each in tar:
+    path, labels = root / ARCHIVES[1], _labels(root)
+    with opened(path) as tar:
+        for each in files(tar):
             name = Path(each.name).name
             number = NUMBER.fullmatch(name)
             if number is None or not 0 < int(number.group(1)) <= len(labels):
@@ -68,39 +68,43 @@ def _held_out(root: Path) -> Iterator[Packed]:
             yield Packed(f"{HELD_OUT[0]}/{synset}/{name}", path.name, each.offset_data, each.size)
 
 
+def _labels(root: Path) -> list[str]:
+    """The synset of each validation picture, in the order of their numbers."""
+    synsets, lines = _synsets(root), _devkit(root, TRUTH).split()
+    try:
+        return [synsets[int(line)][0] for line in lines]
+    except (ValueError, KeyError) as error:
+        raise _unusable(root, TRUTH, error) from error
+
+
 def _synsets(root: Path) -> dict[int, tuple[str, str]]:
     """Synset and names of the devkit's ids."""
     from scipy.io import loadmat
 
+    meta = BytesIO(_devkit(root, META))
     try:
-        rows = loadmat(BytesIO(_devkit(root, META)), squeeze_me=True)["synsets"]
+        rows = loadmat(meta, squeeze_me=True)["synsets"]
         found = {int(row["ILSVRC2012_ID"]): (str(row["WNID"]), str(row["words"])) for row in rows}
-    except (KeyError, TypeError, ValueError, OSError, IndexError) as error:
-        raise DataError(f"{root / ARCHIVES[2]}: {META} cannot be read: {error}", "fetch the devkit again") from error
+    except Exception as error:  # SciPy raises whatever damage makes of its types
+        raise _unusable(root, META, error) from error
     return {number: names for number, names in found.items() if number <= CLASSES}
+
+
+def _unusable(root: Path, name: str, error: Exception) -> DataError:
+    return DataError(f"{root / ARCHIVES[2]}: {name} cannot be read: {error!r}", "fetch the devkit again")
 
 
 def _devkit(root: Path, name: str) -> bytes:
     path = root / ARCHIVES[2]
     try:
-        with tarfile.open(path, "r:gz") as tar:
-            entry = next((each for each in tar if each.name.endswith(name) and each.isreg()), None)
-            stream = tar.extractfile(entry) if entry else None
-            if stream is not None:
-                return stream.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
+        with opened(path) as packed, gzip.open(packed) as unpacked:
+            tar = BytesIO(unpacked.read(MOST_DEVKIT))
+        entry = next((each for each in entries(tar) if each and each.name.endswith(name) and each.isreg()), None)
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}", "fetch it from ImageNet's page") from error
-    raise DataError(f"{path} has no {name}", "it must be the devkit of tasks 1 and 2 of 2012")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tarfile.TarFile]:
-    """A plain tar; raises DataError where it ends early or is none."""
-    try:
-        with tarfile.open(path, "r:") as tar:
-            yield tar
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as a tar: {error}", "fetch it again") from error
+    if entry is None:
+        raise DataError(f"{path} has no {name}", "it must be the devkit of tasks 1 and 2 of 2012")
+    return tar.getvalue()[entry.offset_data : entry.offset_data + entry.size]
 
 
 def archives(data: DataConfig) -> tuple[Path, ...]:

@@ -76,7 +76,7 @@ def _split_in(name: Path) -> str | None:
 
 
 def _matched(path: Path) -> list[Path]:
-    found = [each for each in paths_of(path) if not each.is_dir()]
+    found = [each for each in paths_of(path) if each.is_file() or not each.exists()]  # no pipes
     if not found:
         raise DataError(f"{path} matches no file", "set data.path to a glob of files, such as data/train-*.parquet")
     if lost := [each for each in found if not each.exists()]:

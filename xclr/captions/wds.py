@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tarfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from tarfile import TarInfo
 from typing import Any, BinaryIO, NamedTuple
 
 from xclr.captions.source import Record, Records, SourceReader, located, no_tables
@@ -16,12 +15,12 @@ from xclr.errors import DataError
 from xclr.files import SUFFIXES, hash_listing, is_text
 from xclr.names import paths_of, start_of
 from xclr.recipe import SOURCES, DataConfig
+from xclr.tars import entries, opened
 
 GET = str(SOURCES["wds"].get)
 SPELLED = 80  # letters of its name
 SHOWN = 5  # samples of no use named in the stats
 UNREADABLE = "an entry that cannot be read"
-EXTENSIONS = (b"x", b"g", b"X", b"L", b"K")  # headers that say more of the one that follows
 MOST_TEXT = 16 << 20  # bytes of a caption, or of what is known of a picture
 MEMBER_BYTES = 3 * 1536  # of a sample: three headers, padding and what stands beside the picture
 
@@ -128,67 +127,25 @@ def _samples(data: DataConfig) -> Iterator[tuple[Path, str, list[Member]]]:
 
 
 def members(path: Path) -> Iterator[Member | None]:
-    """The files of a tar; None for a header that lies. Raises DataError where it is damaged, or no tar."""
-    place: int | None = 0
-    try:
-        with path.open("rb") as stream:
-            while place is not None:
-                place = yield from _members_from(stream, place)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(
-            f"{path} cannot be read as a tar: {error}", "fetch it again; it must not be compressed"
-        ) from error
+    """The files of a tar; None for one of no use, and for a header that lies. Raises DataError for a damaged tar."""
+    with opened(path) as tar:
+        for entry in entries(tar):
+            if entry is None:
+                yield None
+            elif entry.isreg() and not PurePosixPath(entry.name).name.startswith("."):
+                yield _member(tar, entry)
 
 
-def _members_from(stream: BinaryIO, place: int) -> Generator[Member | None, None, int | None]:
-    """Those from a header on; where to go on after a header that lies, None at the end."""
-    stream.seek(place)
-    length, last = os.fstat(stream.fileno()).st_size, place
-    try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            while entry := tar.next():
-                if not place < entry.offset_data + entry.size <= length:
-                    raise ValueError("a size that cannot be")
-                if entry.isreg() and not PurePosixPath(entry.name).name.startswith("."):
-                    yield _member(tar, entry)
-                last, place = place, tar.offset
-    except (tarfile.TarError, OSError, EOFError):
-        raise
-    except Exception:  # noqa: BLE001 - tarfile raises what it likes on numbers, names and chains that are none
-        yield None
-        return _after(stream, place, length)
-    if not any(os.pread(stream.fileno(), tarfile.BLOCKSIZE, place)):
-        return None
-    following = _after(stream, last, length)  # tarfile ends without a word where it expects a header and finds none
-    if following == place:
-        raise tarfile.ReadError(f"no header at byte {place:,}")
-    yield None
-    return following
-
-
-def _after(stream: BinaryIO, place: int, length: int) -> int | None:
-    """The place behind the entry at a place, extensions of its header included; None at the end.
-
-    Raises ReadError where the tar ends before.
-    """
-    while len(block := os.pread(stream.fileno(), tarfile.BLOCKSIZE, place)) == tarfile.BLOCKSIZE:
-        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        place += tarfile.BLOCKSIZE * (1 + max(0, -(-header.size // tarfile.BLOCKSIZE)))
-        if place > length:
-            raise tarfile.ReadError("unexpected end of data")
-        if header.type not in EXTENSIONS:
-            return place
-    return None
-
-
-def _member(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> Member | None:
+def _member(tar: BinaryIO, entry: TarInfo) -> Member | None:
     name = PurePosixPath(entry.name)
     if not name.name or not is_text(entry.name) or entry.issparse():
         return None
     if name.suffix.lower() not in {".txt", ".json"}:
         return Member(name, entry.offset_data, entry.size, b"")
-    content = tar.extractfile(entry) if entry.size <= MOST_TEXT else None
-    return None if content is None else Member(name, entry.offset_data, entry.size, content.read())
+    if entry.size > MOST_TEXT:
+        return None
+    tar.seek(entry.offset_data)
+    return Member(name, entry.offset_data, entry.size, tar.read(entry.size))
 
 
 def _json(files: Mapping[str, Member]) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def json_of(tree: Tree, name: str) -> Any:  # noqa: ANN401 - what a file holds
     """The content of a JSON file; raises DataError for one that is missing or no JSON."""
     try:
         return json.loads(tree.read(name))
-    except ValueError as error:  # which those of decoding are too
+    except (ValueError, RecursionError) as error:  # which those of decoding are too
         raise DataError(f"{tree.root / name} is not JSON: {error}", AGAIN) from error
 
 

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from xclr.errors import DataError
 from xclr.files import is_text
+from xclr.tars import LIES, entries, opened
 
-BLOCK = 512  # bytes of a tar's header
-END = bytes(BLOCK)  # what a whole tar ends with
 AGAIN = "copy or unpack it again"
 PACK = "pack the files themselves: tar --dereference -cf X.tar -C FOLDER ."
 
@@ -45,6 +44,8 @@ class Tree(ABC):
             raise _unreadable(path, error) from error
         if stat.S_ISDIR(kind):
             return _Folder(path)
+        if not stat.S_ISREG(kind):
+            raise _no_file(path)
         return _Single(path) if path.suffix.lower() == ".json" else _Tar(path)
 
     @abstractmethod
@@ -99,10 +100,13 @@ class _Folder(Tree):
             raise _unreadable(self.root / name, error) from error
 
     def read(self, name: str) -> bytes:
+        path = self.root / name
         try:
-            return (self.root / name).read_bytes()
+            if not path.is_file() and path.exists():  # a pipe would be waited for, for ever
+                raise _no_file(path)
+            return path.read_bytes()
         except OSError as error:
-            raise _unreadable(self.root / name, error) from error
+            raise _unreadable(path, error) from error
 
     def entry(self, name: str) -> bytes:
         return _entry(name, f"{self.root}/{name}")
@@ -218,7 +222,7 @@ def _entry(name: str, path: str) -> bytes:
     except OSError as error:
         raise _unreadable(Path(path), error) from error
     if not stat.S_ISREG(seen.st_mode):
-        raise DataError(f"{path} is no file", AGAIN)
+        raise _no_file(Path(path))
     return _line(name, seen.st_size, seen.st_mtime_ns)
 
 
@@ -232,6 +236,10 @@ def _utf8(where: Path, names: Iterable[str]) -> list[str]:
     if broken := [name for name in found if not name.isascii() and not is_text(name)]:
         raise DataError(f"{where}: {len(broken)} file names are not UTF-8, first {broken[0]!r}", "rename these files")
     return found
+
+
+def _no_file(path: Path) -> DataError:
+    return DataError(f"{path} is no file", AGAIN)
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
@@ -269,18 +277,12 @@ def _indexed(path: Path, size: int, changed_ns: int) -> _Index:
 
 
 def _members(path: Path) -> Iterator[tarfile.TarInfo]:
-    """The headers of a tar; raises DataError where it is none, is damaged, or lacks its end, as tarfile does not."""
-    remedy = "it must be an uncompressed tar that was copied whole; of other archives give the unpacked folder"
-    try:
-        with tarfile.open(path, "r:", encoding="utf-8") as tar, path.open("rb") as stream:
-            while (each := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined] # a kilobyte for each of a million files
-                yield each
-            stream.seek(tar.offset)
-            if stream.read(BLOCK) != END:
-                raise DataError(f"{path} is damaged or ends early, at byte {tar.offset}", remedy)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a tar: {error}", remedy) from error
+    """The headers of a tar; raises DataError where it is none, is damaged, or lacks its end."""
+    with opened(path) as tar:
+        for each in entries(tar):
+            if each is None:
+                raise tarfile.ReadError(LIES)
+            yield each
 
 
 def _plain(name: str) -> str:

@@ -8,10 +8,10 @@ WORKERS ?= 3
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check coverage soak lint format bench bench-gpu serve cluster cluster-down screenshots clean
+.PHONY: help demo test check coverage soak fuzz lint format bench bench-gpu serve cluster cluster-down screenshots clean
 
 help:
-	@echo "make demo | test | check | coverage | soak | lint | format | bench | bench-gpu | serve | cluster | screenshots | clean"
+	@echo "make demo | test | check | coverage | soak | fuzz | lint | format | bench | bench-gpu | serve | cluster | screenshots | clean"
 
 demo: $(VENV)/.run
 	$(BIN)/xclr run emoji
@@ -27,6 +27,11 @@ coverage: $(VENV)/.dev
 	$(PYTEST) -m "not slow and not soak" --cov --cov-report=term:skip-covered
 
 # thirty kills of flow, worker and server with jobs queued and running, on a real cluster: an hour and more
+# pictures, tars, tables and answers that were tampered with, from a seed that is printed; SEED=... repeats one
+SECONDS ?= 60
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz $(SECONDS) $(SEED)
+
 soak: $(VENV)/.dev
 	$(BIN)/pytest -m soak -v
 

@@ -20,7 +20,9 @@ from infra.tracking.tracker import Tracker, sweep_key
 from xclr.captions.stages import tell_choices
 from xclr.disk import check_room, told
 from xclr.environment import setting
+from xclr.errors import StoreError
 from xclr.evaluation.stages import tell_skipped
+from xclr.printable import acts
 from xclr.recipe import Recipe
 from xclr.report.html import keep_fonts
 from xclr.stage import Stage
@@ -44,8 +46,17 @@ def home_folder(home: str | None) -> Path:
 
 
 def state_folder(home: Path) -> Path:
-    """XCLR_STATE: databases and the servers' files, on a local disk."""
-    return Path(setting("XCLR_STATE") or home / "state").absolute()
+    """XCLR_STATE: databases and the servers' files, on a local disk.
+
+    Raises StoreError for a folder whose name the addresses of databases cannot hold.
+    """
+    state = Path(setting("XCLR_STATE") or home / "state").absolute()
+    if odd := next((each for each in str(state) if each in "?#%" or acts(each)), None):
+        raise StoreError(
+            f"{state}: no database can be in a folder with {odd!r} in its name",
+            "set XCLR_STATE to another one on a local disk",
+        )
+    return state
 
 
 def give_home(state: Path) -> None:

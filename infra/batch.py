@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.text import Text
+
 from infra.executors.executor import Attempt, executor_named
 from infra.home.costs import settle_lost
 from infra.home.swept import joined
@@ -59,7 +61,7 @@ def ensure_all(run: Run, what: str, stages: Sequence[Stage], parallel: int | Non
         raise
     parts = [f"{len(stages) - len(failures)} of {len(stages)}"]
     parts += [f"{there} were there"] * bool(there) + [f"{len(failures)} failed"] * bool(failures)
-    run.board.say(f"{what}: {', '.join(parts)}  [dim]{time.monotonic() - began:.1f} s")
+    run.board.say(Text.assemble(f"{what}: {', '.join(parts)}  ", (f"{time.monotonic() - began:.1f} s", "dim")))
     return failures
 
 

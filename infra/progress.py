@@ -14,6 +14,7 @@ from types import TracebackType
 from pydantic import computed_field
 from pydantic.dataclasses import dataclass
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,6 +28,7 @@ from rich.progress import (
 from rich.text import Text
 
 from xclr.job import PROGRESS
+from xclr.printable import printable
 from xclr.shards import SHARDS
 
 REFRESH_S = 0.5
@@ -78,10 +80,11 @@ class Board:
         if self.hits:
             self.say(f"{self.hits} of {self.total} stages found")
 
-    def say(self, line: str) -> None:
-        """Print a line above the bars, and log it."""
-        self.console.print(line, highlight=False)
-        self._note(line)
+    def say(self, line: str | Text) -> None:
+        """Print a line above the bars, and log it; a text may quote anything, and has no markup."""
+        shown = Text(printable(line)) if isinstance(line, str) else line
+        self.console.print(shown, highlight=False)
+        self._note(shown)
 
     def found(self, name: str) -> None:
         """Count a stage as done that was there."""
@@ -98,19 +101,19 @@ class Board:
             if not self.brief:
                 self.say(line)
 
-    def _counted(self, name: str, how: str) -> str:
+    def _counted(self, name: str, how: str) -> Text:
         self.done += 1
         self.bars.advance(self.overall)
-        return f"[dim]{self.done:>3}/{self.total}[/dim] {name} [dim]{how}[/dim]"
+        return Text.assemble((f"{self.done:>3}/{self.total}", "dim"), f" {name} ", (how, "dim"))
 
-    def _note(self, line: str) -> None:
+    def _note(self, line: Text) -> None:
         if self.log is not None:
-            self.log(Text.from_markup(line).plain)
+            self.log(line.plain)
 
     @contextmanager
     def counting(self, name: str, total: int) -> Iterator[Callable[[], None]]:
         """Show a bar that advances by one at each call of what this gives."""
-        bar = self.bars.add_task(name, total=total, ok="")
+        bar = self.bars.add_task(escape(name), total=total, ok="")
         try:
             yield lambda: self.bars.advance(bar)
         finally:
@@ -119,7 +122,7 @@ class Board:
     @contextmanager
     def stage(self, name: str, out: Path) -> Iterator[None]:
         """Show a bar while a stage is running."""
-        bar = self.bars.add_task(name, total=None, ok="")
+        bar = self.bars.add_task(escape(name), total=None, ok="")
         with self.lock:
             self.active[bar] = out
         try:

@@ -89,7 +89,11 @@ def test_no_address_of_these_networks_is_public(network, data):
     ],
 )
 def test_only_a_host_as_it_is_written_is_allowed(host, allow, allowed):
-    assert is_allowed(host, 8000, allow) == allowed
+    named = [each for each in allow if "8" in each]
+    assert [is_allowed(host, port, allow) for port in (80, None, 8000)] == (
+        [False, False, allowed] if named else [allowed, allowed, False]
+    )
+    assert is_allowed(host, 8000, [f"{each}:*" for each in allow]) == (allowed and not named)
 
 
 def connect(host, port, allow=()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 import ssl
 import time
@@ -26,6 +27,9 @@ from xclr import __version__
 AGENT = "xclr"
 HEADERS = {"User-Agent": f"{AGENT}/{__version__}", "Accept-Encoding": "identity"}
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+THIS_MACHINE = frozenset({"localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"})
+NAME = re.compile(r"[A-Za-z0-9_.:-]+")  # as names and addresses are asked for; others a proxy may read in its own way
+WEB_PORTS = frozenset({None, 80, 443})
 MOST_DIALLED = 3  # addresses of one name
 MOST_LOOK_UPS = 16  # at once: name servers drop queries of a burst, and each then costs 5 s
 MOST_NAMES = 10_000  # remembered
@@ -60,10 +64,11 @@ def is_public(address: Address) -> bool:
     return address.is_global and not odd and not any(address in each for each in NOT_PUBLIC)
 
 
-def is_allowed(host: str, port: int, allow: Collection[str]) -> bool:
-    """True when the host stands in `allow` as it is written, alone or with its port."""
+def is_allowed(host: str, port: int | None, allow: Collection[str]) -> bool:
+    """True when the host stands in `allow` as it is written: with its port, with * for any, or alone for the web's."""
     name = host.lower().rstrip(".")
-    spelled = {name, f"[{name}]", f"{name}:{port}", f"[{name}]:{port}"}
+    ends = {f":{port}", ":*"} | ({""} if port in WEB_PORTS else set())
+    spelled = {f"{each}{end}" for each in (name, f"[{name}]") for end in ends}
     return any(each.lower().rstrip(".") in spelled for each in allow)
 
 
@@ -88,12 +93,12 @@ def check(host: str, addresses: Iterable[str]) -> None:
     for each in addresses:
         if not is_public(ipaddress.ip_address(each)):
             where = host if host == each else f"{host} is {each}, which"
-            raise BlockedError(f"{where} is not a public address; data.allow_hosts can allow it")
+            raise BlockedError(f"{where} is not a public address; data.allow_hosts can allow it, as HOST or HOST:PORT")
 
 
 def spelled_out(host: str) -> list[str]:
     """The address that a host is in itself, in whatever spelling; none for a name, but for that of this machine."""
-    if host.lower() == "localhost" or host.lower().endswith(".localhost"):
+    if host.lower() in THIS_MACHINE or host.lower().endswith(".localhost"):
         return ["127.0.0.1"]
     with suppress(ValueError):
         return [str(ipaddress.ip_address(host.strip("[]")))]
@@ -108,6 +113,7 @@ class Known(NamedTuple):
     until: float
     addresses: list[str]
     failure: str = ""
+    passing: bool = False  # the name servers did not answer
 
 
 class Names:
@@ -129,14 +135,15 @@ class Names:
         if len(self.known) > MOST_NAMES:
             self.known.popitem(last=False)
         if known.failure:
-            raise LookupFailedError(known.failure)
+            raise LookupFailedError(known.failure, passing=known.passing)
         return known.addresses
 
     async def _ask(self, host: str, port: int, timeout_s: float | None) -> Known:
         try:
             addresses = await resolve(host, port, timeout_s, self._look_ups)
         except LookupFailedError as error:
-            return Known(self.clock() + (PASSING_S if error.passing else FAILED_S), [], str(error))
+            until = self.clock() + (PASSING_S if error.passing else FAILED_S)
+            return Known(until, [], str(error), error.passing)
         return Known(self.clock() + FRESH_S, addresses)
 
 

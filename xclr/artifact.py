@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
 from xclr.owncode import Code
@@ -39,11 +39,18 @@ class Artifact:
     path: Path
 
 
+def _below(path: str) -> str:
+    """Refuse a path that leaves the folder it starts at."""
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise ValueError("it leaves the artifact's folder")
+    return path
+
+
 class FileEntry(BaseModel):
     """One file of an artifact; `path` is relative to it, `rows` is set for Parquet."""
 
     model_config = ConfigDict(frozen=True)
-    path: str
+    path: Annotated[str, AfterValidator(_below)]
     bytes: int
     rows: int | None = None
     sha256: str

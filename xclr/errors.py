@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from xclr.printable import printable
+
 
 def anew(folder: Path) -> str:
     """The remedy for an artifact that is whole and of no use: it would be found again."""
@@ -9,12 +11,11 @@ def anew(folder: Path) -> str:
 
 
 class XclrError(Exception):
-    """A problem the user can mend: `message` says what is wrong, `remedy` what to do."""
+    """A problem the user can mend: `message` says what is wrong, `remedy` what to do; both may quote anything."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message, remedy)
-        self.message = message
-        self.remedy = remedy
+        self.message, self.remedy = printable(message), printable(remedy)
+        super().__init__(self.message, self.remedy)
 
     def __str__(self) -> str:
         return f"{self.message}\n  -> {self.remedy}" if self.remedy else self.message

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from xclr.errors import DataError
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 TRAIN, HELD_OUT = "train", ("val", "valid", "validation", "test", "dev", "eval")  # folders that are splits when they
 # are all there is, in any case
@@ -53,6 +55,16 @@ def stamp_of(name: str, path: Path) -> bytes | None:
     if not stat.S_ISREG(seen.st_mode):
         return None
     return os.fsencode(name) + f"\0{seen.st_size}\0{seen.st_mtime_ns}\n".encode()
+
+
+def read_list(path: Path) -> str:
+    """The content of a list of names; raises DataError for one that is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8, at byte {error.start:,}", "fetch it again, or save it as UTF-8"
+        ) from error
 
 
 def is_text(name: str) -> bool:

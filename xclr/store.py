@@ -99,11 +99,16 @@ class Store:
         return self.root / kind / digest
 
     def manifest(self, artifact: Artifact) -> Manifest:
-        """Read an artifact's manifest; raises StoreError when there is none."""
+        """Read an artifact's manifest; raises StoreError when there is none, or that of another artifact."""
         try:
-            return Manifest.model_validate_json((artifact.path / MANIFEST).read_text())
+            found = Manifest.model_validate_json((artifact.path / MANIFEST).read_text())
         except (OSError, ValueError) as error:
             raise StoreError(f"{artifact.path} has no readable {MANIFEST}", "run the recipe again") from error
+        if (found.kind, found.digest) != (artifact.kind, str(artifact.digest)):
+            raise StoreError(
+                f"{artifact.path / MANIFEST} is that of {found.kind} {found.digest}", "run the recipe again"
+            )
+        return found
 
     def find(self, digest: Digest) -> Artifact | None:
         """The artifact of that digest, when it exists and its files have the recorded sizes and rows."""

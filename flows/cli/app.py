@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -69,6 +70,9 @@ def _terminated(number: int, frame: object) -> None:
 def main() -> None:
     """Entry point of the console script: errors a person can mend end in two lines, not in a traceback."""
     spare_loopback(os.environ)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # PYTHONIOENCODING=ascii, names that are no UTF-8
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
         app()

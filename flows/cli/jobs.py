@@ -111,6 +111,7 @@ def costs(
 
 
 def _show_costs(lines: Sequence[CostLine]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from infra.home.costs import suggestions
@@ -125,7 +126,8 @@ def _show_costs(lines: Sequence[CostLine]) -> None:
         busy = "" if each.cpu_efficiency is None else f"{each.cpu_efficiency:.0%}"
         room = [f"{gb:.1f}" if gb is not None else "" for gb in (each.memory_gb, each.memory_asked_gb)]
         hours = f"{each.gpu_hours:.3f}", f"{each.cpu_hours:.3f}"
-        table.add_row(each.stage, each.method, str(each.jobs), *hours, busy, *(room if counted else []))
+        names = escape(each.stage), escape(each.method)
+        table.add_row(*names, str(each.jobs), *hours, busy, *(room if counted else []))
     total = sum(each.gpu_hours for each in lines), sum(each.cpu_hours for each in lines)
     table.add_row("all", "", str(sum(each.jobs for each in lines)), f"{total[0]:.3f}", f"{total[1]:.3f}", "")
     print_table(table)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import Home
+from xclr.printable import printable
 
 if TYPE_CHECKING:
     from infra.home.status import Job
@@ -67,13 +68,13 @@ def _print_log(path: Path, job: Job, follow: bool, lines: int | None) -> None:
 
     with path.open(errors="replace") as stream:
         if lines is None:
-            sys.stdout.writelines(stream)
+            sys.stdout.writelines(map(printable, stream))
         else:
-            sys.stdout.writelines(deque(stream, maxlen=lines))
+            sys.stdout.writelines(map(printable, deque(stream, maxlen=lines)))
         sys.stdout.flush()
         if follow:
             for text in _more(stream, job):
-                print(text, end="", flush=True)
+                print(printable(text), end="", flush=True)
 
 
 def _more(stream: Iterable[str], job: Job) -> Iterator[str]:

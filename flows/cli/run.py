@@ -165,6 +165,7 @@ def plan(
 def _plan_table(rows: Sequence[PlannedStage]) -> Table:
     from rich.filesize import decimal
     from rich.table import Table
+    from rich.text import Text
 
     paid = any(row.gpu_hours for row in rows)
     limit = ["GPU-hours, at most"] if paid else []
@@ -176,7 +177,9 @@ def _plan_table(rows: Sequence[PlannedStage]) -> Table:
         size = "" if row.bytes is None else decimal(row.bytes)
         hours = [f"{row.gpu_hours:,.0f}" if row.gpu_hours else ""] if paid else []
         costs = [] if not known else ["", ""] if row.core_hours is None else _costs(row)
-        table.add_row(row.stage, f"[{colour}]{row.state}", str(row.rows or ""), size, *hours, *costs, row.digest[:8])
+        table.add_row(
+            Text(row.stage), f"[{colour}]{row.state}", str(row.rows or ""), size, *hours, *costs, row.digest[:8]
+        )
     return table
 
 

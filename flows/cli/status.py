@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import Home, Json, coloured, print_table
+from xclr.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -193,10 +194,11 @@ def _job_table(lines: Sequence[JobLine], jobs: Sequence[Job], titles: Mapping[st
         left = "" if line.remaining_s is None or line.state == "pending" else ago(line.remaining_s)
         if line.starts is not None:
             left = f"starts in {ago(max(0.0, (line.starts - now()).total_seconds()))}"
-        rest = [*([left] if limits else []), *([line.run] if runs else []), *([escape(line.reason)] if reasons else [])]
+        reason = escape(printable(line.reason))
+        rest = [*([left] if limits else []), *([line.run] if runs else []), *([reason] if reasons else [])]
         where = "in the run" if job.entry.is_inline else job.number
         table.add_row(
-            name,
+            escape(name),
             coloured(line.state),
             done,
             where,

@@ -109,6 +109,7 @@ def gc(
 
 def _show_items(items: Sequence[Item], total: int, dry_run: bool) -> None:
     from rich.filesize import decimal
+    from rich.markup import escape
     from rich.table import Column, Table
 
     if not items:
@@ -119,6 +120,6 @@ def _show_items(items: Sequence[Item], total: int, dry_run: bool) -> None:
     table = Table("kind", "name", Column("digest", overflow="fold"), "size", "why")
     for each in items:
         digest = each.digest if each.kind == "run" else each.digest[:8]
-        table.add_row(each.kind, each.name, digest, decimal(each.bytes), each.why)
+        table.add_row(each.kind, escape(each.name), digest, decimal(each.bytes), each.why)
     print_table(table)
     print_table(f"{len(items)} item{'s' * (len(items) != 1)}, {decimal(total)} {'would go' if dry_run else 'removed'}")

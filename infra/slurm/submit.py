@@ -20,6 +20,7 @@ from infra.slurm.queue import ELSEWHERE, PREFIX, Queue
 from infra.stagejob import ArrayJob, StageJob
 from xclr.errors import JobError
 from xclr.ownership import guarded
+from xclr.printable import in_one_line
 
 KEEP = re.compile(  # of the submitter's environment; whatever else a job needs is a setup line of the cluster file
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX|CUDA_HOME|SLURM_CONF|MUNGE_SOCKET"
@@ -115,7 +116,7 @@ def _parameters(order: Order, resources: Resources, pickle: Path) -> dict[str, A
     }
     return {name: value for name, value in optional.items() if value is not None} | {
         "job_name": order.name,
-        "comment": order.comment,
+        "comment": in_one_line(order.comment),  # a line of its own would be one of the script
         "time": resources.timeout_min,
         "nodes": resources.nodes,
         "ntasks_per_node": resources.ranks // resources.nodes,

@@ -10,8 +10,6 @@ from math import inf
 from pathlib import Path
 from typing import TypeVar
 
-from rich.markup import escape
-
 from infra.tracking.files import Pages
 from infra.tracking.metrics import Made
 from infra.tracking.tracker import RunState, SweepSummary, Tracker
@@ -132,7 +130,7 @@ class PatientTracker:
         if not self.warned:
             self.warned = True
             self.say(
-                f"MLflow cannot be told now: {escape(first_line(error)[:200])}\n"
+                f"MLflow cannot be told now: {first_line(error)[:200]}\n"
                 "  -> the work goes on; xclr sync, or the next xclr command, tells it all"
             )
 

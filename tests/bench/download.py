@@ -154,7 +154,7 @@ def download(table: Path, out: Path) -> None:
     for each in made:
         each.path.mkdir(parents=True)
     data = DataConfig(
-        source="cc12m", path=table, shortest_edge=EDGE, allow_hosts=("127.0.0.1",),
+        source="cc12m", path=table, shortest_edge=EDGE, allow_hosts=("127.0.0.1:*",),
         download=DownloadConfig(connections=THREADS, per_host=THREADS, workers=1),
     )  # fmt: skip
     config = CaptionsConfig(data=data, sha256=())

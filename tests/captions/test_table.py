@@ -361,3 +361,22 @@ def test_separators_and_encodings_that_there_are_not_are_told_with_the_recipe(ke
 
 def test_separator_and_encoding_are_in_no_name_of_an_output_that_was_there_before():
     assert {"separator", "encoding"} & set(identity(DataConfig())) == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("s3://bucket/a.png", r"only http\(s\) addresses"),
+        ("file:///tmp/a.png", r"only http\(s\) addresses"),
+        ("pictures\\a.png", "not a backslash"),
+        ("~/a.png", "stands for no folder"),
+        ("cafe\u0301.png", "accents written in another way"),
+        ("b.png", "start at"),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_why(path, why, tmp_path):
+    (tmp_path / "caf\u00e9.png").touch()
+    (tmp_path / "t.csv").write_text(f"caption,image\na dog,{path}\n")
+    with pytest.raises(DataError, match="1 of 1 picture files are not there") as caught:
+        pictures_listing(DataConfig(source="table", path=tmp_path / "t.csv"))
+    assert re.search(why, caught.value.remedy)

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import socket
 import ssl
 import threading
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from xclr.images import fetch as fetch_module
 from xclr.images.fetch import Limits, downloading, forbids
 from xclr.images.generations import STATUSES
 
-LOCAL = ("127.0.0.1",)
+LOCAL = ("127.0.0.1:*",)
 OUTCOMES = {  # path: status, HTTP, a part of the error, tries
     "/ok": ("ok", 200, None, 1),
     "/packed/gzip": ("ok", 200, None, 1),
@@ -43,7 +44,6 @@ OUTCOMES = {  # path: status, HTTP, a part of the error, tries
     "/to?url=http%3A//nobody.invalid/": ("dns", None, "nobody.invalid", 1),
     "/busy/429/0": ("ok", 200, None, 2),
     "/busy/503/0": ("ok", 200, None, 2),
-    "/busy/429/3600": ("http_429", 429, "HTTP 429", 1),
     "/robots/noai": ("robots", 200, "noai", 1),
     "/robots/noindex,%20NoImageAI": ("robots", 200, "NoImageAI", 1),
     "/robots/noai,%20%C3%BF": ("robots", 200, "noai, \\udcff", 1),
@@ -101,7 +101,7 @@ def test_a_name_that_is_none_and_a_dead_server_reach_nobody():
     with serving() as server:
         dead = server.url("/ok")
     unknown, refused = fetch("http://nobody.invalid/a.png", dead)
-    assert (unknown.status, unknown.attempt, unknown.reached) == ("dns", 1, False)
+    assert (unknown.status, unknown.attempt) == ("dns", 1)
     assert (refused.status, refused.attempt, refused.reached) == ("connection", 2, False)
 
 
@@ -207,6 +207,37 @@ def test_a_date_that_is_none_is_an_outcome_like_any_other(server, when):
     assert (found.status, found.attempt) == (("http_5xx", 1) if when.startswith("9") else ("ok", 2))
 
 
+def test_a_server_that_wants_to_be_left_alone_is(server):
+    """All of it, as long as it asks; pictures of others go on."""
+    with serving() as other:
+        found = fetch(*(server.url(f"/busy/429/3600?{row}") for row in range(40)), other.url("/ok"), per_host=4)
+    assert [each.status for each in found] == ["http_429"] * 40 + ["ok"]
+    assert server.asked.total() == 4, "those that were on their way"
+    assert "wants to be left alone for 3," in found[-2].error
+
+
+@pytest.mark.parametrize(("code", "reached"), [(socket.EAI_NONAME, True), (socket.EAI_AGAIN, False)])
+def test_a_name_server_that_knows_no_such_name_is_a_network(code, reached, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=socket.gaierror(code, "no")))
+    first, second = fetch("http://nobody.example/a", "http://nobody.example/b")
+    assert [(each.status, each.reached) for each in (first, second)] == [("dns", reached)] * 2
+
+
+def test_a_body_of_crumbs_is_given_up(server):
+    (found,) = fetch(server.url("/crumbs"))
+    assert (found.status, "chunks" in found.error) == ("connection", True)
+
+
+@pytest.mark.parametrize(
+    "host", ["%31%32%37.0.0.1", "127%2e0%2e0%2e1", "loc%61lhost", "127.0.0.1%00", "ip6-localhost", "", "a b",
+             "localhost.localdomain"],
+)  # fmt: skip
+def test_a_proxy_is_not_asked_for_what_it_may_read_in_its_own_way(host, server):
+    (found,) = fetch(f"http://{host}/x.jpg", proxy=server.url(""), allow_hosts=())
+    assert found.status == "blocked"
+    assert server.asked.total() == 0
+
+
 def test_robots_may_be_disregarded(server):
     assert fetch(server.url("/robots/noai"), robots=False)[0].status == "ok"
 
@@ -240,7 +271,7 @@ def test_certificates_are_checked_for_the_name_though_its_address_is_dialled(tmp
     pem = certificate(tmp_path)
     context = ssl.create_default_context(cafile=pem)
     with serving(server_context(pem)) as server:
-        (found,) = fetch(server.url("/ok", "localhost"), context=context, allow_hosts=("localhost",))
+        (found,) = fetch(server.url("/ok", "localhost"), context=context, allow_hosts=("localhost:*",))
         assert (found.status, found.data) == ("ok", PNG)
         assert server.names == ["localhost"]
         assert server.headers[0]["Host"] == f"localhost:{server.server_port}"
@@ -265,7 +296,7 @@ def test_all_hosts_together_have_a_bound(server):
 def test_who_waits_for_a_busy_host_keeps_no_other_waiting(server):
     with (
         serving() as other,
-        downloading(Limits(**QUICK | {"in_flight": 4, "per_host": 2, "allow_hosts": (*LOCAL, "localhost")})) as start,
+        downloading(Limits(**QUICK | {"in_flight": 4, "per_host": 2, "allow_hosts": (*LOCAL, "localhost:*")})) as start,
     ):
         held = [start(server.url(f"/hold/{row}")) for row in range(10)]
         assert start(other.url("/ok", "localhost")).result().status == "ok"

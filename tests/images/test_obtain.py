@@ -11,7 +11,7 @@ from tests.kit.pictures import PNG, WEBP
 from tests.kit.web import LIMIT, QUICK, serving
 from xclr.errors import DataError, JobError
 from xclr.images import workers as workers_module
-from xclr.images.obtain import AHEAD, Breaker, read
+from xclr.images.obtain import AHEAD, Breaker, Probe, read
 from xclr.images.obtain import obtain as obtain_with
 from xclr.images.outcome import Limits, Outcome
 from xclr.images.workers import Workers
@@ -104,6 +104,11 @@ def test_leaving_early_ends_the_downloads(server):
     assert not server.released.is_set()
 
 
+def test_bytes_of_a_table_are_held_to_the_limit_too():
+    found = list(obtain([bytes(LIMIT), bytes(LIMIT + 1)], LIMITS))
+    assert [each.status for each in found] == ["ok", "too_large"]
+
+
 @pytest.mark.parametrize(
     ("name", "status"), [("file", "ok"), ("large", "too_large"), ("folder", "decode"), ("gone", "decode"),
                          ("pipe", "decode"), ("nul\x00l", "decode"), ("n" * 300, "decode"), ("link", "ok")],
@@ -160,6 +165,17 @@ def test_a_dead_network_stops_a_run(runs, count):
     with pytest.raises(DataError, match=f"{count} downloads in a row reached no server .*no such name") as caught:
         watch(*runs)
     assert "finished shards stay" in caught.value.remedy
+
+
+def test_dead_hosts_at_the_top_of_a_table_stop_no_run(server):
+    """Rows further down were asked meanwhile: their server answers once more."""
+    with serving() as dead:
+        urls = [dead.url(f"/ok?{row}") for row in range(60)]
+    probe = Probe()
+    with Workers(2, None) as workers:
+        outcomes = obtain_with([*urls, *(server.url(f"/ok?{row}") for row in range(20))], LIMITS, workers, probe)
+        found = [each.status for each in Breaker(probe).watch(outcomes)]
+    assert found == ["connection"] * 60 + ["ok"] * 20
 
 
 def test_downloads_that_reach_nobody_end_the_run():

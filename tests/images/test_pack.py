@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import tarfile
+from contextlib import ExitStack
 from itertools import takewhile
 
 import pyarrow.parquet as pq
@@ -223,12 +224,13 @@ def test_the_table_says_which_stage_made_it(tmp_path):
     assert about["config"]["data"]["source"] == "table"
 
 
-LOCAL = {"allow_hosts": ("127.0.0.1",)}
+LOCAL = {"allow_hosts": ("127.0.0.1:*",)}
 SHARD = 10  # rows, of the runs that are interrupted
 ROWS = 45
 STOPPED = 33  # rows that the first run comes to, in the fourth shard
 RUN = """
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from xclr.images import run
 from xclr.pipeline import KINDS
@@ -323,13 +325,14 @@ def test_a_killed_run_goes_on_with_the_first_unfinished_shard(server, tmp_path):
 def test_a_run_without_a_network_keeps_its_shards_and_goes_on_when_there_is_one(tmp_path):
     with serving() as dead:
         pass
-    with serving() as server:
+    with ExitStack() as network:
+        server = network.enter_context(serving())
         urls = [server.url(f"/ok?{row}") for row in range(2 * SHARD)] + [dead.url(f"/ok?{row}") for row in range(300)]
         stage, images = prepare(
             DataConfig(source="table", path=write_table(urls, tmp_path), shard=SHARD, **LOCAL), tmp_path
         )
         with pytest.raises(DataError, match="200 downloads in a row reached no server"):
-            run_images(stage, images.path, no_progress)
+            run_images(stage, images.path, lambda done, *_: network.close() if done == 2 * SHARD else None)
         finished = len(list((images.path / SHARDS).glob("[0-9]*")))
         assert 2 <= finished <= 22
         assert server.asked.total() == 2 * SHARD

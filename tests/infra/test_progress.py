@@ -51,3 +51,14 @@ def test_a_stage_that_says_little_is_shown_as_it_says():
     assert Advance(3, 8).eta_s is None
     assert str(Advance(8, 8, 8, 2.0)) == "8 of 8, 100% ok"
     assert [ago(each) for each in (42, 200, 4800, 200_000)] == ["42 s", "3 min", "1 h 20 min", "2 d"]
+
+
+def test_a_line_may_quote_anything(capsys):
+    logged: list[str] = []
+    with Board(1, log=logged.append) as board:
+        board.say("first t.tar: [/x] [red]\x1b[2J")
+        board.finished("reference timm [/x]", "1.0 s")
+        with board.counting("[/x]", 1):
+            pass
+    assert logged == ["first t.tar: [/x] [red]\\x1b[2J", "  1/1 reference timm [/x] 1.0 s"]
+    assert "\x1b" not in capsys.readouterr().err

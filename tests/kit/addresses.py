@@ -17,5 +17,5 @@ def table(rows, folder):
 def conceptual(urls, folder, **changes):
     """Data with a distinct caption for each address."""
     path = table([(url, f"picture {row}") for row, url in enumerate(urls)], folder)
-    fields = {"shard": 20, "shortest_edge": EDGE, "download": PATIENT, "allow_hosts": ("127.0.0.1",)} | changes
+    fields = {"shard": 20, "shortest_edge": EDGE, "download": PATIENT, "allow_hosts": ("127.0.0.1:*",)} | changes
     return DataConfig(source="cc12m", path=path, **fields)

@@ -20,7 +20,7 @@ from tests.kit.pictures import PNG, SERVED
 
 LIMIT = 100_000  # bytes, of the tests' downloads
 QUICK = {
-    "allow_hosts": ("127.0.0.1",),
+    "allow_hosts": ("127.0.0.1:*",),
     "connect_s": 5.0,
     "read_s": 5.0,
     "total_s": 5.0,
@@ -132,6 +132,14 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         while not self.server.closing.wait(0.02):
             self.wfile.write(b"x")
+
+    def on_crumbs(self):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.close_connection = True
+        while not self.server.closing.is_set():
+            self.wfile.write(b"1\r\nx\r\n" * 1000)
 
     def on_endless(self):
         self.send_response(200)

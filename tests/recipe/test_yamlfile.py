@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from infra.cluster import load_cluster
 from xclr.errors import RecipeError
+from xclr.printable import acts
 from xclr.recipe import YAMLError, dump_yaml, load_recipe, parse_yaml, read_yaml
 from xclr.study.spec import load_study
 from xclr.sweep.load import load_sweep, parse_values
@@ -180,3 +181,18 @@ def test_a_fault_of_a_text_is_a_value_error():
     with pytest.raises(YAMLError) as caught:
         parse_yaml("a: 1\na: 2")
     assert caught.value.line == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("evaluate.references", '[{library: timm, model: "x\\ntouch pwned #", weights: random}]'),
+        ("data.caption_template", '"a \\e[2J {}"'),
+        ("evaluate.prompts", '["a {}", "b\\r{}"]'),
+        ("data.label_column", '"\\ud800"'),
+    ],
+)
+def test_what_acts_on_a_terminal_or_in_a_script_is_no_name(key, text, tmp_path):
+    assert f"{key}" in (said := of_recipe(tmp_path, "name: x", f"{key}={text}"))
+    assert "control character" in said
+    assert acts(said) is ("\n" in said), "nor does the message"

@@ -170,7 +170,12 @@ def _folders(root: Path) -> list[str]:
 
 def _all_folders(root: Path) -> list[str]:
     with os.scandir(root) as entries:
-        return [each.name for each in entries if each.is_dir()]
+        return [each.name for each in entries if each.is_dir() and not _leads_above(root, each)]
+
+
+def _leads_above(root: Path, entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link to the folder that it is in, or to one above."""
+    return entry.is_symlink() and root.resolve().is_relative_to(Path(entry.path).resolve())
 
 
 def _counts(folder: str) -> bool:

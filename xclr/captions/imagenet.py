@@ -13,7 +13,7 @@ from xclr.captions.archives import archives as archived
 from xclr.captions.source import Class, Records, SourceReader, located, require
 from xclr.captions.text import key, normalise
 from xclr.errors import DataError
-from xclr.files import HELD_OUT, TRAIN, Picture, hash_listing, is_picture
+from xclr.files import HELD_OUT, TRAIN, Picture, hash_listing, is_picture, read_list
 from xclr.ilsvrc import SOLUTION, base_of, list_of, no_solution, solution, sort_flat
 from xclr.recipe import DataConfig
 from xclr.synsets import SYNSETS, first_name, synset_names
@@ -80,7 +80,7 @@ def _names(data: DataConfig) -> dict[str, str]:
         given: Mapping[str, str] = archives.names(data)
     else:
         (path,) = files(data)
-        given = synset_names(path.read_text(encoding="utf-8-sig"), path)
+        given = synset_names(read_list(path), path)
     return {synset: first_name(synset, names) for synset, names in given.items()}
 
 
@@ -107,7 +107,7 @@ def _flat(data: DataConfig, val: Path) -> dict[str, str]:
     path = _list(data, SOLUTION)
     if path is None:
         raise no_solution(val)
-    synsets = solution(path.read_text(encoding="utf-8-sig"), path)
+    synsets = solution(read_list(path), path)
     return {f"{VAL}/{name}": f"{VAL}/{file}" for name, file in sort_flat(loose, synsets, path).items()}
 
 

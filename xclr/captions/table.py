@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
@@ -33,6 +35,7 @@ MOST_SPLITS, LETTERS = 10, 40  # values of a column of splits in a message, and 
 
 HELD_OUT_PICTURES = 0.10
 KEY_BYTES = 16
+FOREIGN = re.compile("[a-z0-9+.-]{2,}:/", re.IGNORECASE)  # as addresses begin, once they were taken for paths
 ROW_ID = "row_id"  # an optional column that names the rows
 FILE_NAME = "file_name"  # what the column of pictures in a metadata file is called, or its name ends in
 HOLDS = {
@@ -467,8 +470,23 @@ def _not_there(missing: Sequence[tuple[Part, int, Path]], files: int) -> DataErr
     return DataError(
         f"{table.path}: {len(missing)} of {files} picture files are not there ({first}"
         + ("; ...)" if len(missing) > SHOWN else ")"),
-        f"paths in column {column!r} start at {table.path.absolute().parent}; addresses start with http:// or https://",
+        _why_not_there(missing[0][2], table.path.absolute().parent)
+        or f"paths in column {column!r} start at {table.path.absolute().parent}; addresses start with http:// or https://",
     )
+
+
+def _why_not_there(path: Path, folder: Path) -> str:
+    """The reason that a path itself gives, as it is written below a folder; empty for none."""
+    written = os.path.relpath(path, folder)
+    if FOREIGN.match(written):
+        return "only http(s) addresses are fetched: copy these files here, and give their paths"
+    if "\\" in written:
+        return "write / between folders, not a backslash"
+    if written.startswith("~"):
+        return "~ stands for no folder here: write the path out"
+    if any(os.path.exists(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD")):  # noqa: PTH110
+        return "files of these names are there, with their accents written in another way: write the names as `ls` does"
+    return ""
 
 
 def files(data: DataConfig) -> tuple[Path, ...]:

@@ -7,13 +7,14 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from io import BufferedReader, TextIOWrapper
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from xclr.captions.text import encoding_of, visible
 from xclr.errors import DataError
@@ -25,10 +26,14 @@ if TYPE_CHECKING:
 PARQUET, JSON_LINES = ".parquet", (".jsonl", ".ndjson")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "bars"}
+MOST_LINE = 64 << 20  # bytes, or characters, of a line; 1 MB of .gz may be a line of 1 GB
 MOST_TEXT = 16 << 20  # characters of a value; an unclosed quote holds no more
 ENDINGS = (PARQUET, *DELIMITERS, *JSON_LINES)
 PACKED = ".gz"  # may follow the ending of a text file
 PARQUET_ROWS = 256  # in memory at once; rows may hold pictures
+
+
+T = TypeVar("T", str, bytes)
 
 
 class Column(NamedTuple):
@@ -138,14 +143,22 @@ def _bytes(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
 def raw_lines(path: Path) -> Iterator[bytes]:
     """The lines of a text file, plain or .gz, with their ends; raises DataError when it cannot be unpacked."""
     with _bytes(path) as stream:
-        yield from stream
+        yield from _limited(path, stream.readline)
+
+
+def _limited(path: Path, readline: Callable[[int], T]) -> Iterator[T]:
+    """Lines, none longer than MOST_LINE; raises DataError for one that is."""
+    for number, line in enumerate(iter(partial(readline, MOST_LINE + 1), readline(0)), start=1):
+        if len(line) > MOST_LINE:
+            raise DataError(f"{path}: line {number} is longer than {MOST_LINE:,} bytes", "see whether it is a table")
+        yield line
 
 
 def _lines(source: Table | Text) -> Iterator[str]:
     path, encoding, number = source.path, source.encoding, 0
     try:
         with _bytes(path) as stream, TextIOWrapper(stream, encoding, newline="\n") as text:
-            for number, line in enumerate(text, start=1):
+            for number, line in enumerate(_limited(path, text.readline), start=1):
                 if number == 1 and "\0" in line:
                     order = "utf-16-be" if line.startswith("\0") else "utf-16-le"
                     raise DataError(f"{path} holds NUL characters, as UTF-16 does", f"--set data.encoding={order}")
@@ -190,10 +203,14 @@ def _header(text: Text) -> list[str]:
     names = [visible(name).strip() for name in names]
     if not any(names):
         raise DataError(f"{text.path} has no header", "its first line names the columns, such as: caption,image")
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise DataError(f"{text.path}: the header names {twice[0]!r} twice", "give each column a name of its own")
+    _check_names(text.path, names)
     return names
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    """Raise DataError for two columns of one name."""
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise DataError(f"{path}: the header names {twice[0]!r} twice", "give each column a name of its own")
 
 
 def _check_separator(text: Text) -> None:
@@ -271,6 +288,7 @@ def _parquet(path: Path) -> pq.ParquetFile:
 
 def _open_parquet(path: Path) -> Table:
     file = _parquet(path)
+    _check_names(path, file.schema_arrow.names)
     types = {name: _type(kind) for name, (_, kind) in _columns(file).items()}
     without = {name: "text" for name, kind in types.items() if kind == "bytes" and _has_no_bytes(file, f"{name}.bytes")}
     return Table(path, PARQUET, types | without, _class_names((file.schema_arrow.metadata or {}).get(b"huggingface")))
@@ -328,6 +346,10 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is damaged: {error}", "write the table again") from error
+    except (ValueError, OverflowError, LookupError) as error:  # times that Python has not, zones that nobody knows
+        raise DataError(
+            f"{path}: a value from row {first} on is none in Python: {error}", "write it as text"
+        ) from error
 
 
 def _to_read(file: pq.ParquetFile, paths: Sequence[Sequence[str]]) -> list[str]:

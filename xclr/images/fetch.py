@@ -7,6 +7,7 @@ import errno
 import ssl
 import time
 import zlib
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -21,6 +22,8 @@ import httpx
 
 from xclr.address import (
     AGENT,
+    MOST_NAMES,
+    NAME,
     BlockedError,
     CheckedConnector,
     LookupFailedError,
@@ -42,10 +45,16 @@ PACKED = frozenset({"gzip", "x-gzip", "deflate"})  # what servers send unasked
 AGAIN = frozenset({"http_429", "http_5xx", "connection", "timeout"})  # may be better a moment later
 MOST_PORT = 65_535
 ERROR_LENGTH = 200  # characters
+PIECES, LEAST_PIECE = 1_000, 64  # chunks from which on each must have so many bytes: 16 servers of one-byte chunks
+# kept the event loop busy for a minute
 
 
 class TooLargeError(Exception):
     """A body is larger than the limit."""
+
+
+class CrumbsError(Exception):
+    """A body comes in pieces that cost more than they bring."""
 
 
 class PackedError(Exception):
@@ -103,6 +112,7 @@ class Downloads:
         self.limits, self._session = limits, session
         self._slots = asyncio.Semaphore(limits.in_flight)
         self._hosts: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of those asked now
+        self._left_alone: OrderedDict[bytes, float] = OrderedDict()  # until when, servers that asked for it
 
     async def fetch(self, url: str) -> Outcome:
         """The outcome of a URL after as many tries as it deserves."""
@@ -123,9 +133,8 @@ class Downloads:
             target = _target(url, self.limits)
             if isinstance(target, Outcome):
                 return target if hop == 0 else replace(target, error=f"redirected to {url[:80]}: {target.error}")
-            async with self._turn(target.host):
-                began = time.monotonic()
-                answer = await self._answer(target, left_s)
+            async with self._turn(target) as began:
+                answer = self._not_asked(target) or await self._answer(target, left_s)
                 left_s -= time.monotonic() - began
             if isinstance(answer, Outcome):
                 return answer
@@ -133,13 +142,33 @@ class Downloads:
         return Outcome("redirect", error=f"more than {self.limits.redirects} redirects")
 
     @asynccontextmanager
-    async def _turn(self, host: str) -> AsyncIterator[None]:
-        """A slot of the host, then one of all: those who wait for a busy host keep no other host waiting."""
-        gate = self._hosts.get(host)
+    async def _turn(self, target: httpx.URL) -> AsyncIterator[float]:
+        """A slot of the host, once it is ready, then one of all: no other host is kept waiting. Gives when it began."""
+        gate = self._hosts.get(target.host)
         if gate is None:
-            gate = self._hosts[host] = asyncio.Semaphore(self.limits.per_host)
-        async with gate, self._slots:
-            yield
+            gate = self._hosts[target.host] = asyncio.Semaphore(self.limits.per_host)
+        async with gate:
+            while 0 < (wait_s := self._wait_s(target)) <= self.limits.longest_wait_s:
+                await asyncio.sleep(wait_s)
+            async with self._slots:
+                yield time.monotonic()
+
+    def _wait_s(self, target: httpx.URL) -> float:
+        """How long its server wants to be left alone yet."""
+        return self._left_alone.get(target.netloc, 0.0) - time.monotonic()
+
+    def _not_asked(self, target: httpx.URL) -> Outcome | None:
+        """What becomes of a picture whose server wants to be left alone for long, without being asked."""
+        if (wait_s := self._wait_s(target)) <= self.limits.longest_wait_s:
+            return None
+        told = f"not asked: {target.host} wants to be left alone for {wait_s:,.0f} s"
+        return Outcome("http_429", error=told, retry_after_s=wait_s)
+
+    def _leave_alone(self, target: httpx.URL, wait_s: float) -> None:
+        """Take note of what a server asks for by Retry-After."""
+        self._left_alone[target.netloc] = time.monotonic() + wait_s
+        if len(self._left_alone) > MOST_NAMES:
+            self._left_alone.popitem(last=False)
 
     async def _answer(self, target: httpx.URL, left_s: float) -> Outcome | str:
         """An outcome, or where the server redirects to."""
@@ -155,6 +184,8 @@ class Downloads:
             if answer.status in REDIRECTS:
                 return _location(target, answer)
             refused = _refused(answer, self.limits)
+            if refused and answer.status == 429 and refused.retry_after_s:
+                self._leave_alone(target, refused.retry_after_s)
             return refused or Outcome("ok", answer.status, data=await _body(answer, self.limits.most_bytes))
 
 
@@ -167,11 +198,13 @@ async def _body(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:
     if announced.isdecimal() and int(announced) > most_bytes:
         raise TooLargeError
     parts, total = [], 0
-    async for piece in answer.content.iter_any():
+    async for piece, _ in answer.content.iter_chunks():
         total += len(piece)
         if total > most_bytes:
             raise TooLargeError
         parts.append(piece)
+        if len(parts) > PIECES and total < LEAST_PIECE * len(parts):
+            raise CrumbsError(f"{len(parts):,} chunks of {total:,} bytes")
     body = b"".join(parts)
     return _unpacked(body, most_bytes) if packing in PACKED else body
 
@@ -200,13 +233,20 @@ def _target(url: str, limits: Limits) -> httpx.URL | Outcome:
         if not target.host or not (target.port is None or 0 < target.port <= MOST_PORT):
             return Outcome("blocked", error="no host, or no such port")
         host = target.host.rstrip(".")
-        if limits.proxy and not is_allowed(host, target.port or 0, limits.allow_hosts):
-            check(host, spelled_out(host))  # what the proxy resolves it to is not seen here
+        if limits.proxy and not is_allowed(host, target.port, limits.allow_hosts):
+            _check_for_proxy(target, host)
         return target if host == target.host else target.copy_with(host=host)
     except BlockedError as error:
         return Outcome("blocked", error=str(error))
     except (httpx.InvalidURL, ValueError) as error:
         return Outcome("blocked", error=f"not a URL: {error}"[:ERROR_LENGTH])
+
+
+def _check_for_proxy(target: httpx.URL, host: str) -> None:
+    """Raise BlockedError for a host that is private as it is written; what a proxy resolves it to is not seen."""
+    if not NAME.fullmatch(target.raw_host.decode()):
+        raise BlockedError(f"{host!r} is no name that a proxy is asked for")
+    check(host, spelled_out(host))
 
 
 def _location(target: httpx.URL, answer: aiohttp.ClientResponse) -> Outcome | str:
@@ -277,7 +317,14 @@ def _failed(error: Exception, limits: Limits) -> Outcome:
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
         return Outcome(status, error=f"not done within {limits.total_s:g} s")
     text = str(error) if status in {"blocked", "dns"} else f"{type(error).__name__}: {error}".removesuffix(": ")
-    return Outcome(status, error=_told(text), reached=status == "tls" or not isinstance(error, UNREACHED))
+    return Outcome(status, error=_told(text), reached=_is_answered(error, status))
+
+
+def _is_answered(error: Exception, status: str) -> bool:
+    """Whether a failure came from the network: from a server, or from a name server that knows no such name."""
+    if isinstance(error, LookupFailedError):
+        return not error.passing
+    return status == "tls" or not isinstance(error, UNREACHED)
 
 
 def _told(text: str) -> str:

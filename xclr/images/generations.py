@@ -16,7 +16,7 @@ from xclr.store import Store, write_atomically
 Statuses = tuple[str, ...]
 STATUSES: Statuses = (  # what can become of a picture
     "ok", "http_4xx", "http_429", "http_5xx", "redirect", "blocked", "dns", "timeout", "connection", "tls",
-    "too_large", "decode", "too_small", "robots",
+    "too_large", "decode", "too_small", "robots", "repeated",
 )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,22 +18,47 @@ Given = bytes | Path | Inside | None
 AHEAD = 32  # rows looked ahead for each download in flight: those that time out keep no others waiting
 
 
-def obtain(pictures: Iterable[Picture], limits: Limits, workers: Workers) -> Generator[Outcome, None, None]:
+class Probe:
+    """Whether there is a network: asks again for an address that a server answered for, of rows ahead too."""
+
+    def __init__(self) -> None:
+        self.start: Start | None = None
+        self.answered = ""  # the last such address
+
+    def watch(self, url: str, download: Future[Outcome]) -> None:
+        """Take note of an address once its server answers."""
+
+        def note(download: Future[Outcome]) -> None:
+            if not download.cancelled() and download.exception() is None and download.result().http is not None:
+                self.answered = url
+
+        download.add_done_callback(note)
+
+    def __call__(self) -> bool:
+        """True when that server answers now; False when none ever did."""
+        return bool(self.start and self.answered) and self.start(self.answered).result().http is not None
+
+
+def obtain(
+    pictures: Iterable[Picture], limits: Limits, workers: Workers, probe: Probe | None = None
+) -> Generator[Outcome, None, None]:
     """One judged outcome a picture, in order. Memory: limits.held_bytes and in_flight pictures, never a shard.
 
-    Downloads start once the first URL comes, and end with the iterator.
+    Downloads start once the first URL comes, and end with the iterator; `probe` watches them.
     """
+    probe = probe or Probe()
     window = Window(limits, workers)
     with ExitStack() as stack:
-        start: Start | None = None
         for picture in pictures:
             if isinstance(picture, str):
-                if start is None:
+                if probe.start is None:
                     from xclr.images.fetch import downloading  # brings httpx
 
-                    start = stack.enter_context(downloading(limits))
+                    probe.start = stack.enter_context(downloading(limits))
                     stack.callback(window.cancel)
-                window.download(start(picture))
+                begun = probe.start(picture)
+                probe.watch(picture, begun)
+                window.download(begun)
             else:
                 window.add(picture)
             while window.is_due():
@@ -107,7 +132,8 @@ class Breaker:
 
     FIRST, LATER, FEW = 50, 200, 5  # failures in a row at the start, and later; hosts that tell a network from a host
 
-    def __init__(self) -> None:
+    def __init__(self, probe: Callable[[], bool] = lambda: False) -> None:
+        self.probe = probe  # whether there is a network, though a row of downloads says otherwise
         self.reached = False  # any server, ever
         self.in_a_row = 0
         self.hosts: set[str] = set()  # of all downloads, up to FEW
@@ -130,6 +156,9 @@ class Breaker:
         enough = self.in_a_row >= (self.LATER if self.reached else self.FIRST)
         # one dead host among many is no dead network, however many of its pictures stand side by side
         if enough and len(self.failing) == len(self.hosts):
+            if self.probe():
+                self.reached, self.in_a_row, self.failing = True, 0, set()
+                return
             last = f"the last, of {outcome.host}: {outcome.status}, {outcome.error}"
             raise DataError(
                 f"{self.in_a_row} downloads in a row reached no server ({last})",
@@ -144,11 +173,13 @@ def _add(hosts: set[str], host: str, most: int) -> None:
 
 
 def taken(entry: Given, most_bytes: int) -> Outcome:
-    """A picture of this machine as an outcome."""
+    """A picture of this machine as an outcome, its bytes held to the limit wherever they stand."""
     if isinstance(entry, Path):
         return read(entry, most_bytes)
     if isinstance(entry, Inside):
         return read_inside(entry, most_bytes)
+    if entry is not None and len(entry) > most_bytes:
+        return Outcome("too_large", error=f"larger than {most_bytes:,} bytes")
     return Outcome("ok", data=entry or b"")
 
 

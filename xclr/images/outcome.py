@@ -39,7 +39,7 @@ class Outcome:
     data: bytes = b""
     attempt: int = 1
     host: str = ""  # of a download
-    reached: bool = True  # False when no server took the connection
+    reached: bool = True  # False when no server took the connection, and no name server knew better
     retry_after_s: float | None = None
     judged: Judged | None = None  # what its bytes are
 

@@ -12,7 +12,7 @@ import shutil
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -27,16 +27,19 @@ import pyarrow.parquet as pq
 from xclr import schema, shards
 from xclr.errors import DataError
 from xclr.images import generations
+from xclr.images.equal import Equal
 from xclr.images.given import Work, columns, pictures, tars, where_of
-from xclr.images.obtain import Breaker, obtain
+from xclr.images.obtain import Breaker, Probe, obtain
 from xclr.images.outcome import Limits, Outcome
 from xclr.images.stages import ImagesConfig
 from xclr.images.workers import Workers
-from xclr.recipe import DataConfig
+from xclr.recipe import SOURCES, DataConfig, host_of
 from xclr.stage import Produced, Progress, Stage
 
 TAR, ROWS = "pictures.tar", "rows.parquet"  # of a shard
 MOST_TRIES = 127  # that the table can tell
+REFUSING = frozenset({"http_429", "http_5xx"})  # for now
+FIRST, SHOWN = 100, 3  # rows whose servers are looked at, and servers that are named
 BATCH = 1 << 17  # rows in memory at once
 
 Sample = tuple[int, str, Outcome]  # row id, caption and picture
@@ -97,11 +100,14 @@ def _make(stage: Stage[ImagesConfig], out: Path, numbers: Sequence[int], told: T
     rows = np.concatenate([work.rows[:0], *(work.piece(shard) for shard in numbers)])
     texts = columns(stage.inputs["captions"].path / "captions.parquet", rows, ["caption"])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    probe = Probe()
     with (
-        Workers(data.download.workers or cores, data.shortest_edge) as workers,
-        closing(obtain(pictures(stage, rows), limits_of(data), workers)) as outcomes,
+        Workers(
+            data.download.workers or cores, data.shortest_edge, apart=SOURCES[data.source].path is not None
+        ) as workers,
+        closing(obtain(pictures(stage, rows), limits_of(data), workers, probe)) as outcomes,
     ):
-        watched = Breaker().watch(outcomes)
+        watched = Breaker(probe).watch(outcomes)
         samples = told.following(
             (int(row), text, each) for row, (text,), each in zip(rows, texts, watched, strict=True)
         )
@@ -127,7 +133,12 @@ def _pack(folder: Path, number: int, samples: Iterator[Sample]) -> None:
     with (folder / TAR).open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for row_id, text, outcome in samples:
             judged = outcome.judged
-            row = {"row_id": row_id, "attempt": outcome.attempt, "http": outcome.http, "status": outcome.status}
+            row = {
+                "row_id": row_id,
+                "attempt": min(outcome.attempt, MOST_TRIES),
+                "http": outcome.http,
+                "status": outcome.status,
+            }
             if judged is None:
                 row["error"] = outcome.error
             else:
@@ -194,18 +205,25 @@ class Count(NamedTuple):
         return {"rows": sum(totals.values())} | {name: totals[name] for name in sorted(totals) if totals[name]}
 
 
-def _assemble(stage: Stage[ImagesConfig], out: Path, work: Work, about: dict[str, Any]) -> dict[str, int]:
-    """Join the shards' rows to images.parquet; rows by status, and bytes downloaded where any were."""
-    total = pq.read_metadata(stage.inputs["captions"].path / "captions.parquet").num_rows
+def _assemble(stage: Stage[ImagesConfig], out: Path, work: Work, about: dict[str, Any]) -> dict[str, Any]:
+    """Join the shards' rows to images.parquet; rows by status, and what was downloaded where anything was."""
+    captions = stage.inputs["captions"].path
+    equal = Equal.count(_all_parts(stage, out, work), captions)
+    total = pq.read_metadata(captions / "captions.parquet").num_rows
     count, downloaded = Count.none(total, work.size), 0
-    parts = _merged(stage, out, work) if "before" in stage.inputs else _parts(out, work)
     with schema.writing(out / "images.parquet", schema.IMAGES, about) as write:
-        for table in parts:
+        for part in _all_parts(stage, out, work):
+            table = equal.left_out(part, stage.config.data.most_equal)
             write(table)
             count.add(table)
             downloaded += pc.sum(table.filter(pc.is_valid(table["http"]))["bytes"]).as_py() or 0
     schema.write(count.table(), out / "accounts.parquet", schema.ACCOUNTS, about)
-    return count.stats() | ({"downloaded_bytes": downloaded} if downloaded else {})
+    return count.stats() | ({"downloaded_bytes": downloaded} if downloaded else {}) | equal.stats(captions)
+
+
+def _all_parts(stage: Stage[ImagesConfig], out: Path, work: Work) -> Iterator[pa.Table]:
+    """The rows of the shards, or those of the generation before with what was tried again."""
+    return _merged(stage, out, work) if "before" in stage.inputs else _parts(out, work)
 
 
 def _parts(out: Path, work: Work) -> Iterator[pa.Table]:
@@ -232,7 +250,7 @@ def _merged(stage: Stage[ImagesConfig], out: Path, work: Work) -> Iterator[pa.Ta
         yield pa.concat_tables([kept, later.cast(schema.IMAGES)]).sort_by("row_id")
 
 
-def _check(stage: Stage[ImagesConfig], out: Path, stats: dict[str, int]) -> None:
+def _check(stage: Stage[ImagesConfig], out: Path, stats: dict[str, Any]) -> None:
     """Raise DataError when no picture can be used, and say so when most cannot."""
     usable, total = stats.get("ok", 0), stats["rows"]
     lost = sorted(
@@ -245,7 +263,18 @@ def _check(stage: Stage[ImagesConfig], out: Path, stats: dict[str, int]) -> None
         shutil.rmtree(out / shards.SHARDS)  # of no use: a run after the remedy tries every picture again
         raise DataError(
             f"none of the {total:,} pictures can be used: {said}; the first: {why}{where}",
-            "mend the image column (data.image_column), or what keeps its pictures from being read, and run again",
+            _remedy(stage, {status for _, status in lost}),
         )
     if 2 * usable < total:
         print(f"only {usable:,} of {total:,} pictures can be used: {said}", file=sys.stderr)
+
+
+def _remedy(stage: Stage[ImagesConfig], statuses: Collection[str]) -> str:
+    """What helps against a set of statuses that are not ok."""
+    if not REFUSING.issuperset(statuses):
+        return "mend the image column (data.image_column), or what keeps its pictures from being read, and run again"
+    rows = np.arange(min(FIRST, stage.config.data.shard), dtype=np.int64)
+    given = pictures(stage, rows[: pq.read_metadata(stage.inputs["captions"].path / "captions.parquet").num_rows])
+    hosts = list(dict.fromkeys(host_of(each) for each in given if isinstance(each, str)))
+    named = ", ".join(hosts[:SHOWN]) + ", ..." * (len(hosts) > SHOWN)
+    return f"the servers answer, and refuse: {named}. Run again later, or ask less at once: data.download.per_host=1"

@@ -66,10 +66,20 @@ def tabulate(images: Manifest) -> list[dict[str, Any]]:
 
 def measure(config: ImagesConfig, images: Manifest, whole: bool) -> Mapping[str, Any]:
     """What became of the pictures; rows a second where one process made all of them."""
-    stats = {**images.stats, "success_rate": images.stats.get("ok", 0) / images.stats["rows"]}
+    counts = {name: each for name, each in images.stats.items() if not isinstance(each, str)}
+    stats = {**counts, "success_rate": images.stats.get("ok", 0) / images.stats["rows"]}
     if whole and not config.generation:
         stats["rows_per_s"] = stats["rows"] / max(images.cost.wall_s, 1e-9)
     return stats
+
+
+def tell_equal(made: Manifest) -> Iterator[str]:
+    """What people are told of pictures that many addresses show."""
+    if number := made.stats.get("equal"):
+        yield (
+            f"{number:,} pictures are the same as many others, up to {made.stats['equal_most']:,} addresses for one: "
+            f"{made.stats['equal_hosts']}; --set data.most_equal=5 leaves out what more than 5 show"
+        )
 
 
 def unreadable(rows: Collection[int]) -> dict[str, int | str]:
@@ -109,6 +119,7 @@ IMAGES = Kind(
     refuse=refuse,
     table=tabulate,
     facts=measure,
+    tell=tell_equal,
     writes=pictures_bytes,
     watched=True,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import IO
 import xclr
 from xclr.errors import JobError
 from xclr.images.outcome import Outcome
-from xclr.images.picture import Judged, judge
+from xclr.images.picture import PATIENCE_S, Judged, judge
 
 TRIES = 2  # of a picture whose decoder died
 KEPT = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
@@ -27,8 +28,8 @@ KEPT = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(6
 class Workers:
     """Decoders, each a process behind a thread of its own, started when first needed; a context manager."""
 
-    def __init__(self, number: int, edge: int | None) -> None:
-        self.edge = edge
+    def __init__(self, number: int, edge: int | None, *, apart: bool = False) -> None:
+        self.edge, self.apart = edge, apart
         self.threads = ThreadPoolExecutor(number, thread_name_prefix="decoder")
         self.own = threading.local()
         self.started: list[subprocess.Popen[bytes]] = []
@@ -45,8 +46,8 @@ class Workers:
 
     @property
     def decode_all(self) -> bool:
-        """True when pictures of this machine are decoded by the processes, too: they are stored in another way."""
-        return self.edge is not None
+        """True when pictures of this machine are decoded by the processes, too: to be smaller, or as strangers'."""
+        return self.apart or self.edge is not None
 
     def here(self, outcome: Outcome) -> Outcome:
         """The outcome with a verdict on its bytes, made in this process."""
@@ -90,8 +91,9 @@ class Workers:
             except (OSError, struct.error, ValueError):
                 process.kill()
                 process.communicate()
-        columns = {"bytes": len(data), "status": "decode", "error": f"it killed its decoder {TRIES} times"}
-        return Judged(columns)
+            if process.returncode == -signal.SIGALRM:  # it would take as long again
+                return _lost(data, f"not decoded within {PATIENCE_S} s")
+        return _lost(data, f"it killed its decoder {TRIES} times")
 
     def _process(self) -> subprocess.Popen[bytes]:
         """This thread's decoder, started anew when the one before is known to have ended."""
@@ -103,6 +105,10 @@ class Workers:
             self.own.process = process
             self.started.append(process)
         return process
+
+
+def _lost(data: bytes, why: str) -> Judged:
+    return Judged({"bytes": len(data), "status": "decode", "error": why})
 
 
 def _settle(found: Future[Outcome], work: Callable[[], Outcome]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+
+from xclr.printable import acts
 
 MIN_SIDE = 8  # pixels; smaller pictures show nothing
 LATER: Any = {"later": True}  # marks a field that came later; at its default it stays out of digests, as it was before
@@ -35,6 +37,16 @@ class Config(BaseModel):
     """Base of every config: immutable, and strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    any_text: ClassVar[frozenset[str]] = frozenset()  # fields in which control characters mean something
+
+    @field_validator("*")
+    @classmethod
+    def _text_does_not_act(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+        """Refuse line ends and other control characters: names go to terminals, pages, scripts and databases."""
+        texts = value if isinstance(value, tuple) else (value,)
+        if info.field_name not in cls.any_text and any(isinstance(each, str) and acts(each) for each in texts):
+            raise ValueError("it holds a line end, another control character or half a character")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from xclr.recipe.config import LATER, MIN_SIDE, RUNTIME, Config, OneOf, host_of
 from xclr.recipe.sources import SOURCES
+
+SECRET = re.compile("token|key|sig|secret|pass|auth|credential", re.IGNORECASE)  # in names of an address's parameters
 
 
 class DownloadConfig(Config):
@@ -36,13 +39,23 @@ class DownloadConfig(Config):
     @field_validator("proxy")
     @classmethod
     def _proxy_has_no_password(cls, value: str | None) -> str | None:
-        if value is not None and (not host_of(value) or "@" in value):
+        if value is not None and (not host_of(value) or "@" in value or not _has_port(value)):
             raise ValueError("it must be http://host:port, without a name and password")
         return value
 
 
+def _has_port(url: str) -> bool:
+    """Whether the port of an address, if it names one, is one."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 class DataConfig(Config):
     """Which captioned pictures."""
+
+    any_text = frozenset({"separator"})
 
     source: Annotated[str, OneOf(SOURCES)] = Field(
         "emoji", description="; ".join(f"{name}: {source.about}" for name, source in SOURCES.items())
@@ -105,8 +118,19 @@ class DataConfig(Config):
     shard: int = Field(
         10_000, ge=1, description="captions of one shard of pictures: a tar, and an element of a job array"
     )
+    most_equal: int | None = Field(
+        None,
+        ge=1,
+        description="leave out pictures that more addresses than so many show, which servers send in the place of what "
+        "is gone; default: they are counted and told",
+        json_schema_extra=LATER,
+    )
     download: DownloadConfig = Field(DownloadConfig(), description="how pictures are fetched")
-    allow_hosts: tuple[str, ...] = Field((), description="private or loopback hosts that downloads may reach")
+    allow_hosts: tuple[str, ...] = Field(
+        (),
+        description="private or loopback hosts that downloads may reach: nas (at 80 and 443), nas:8080, or nas:* for "
+        "any port",
+    )
 
     @model_validator(mode="after")
     def _source_has_a_path(self) -> DataConfig:
@@ -114,6 +138,8 @@ class DataConfig(Config):
             raise ValueError(f"`url` is an http(s) address of a table of cc3m or cc12m, not of {self.source}")
         if self.url is not None and "@" in urlsplit(self.url).netloc:  # it would stand in records and parameters
             raise ValueError("`url` must not hold a name and password: fetch the table yourself and set `path`")
+        if self.url is not None and any(SECRET.search(name) for name, _ in parse_qsl(urlsplit(self.url).query)):
+            raise ValueError("`url` must not hold a token or signature: fetch the table yourself and set `path`")
         if not self.is_located and self.url is None:
             raise ValueError(f"source {self.source} needs `path`, {SOURCES[self.source].path}")
         return self
@@ -137,7 +163,7 @@ class DataConfig(Config):
     @property
     def for_captions(self) -> DataConfig:
         """Only what captions depend on."""
-        others = ("allow_hosts", "url", "shortest_edge", "shard", "download")
+        others = ("allow_hosts", "url", "shortest_edge", "shard", "most_equal", "download")
         return self.model_copy(update={name: DataConfig.model_fields[name].default for name in others})
 
     @field_validator("separator")

@@ -17,6 +17,7 @@ class EmbedConfig(Config):
 
     model: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2",
+        pattern=r"\S",
         description="a sentence-transformers name or a folder with a model; ENCODER:MODEL for another encoder",
     )
     precision: Precision = Field(

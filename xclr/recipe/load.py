@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from xclr.recipe.train import placed_weights
 from xclr.recipe.yamlfile import Document, Place, YAMLError, list_faults, parse_yaml, read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+MOST_SHOWN = 300  # characters of a faulty value
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = MOST_SHOWN
 VERSION = 1  # the newest format of recipes that this code reads
 
 
@@ -116,12 +121,12 @@ def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def _locate(source: str) -> Path:
-    named = RECIPES / f"{source}.yaml"
-    if named.is_file():
-        return named
-    path = Path(source)
-    if path.is_file():
-        return path
+    named, path = RECIPES / f"{source}.yaml", Path(source)
+    with suppress(OSError, ValueError):  # a name that no file can have
+        if named.is_file():
+            return named
+        if path.is_file():
+            return path
     if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
         raise RecipeError(
             f"no recipe file {source}", "give a path that exists, or one of: " + ", ".join(recipe_names())
@@ -194,12 +199,19 @@ def _explain(fault: dict[str, Any]) -> str:
     if fault["type"] == "literal_error":
         near = difflib.get_close_matches(str(fault["input"]), re.findall("'([^']+)'", fault["ctx"]["expected"]), n=1)
         nearest = f" (did you mean {near[0]}?)" if near else ""
-        return f"{key}: {fault['input']!r} is not one of {fault['ctx']['expected']}{nearest}"
+        return f"{key}: {_shown(fault['input'])} is not one of {fault['ctx']['expected']}{nearest}"
     if fault["type"] == "tuple_type" and not isinstance(fault["input"], dict):
         given = "..." if fault["input"] is None else fault["input"]
-        return f"{key}: it is a list: [{given}], or --set '{key}=[{given}]' (got {fault['input']!r})"
-    given = "" if not key or isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
+        return f"{key}: it is a list: [{given}], or --set '{key}=[{given}]' (got {_shown(fault['input'])})"
+    given = "" if not key or isinstance(fault["input"], dict) else f" (got {_shown(fault['input'])})"
     return f"{key}: {_plain(fault)}{given}" if key else _plain(fault)
+
+
+def _shown(value: object) -> str:
+    """A value as Python writes it; the beginning of one that is long, which aliases of YAML may make without end."""
+    if isinstance(value, str | int | float | None):
+        return repr(value)[:MOST_SHOWN]
+    return SHORT.repr(value)[:MOST_SHOWN]
 
 
 def _plain(fault: dict[str, Any]) -> str:

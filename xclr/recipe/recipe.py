@@ -42,7 +42,9 @@ class Recipe(Config):
     """A whole run."""
 
     version: int = Field(1, ge=1, description="format of this recipe")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the MLflow experiment and of runs")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="of the MLflow experiment and of runs"
+    )
     data: DataConfig = DataConfig()
     embed: EmbedConfig = EmbedConfig()
     graph: GraphConfig = GraphConfig()

@@ -12,6 +12,7 @@ import yaml
 from xclr.errors import RecipeError
 
 Place = Sequence[Any]  # keys and numbers of entries, the outermost first
+MOST_VALUES = 100_000  # of a file, those of aliases counted each time
 CORE, DOUBTFUL = "tag:yaml.org,2002:", "!doubtful"
 PLAIN: Sequence[tuple[str, str]] = (  # what is no text without quotes: that of YAML 1.2, and 1_000 for 1000
     (CORE + "null", r"~|null|Null|NULL|"),
@@ -111,6 +112,7 @@ def _parsed(text: str) -> tuple[Any, yaml.Node | None]:
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
+        _check_size(root)
         return (None if root is None else loader.construct_document(root)), root
     except YAMLError:
         raise
@@ -120,6 +122,22 @@ def _parsed(text: str) -> tuple[Any, yaml.Node | None]:
         raise YAMLError(f"is not YAML: {error.problem}{context}", None if mark is None else mark.line + 1) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError is a number of too many digits
         raise YAMLError("is not YAML: " + " ".join(str(error).split())) from error
+
+
+def _check_size(root: yaml.Node | None) -> None:
+    """Raise YAMLError for a text whose aliases make more of it than anybody can read, or repeat it in itself."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = MOST_VALUES + 1  # as long as it is being counted: what holds itself has no end
+            parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+            inner = (each for part in parts for each in (part if isinstance(part, tuple) else (part,)))
+            sizes[id(node)] = 1 + sum(map(size, inner))
+        return sizes[id(node)]
+
+    if root is not None and size(root) > MOST_VALUES:
+        raise YAMLError(f"its aliases make more than {MOST_VALUES:,} values of it")
 
 
 def _line(node: yaml.Node) -> int:

@@ -19,6 +19,7 @@ from xclr.artifact import Artifact, Digest
 from xclr.errors import StoreError
 from xclr.evaluation.score import Summary, summarise
 from xclr.evaluation.significance import Answers, Distance, Key, Method, distances_of
+from xclr.printable import in_one_line
 from xclr.recipe import SOURCES, SUITES
 from xclr.record import Record
 from xclr.store import Store
@@ -376,9 +377,9 @@ def _width(columns: Iterable[Sequence[str]]) -> int:
 
 
 def _table(columns: Sequence[Sequence[str]], title: str) -> Table:
-    table = Table(*(column[0] for column in columns), title=title or None, title_justify="left")
+    table = Table(*(Text(column[0]) for column in columns), title=Text(title) if title else None, title_justify="left")
     for row in zip(*(column[1:] for column in columns), strict=True):
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -400,8 +401,8 @@ def markdown_grid(grid: Grid) -> str:
 
 
 def plain(text: str) -> str:
-    """Text in which Markdown finds nothing to act on."""
-    return "".join(f"\\{each}" if each in "\\|*_`<[" else each for each in text)
+    """Text in which Markdown finds nothing to act on, in one line: another could be a heading or a rule."""
+    return "".join(f"\\{each}" if each in "\\|*_`<[" else each for each in in_one_line(text))
 
 
 def view_of(scores: pa.Table, answers: Answers, against: str | None = None, suite: str | None = None) -> ScoreTables:

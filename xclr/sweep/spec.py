@@ -49,7 +49,9 @@ class Draw(Config):
 class Sweep(Config):
     """What is swept: every combination of `grid`, with each row of `lists`, with each of the `samples` of `random`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the sweep; default: recipe and fields")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="of the sweep; default: recipe and fields"
+    )
     recipe: Recipe = Field(description="what does not vary; its seeds are the sweep's")
     grid: Mapping[str, tuple[Any, ...]] = Field({}, description="values by field; every combination is a point")
     lists: Mapping[str, tuple[Any, ...]] = Field({}, description="values by field; the first of each go together, ...")

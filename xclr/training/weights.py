@@ -17,6 +17,7 @@ from xclr.recipe import TrainConfig
 from xclr.training.model import build_backbone
 
 NESTED = ("state_dict", "model", "backbone")  # keys under which a file may hold it
+DEPTH = 4  # of such keys in one another
 PREFIXES = ("module.", "backbone.")  # that names of weights may begin with
 COUNTED = "num_batches_tracked"  # which no training needs
 UNREADABLE = (  # what torch and safetensors raise on broken bytes, and on objects that they do not make
@@ -47,12 +48,21 @@ def read_state(path: Path) -> State:
         loaded = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except UNREADABLE as error:
         raise _unreadable(path, first_line(error)) from error
-    while isinstance(loaded, Mapping) and (inner := [loaded[key] for key in NESTED if _is_mapping(loaded.get(key))]):
-        loaded = inner[0]
-    state = {name: each for name, each in loaded.items() if isinstance(each, Tensor)} if _is_mapping(loaded) else {}
+    for _ in range(DEPTH):  # a mapping may hold itself
+        if isinstance(loaded, Mapping) and (inner := [loaded[key] for key in NESTED if _is_mapping(loaded.get(key))]):
+            loaded = inner[0]
+    items = loaded.items() if _is_mapping(loaded) else ()
+    state = {name: each for name, each in items if isinstance(name, str) and isinstance(each, Tensor)}
     if not state:
         raise _unreadable(path, "it holds no tensors by name")
+    if odd := next((name for name, each in state.items() if not _is_plain(each)), None):
+        raise _unreadable(path, f"{odd} holds no numbers, or some that are not finite")
     return state
+
+
+def _is_plain(weights: Tensor) -> bool:
+    """Whether a tensor holds its numbers, all of them finite, one by one."""
+    return not weights.is_meta and weights.layout == torch.strided and bool(torch.isfinite(weights).all())
 
 
 def fitted(state: State, network: nn.Module, head: str = "") -> State:

@@ -199,6 +199,10 @@ def test_nothing_in_a_file_is_run(network, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+ITSELF = {"a": 1}
+ITSELF["state_dict"] = ITSELF
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -207,6 +211,11 @@ def test_nothing_in_a_file_is_run(network, tmp_path):
         ("c.pth", b""),
         ("d.pt", None),
         ("e.pt", [1, 2]),
+        ("f.pt", {1: torch.ones(2)}),
+        ("g.pt", {"a": torch.ones(2).to_sparse()}),
+        ("h.pt", {"a": torch.ones(2, device="meta")}),
+        ("i.pt", {"a": torch.tensor([1.0, float("nan")])}),
+        ("j.pt", ITSELF),
     ],
 )
 def test_files_without_tensors_are_refused_by_name(name, content, tmp_path):

@@ -26,7 +26,7 @@ def server():
 def recipe(server, folder):
     kinds = ["/ok", "/mended", "/status/404"]
     table = write_table([server.url(f"{kinds[row % 3]}?{row}") for row in range(30)], folder)
-    data = {"source": "table", "path": str(table), "shard": 8, "allow_hosts": ["127.0.0.1"]}
+    data = {"source": "table", "path": str(table), "shard": 8, "allow_hosts": ["127.0.0.1:*"]}
     return Recipe.model_validate(TINY | {"name": "mine", "data": data})
 
 

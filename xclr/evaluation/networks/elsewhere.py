@@ -164,7 +164,7 @@ def _last_layer(network: nn.Module) -> str:
 def _classes(state: State | None, layer: str) -> int | None:
     """How many classes the weights are for, by the layer that gives the logits; None where they do not say."""
     named = (each for name, each in (state or {}).items() if f".{name}".endswith(f".{layer}.weight"))
-    return next((len(each) for each in named), None)
+    return next((len(each) for each in named if each.ndim), None)
 
 
 def _timm(wanted: Wanted) -> Built:

@@ -126,6 +126,7 @@ def test_junk_of_archives_and_network_disks_is_no_class(tmp_path):
     touch(tmp_path, "cats/a.png", "dogs/a.png")
     before = records(tmp_path)
     touch(tmp_path, "__MACOSX/cats/a.png", "@eaDir/a.png", "cats/@eaDir/a.png/thumb.png", ".b/a.png", "cats/._a.png")
+    (tmp_path / "above").symlink_to(tmp_path)  # a link that leads back up
     assert records(tmp_path) == before
 
 

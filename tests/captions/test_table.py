@@ -1,6 +1,7 @@
 """A person's own table: what it gives, and what is wrong with it said by name."""
 
 import json
+import re
 
 import pandas
 import pyarrow as pa
@@ -378,5 +379,5 @@ def test_a_path_that_is_not_there_is_told_why(path, why, tmp_path):
     (tmp_path / "caf\u00e9.png").touch()
     (tmp_path / "t.csv").write_text(f"caption,image\na dog,{path}\n")
     with pytest.raises(DataError, match="1 of 1 picture files are not there") as caught:
-        pictures_listing(DataConfig(source="table", path=tmp_path / "t.csv"))
+        table.pictures_listing(DataConfig(source="table", path=tmp_path / "t.csv"))
     assert re.search(why, caught.value.remedy)

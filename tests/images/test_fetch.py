@@ -210,7 +210,7 @@ def test_a_date_that_is_none_is_an_outcome_like_any_other(server, when):
 def test_a_server_that_wants_to_be_left_alone_is(server):
     """All of it, as long as it asks; pictures of others go on."""
     with serving() as other:
-        found = fetch(*(server.url(f"/busy/429/3600?{row}") for row in range(40)), other.url("/ok"), per_host=4)
+        found = fetch(*(server.url(f"/busy/429/3600/{row}") for row in range(40)), other.url("/ok"), per_host=4)
     assert [each.status for each in found] == ["http_429"] * 40 + ["ok"]
     assert server.asked.total() == 4, "those that were on their way"
     assert "wants to be left alone for 3," in found[-2].error

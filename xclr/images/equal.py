@@ -50,8 +50,10 @@ class Equal(NamedTuple):
         error = pc.if_else(
             pa.array(too_many), why, pc.if_else(pa.array(known), pa.scalar(None, pa.string()), table["error"])
         )
-        at = table.schema.get_field_index
-        return table.set_column(at("status"), "status", status).set_column(at("error"), "error", error)
+        for name, column in (("status", status), ("error", error)):
+            at = table.schema.get_field_index(name)
+            table = table.set_column(at, table.schema.field(at), column)
+        return table
 
     def stats(self, captions: Path) -> dict[str, Any]:
         """Rows whose picture MANY addresses show or more, and the hosts of the most; empty for none."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console, ConsoleOptions
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -377,9 +378,9 @@ def _width(columns: Iterable[Sequence[str]]) -> int:
 
 
 def _table(columns: Sequence[Sequence[str]], title: str) -> Table:
-    table = Table(*(Text(column[0]) for column in columns), title=Text(title) if title else None, title_justify="left")
+    table = Table(*(escape(column[0]) for column in columns), title=escape(title) or None, title_justify="left")
     for row in zip(*(column[1:] for column in columns), strict=True):
-        table.add_row(*map(Text, row))
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -1,6 +1,7 @@
 """The store: an artifact exists when its manifest does, and its files are what the manifest says."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.kit.users import as_nobody
-from xclr.artifact import Digest, Manifest, sha256_file
+from xclr.artifact import Digest, FileEntry, Manifest, sha256_file
 from xclr.errors import StoreError
 from xclr.store import MANIFEST, Store, describe, is_locked, only_writer, write_atomically
 
@@ -392,3 +393,11 @@ def test_a_home_that_cannot_be_written_is_named(below, tmp_path):
     assert str(home) in caught.value.message
     assert "XCLR_HOME" in caught.value.remedy
     assert Store(home).find(NAME) is None
+
+
+def test_the_manifest_of_another_is_not_believed_nor_a_path_that_leaves_its_folder(store):
+    other = Digest(NAME.kind, "cd" * 16)
+    shutil.copytree(commit(store).path, store.reference(other).path)
+    assert store.find(NAME) is not None and store.find(other) is None
+    with pytest.raises(ValueError, match="leaves the artifact's folder"):
+        FileEntry(path="../../x", bytes=1, sha256="0")

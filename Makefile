@@ -26,12 +26,12 @@ test: $(VENV)/.dev
 coverage: $(VENV)/.dev
 	$(PYTEST) -m "not slow and not soak" --cov --cov-report=term:skip-covered
 
-# thirty kills of flow, worker and server with jobs queued and running, on a real cluster: an hour and more
 # pictures, tars, tables and answers that were tampered with, from a seed that is printed; SEED=... repeats one
 SECONDS ?= 60
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz $(SECONDS) $(SEED)
 
+# thirty kills of flow, worker and server with jobs queued and running, on a real cluster: an hour and more
 soak: $(VENV)/.dev
 	$(BIN)/pytest -m soak -v
 

@@ -119,7 +119,7 @@ def test_this_machine_is_refused_in_every_spelling(host):
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433"])
 def test_an_allowed_host_is_reached_by_the_address_found(host):
     with serving() as server:
-        assert connect(host, server.server_port, [host]) == ("127.0.0.1", server.server_port)
+        assert connect(host, server.server_port, [f"{host}:*"]) == ("127.0.0.1", server.server_port)
 
 
 def test_an_address_that_was_not_checked_is_not_dialled(monkeypatch):
@@ -127,7 +127,7 @@ def test_an_address_that_was_not_checked_is_not_dialled(monkeypatch):
     monkeypatch.delattr(CheckedConnector, "_resolve_host")
     with serving() as server:
         with pytest.raises(BlockedError, match="was not checked"):
-            connect("127.0.0.1", server.server_port, ["127.0.0.1"])
+            connect("127.0.0.1", server.server_port, ["127.0.0.1:*"])
         assert server.asked.total() == 0
 
 
@@ -135,7 +135,7 @@ def test_a_refused_connection_is_an_error_of_the_last_address():
     with serving() as server:
         port = server.server_port
     with pytest.raises(aiohttp.ClientConnectorError):
-        connect("localhost", port, ["localhost"])
+        connect("localhost", port, [f"localhost:{port}"])
 
 
 @pytest.mark.parametrize("host", ["nobody.invalid", "a..b", "x" * 64 + ".com", ""])

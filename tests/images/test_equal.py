@@ -32,7 +32,7 @@ def captions(folder):
 
 
 def test_pictures_under_many_addresses_are_counted_and_told_with_their_hosts(tmp_path):
-    equal = Equal.count([images()], captions(tmp_path))
+    equal = Equal.among([images()], captions(tmp_path))
     assert equal.times.tolist() == [MANY + 10] * (MANY + 10) + [2, 2, 1]
     half = MANY // 2 + 5
     stats = equal.stats(tmp_path)
@@ -42,12 +42,12 @@ def test_pictures_under_many_addresses_are_counted_and_told_with_their_hosts(tmp
 
 
 def test_they_are_left_out_on_request_and_come_back_without(tmp_path):
-    equal = Equal.count([images()], captions(tmp_path))
+    equal = Equal.among([images()], captions(tmp_path))
     assert equal.left_out(images(), None) == images()
     without = equal.left_out(images(), 2)
     assert without.schema == schema.IMAGES
     assert without["status"].to_pylist() == ["repeated"] * (MANY + 10) + ["dns", "ok", "ok", "ok"]
     assert without["error"].to_pylist()[-4:] == ["no such name", None, None, None]
-    again = Equal.count([without], tmp_path)
+    again = Equal.among([without], tmp_path)
     assert again.left_out(without, 1000) == images(), "the next generation counts anew"
     assert pc.sum(pc.equal(again.left_out(without, 1)["status"], "repeated")).as_py() == MANY + 12

@@ -29,7 +29,7 @@ class Equal(NamedTuple):
     times: npt.NDArray[np.int64]
 
     @classmethod
-    def count(cls, parts: Iterable[pa.Table], captions: Path) -> Equal:
+    def among(cls, parts: Iterable[pa.Table], captions: Path) -> Equal:
         """Look at the parts of an images table; of rows that share one address the first counts."""
         found = [_downloaded(each) for each in parts]
         rows = np.concatenate([each for each, _ in found] or [np.zeros(0, np.int64)])

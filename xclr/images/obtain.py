@@ -36,7 +36,9 @@ class Probe:
 
     def __call__(self) -> bool:
         """True when that server answers now; False when none ever did."""
-        return bool(self.start and self.answered) and self.start(self.answered).result().http is not None
+        if self.start is None or not self.answered:
+            return False
+        return self.start(self.answered).result().http is not None
 
 
 def obtain(

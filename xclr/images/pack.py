@@ -208,7 +208,7 @@ class Count(NamedTuple):
 def _assemble(stage: Stage[ImagesConfig], out: Path, work: Work, about: dict[str, Any]) -> dict[str, Any]:
     """Join the shards' rows to images.parquet; rows by status, and what was downloaded where anything was."""
     captions = stage.inputs["captions"].path
-    equal = Equal.count(_all_parts(stage, out, work), captions)
+    equal = Equal.among(_all_parts(stage, out, work), captions)
     total = pq.read_metadata(captions / "captions.parquet").num_rows
     count, downloaded = Count.none(total, work.size), 0
     with schema.writing(out / "images.parquet", schema.IMAGES, about) as write:

@@ -9,9 +9,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 SIZE = (3.4, 2.2)  # of a plot, inches
 DPI = 200  # of a picture
-STYLE: Mapping[str, Any] = {"font.size": 8, "text.parse_math": False}  # a dollar in a name begins no formula
+FONT_SIZE = 8
+FORMULAS = False  # a dollar in a name begins none
 
 
 def keep_fonts(folder: Path) -> None:
@@ -64,7 +65,8 @@ def plot(title: str, salt: str, draw: Callable[[Axes], None], size: tuple[float,
     import matplotlib as mpl
 
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, **STYLE}):
+    style = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": FONT_SIZE, "text.parse_math": FORMULAS}
+    with mpl.rc_context(style):
         metadata = {"Date": None, "Creator": None}
         _figure(draw, size).savefig(buffer, format="svg", transparent=True, metadata=metadata)
     return _inline(buffer.getvalue(), title)
@@ -76,7 +78,7 @@ def picture(title: str, draw: Callable[[Axes], None], size: tuple[float, float] 
     from matplotlib.patheffects import withStroke
 
     buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context({"font.size": FONT_SIZE, "text.parse_math": FORMULAS}):
         figure = _figure(draw, size)
         figure.suptitle(title, fontsize=9)
         (axes,) = figure.axes

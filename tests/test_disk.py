@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
-from contextlib import closing, redirect_stdout, suppress
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.kit.disks import fill, read_only, small_disk
-from xclr.disk import check_room, existing, room_at, size, told
+from xclr.disk import check_room, existing, output_told, room_at, size, told
 from xclr.errors import DataError, StoreError
 from xclr.store import Store, is_locked, only_writer, write_atomically
 
@@ -104,13 +104,20 @@ def test_a_quota_is_told_as_one(tmp_path):
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(tmp_path / "new"))
 
 
-def test_output_that_nobody_takes_is_told(tmp_path):
-    nowhere = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
-    said = "standard output cannot be written: No space left"
-    with redirect_stdout(nowhere), pytest.raises(StoreError, match=said), told(tmp_path):
+@pytest.mark.parametrize("telling", [told, output_told])
+def test_output_that_nobody_takes_is_told(telling):
+    said = pytest.raises(StoreError, match="standard output cannot be written: No space left")
+    with Path("/dev/full").open("w") as nowhere, redirect_stdout(nowhere), said, telling():
         print("x" * 100_000, flush=True)
-    with suppress(OSError):
-        nowhere.close()
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_what_stays_in_a_buffer_is_told_too_and_a_closed_pipe_is_no_fault(closed):
+    reader, pipe = os.pipe()
+    os.close(reader)
+    where = os.fdopen(pipe, "w") if closed else Path("/dev/full").open("w")
+    with where, redirect_stdout(where), pytest.raises(SystemExit if closed else StoreError), output_told():
+        print("x")
 
 
 @pytest.mark.parametrize(

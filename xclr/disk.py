@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -89,6 +90,24 @@ def told(*places: Path) -> Iterator[None]:
         raise fault from error
 
 
+@contextmanager
+def output_told() -> Iterator[None]:
+    """Raise StoreError where what the block prints is not taken whole, be it on /dev/full or a full disk."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has enough
+        _drop_output()
+        raise SystemExit(1) from None
+    except OSError as error:
+        fault = _of_output() if error.errno in FAULTS else None
+        if fault is None:
+            raise
+        raise fault from error
+
+
 def fault_of(error: BaseException, *places: Path) -> StoreError | None:
     """What a disk has to do with an error: as it says itself, or as a probe of the places shows; None for nothing.
 
@@ -134,8 +153,15 @@ def _of_output() -> StoreError | None:
     try:
         print(flush=True)  # what failed is no longer in its buffer
     except OSError as error:
+        _drop_output()
         return StoreError(f"standard output cannot be written: {error.strerror}", "write it to another place")
     return None
+
+
+def _drop_output() -> None:
+    """Let what is printed from now on, and what Python flushes at its end, go nowhere."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

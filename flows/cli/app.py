@@ -26,6 +26,7 @@ from flows.cli.study import study
 from flows.cli.sweep import sweep
 from flows.cli.sync import sync
 from infra.loopback import spare_loopback
+from xclr.disk import output_told
 from xclr.errors import XclrError
 
 app = typer.Typer(
@@ -75,7 +76,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # PYTHONIOENCODING=ascii, names that are no UTF-8
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        app()
+        with output_told():
+            app()
     except XclrError as error:
         print(f"xclr: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -65,8 +65,9 @@ def plot(title: str, salt: str, draw: Callable[[Axes], None], size: tuple[float,
     import matplotlib as mpl
 
     buffer = io.StringIO()
-    style = {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": FONT_SIZE, "text.parse_math": FORMULAS}
-    with mpl.rc_context(style):
+    with mpl.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": FONT_SIZE, "text.parse_math": FORMULAS}
+    ):
         metadata = {"Date": None, "Creator": None}
         _figure(draw, size).savefig(buffer, format="svg", transparent=True, metadata=metadata)
     return _inline(buffer.getvalue(), title)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from flows.cli import main
 from flows.context import cluster_name, home_folder, state_folder
 from infra.home.runs import read_runs
 from tests.kit.command import call_xclr, fails, run_xclr, succeeds
@@ -50,6 +53,24 @@ def test_a_fault_in_what_was_typed(tmp_path, arguments, parts):
 
 def test_a_process_ends_as_its_message_says(tmp_path):
     fails(run_xclr("run", "emojy", cwd=tmp_path), "xclr: no recipe 'emojy'")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_output_that_takes_ascii_alone_is_written_to(stream, monkeypatch):
+    written = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, stream, written)
+    monkeypatch.setattr(sys, "argv", ["xclr", "run", "\u00fc\u30a2"])
+    with pytest.raises(SystemExit):
+        main()
+    print("\u00fc", file=written, flush=True)
+    assert written.buffer.getvalue().splitlines()[-1] == b"\\xfc"
+
+
+def test_output_that_nobody_takes_ends_a_command_in_a_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["xclr", "--version"])
+    with Path("/dev/full").open("w") as nowhere, redirect_stdout(nowhere), pytest.raises(SystemExit, match="1"):
+        main()
+    assert capsys.readouterr().err.startswith("xclr: standard output cannot be written: No space left")
 
 
 @pytest.mark.parametrize(

@@ -113,10 +113,11 @@ def test_output_that_nobody_takes_is_told(telling):
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_what_stays_in_a_buffer_is_told_too_and_a_closed_pipe_is_no_fault(closed):
-    reader, pipe = os.pipe()
+    reader, writer = os.pipe()
     os.close(reader)
-    where = os.fdopen(pipe, "w") if closed else Path("/dev/full").open("w")
-    with where, redirect_stdout(where), pytest.raises(SystemExit if closed else StoreError), output_told():
+    place = writer if closed else os.open("/dev/full", os.O_WRONLY)
+    ends = pytest.raises(SystemExit if closed else StoreError)
+    with os.fdopen(place, "w") as where, redirect_stdout(where), ends, output_told():
         print("x")
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xclr.captions import tablefile
 from xclr.captions.tablefile import PARQUET_ROWS, open_table, rows, rows_at_most
 from xclr.errors import DataError
 from xclr.recipe import Recipe, with_overrides
@@ -139,6 +140,26 @@ def test_a_faulty_table_is_told_by_line(name, content, parts, write):
     error = fault(write(name, content))
     for part in parts:
         assert part in error.message
+
+
+TWICE = pa.table([["a"], ["b"], ["c"]], ["caption", "image", "caption"])
+NOWHERE = pa.table({"caption": pa.array([0], pa.timestamp("us", "Mars/Olympus")), "image": ["b"]})
+NEVER = pa.table({"caption": pa.array([1 << 50], pa.timestamp("s")), "image": ["b"]})
+
+
+@pytest.mark.parametrize(
+    ("columns", "part"), [(TWICE, "'caption' twice"), (NOWHERE, "row 0 on is none"), (NEVER, "row 0 on is none")]
+)
+def test_a_parquet_file_that_python_cannot_hold_is_told_by_name(columns, part, write):
+    pq.write_table(columns, stream := io.BytesIO())
+    assert part in fault(write("a.parquet", stream.getvalue())).message
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.tsv.gz", "a.jsonl.gz"])
+def test_a_line_without_an_end_is_not_read_to_its_end(name, write, monkeypatch):
+    monkeypatch.setattr(tablefile, "MOST_LINE", 1000)
+    error = fault(write(name, gzip.compress(b"caption,image\n" * name.startswith("a.c") + b"x" * 100_000)))
+    assert "is longer than 1,000 bytes" in error.message
 
 
 def test_an_unknown_ending_is_told_the_known_ones(write):

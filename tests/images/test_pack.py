@@ -37,6 +37,9 @@ from xclr import schema
 from xclr.errors import DataError
 from xclr.images import decode, read_pictures, usable_rows
 from xclr.images import run as run_images
+from xclr.images.outcome import Outcome
+from xclr.images.pack import MOST_TRIES, _pack
+from xclr.images.pack import ROWS as DESCRIBED
 from xclr.images.picture import judge
 from xclr.recipe import MIN_SIDE, DataConfig
 from xclr.shards import SHARDS
@@ -215,6 +218,11 @@ def test_the_same_pictures_give_the_same_files(tmp_path):
     first, second = (pack_table([PNG, None, WEBP], tmp_path / name)[0] for name in "ab")
     assert (first.path / "shard-00000.tar").read_bytes() == (second.path / "shard-00000.tar").read_bytes()
     assert pq.read_table(first.path / "images.parquet").equals(pq.read_table(second.path / "images.parquet"))
+
+
+def test_tries_beyond_what_the_table_tells_are_its_most(tmp_path):
+    _pack(tmp_path, 0, iter([(0, "a dog", Outcome("dns", error="no such name", attempt=200))]))
+    assert pq.read_table(tmp_path / DESCRIBED)["attempt"].to_pylist() == [MOST_TRIES]
 
 
 def test_the_table_says_which_stage_made_it(tmp_path):

@@ -177,6 +177,16 @@ def test_values_of_a_sweep_are_numbers_as_they_look():
         parse_values("--grid", "train.epochs=010")
 
 
+def test_aliases_make_no_more_of_a_recipe_than_can_be_read(tmp_path):
+    laughs = "a0: &a0 [ha, ha]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40))
+    for text in (laughs, "name: &a [*a]\n", "name: x\ndata: &a {path: *a}\n"):
+        assert "its aliases make more than 100,000 values" in of_recipe(tmp_path, text)
+    few = "[" + ", ".join(["*a"] * 50) + "]"
+    assert len(of_recipe(tmp_path, f"name: &a {'x' * 400}\ndata: {few}\n")) < 2000, (
+        "values are shown by their beginning"
+    )
+
+
 def test_a_fault_of_a_text_is_a_value_error():
     with pytest.raises(YAMLError) as caught:
         parse_yaml("a: 1\na: 2")

@@ -346,3 +346,10 @@ def test_the_scores_of_a_run_are_gone(tmp_path):
         read_scores(tmp_path, [])
     with pytest.raises(StoreError, match="are gone"):
         answers_of(find_runs(tmp_path, []), store)
+
+
+def test_a_name_is_one_cell_of_one_line_whatever_it_holds():
+    name = "a\n# b | c\n---\n<b>*d*</b> [e](f)"
+    (line, *_) = lines = [each for each in markdown_of(table(score(name, "captions", 0.5))).splitlines() if each]
+    assert not any(each.startswith(("#", "---", "<")) for each in lines)
+    assert any("\\<b>\\*d\\*\\</b> \\[e](f)" in each for each in lines), line

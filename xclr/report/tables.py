@@ -393,7 +393,7 @@ def markdown_of(scores: pa.Table) -> str:
 
 def markdown_grid(grid: Grid) -> str:
     """A grid as GitHub Markdown, best means in bold."""
-    rows = [[*grid.lead, *grid.heads], ["---"] * (len(grid.lead) + len(grid.headings))]
+    rows = [[*map(plain, (*grid.lead, *grid.heads))], ["---"] * (len(grid.lead) + len(grid.headings))]
     for line in grid.lines:
         numbers = [f"**{cell.text}**" if cell.best else cell.text for cell in line.cells]
         rows.append([*map(plain, grid.named(line)), *numbers])

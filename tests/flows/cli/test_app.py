@@ -24,6 +24,7 @@ from tests.kit.finished import own_recipe
 from tests.kit.jobs import few_jobs
 from tests.kit.recipes import TINY
 from xclr.environment import setting
+from xclr.errors import StoreError
 
 
 @pytest.mark.parametrize(
@@ -224,6 +225,15 @@ def test_a_blank_variable_is_one_that_is_not_set(blank, tmp_path, monkeypatch):
         assert setting(name) is None
     home = tmp_path / ".xclr"
     assert (home_folder(None), state_folder(home), cluster_name(None)) == (home, home / "state", "local")
+
+
+@pytest.mark.parametrize("name", ["a?b", "#a", "%41", "a\nb"])
+def test_databases_are_in_no_folder_that_their_addresses_cannot_name(name, tmp_path, monkeypatch):
+    with pytest.raises(StoreError, match="no database can be in a folder with") as caught:
+        state_folder(tmp_path / name)
+    assert "set XCLR_STATE" in caught.value.remedy
+    monkeypatch.setenv("XCLR_STATE", str(tmp_path))
+    assert state_folder(tmp_path / name) == tmp_path
 
 
 @pytest.mark.slow

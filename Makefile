@@ -29,7 +29,7 @@ coverage: $(VENV)/.dev
 # pictures, tars, tables and answers that were tampered with, from a seed that is printed; SEED=... repeats one
 SECONDS ?= 60
 fuzz: $(VENV)/.dev
-	$(BIN)/python -m tests.fuzz $(SECONDS) $(SEED)
+	$(BIN)/python -W ignore -m tests.fuzz $(SECONDS) $(SEED)
 
 # thirty kills of flow, worker and server with jobs queued and running, on a real cluster: an hour and more
 soak: $(VENV)/.dev

@@ -148,11 +148,17 @@ NEVER = pa.table({"caption": pa.array([1 << 50], pa.timestamp("s")), "image": ["
 
 
 @pytest.mark.parametrize(
-    ("columns", "part"), [(TWICE, "'caption' twice"), (NOWHERE, "row 0 on is none"), (NEVER, "row 0 on is none")]
+    ("columns", "name", "part"),
+    [
+        (TWICE, b"image", "'caption' twice"),
+        (NOWHERE, b"image", "row 0 on is none"),
+        (NEVER, b"image", "row 0 on is none"),
+        (pa.table({"caption": ["a"], "image": ["b"]}), b"im\xecge", "is not a Parquet file"),
+    ],
 )
-def test_a_parquet_file_that_python_cannot_hold_is_told_by_name(columns, part, write):
+def test_a_parquet_file_that_python_cannot_hold_is_told_by_name(columns, name, part, write):
     pq.write_table(columns, stream := io.BytesIO())
-    assert part in fault(write("a.parquet", stream.getvalue())).message
+    assert part in fault(write("a.parquet", stream.getvalue().replace(b"image", name))).message
 
 
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.tsv.gz", "a.jsonl.gz"])

@@ -282,7 +282,7 @@ def _parquet(path: Path) -> pq.ParquetFile:
 
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of columns' names
         raise DataError(f"{path} is not a Parquet file", "convert it, for example with pandas' to_parquet") from error
 
 
@@ -326,7 +326,7 @@ def _class_names(metadata: bytes | None) -> dict[str, Sequence[str]]:
     try:
         features = json.loads(metadata or b"{}")["info"]["features"]
         found = {name: each["names"] for name, each in features.items() if each.get("_type") == "ClassLabel"}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
     return {name: names for name, names in found.items() if isinstance(names, list)}
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from rich.markup import escape
 
 from infra.executors.executor import Sight, executor_of
 from infra.executors.signs import last_sign
@@ -35,7 +34,7 @@ class Watchdog:
             for key, line in _held_up(entry, out, executor_of(entry.job).look(entry) or Sight()):
                 if key not in self.told:
                     self.told.add(key)
-                    self.say(escape(line))
+                    self.say(line)
 
 
 def silent_s(entry: Entry, out: Path, seen: Sight) -> float:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-
 from infra.executors.executor import Sight, executor_of
 from infra.executors.signs import last_sign
 from infra.ledger import Entry

@@ -216,8 +216,7 @@ def _start_again(server: Server, state: Path, over: threading.Event) -> bool:
         last = _last(server, state)
         if last is None or find_process(last.process) or over.is_set():
             return False
-        running = _start(server, state, urlsplit(last.url).port or 0)
-        _write(server, state, running.model_copy(update={"users": last.users}))
+        _start(server, state, urlsplit(last.url).port or 0, last.users)
         return True
 
 
@@ -445,7 +444,7 @@ def _leave(server: Server, state: Path, me: JobId) -> None:
         _end(server, state, running)
 
 
-def _start(server: Server, state: Path, port: int) -> Running:
+def _start(server: Server, state: Path, port: int, users: tuple[JobId, ...] = ()) -> Running:
     if port:
         check_port(port)
     else:
@@ -463,7 +462,7 @@ def _start(server: Server, state: Path, port: int) -> Running:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-    running = Running(url=f"http://127.0.0.1:{port}", process=process_id(process.pid), users=())
+    running = Running(url=f"http://127.0.0.1:{port}", process=process_id(process.pid), users=users)
     try:
         _write(server, state, running)  # before it is waited for: whoever comes after a killed starter finds it
         _wait(server, state, running)

@@ -50,28 +50,35 @@ def pipeline(recipe: Recipe, store: Store) -> Plan:
     made = _MADE.get() or Made({}, {})
     key = recipe.model_dump_json(), store.home
     if key not in made.plans:
-        made.plans[key] = _pipeline(recipe, store, made)
+        made.plans[key] = _pipeline(recipe, store)
     return made.plans[key]
 
 
-def _pipeline(recipe: Recipe, store: Store, made: Made) -> Plan:
+def _pipeline(recipe: Recipe, store: Store) -> Plan:
     plan = Plan(recipe, store)
     others = add_others(plan)
     data = add_data(plan)
     data_sets = evaluation_stages.data_sets(plan, *(others or (data.captions, data.images)))
     for stage in training_stages.initials(recipe, store):
         plan.add(stage)
-    scores, shared = [], (recipe.model_dump_json(exclude={"objectives"}), *evaluation_stages.suites(recipe))
+    scores = []
     for network in (*training_stages.trainings(recipe, data), *evaluation_stages.references(recipe, store)):
-        key = (*shared, store.home, network.title, type(network.objective), network.stage.digest)
-        if key not in made.judged:
-            alone = Plan(recipe, store)
-            made.judged[key] = alone, evaluation_stages.judge(alone, network, data_sets)
-        judged, found = made.judged[key]
-        plan.take(judged)
-        scores += found
+        scores += add_suites(plan, network, data_sets)
     plan.add(evaluation_stages.comparison(recipe, scores))
     return plan
+
+
+def add_suites(plan: Plan, network: training_stages.JudgedNetwork, data: evaluation_stages.DataSets) -> list[Artifact]:
+    """Add a network and what judges it; returns where its scores are. Most points of a sweep share most of these."""
+    made = _MADE.get() or Made({}, {})
+    suites = tuple(evaluation_stages.suites(plan.recipe))
+    key = plan.setting, suites, plan.store.home, network.title, type(network.objective), network.stage.digest
+    if key not in made.judged:
+        alone = Plan(plan.recipe, plan.store)
+        made.judged[key] = alone, evaluation_stages.judge(alone, network, data)
+    stages, scores = made.judged[key]
+    plan.take(stages)
+    return scores
 
 
 def add_data(plan: Plan) -> training_stages.Data:

@@ -183,6 +183,11 @@ class Plan:
         self.recipe, self.store = recipe, store
         self.stages: dict[Digest, Stage] = {}
 
+    @cached_property
+    def setting(self) -> str:
+        """The recipe but for its objectives."""
+        return self.recipe.model_dump_json(exclude={"objectives"})
+
     def add(self, stage: Stage) -> Artifact:
         """Take a stage on, unless it is there; returns where its output is or will be."""
         self.stages.setdefault(stage.digest, stage)

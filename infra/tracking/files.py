@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from infra.cluster import Tracking
 from infra.tracking.metrics import Made, write_table
-from xclr.artifact import Artifact, FileEntry, Manifest, sha256_file
+from xclr.artifact import Artifact, FileEntry, Manifest
 from xclr.graph.stages import GRAPH_REPORT
 from xclr.stage import Stage
 from xclr.store import MANIFEST, Store
@@ -110,16 +110,16 @@ def page_uploads(pages: Pages, tracking: Tracking, scratch: Path) -> Iterator[Up
     """The pages of a run for the runs of its networks; those that are too large are named."""
     named = []
     for name, path in pages.files.items():
-        entry = FileEntry(path=str(path), bytes=path.stat().st_size, sha256=sha256_file(path))
+        entry = describe(path.parent, path.name)
         if divided([entry], tracking.copy_up_to_mb).named:
-            named.append(entry)
+            named += rows_of(path.parent, [entry])
             continue
         link = scratch / name
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(path)
         yield Upload(link, None if link.parent == scratch else link.parent.name)
     if named:
-        yield Upload(_write(scratch / LISTED, rows_of(Path(), named)), None)
+        yield Upload(_write(scratch / LISTED, named), None)
 
 
 def _has_scores(manifest: Manifest) -> bool:

@@ -12,7 +12,7 @@ from infra.tracking.metrics import Made, write_table
 from xclr.artifact import Artifact, FileEntry, Manifest
 from xclr.graph.stages import GRAPH_REPORT
 from xclr.stage import Stage
-from xclr.store import MANIFEST, Store
+from xclr.store import MANIFEST, Store, describe
 
 SOURCE = "scores.parquet"
 SCORES, LISTED = "scores.json", "files.json"  # tables as MLflow's pages show them

@@ -15,6 +15,7 @@ import pytest
 
 from infra import servers
 from tests.kit.databases import give_databases
+from tests.kit.jobs import few_jobs
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -31,18 +32,18 @@ class Block(NamedTuple):
     text: str
 
 
-def environment() -> dict[str, str]:
-    """As after `source .venv/bin/activate`, with this tree's packages."""
+def environment(folder: Path) -> dict[str, str]:
+    """As after `source .venv/bin/activate`, with this tree's packages, where no network becomes a model of MLflow."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     mine = {name: value for name, value in os.environ.items() if not name.startswith(("XCLR_", "PREFECT_", "MLFLOW_"))}
-    return {**mine, "PATH": path, "PYTHONPATH": str(ROOT)}
+    return {**mine, "PATH": path, "PYTHONPATH": str(ROOT), "XCLR_CLUSTER": few_jobs(folder.parent)}
 
 
 def typed(command: str, folder: Path, code: int) -> str:
     """What a shell prints when the commands are typed there."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
-        cwd=folder, env=environment(), capture_output=True, text=True, timeout=600,
+        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
     return (done.stdout + done.stderr).replace(str(folder), "/home/me")
@@ -51,7 +52,8 @@ def typed(command: str, folder: Path, code: int) -> str:
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory) -> tuple[Path, list[tuple[str, str, str]]]:
     """A folder in which the page was followed; each command, what the page says it prints, what it printed."""
-    folder = tmp_path_factory.mktemp("own")
+    folder = tmp_path_factory.mktemp("own") / "me"
+    folder.mkdir()
     give_databases(folder / ".xclr")
     with servers.using(servers.PREFECT, folder / ".xclr" / "state"):  # else each `xclr run` starts one
         return folder, follow(folder)

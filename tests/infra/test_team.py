@@ -18,6 +18,7 @@ import yaml
 from infra.access import PREFECT_AUTH, mlflow_auth
 from infra.servers import UNKNOWN, check_mlflow, check_prefect
 from tests.kit.command import run_xclr, succeeds
+from tests.kit.jobs import few_jobs
 from tests.kit.postgres import programs
 from tests.kit.servers import status_of
 from tests.kit.team import (
@@ -139,7 +140,11 @@ def test_a_run_is_in_both_databases_and_no_password_is_anywhere(team, own_home, 
     recipe = json.loads((home / "runs" / "own-1.json").read_text())["recipe"]
     (tmp_path / "own.yaml").write_text(json.dumps(recipe))
     more = ("--set", "seeds=[2]", "--set", "objectives=[clip]")  # a network that is not there: a job trains it
-    done = succeeds(run_xclr("run", "own.yaml", *more, cwd=tmp_path, XCLR_HOME=str(home), **team.client))
+    done = succeeds(
+        run_xclr(
+            "run", "own.yaml", *more, cwd=tmp_path, XCLR_HOME=str(home), XCLR_CLUSTER=few_jobs(tmp_path), **team.client
+        )
+    )
 
     assert team.database.ask("prefect", "SELECT state_type FROM flow_run") == ["COMPLETED"]
     assert set(team.database.ask("prefect", "SELECT state_type FROM task_run")) == {"COMPLETED"}

@@ -14,9 +14,10 @@ from tests.kit.recipes import TINY
 
 
 def few_jobs(folder: Path) -> str:
-    """A cluster file by which only trainings are jobs, all else is done in the run's process."""
+    """A cluster file by which only trainings are jobs, all else is done in the run's process, and nothing a model."""
     path = folder / "few.yaml"
-    path.write_text("{name: few, default: {executor: inline}, stages: {pretrain: {executor: local, threads: 1}}}")
+    stages = "default: {executor: inline}, stages: {pretrain: {executor: local, threads: 1}}"
+    path.write_text(f"{{name: few, tracking: {{models: false}}, {stages}}}")
     return str(path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.cluster import Cluster
+from infra.cluster import Cluster, Tracking
 from infra.resources import Resources
 from xclr.recipe import Recipe
 
@@ -24,12 +24,14 @@ TINY = {
     "evaluate": {"suites": ["linear"], "bootstrap": 100},
 }
 STEPS = 8  # of one of its epochs
+NO_MODELS = Tracking(models=False)  # the first of a process takes it six seconds
 CLUSTER = Cluster(
     name="test",
+    tracking=NO_MODELS,
     default=Resources(executor="inline"),
     stages={"pretrain": Resources(executor="local", ranks=2, threads=1)},
 )
-ALONE = Cluster(name="test", stages={"pretrain": Resources(executor="local", threads=1)})  # one rank
+ALONE = CLUSTER.model_copy(update={"stages": {"pretrain": Resources(executor="local", threads=1)}})  # one rank
 
 
 def tiny(**training: object) -> Recipe:

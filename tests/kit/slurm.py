@@ -17,7 +17,7 @@ from infra.cluster import Cluster
 from infra.resources import Resources
 from infra.slurm import private
 from tests.kit.polling import EVERY_S, until
-from tests.kit.recipes import STEPS, tiny
+from tests.kit.recipes import CLUSTER, STEPS, tiny
 from xclr.shards import SHARDS
 
 RECIPE = tiny(epochs=3, checkpoint_every=4)  # of the training of which everything is told
@@ -29,7 +29,7 @@ JOB = {"executor": "slurm", "threads": 1, "timeout_min": 60}
 def on_slurm(**changes: object) -> Cluster:
     """The small run's cluster: data stages in the orchestrator, pretraining as a job of two ranks."""
     pretrain = Resources.model_validate(JOB | {"ranks": 2, "gpus": 2, "warn_s": 30} | changes)
-    return Cluster(name="test", default=Resources(executor="inline"), stages={"pretrain": pretrain})
+    return CLUSTER.model_copy(update={"stages": {"pretrain": pretrain}})
 
 
 def slurm(*command: str) -> str:

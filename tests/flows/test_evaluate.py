@@ -13,7 +13,7 @@ from infra.home.runs import new_record, write_record
 from tests.kit import trees
 from tests.kit.command import Said, call_xclr, fails, run_xclr
 from tests.kit.databases import give_databases
-from tests.kit.finished import own_recipe
+from tests.kit.finished import begin, own_recipe
 from tests.kit.jobs import attempts, few_jobs
 from xclr.evaluation.datasets import READERS, Tree
 from xclr.recipe import Recipe
@@ -64,6 +64,7 @@ def test_a_failing_suite_hides_no_other_and_a_later_one_runs_alone(data, tmp_pat
     home = tmp_path / "home"
     evaluate = {"suites": ["imagenet", "objectnet", "mit-states"], "roots": data, "bootstrap": 100}
     recipe = own_recipe(tmp_path, "a drawing of", objectives=["simclr"], evaluate=evaluate)
+    begin(home, recipe)
     done = xclr("run", written(recipe, tmp_path))
     assert done.returncode == 1
     assert damaged_picture(tmp_path).name in done.stderr and "cannot be read" in done.stderr

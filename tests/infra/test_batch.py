@@ -14,6 +14,7 @@ from infra.run import Cores
 from tests.kit.holds import hold, holdable, release
 from tests.kit.polling import until
 from tests.kit.recipes import ALONE
+from tests.kit.runs import begin_with_graph
 from tests.kit.sweeps import TAU, make_levels, open_sweep, small
 from xclr.sweep.cells import counts
 
@@ -25,7 +26,7 @@ def attempts(run) -> dict[str, int]:
 
 
 def test_a_sweep_is_made_once_and_extended_by_what_is_new(home):
-    run, swept = open_sweep(home, small(), ALONE)
+    run, swept = open_sweep(begin_with_graph(home), small(), ALONE)
     assert make_levels(run, swept) == {}
     assert set(attempts(run).values()) == {1}
     assert counts(cell_lines(home, find_sweep(home, "s"))) == {"done": 2}
@@ -39,7 +40,7 @@ def test_a_sweep_is_made_once_and_extended_by_what_is_new(home):
 
 def test_a_cell_that_fails_is_marked_and_stops_no_other_and_retry_runs_it_alone(home):
     sweep = small(grid={"train.learning_rate": [0.001, 1e30]})
-    run, swept = open_sweep(home, sweep, ALONE)
+    run, swept = open_sweep(begin_with_graph(home), sweep, ALONE)
     failures = make_levels(run, swept)
     good, bad = swept.cells
     assert set(failures) == {each.digest for each in bad.stages}
@@ -66,23 +67,25 @@ def test_a_job_that_reports_a_fault_is_tried_again_as_often_as_the_recipe_says(h
     sweep = small(grid={"train.learning_rate": [1e30]})
     retries = sweep.recipe.retries.model_copy(update={"failures": 2})
     sweep = sweep.model_copy(update={"recipe": sweep.recipe.model_copy(update={"retries": retries})})
-    run, swept = open_sweep(home, sweep, ALONE)
+    run, swept = open_sweep(begin_with_graph(home), sweep, ALONE)
     make_levels(run, swept, "pretrain")
     tried = run.book.attempts(swept.cells[0].training.digest)
     assert [each.state for each in tried] == [JobState.FAILED] * 3
 
 
 def test_what_another_run_makes_is_waited_for(home):
-    one, swept = open_sweep(home, small(), ALONE)
+    one, swept = open_sweep(begin_with_graph(home), small(), ALONE)
     other, same = open_sweep(home, small(name="other"), ALONE)
-    make_levels(one, swept, "captions")
+    make_levels(one, swept, "pretrain")
     assert make_levels(other, same) == {}
     assert make_levels(one, swept) == {}
     assert set(attempts(one).values()) == {1}
 
 
 def test_a_cell_is_judged_while_another_is_still_trained(home):
-    run, swept = open_sweep(home, small(parallel=1), ALONE.model_copy(update={"default": Resources(threads=1)}))
+    run, swept = open_sweep(
+        begin_with_graph(home), small(parallel=1), ALONE.model_copy(update={"default": Resources(threads=1)})
+    )
     run.cores = Cores(2)
     first, last = swept.cells
     out = run.store.begin(last.training.output)

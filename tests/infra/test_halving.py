@@ -14,7 +14,7 @@ from infra.run import Cores
 from tests.kit.holds import hold, holdable, release
 from tests.kit.polling import until
 from tests.kit.recipes import ALONE
-from tests.kit.runs import begin_with_data
+from tests.kit.runs import begin_with_graph
 from tests.kit.sweeps import make_levels, open_sweep, small
 from xclr.sweep.cells import counts
 from xclr.sweep.spec import Sweep
@@ -34,7 +34,7 @@ def four() -> Sweep:
 @pytest.mark.slow
 def test_the_weaker_half_stops_and_goes_on_when_it_is_tried_again(tmp_path):
     home = tmp_path / "home"
-    begin_with_data(home)
+    begin_with_graph(home)
     run, swept = open_sweep(home, four(), HERE)
     run.cores = Cores(4)
     trainings = [stage for stage in swept.stages if stage.kind is PRETRAIN]

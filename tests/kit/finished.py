@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,9 +18,11 @@ from tests.kit.home import one_thread, write_vectors
 from tests.kit.pictures import encode
 from tests.kit.recipes import TINY
 from tests.kit.stages import commit
+from xclr.artifact import Artifact
 from xclr.job import FAILURE, Failure
 from xclr.pipeline import KINDS, pipeline
 from xclr.recipe import Recipe
+from xclr.stage import Stage, Step
 from xclr.store import Store, write_atomically
 from xclr.sweep.layout import Ref, layout
 from xclr.sweep.spec import Sweep
@@ -35,19 +37,31 @@ OWN = TINY | {
 
 def finish(home: Path, recipe: Recipe, run: str | None = None) -> RunRecord:
     """Run a recipe's stages, with unit vectors in place of a text model's, and write its record."""
-    store = Store(home)
-    store.check_writable()
-    made, planned = None, pipeline(recipe, store)
-    with one_thread():
-        for stage in planned:
-            made = store.find(stage.digest)
-            if made is None:
-                made = commit(store, stage, _runner(stage.kind.name))
-                write_atomically(made.path / STAGE, stage.to_json())
+    planned = pipeline(recipe, Store(home))
+    made = _make(home, planned)[-1]
     ended = {"run": run or f"{recipe.name}-1", "state": "completed", "scores": str(made.digest)}
     record = new_record(recipe, [stage.digest for stage in planned]).model_copy(update=ended)
     write_atomically(home / "runs" / f"{record.run}.json", record.model_dump_json())
     return record
+
+
+def begin(home: Path, recipe: Recipe, until: Step = "graph") -> Path:
+    """Make a recipe's stages up to a step in the same way, for a run to find; returns `home`."""
+    _make(home, pipeline(recipe, Store(home)).until(until))
+    return home
+
+
+def _make(home: Path, stages: Iterable[Stage]) -> list[Artifact]:
+    store = Store(home)
+    store.check_writable()
+    with one_thread():
+        return [store.find(stage.digest) or _made(store, stage) for stage in stages]
+
+
+def _made(store: Store, stage: Stage) -> Artifact:
+    made = commit(store, stage, _runner(stage.kind.name))
+    write_atomically(made.path / STAGE, stage.to_json())
+    return made
 
 
 def finish_sweep(home: Path, sweep: Sweep, leave_out: Collection[str] = ()) -> RunRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
@@ -18,6 +19,7 @@ from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED, PatientTracker
 from infra.tracking.tracker import Tracker
 from tests.kit.databases import FOLDER, give_database
+from tests.kit.finished import begin
 from tests.kit.recipes import CLUSTER, TINY
 from xclr.artifact import Artifact
 from xclr.pipeline import pipeline
@@ -35,7 +37,7 @@ def open_run(
     state.mkdir(parents=True, exist_ok=True)
     (home / "artifacts").mkdir(exist_ok=True)
     give_database(state)
-    tracker = Tracker(uri or sqlite_uri(state), recipe, state / "mlflow-artifacts", {})
+    tracker = Tracker(uri or sqlite_uri(state), recipe, state / "mlflow-artifacts", {}, cluster.tracking)
     store = Store(home)
     record = new_record(recipe, (stage.digest for stage in pipeline(recipe, store)))
     board = Board(1).__enter__()
@@ -44,13 +46,32 @@ def open_run(
 
 def begin_with_data(home: Path) -> None:
     """Give an empty HOME the captions and pictures of the tiny recipe, which are made once a session."""
-    made = Path(os.environ[FOLDER]) / "tiny"
+    _copy("tiny", _make_data, home)
+
+
+def begin_with_graph(home: Path) -> Path:
+    """The same, and its graph, with unit vectors in place of a text model's, whose start takes long; returns `home`."""
+    _copy("graph", _make_graph, home)
+    return home
+
+
+def _copy(name: str, make: Callable[[Path], None], home: Path) -> None:
+    made = Path(os.environ[FOLDER]) / name
     with FileLock(f"{made}.lock"):
         if not made.exists():
-            run = open_run(made)
-            data(run)
-            run.close("completed")
+            make(made)
     shutil.copytree(made, home, ignore=shutil.ignore_patterns("runs", "code"))
+
+
+def _make_data(home: Path) -> None:
+    run = open_run(home)
+    data(run)
+    run.close("completed")
+
+
+def _make_graph(home: Path) -> None:
+    begin_with_data(home)
+    begin(home, Recipe.model_validate(TINY))
 
 
 def data(run: Run) -> dict[str, Artifact]:

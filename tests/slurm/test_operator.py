@@ -10,6 +10,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from infra import servers
 from infra.cluster import Cluster
 from infra.doctor.cluster import examine_cluster
 from infra.finding import Finding
@@ -22,9 +23,12 @@ from tests.kit.command import ROOT, call_xclr, command, fails, run_xclr, succeed
 from tests.kit.databases import give_databases
 from tests.kit.polling import until
 from tests.kit.recipes import TINY, tiny
+from tests.kit.runs import begin_with_graph
 from tests.kit.slurm import HELD_AT, JOB, RECIPE, everything_taken, on_slurm, slurm, state_of
 from tests.kit.terminal import in_terminal
 from tests.kit.trainings import Training
+
+PLACE = {"tracking": {"models": False}}
 
 
 def said(home: Path, *arguments: str) -> str:
@@ -70,12 +74,13 @@ def test_a_failed_run_is_tried_again_and_finds_what_is_done(cluster, home, tmp_p
     recipe, place = tmp_path / "again.yaml", tmp_path / "place.yaml"
     own = {"name": "again", "train": TINY["train"] | {"epochs": 1}, "retries": {"crashes": 0, "lost_after_s": 5}}
     recipe.write_text(yaml.safe_dump(TINY | own))
-    place.write_text(yaml.safe_dump({"stages": {"pretrain": JOB | {"setup": ["exit 3"]}}}))
-    here = ("--home", str(give_databases(home)))
-    done = run_xclr("run", str(recipe), "--cluster", str(place), *here, cwd=tmp_path)
-    fails(done, "its job ended without a result")
-    place.write_text(yaml.safe_dump({"stages": {"pretrain": JOB}}))
-    done = in_terminal(command(home, "retry", "again"), cwd=ROOT)
+    place.write_text(yaml.safe_dump(PLACE | {"stages": {"pretrain": JOB | {"setup": ["exit 3"]}}}))
+    here = ("--home", str(give_databases(begin_with_graph(home))))
+    with servers.using(servers.PREFECT, home / "state"):  # else each of two runs starts one
+        done = run_xclr("run", str(recipe), "--cluster", str(place), *here, cwd=tmp_path)
+        fails(done, "its job ended without a result")
+        place.write_text(yaml.safe_dump(PLACE | {"stages": {"pretrain": JOB}}))
+        done = in_terminal(command(home, "retry", "again"), cwd=ROOT)
     assert done.returncode == 0, done.stdout
     assert "stages found" in done.stdout and read_runs(home)[-1].state == "completed"
     assert done.wide == []

@@ -30,6 +30,7 @@ from infra.slurm import private
 from infra.stage import STAGE, ensure
 from tests.kit.command import command
 from tests.kit.databases import give_databases
+from tests.kit.finished import begin
 from tests.kit.polling import until
 from tests.kit.recipes import STEPS, TINY, tiny
 from tests.kit.runs import open_run
@@ -180,6 +181,7 @@ WHOLE = TINY | {
     "retries": {"lost_after_s": 20},
 }  # fmt: skip
 PLACE = {
+    "tracking": {"models": False},
     "default": {"executor": "inline"},
     "stages": {"graph": JOB, "pretrain": JOB | {"ranks": 2, "gpus": 2}, "features": JOB, "suite": JOB},
 }
@@ -195,8 +197,8 @@ def files(tmp_path) -> tuple[Path, Path]:
 
 
 def started(home: Path, files: tuple[Path, Path]) -> subprocess.Popen[bytes]:
-    """`xclr run`, as a process of its own."""
-    give_databases(home)
+    """`xclr run`, as a process of its own, which finds embeddings."""
+    give_databases(begin(home, Recipe.model_validate(WHOLE), "embeddings"))
     log = home.with_suffix(".log").open("ab")
     return subprocess.Popen(
         command(home, "run", str(files[0]), "--cluster", str(files[1])), stdout=log, stderr=log, start_new_session=True
@@ -271,7 +273,7 @@ def kill_a_server(home: Path, files: tuple[Path, Path], after: int, delay_s: flo
 
 def kill_a_worker(home: Path, files: tuple[Path, Path], after: int, delay_s: float) -> None:
     """The worker of a deployment, whose flow goes on; the deployment is run again beside it."""
-    with serving(give_databases(home)) as served:
+    with serving(give_databases(begin(home, Recipe.model_validate(WHOLE), "embeddings"))) as served:
         environment = client_environment(served, home, home.parent / "client") | {"XCLR_CLUSTER": str(files[1])}
         whole = load_recipe(str(files[0])).model_dump(mode="json")
         with deployed(environment) as prefect:
@@ -313,6 +315,13 @@ def test_thirty_kills(seed, cluster, home, files):
 
 def test_ctrl_c_twice_ends_the_jobs_and_once_leaves_them(cluster, home, files):
     files[0].write_text(yaml.safe_dump(WHOLE | {"train": TINY["train"] | {"epochs": 5000}}))
+    give_databases(home)
+    with servers.using(servers.PREFECT, home / "state"):  # else each of two runs starts one
+        interrupted_twice_and_once(home, files)
+
+
+def interrupted_twice_and_once(home: Path, files: tuple[Path, Path]) -> None:
+    """Two runs by the command line."""
     process = started(home, files)
     until(lambda: jobs_so_far(home) >= 2)
     process.send_signal(signal.SIGINT)

@@ -19,6 +19,8 @@ from tests.kit.databases import give_databases
 from tests.kit.holds import hold, release
 from tests.kit.orchestrator import orchestrate
 from tests.kit.polling import until
+from tests.kit.recipes import NO_MODELS
+from tests.kit.runs import begin_with_graph
 from tests.kit.slurm import JOB, lose, node_of, on_slurm, restarts, sbatch, slurm
 from tests.kit.sweeps import TAU, make_levels, open_sweep, small
 from xclr.recipe import RetriesConfig
@@ -52,7 +54,7 @@ def arrays(home: Path, kind: str = "pretrain") -> set[str]:
 
 def test_cells_are_elements_of_one_array_within_its_cap(cluster, home):
     sweep = small({"epochs": 1}, grid={TAU: [0.05, 0.1, 0.2, 0.3]}, parallel=2)
-    run, swept = open_sweep(home, sweep, on_slurm(ranks=1, gpus=1, nice=7))
+    run, swept = open_sweep(begin_with_graph(home), sweep, on_slurm(ranks=1, gpus=1, nice=7))
     assert make_levels(run, swept) == {}
     entries = [run.book.latest(cell.training.digest) for cell in swept.cells]
     assert {(each.state, each.attempt) for each in entries} == {(JobState.COMPLETED, 1)}
@@ -69,6 +71,7 @@ def test_cells_are_elements_of_one_array_within_its_cap(cluster, home):
 
 def test_cancelling_a_sweep_cancels_its_array(cluster, home):
     sweep = small(grid={TAU: [0.05, 0.1, 0.2, 0.3]}, parallel=2)
+    begin_with_graph(home)
     for each in layout(sweep, Store(home)).cells:
         hold(Store(home).begin(each.training.output), 1)
     process = orchestrate(home, sweep, on_slurm(ranks=1, gpus=1))
@@ -94,10 +97,10 @@ def six() -> Sweep:
 def test_cells_outlive_their_node_a_preemption_and_the_orchestrator(cluster, home):
     """Held at a step until it has happened to them; the orchestrator's last start is the command line's."""
     suites = {"pretrain": TRAININGS | {"partition": "low"}, "suite": JOB}
-    where = Cluster.model_validate({"name": "place", "default": {"executor": "inline"}, "stages": suites})
+    where = Cluster.model_validate({"name": "place", "tracking": NO_MODELS, "stages": suites})
     work = six()
     files = written(home.parent, work, where)
-    sweep = ("sweep", str(files[0]), "--cluster", str(files[1]), "--home", str(give_databases(home)))
+    sweep = ("sweep", str(files[0]), "--cluster", str(files[1]), "--home", str(give_databases(begin_with_graph(home))))
     done = succeeds(run_xclr(*sweep, "--plan", "--json", cwd=home.parent))
     planned = {each["level"]: each for each in json.loads(done.stdout)}
     assert (planned["pretrain"]["stages"], planned["pretrain"]["arrays"], planned["pretrain"]["at_once"]) == (6, 1, 3)

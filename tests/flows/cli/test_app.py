@@ -20,11 +20,12 @@ from infra.home.runs import read_runs
 from tests.kit.command import call_xclr, fails, run_xclr, succeeds
 from tests.kit.databases import give_databases
 from tests.kit.disks import read_only, small_disk
-from tests.kit.finished import own_recipe
+from tests.kit.finished import begin, own_recipe
 from tests.kit.jobs import few_jobs
 from tests.kit.recipes import TINY
 from xclr.environment import setting
 from xclr.errors import StoreError
+from xclr.recipe import load_recipe
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,7 @@ def test_a_run_that_no_suite_judges_has_features_and_a_page_and_fails_with_its_t
     give_databases(tmp_path / ".xclr")
     small = TINY["train"] | {"batch_size": 16}
     recipe = recipe_for(pq.read_table(tmp_path / "own.parquet"), tmp_path, graph={"k": 4}, train=small)
+    begin(tmp_path / ".xclr", load_recipe(str(tmp_path / recipe)))
     there = {"cwd": tmp_path, "XCLR_CLUSTER": few_jobs(tmp_path), **served.environment}
     why = "No suite judged this run: linear is left out: it needs classes (data.label_column)"
     assert why in " ".join(succeeds(run_xclr("run", recipe, **there)).stderr.split())

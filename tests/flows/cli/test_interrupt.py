@@ -13,6 +13,7 @@ from infra.tracking.patient import UNTRACKED
 from tests.kit.command import start_xclr
 from tests.kit.databases import give_databases
 from tests.kit.jobs import few_jobs, long_recipe, training_job
+from tests.kit.runs import begin_with_graph
 from tests.kit.tracked import points, spooled, states, tracked
 from xclr.store import Store
 from xclr.training.spool import SPOOL
@@ -33,7 +34,7 @@ def check_states(home, digest: str, expected: str) -> None:
 
 
 def test_the_first_ctrl_c_leaves_the_job_and_the_second_ends_it(tmp_path, served):
-    home = give_databases(tmp_path / "home")
+    home = give_databases(begin_with_graph(tmp_path / "home"))
     there = {**served.environment, "XCLR_CLUSTER": few_jobs(tmp_path)}
     arguments = ("run", long_recipe(tmp_path), "--until", "pretrain")
     away = {"MLFLOW_TRACKING_URI": "http://me:secret@127.0.0.1:9"}

@@ -16,6 +16,7 @@ from tests.kit.command import call_xclr, command, fails, start_xclr, succeeds
 from tests.kit.databases import give_databases
 from tests.kit.jobs import few_jobs, long_recipe, training_job
 from tests.kit.polling import until
+from tests.kit.runs import begin_with_graph
 
 
 def test_an_empty_home(tmp_path):
@@ -40,7 +41,7 @@ def test_status_imports_nothing_heavy(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path, served):
-    home = give_databases(tmp_path / "home")
+    home = give_databases(begin_with_graph(tmp_path / "home"))
     there = {**served.environment, "XCLR_CLUSTER": few_jobs(tmp_path)}
     process = start_xclr(home, "run", long_recipe(tmp_path), "--until", "pretrain", environment=there)
     entry = training_job(home)
@@ -61,7 +62,7 @@ def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path, served):
 
     follow = command(home, "logs", entry.job, "--follow")
     follower = subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    inline = operate("logs", "captions")
+    inline = operate("logs", "pretrain random seed 0")
     assert (inline.stdout, "in the run's own process" in inline.stderr) == ("", True)
 
     until(lambda: "submitit" in Path(entry.log).read_text())

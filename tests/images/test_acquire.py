@@ -21,6 +21,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from infra import servers
 from tests.kit.addresses import EDGE, PATIENT, conceptual, table
 from tests.kit.command import call_xclr, run_xclr, succeeds
 from tests.kit.databases import give_databases
@@ -359,15 +360,14 @@ def test_pictures_of_tars_are_packed_like_any_others(tmp_path):
 def test_two_thousand_rows_of_a_published_table(tmp_path):
     """From the table to the accounts by the commands that a person types; the second run fetches what was mended."""
     rows, kinds = 2000, ["/picture/plain.jpg"] * 8 + ["/status/404", "/mended"]
-    with serving() as server:
+    home = give_databases(tmp_path / "home")
+    with serving() as server, servers.using(servers.PREFECT, home / "state"):  # else each of two runs starts one
         urls = [server.url(f"{kinds[row % 10]}?{row}") for row in range(rows)]
         path = table([(url, f"a picture of thing {row % 1500}") for row, url in enumerate(urls)], tmp_path)
         with path.open("a") as stream:
             stream.write(f"{urls[0]}\tagain\nno line of it\n")
         data = {"source": "cc12m", "path": str(path), "shortest_edge": 64, "shard": 500, "allow_hosts": ["127.0.0.1:*"]}
         (tmp_path / "mine.yaml").write_text(json.dumps({"name": "mine", "data": data}))
-
-        home = give_databases(tmp_path / "home")
 
         def typed(xclr, *arguments):
             return succeeds(xclr(*arguments, "--home", str(home), cwd=tmp_path)).stdout

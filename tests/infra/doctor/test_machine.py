@@ -29,7 +29,7 @@ from infra.doctor.machine import (
     examine_gpus,
     unmet_requirements,
 )
-from infra.doctor.parity import compare, inputs, loss, parity
+from infra.doctor.parity import inputs, loss, parity
 from tests.kit.command import ROOT, command
 from tests.kit.disks import refusing
 from tests.kit.terminal import in_terminal
@@ -132,7 +132,6 @@ def len_of(url):
 @pytest.mark.slow
 def test_two_processes_gather_what_one_has():
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    assert compare(2, "cpu").holds
     finding = check_gathering(2, "cpu")
     assert (finding.state, "2 cpu processes" in finding.found) == ("ok", True)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {  # the longest first
+    "tests/flows/": "the smoke run and its servers",
+    "tests/browser/": "the smoke run and its servers",
     "tests/slurm/test_mission.py": "a Slurm cluster with accounting",
     "tests/slurm/test_operator.py": "a Slurm cluster with accounting",
     "tests/slurm/test_survival.py": "a Slurm cluster whose nodes are lost",
     "tests/slurm/test_jobs.py": "a Slurm cluster whose nodes are lost",
     "tests/slurm/": "a Slurm cluster",
-    "tests/flows/": "the smoke run and its servers",
-    "tests/browser/": "the smoke run and its servers",
     "tests/docs/": "a page that is followed",
     "tests/ddp/": "ranks",
     "tests/training/test_survival.py": "ranks",

@@ -62,7 +62,7 @@ def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path, served):
 
     follow = command(home, "logs", entry.job, "--follow")
     follower = subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    inline = operate("logs", "pretrain random seed 0")
+    inline = operate("logs", "captions")
     assert (inline.stdout, "in the run's own process" in inline.stderr) == ("", True)
 
     until(lambda: "submitit" in Path(entry.log).read_text())

@@ -336,8 +336,9 @@ def test_a_run_without_a_network_keeps_its_shards_and_goes_on_when_there_is_one(
     with ExitStack() as network:
         server = network.enter_context(serving())
         urls = [server.url(f"/ok?{row}") for row in range(2 * SHARD)] + [dead.url(f"/ok?{row}") for row in range(300)]
+        one_by_one = LOCAL | {"download": {"connections": 1, "tries": 1}}  # the network goes before the dead ones
         stage, images = prepare(
-            DataConfig(source="table", path=write_table(urls, tmp_path), shard=SHARD, **LOCAL), tmp_path
+            DataConfig(source="table", path=write_table(urls, tmp_path), shard=SHARD, **one_by_one), tmp_path
         )
         with pytest.raises(DataError, match="200 downloads in a row reached no server"):
             run_images(stage, images.path, lambda done, *_: network.close() if done == 2 * SHARD else None)

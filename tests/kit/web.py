@@ -65,7 +65,10 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing: pytest shows enough."""
 
     def do_GET(self):
-        """Take note, answer."""
+        """Take note, answer; on a connection that is left over from a server that is gone, nothing."""
+        if self.server.closing.is_set():
+            self.close_connection = True
+            return
         with self.server.changed:
             self.server.asked[self.path] += 1
             self.server.headers.append(dict(self.headers))

@@ -75,7 +75,7 @@ def test_a_job_whose_number_was_never_written_down_is_found_by_its_name(cluster,
     run.book.claim(entry)
     (out / STAGE).write_text(stage.to_json())
     work, resources = (Attempt(entry, stage, out),), ALONE.resources("pretrain")
-    (submitted,) = slurm_jobs.submit(Submission(work, resources, lambda: freeze(home), f"xclr run={run.id} ", 3))
+    (submitted,) = slurm_jobs.submit(Submission(work, resources, lambda: freeze(home), f"xclr run={run.id} alone", 3))
     ended.kill()
     ended.wait()
     assert run.book.latest(stage.digest).job is None

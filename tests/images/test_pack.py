@@ -238,7 +238,6 @@ ROWS = 45
 STOPPED = 33  # rows that the first run comes to, in the fourth shard
 RUN = """
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from xclr.images import run
 from xclr.pipeline import KINDS

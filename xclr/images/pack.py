@@ -38,7 +38,7 @@ from xclr.stage import Produced, Progress, Stage
 
 TAR, ROWS = "pictures.tar", "rows.parquet"  # of a shard
 MOST_TRIES = 127  # that the table can tell
-REFUSING = frozenset({"http_429", "http_5xx"})  # for now
+REFUSING = frozenset({"http_429", "http_5xx"})  # servers that may give it later
 FIRST, SHOWN = 100, 3  # rows whose servers are looked at, and servers that are named
 BATCH = 1 << 17  # rows in memory at once
 

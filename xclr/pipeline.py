@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from xclr.artifact import Artifact
 from xclr.captions import stages as captions_stages
 from xclr.evaluation import stages as evaluation_stages
 from xclr.graph import stages as graph_stages
 from xclr.images import stages as images_stages
-from xclr.recipe import Recipe
+from xclr.recipe import ObjectiveConfig, Recipe
 from xclr.stage import Kind, Plan
 from xclr.store import Store
 from xclr.training import stages as training_stages
 
+T = TypeVar("T")
+
 
 class Made(NamedTuple):
-    """What was planned in a run: recipes by their text and HOME, and what judges a network, with where its scores are.
-
-    The latter by all that it depends on: most points of a sweep leave most networks as they are.
-    """
+    """What was planned in a run: recipes by their text and HOME, and parts of plans by all that they depend on."""
 
     plans: dict[tuple[str, Path], Plan]
-    judged: dict[tuple[object, ...], tuple[Plan, list[Artifact]]]
+    parts: dict[tuple[object, ...], tuple[Plan, Any]]
 
 
 _MADE: ContextVar[Made | None] = ContextVar("made", default=None)
@@ -56,29 +56,50 @@ def pipeline(recipe: Recipe, store: Store) -> Plan:
 
 def _pipeline(recipe: Recipe, store: Store) -> Plan:
     plan = Plan(recipe, store)
-    others = add_others(plan)
-    data = add_data(plan)
-    data_sets = evaluation_stages.data_sets(plan, *(others or (data.captions, data.images)))
+    data, data_sets = add_sources(plan)
     for stage in training_stages.initials(recipe, store):
         plan.add(stage)
     scores = []
-    for network in (*training_stages.trainings(recipe, data), *evaluation_stages.references(recipe, store)):
-        scores += add_suites(plan, network, data_sets)
+    for seed, objective in product(recipe.seeds, training_stages.objectives(recipe)):
+        scores += add_training(plan, objective, seed, data, data_sets)
+    for network in evaluation_stages.references(recipe, store):
+        scores += evaluation_stages.judge(plan, network, data_sets)
     plan.add(evaluation_stages.comparison(recipe, scores))
     return plan
 
 
-def add_suites(plan: Plan, network: training_stages.JudgedNetwork, data: evaluation_stages.DataSets) -> list[Artifact]:
-    """Add a network and what judges it; returns where its scores are. Most points of a sweep share most of these."""
+def add_sources(plan: Plan) -> tuple[training_stages.Data, evaluation_stages.DataSets]:
+    """Add what trainings and suites read; returns where that is or will be."""
+
+    def add(alone: Plan) -> tuple[training_stages.Data, evaluation_stages.DataSets]:
+        others = add_others(alone)
+        data = add_data(alone)
+        return data, evaluation_stages.data_sets(alone, *(others or (data.captions, data.images)))
+
+    return _add_once(plan, tuple(training_stages.class_graphs(plan.recipe)), add)
+
+
+def add_training(
+    plan: Plan, objective: ObjectiveConfig, seed: int, data: training_stages.Data, judged: evaluation_stages.DataSets
+) -> list[Artifact]:
+    """Add a training and what judges its network; returns where its scores are."""
+
+    def add(alone: Plan) -> list[Artifact]:
+        return evaluation_stages.judge(alone, training_stages.training(plan.recipe, objective, seed, data), judged)
+
+    return _add_once(plan, (objective, seed), add)
+
+
+def _add_once(plan: Plan, chosen: tuple[Hashable, ...], add: Callable[[Plan], T]) -> T:
+    """Add what the recipe's objectives change by what was chosen alone: points of a sweep share most of their plans."""
     made = _MADE.get() or Made({}, {})
-    suites = tuple(evaluation_stages.suites(plan.recipe))
-    key = plan.setting, suites, plan.store.home, network.title, type(network.objective), network.stage.digest
-    if key not in made.judged:
+    key = plan.setting, plan.store.home, evaluation_stages.learns_captions(plan.recipe), chosen
+    if key not in made.parts:
         alone = Plan(plan.recipe, plan.store)
-        made.judged[key] = alone, evaluation_stages.judge(alone, network, data)
-    stages, scores = made.judged[key]
+        made.parts[key] = alone, add(alone)
+    stages, found = made.parts[key]
     plan.take(stages)
-    return scores
+    return cast(T, found)
 
 
 def add_data(plan: Plan) -> training_stages.Data:

@@ -245,7 +245,6 @@ def lacks(recipe: Recipe) -> dict[SuiteName, str]:
     """Why some of the recipe's suites are left out: what each of them lacks."""
     found: dict[SuiteName, str] = {}
     annotated, there = SOURCES[recipe.judged.source].annotated, roots(recipe)
-    with_captions = any(isinstance(each, PairsConfig) for each in recipe.objectives)
     for each in recipe.evaluate.suites:
         missing = [name for name in SUITES[each].datasets if name not in there]
         if SUITES[each].classes and not recipe.judged.has_labels:
@@ -254,9 +253,14 @@ def lacks(recipe: Recipe) -> dict[SuiteName, str]:
             found[each] = f"evaluate.roots.{missing[0]} is not set"
         elif SUITES[each].annotated and not annotated:
             found[each] = "only the emoji have its annotations"
-        elif SUITES[each].towers and not with_captions:
+        elif SUITES[each].towers and not learns_captions(recipe):
             found[each] = "no objective is between pictures and captions"
     return found
+
+
+def learns_captions(recipe: Recipe) -> bool:
+    """Whether an objective is between pictures and captions."""
+    return any(isinstance(each, PairsConfig) for each in recipe.objectives)
 
 
 def check_suites(recipe: Recipe, asked: Sequence[SuiteName] = ()) -> None:

@@ -34,7 +34,7 @@ class TrainedConfig(Config):
 
     def trained(self, train: TrainConfig) -> TrainConfig:
         """How it is trained where the recipe's `train` is so."""
-        return TrainConfig.model_validate(train.model_dump() | self.train)
+        return TrainConfig.model_validate(train.model_dump() | self.train) if self.train else train
 
 
 class ViewsConfig(TrainedConfig):

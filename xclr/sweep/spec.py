@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import product
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from xclr.errors import RecipeError
 from xclr.evaluation.stages import suites
-from xclr.recipe import Config, Recipe, with_graph, with_overrides
+from xclr.recipe import Config, ObjectiveConfig, Recipe, with_graph, with_overrides
 
 Values = Mapping[str, Any]  # by field of the recipe, as in --set
 DIGITS = 3  # significant ones of a drawn number, so that it can be read and typed
@@ -129,10 +130,10 @@ def text_of(value: object) -> str:
 
 def points(sweep: Sweep) -> list[Point]:
     """Every point of a sweep; raises RecipeError naming the point whose recipe cannot be."""
-    found = []
+    found, alone = [], cache(partial(_recipe_of, sweep.recipe))
     for values in _choices(sweep):
         try:
-            found.append(Point(values, recipe_at(sweep.recipe, values)))
+            found.append(Point(values, _joined(sweep.recipe.objectives, values, alone)))
         except RecipeError as error:
             raise RecipeError(f"{spelled(values)}: {error.message}", error.remedy) from error
     return found
@@ -140,11 +141,24 @@ def points(sweep: Sweep) -> list[Point]:
 
 def recipe_at(recipe: Recipe, values: Values) -> Recipe:
     """The recipe with these values; objectives that they make equal are one."""
-    settings = [f"{field}={json.dumps(value)}" for field, value in values.items()]
-    alone = (recipe.model_copy(update={"objectives": (each,)}) for each in recipe.objectives)
-    found = [with_overrides(each, settings) for each in alone]
-    objectives = dict.fromkeys(own for each in found for own in with_graph(each.objectives, each.graph))
-    return found[0].model_copy(update={"objectives": tuple(objectives)})
+    return _joined(recipe.objectives, values, partial(_recipe_of, recipe))
+
+
+def _recipe_of(recipe: Recipe, objective: ObjectiveConfig, settings: tuple[str, ...]) -> Recipe:
+    """A recipe of one objective, with settings."""
+    return with_overrides(recipe.model_copy(update={"objectives": (objective,)}), settings)
+
+
+def _joined(objectives: Sequence[ObjectiveConfig], values: Values, alone: Callable[..., Recipe]) -> Recipe:
+    """One recipe of those that each objective has with these values: it takes no value that is only others'."""
+    swept = {f"objective.{field}" for each in objectives for field in type(each).model_fields}
+    found = []
+    for objective in objectives:
+        others = swept - {f"objective.{field}" for field in type(objective).model_fields}
+        held = {field: value for field, value in values.items() if ".".join(field.split(".")[:2]) not in others}
+        found.append(alone(objective, tuple(f"{field}={json.dumps(value)}" for field, value in held.items())))
+    own = dict.fromkeys(each for recipe in found for each in with_graph(recipe.objectives, recipe.graph))
+    return found[0].model_copy(update={"objectives": tuple(own)})
 
 
 def _choices(sweep: Sweep) -> Iterator[Values]:

@@ -211,13 +211,11 @@ def _check_initial(config: InitialConfig) -> None:
     weights_for(config.train, read_state(config.path), str(config.path))
 
 
-def trainings(recipe: Recipe, data: Data) -> list[JudgedNetwork]:
-    """Every pretraining of a recipe."""
-    return [
-        JudgedNetwork(title_of(each, seed, recipe.data.source), each, pretrain(recipe, each, seed, data))
-        for seed in recipe.seeds
-        for each in objectives(recipe)
-    ]
+def training(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) -> JudgedNetwork:
+    """A pretraining of a recipe."""
+    return JudgedNetwork(
+        title_of(objective, seed, recipe.data.source), objective, pretrain(recipe, objective, seed, data)
+    )
 
 
 def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) -> Stage[PretrainConfig]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random, SystemRandom
 
@@ -16,7 +19,7 @@ from tests.fuzz.targets import TARGETS
 def fuzz(name: str, seed: int, seconds: float, kept: Path) -> int:
     """Inputs tried; those that raise what they must not are written to `kept`, with why."""
     target, rng, tried, until = TARGETS[name], Random(f"{seed} {name}"), 0, time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as folder, target.checking(Path(folder)) as check:
+    with tempfile.TemporaryDirectory() as folder, quiet(), target.checking(Path(folder)) as check:
         while time.monotonic() < until:
             data = mutated(rng.choice(target.corpus), rng)
             try:
@@ -27,6 +30,19 @@ def fuzz(name: str, seed: int, seconds: float, kept: Path) -> int:
                 (kept / f"{name}-{seed}-{tried}.txt").write_text(traceback.format_exc())
             tried += 1
     return tried
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what decoders write to the terminal of every damaged picture."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def main(seconds: float, seed: int) -> int:

@@ -22,7 +22,7 @@ from xclr.disk import check_room, told
 from xclr.environment import setting
 from xclr.errors import StoreError
 from xclr.evaluation.stages import tell_skipped
-from xclr.printable import acts
+from xclr.printable import acts, in_one_line
 from xclr.recipe import Recipe
 from xclr.report.html import keep_fonts
 from xclr.stage import Stage
@@ -41,8 +41,17 @@ current: list[Run] = []  # the runs of this process, for whoever must stop them
 
 
 def home_folder(home: str | None) -> Path:
-    """XCLR_HOME: artifacts, ledger and logs."""
-    return Path(home or setting("XCLR_HOME") or ".xclr").absolute()
+    """XCLR_HOME: artifacts, ledger and logs.
+
+    Raises StoreError for a folder whose name could end a line of a batch script.
+    """
+    found = Path(home or setting("XCLR_HOME") or ".xclr").absolute()
+    if acts(str(found)):
+        raise StoreError(
+            f"{in_one_line(str(found))} holds a line end, another control character or half a character",
+            "set XCLR_HOME to a folder without",
+        )
+    return found
 
 
 def state_folder(home: Path) -> Path:

@@ -1,7 +1,9 @@
 """Cluster files: defaults, what each stage kind gets, and every fault said with its file."""
 
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 import tomllib
 
@@ -11,14 +13,16 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from pydantic import ValidationError
 
+from flows.context import home_folder
 from infra.cluster import CLUSTERS, Cluster, load_cluster
 from infra.executors.executor import executor_named
 from infra.resources import Resources, cores
 from infra.slurm.submit import Order, _parameters, executor_for
 from infra.stagejob import StageJob
 from tests.kit.command import ROOT
-from xclr.errors import RecipeError
+from xclr.errors import RecipeError, StoreError
 from xclr.pipeline import KINDS
+from xclr.printable import acts
 from xclr.recipe import RandomConfig, SimCLRConfig, TrainConfig, load_recipe
 from xclr.stage import Stage
 from xclr.training.stages import PRETRAIN, PretrainConfig
@@ -170,11 +174,11 @@ def test_how_far_jobs_stand_back_reaches_sbatch_where_it_is_said(tmp_path):
     assert "nice" not in additional(cluster.default, tmp_path)
 
 
-def script(folder, **changes):
+def script(folder, comment="xclr", **changes):
     """The batch script of a job on two GPUs."""
     resources = Resources.model_validate({"executor": "slurm", "ranks": 2, "gpus": 2} | changes)
     job = StageJob(folder / "stage.json", folder, 1)
-    order = Order((job,), folder, "xclr-pretrain-1a2b", "xclr", folder, 3, folder / "my home")
+    order = Order((job,), folder, "xclr-pretrain-1a2b", comment, folder, 3, folder / "my home")
     executor = executor_for(order, resources)
     return executor._make_submission_file_text(executor._submitit_command_str, order.name)
 
@@ -201,6 +205,49 @@ def test_jobs_of_a_stage_kind_run_in_its_container(runtime, gpus, parts, tmp_pat
     for part in parts:
         assert part.format(tmp_path) in text
     assert "container" not in script(tmp_path) and f"{sys.executable} -u -m submitit" in script(tmp_path)
+
+
+SHELL = [
+    "a b",
+    "$(touch ran)",
+    "`touch ran`",
+    "'; touch ran; '\"",
+    "a\\b",
+    "$HOME",
+    "%j%t",
+    "#",
+    "-x",
+    "*",
+    "&touch ran",
+]
+LINES = [
+    "x\ntouch ran #",
+    "x'\ntouch ran\n: '",
+    "x\n#SBATCH --output=ran",
+    "x\r\ntouch ran",
+    "\N{RIGHT-TO-LEFT OVERRIDE}x",
+]
+
+
+@pytest.mark.parametrize(
+    ("home", "comment"), [*((text, "xclr") for text in SHELL), *(("plain", text) for text in SHELL + LINES)]
+)
+def test_nothing_that_a_batch_script_names_is_run(home, comment, tmp_path):
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    (tmp_path / "job.sh").write_text(script(tmp_path / "home" / home, comment))
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "1"}
+    subprocess.run(["bash", "job.sh"], cwd=tmp_path, env=environment, check=False, capture_output=True)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["home", "job.sh", "srun"]
+    plain, found = script(tmp_path / "home"), (tmp_path / "job.sh").read_text()
+    assert found.count("\n#SBATCH") == plain.count("\n#SBATCH")
+
+
+@pytest.mark.parametrize("text", LINES)
+def test_a_home_whose_name_ends_a_line_is_refused(text, tmp_path):
+    with pytest.raises(StoreError, match="holds a line end") as caught:
+        home_folder(str(tmp_path / text))
+    assert not acts(caught.value.message) and "XCLR_HOME" in caught.value.remedy
 
 
 def test_a_container_that_cannot_be_is_refused(tmp_path):

@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from infra import servers
 from infra.access import PREFECT_AUTH, mlflow_auth
 from infra.cluster import load_cluster
-from infra.home.runs import RunRecord, new_record, tracking_tags
+from infra.home.runs import RunRecord, new_record, tracking_tags, write_record
 from infra.loopback import spare_loopback
+from infra.processes import now
 from infra.tracking.links import sqlite_uri
 from infra.tracking.patient import UNTRACKED, PatientTracker, first_line
 from infra.tracking.tracker import Tracker, sweep_key
 from xclr.captions.stages import tell_choices
 from xclr.disk import check_room, told
 from xclr.environment import setting
-from xclr.errors import StoreError
+from xclr.errors import StoreError, XclrError
 from xclr.evaluation.stages import tell_skipped
 from xclr.printable import acts, in_one_line
 from xclr.recipe import Recipe
@@ -28,6 +29,7 @@ from xclr.report.html import keep_fonts
 from xclr.stage import Stage
 from xclr.store import Store, check_file_system
 from xclr.sweep.layout import SweepPlan, values_of
+from xclr.sweep.spec import Sweep
 
 if TYPE_CHECKING:
     from prefect import Flow, State
@@ -147,12 +149,12 @@ def _open_run(
     if mode == "force":
         for stage in planned:
             store.discard(store.reference(stage.digest))
-    flow_run = _flow_run()
     with _board(len(planned), brief=swept is not None) as board:
         for line in (*tell_choices(recipe), *tell_skipped(recipe), *filter(None, [lacking, notify.lacking()])):
             board.say(line)
-        record = _record(recipe, swept, [stage.digest for stage in planned], flow_run)
-        record = record.model_copy(update={"cluster": str(Path(where).absolute()) if Path(where).is_file() else where})
+        record = _record(recipe, swept and swept.sweep, where, [stage.digest for stage in planned])
+        if swept is not None:
+            record = record.model_copy(update={"cells": swept.cells})
         tracker = Tracker(
             tracking_uri(state), recipe, servers.artifacts_of(state), tracking_tags(record), place.tracking
         )
@@ -226,11 +228,23 @@ def _say_untold(why: str) -> None:
     print(f"xclr: MLflow has still not been told all of earlier runs (xclr sync): {why}", file=sys.stderr)
 
 
-def _record(recipe: Recipe, swept: SweepPlan | None, digests: Sequence[str], flow_run: str | None) -> RunRecord:
-    if swept is None:
-        return new_record(recipe, digests, flow_run)
-    record = new_record(recipe, digests, flow_run, f"sweep-{swept.sweep.name}")
-    return record.model_copy(update={"sweep": swept.sweep, "cells": swept.cells})
+@contextmanager
+def recording_failure(recipe: Recipe, sweep: Sweep | None, cluster: str | None, home: str | None) -> Iterator[None]:
+    """Leave the record of a run that failed, with the reason, where the block raises XclrError before it is planned."""
+    try:
+        yield
+    except XclrError as error:
+        record = _record(recipe, sweep, cluster_name(cluster), ())
+        failed = record.model_copy(update={"state": "failed", "ended": now(), "reason": error.line})
+        with suppress(OSError):  # of a disk that takes nothing more
+            write_record(home_folder(home), failed)
+        raise
+
+
+def _record(recipe: Recipe, sweep: Sweep | None, cluster: str, digests: Sequence[str]) -> RunRecord:
+    record = new_record(recipe, digests, _flow_run(), "" if sweep is None else f"sweep-{sweep.name}")
+    where = str(Path(cluster).absolute()) if Path(cluster).is_file() else cluster
+    return record.model_copy(update={"sweep": sweep, "cluster": where})
 
 
 def _board(stages: int, *, brief: bool) -> Board:

@@ -40,7 +40,7 @@ def data(
         home: Where artifacts, ledger and logs live. Default: XCLR_HOME, else .xclr in the working directory.
         mode: retry, cached (earlier failures stand), force (make again) or read-only.
     """
-    plan = pipeline(with_source(with_overrides(recipe, overrides), home), Store(home_folder(home)))
+    plan = pipeline(with_source(with_overrides(recipe, overrides), cluster, home), Store(home_folder(home)))
     with open_run(plan.recipe, plan, cluster, home, mode) as run:
         settle(run, plan, submit(run, plan.until("graph")))
         return run.id

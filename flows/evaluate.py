@@ -47,7 +47,7 @@ def evaluate(
         cluster: Where the stages run: local, or the path of a cluster file. Default: XCLR_CLUSTER, else local.
         home: Where artifacts, ledger and logs live. Default: XCLR_HOME, else .xclr in the working directory.
     """
-    plan = pipeline(with_source(with_overrides(recipe, overrides), home), Store(home_folder(home)))
+    plan = pipeline(with_source(with_overrides(recipe, overrides), cluster, home), Store(home_folder(home)))
     check_suites(plan.recipe)
     with open_run(plan.recipe, plan, cluster, home, "retry") as run:
         futures = submit(run, judging(run, plan))

@@ -45,7 +45,7 @@ def full(
         mode: retry, cached (earlier failures stand), force (make again) or read-only.
         until: The last stage to run.
     """
-    plan = pipeline(with_source(with_overrides(recipe, overrides), home), Store(home_folder(home)))
+    plan = pipeline(with_source(with_overrides(recipe, overrides), cluster, home), Store(home_folder(home)))
     with open_run(plan.recipe, plan, cluster, home, mode) as run:
         futures = submit(run, plan.until("evaluate" if until == "compare" else until))
         if until == "compare":

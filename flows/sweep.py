@@ -56,7 +56,7 @@ def sweep(
         home: Where artifacts, ledger and logs live. Default: XCLR_HOME, else .xclr in the working directory.
         mode: cached (cells that failed stay failed), retry (they are tried again), force (make all again) or read-only.
     """
-    recipe = with_source(with_overrides(sweep.recipe, overrides), home)
+    recipe = with_source(with_overrides(sweep.recipe, overrides), cluster, home, sweep)
     swept = layout(sweep.model_copy(update={"recipe": recipe}), Store(home_folder(home)))
     where = load_cluster(cluster_name(cluster))
     check_budget(swept, plan_sweep(swept, Store(home_folder(home)), where))

@@ -9,7 +9,7 @@ from prefect.futures import wait
 from prefect.logging import get_run_logger
 
 import tasks
-from flows.context import home_folder
+from flows.context import home_folder, recording_failure
 from flows.publish import publish_links, publish_page, publish_table
 from infra.run import Run
 from xclr.artifact import Digest
@@ -18,13 +18,20 @@ from xclr.evaluation.stages import comparison
 from xclr.recipe import Recipe
 from xclr.resolved import resolve
 from xclr.stage import STEPS, Plan, Stage, Step
+from xclr.sweep.spec import Sweep
 
 Futures = Mapping[Digest, Any]  # PrefectFuture[Artifact] by the digest of its stage
 
 
-def with_source(recipe: Recipe, home: str | None) -> Recipe:
-    """The recipe with its table fetched, where only data.url names one, and with what it leaves open resolved."""
-    there = recipe if not is_fetched(recipe.data) else tasks.source.submit(recipe, home_folder(home)).result()
+def with_source(recipe: Recipe, cluster: str | None, home: str | None, sweep: Sweep | None = None) -> Recipe:
+    """The recipe with its table fetched, where only data.url names one, and with what it leaves open resolved.
+
+    A table that cannot be fetched is a run that failed.
+    """
+    there = recipe
+    if is_fetched(recipe.data):
+        with recording_failure(recipe, sweep, cluster, home):
+            there = tasks.source.submit(recipe, home_folder(home)).result()
     found = resolve(there, home_folder(home))
     if found.line:
         get_run_logger().info(found.line)

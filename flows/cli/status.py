@@ -94,7 +94,7 @@ def _status_text(home: Path, seen: Overview, everything: bool = False) -> Render
     if not seen.runs:
         return Text(f"no runs yet in {home}; xclr run emoji starts one")
     lines = facts(seen)
-    tables: list[RenderableType] = [_run_table(lines)]
+    tables: list[RenderableType] = [_run_table(lines), *_failed_runs(lines)]
     for sweep in lines.sweeps:
         whole = sweep.state == "running" or sweep.run == lines.runs[-1].run  # an earlier one has its line alone
         tables += [Text(_sweep_words(sweep)), *([_sweep_table(sweep)] if whole else []), *_failed_cells(sweep)]
@@ -174,6 +174,14 @@ def _run_table(facts: Status) -> Table:
         started = f"{ago((now() - each.started).total_seconds())} ago"
         table.add_row(each.run, coloured(each.state), started, ", ".join(parts))
     return table
+
+
+def _failed_runs(facts: Status) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    for each in facts.runs:
+        if each.reason:
+            yield Text(f"failed: {each.run}: {each.reason}")
 
 
 def _job_table(lines: Sequence[JobLine], jobs: Sequence[Job], titles: Mapping[str, str]) -> Table:

@@ -24,6 +24,7 @@ class RunRecord(Record):
     flow_run: str | None = None  # Prefect's id
     cluster: str = "local"  # name, or path of the cluster file
     page: str | None = None  # of the comparison: a file of HOME/pages
+    reason: str = ""  # why it ended before any stage could be planned
 
 
 def new_record(recipe: Recipe, digests: Iterable[str], flow_run: str | None = None, name: str = "") -> RunRecord:

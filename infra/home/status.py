@@ -30,13 +30,14 @@ LATEST = 5  # ended runs that are shown beside the running ones
 
 
 class RunLine(BaseModel):
-    """One run, as printed."""
+    """One run, as printed; `reason` says why it ended before it had jobs."""
 
     model_config = ConfigDict(frozen=True)
     run: str
     recipe: str
     state: Shown
     started: datetime
+    reason: str
 
 
 class JobLine(BaseModel):
@@ -212,7 +213,9 @@ def job_of(entry: Entry, out: Path) -> Job:
 def status(seen: Overview) -> Status:
     """The facts of a view."""
     runs = (
-        RunLine(run=each.run, recipe=each.recipe.name, state=shown_state(each), started=each.started)
+        RunLine(
+            run=each.run, recipe=each.recipe.name, state=shown_state(each), started=each.started, reason=each.reason
+        )
         for each in seen.runs
     )
     return Status(runs=tuple(runs), jobs=tuple(map(_line, seen.jobs)), sweeps=seen.sweeps)

@@ -12,6 +12,7 @@ from prefect.utilities.templating import apply_values
 
 from flows.deploy import describe
 from infra.home.runs import read_runs
+from infra.home.status import status, view
 from infra.ledger import Book
 from infra.processes import find_process
 from tests.kit.jobs import attempts, training_job
@@ -102,7 +103,7 @@ def test_what_is_missing_fails_the_run_with_a_remedy(prefect, served):
         assert "\n" not in state["message"]
 
 
-def test_a_run_that_is_watched_ends_with_why_it_failed(prefect):
+def test_a_run_that_is_watched_ends_with_why_it_failed_and_so_says_status(prefect, served):
     nowhere = 'overrides=["data.url=http://nobody.invalid/cc12m.tsv"]'
     done = prefect("deployment", "run", "xclr-full/cc12m", "--watch", "--param", nowhere)
     assert done.returncode == 1
@@ -110,6 +111,8 @@ def test_a_run_that_is_watched_ends_with_why_it_failed(prefect):
     last = " ".join("\n".join(done.lines[:-1]).rpartition("▪")[2].split())
     assert "cc12m.tsv cannot be fetched" in last and "->" in last and "data.path" in last
     assert "Traceback" not in done.stdout
+    (line,) = [each for each in status(view(served.home, everything=True)).runs if each.recipe == "cc12m"]
+    assert line.state == "failed" and "cc12m.tsv cannot be fetched" in line.reason
 
 
 def test_the_run_form_knows_help_enums_and_ranges(prefect, served):

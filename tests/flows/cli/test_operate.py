@@ -51,7 +51,7 @@ def test_a_run_is_seen_read_cancelled_and_cleaned_up(tmp_path, served):
 
     facts = json.loads(operate("status", "--json").stdout)
     assert set(facts) == {"runs", "jobs", "sweeps"}
-    assert set(facts["runs"][0]) == {"run", "recipe", "state", "started"}
+    assert set(facts["runs"][0]) == {"run", "recipe", "state", "started", "reason"}
     (job,) = [each for each in facts["jobs"] if each["job_id"] == entry.job]
     stable = ["run", "stage", "job_id", "state", "node", "elapsed_s", "reason", "log"]
     assert list(job) == [*stable, "remaining_s", "array", "progress", "starts"]

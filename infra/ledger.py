@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,7 +26,6 @@ from xclr.recipe import RetriesConfig
 from xclr.store import only_writer, write_atomically
 
 USAGE = "usage.json"
-M = TypeVar("M", bound=BaseModel)
 ATTEMPT = re.compile(r"\d+\.json")
 UNSEEN_GRACE = timedelta(minutes=10)  # how long a claim from another machine may stay without a job
 
@@ -215,9 +213,9 @@ class Book:
         return tuple(_read(path) for path in sorted((self.root / digest).glob("[0-9]*.json")))
 
     def usage(self, digest: Digest | str) -> Usage | None:
-        """What the jobs of a digest used, once it is known."""
-        with suppress(FileNotFoundError):
-            return _parsed(Usage, self.root / digest / USAGE, "delete the file; costs are by the clock then")
+        """What the jobs of a digest used, once it is known; a file that was cut says nothing, and is written anew."""
+        with suppress(FileNotFoundError, ValueError):
+            return Usage.model_validate_json((self.root / digest / USAGE).read_text())
         return None
 
     def write_usage(self, digest: Digest | str, usage: Usage) -> None:
@@ -256,11 +254,7 @@ class Book:
 
 
 def _read(path: Path) -> Entry:
-    return _parsed(Entry, path, "delete the file; the stage is then made again")
-
-
-def _parsed(model: type[M], path: Path, remedy: str) -> M:
     try:
-        return model.model_validate_json(path.read_text())
+        return Entry.model_validate_json(path.read_text())
     except ValueError as error:
-        raise StoreError(f"{path} cannot be read", remedy) from error
+        raise StoreError(f"{path} cannot be read", "delete the file; the stage is then made again") from error

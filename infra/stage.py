@@ -11,7 +11,7 @@ from pathlib import Path
 
 from infra import processes
 from infra.cancel import end_jobs
-from infra.executors.executor import STAGE, Attempt, Executor, Submission, executor_named, executor_of
+from infra.executors.executor import STAGE, Attempt, Executor, Submission, executor_named, executor_of, failure_of
 from infra.executors.observe import find_again, observe
 from infra.home.costs import settle
 from infra.home.ends import endings
@@ -40,7 +40,7 @@ from xclr import shards
 from xclr.artifact import Artifact, Manifest
 from xclr.disk import probed
 from xclr.errors import JobError, StoreError, XclrError
-from xclr.job import FAILURE, OUTCOMES, RESULT, Failure, Result, record_failure
+from xclr.job import OUTCOMES, RESULT, Result, record_failure
 from xclr.stage import Stage
 from xclr.store import Store, only_writer, write_atomically
 
@@ -305,7 +305,10 @@ def commit(store: Store, book: Book, stage: Stage, out: Path) -> None:
 
 
 def _manifest(book: Book, stage: Stage, out: Path) -> Manifest:
-    result = Result.model_validate_json((out / RESULT).read_text())
+    try:
+        result = Result.model_validate_json((out / RESULT).read_text())
+    except ValueError as error:
+        raise StoreError(f"{out / RESULT} cannot be read", "run the recipe again") from error
     entry = book.latest(stage.digest)
     return Manifest(
         kind=stage.kind.name,
@@ -325,8 +328,7 @@ def _manifest(book: Book, stage: Stage, out: Path) -> Manifest:
 def _failure(run: Run, stage: Stage, out: Path, reason: str) -> XclrError:
     entry = run.book.latest(stage.digest)
     log = entry.log if entry else None
-    if (out / FAILURE).exists():
-        failure = Failure.model_validate_json((out / FAILURE).read_text())
+    if (failure := failure_of(out)) is not None:
         remedy = failure.remedy or (f"see {log}" if log else f"see {out}")
         return JobError(f"{stage.name}: {failure.message}", remedy)
     if (fault := probed(out)) is not None:  # failure.json did not fit either

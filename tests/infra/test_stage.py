@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from infra.home.runs import read_runs
-from infra.ledger import JobState
+from infra.ledger import JobState, Submit
 from infra.processes import find_process, now, processes_of
-from infra.stage import ensure
+from infra.stage import claim, commit, ensure
 from tests.kit.disks import fill, small_disk
 from tests.kit.polling import until
 from tests.kit.recipes import ALONE, STEPS, tiny
@@ -20,7 +20,7 @@ from tests.kit.trainings import Training
 from xclr.captions import stages as captions_stages
 from xclr.disk import told
 from xclr.errors import JobError, StoreError, XclrError
-from xclr.job import FAILURE
+from xclr.job import FAILURE, RESULT
 from xclr.owncode import own_code
 from xclr.recipe import Recipe
 from xclr.store import MANIFEST
@@ -58,6 +58,22 @@ def test_a_damaged_artifact_is_made_again(home):
     ensure(run, captions_stages.captions(run.recipe, run.store))
     run.store.verify(captions)
     assert run.book.latest(captions.digest).attempt == 2
+
+
+def test_an_outcome_that_was_cut_is_none(home):
+    run = open_run(home, mode="cached")
+    stage = captions_stages.captions(run.recipe, run.store)
+    out, entry = (
+        run.store.begin(stage.digest),
+        claim(run, stage, run.store.begin(stage.digest), Submit(stage.digest, 1, ""), ""),
+    )
+    for name in (RESULT, FAILURE):
+        (out / name).write_text('{"mess')
+    commit(run.store, run.book, stage, out)
+    assert not (out / RESULT).exists() and run.store.find(stage.digest) is None
+    run.book.update(entry.model_copy(update={"job": entry.owner, "state": JobState.FAILED}))
+    with pytest.raises(JobError, match="captions: it failed"):
+        ensure(run, stage)
 
 
 @pytest.mark.slow

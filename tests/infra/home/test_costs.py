@@ -7,7 +7,7 @@ import pytest
 from infra.executors.executor import executor_named
 from infra.home.costs import CostLine, costs_of, settle, suggestions
 from infra.home.runs import read_runs
-from infra.ledger import Book, Entry
+from infra.ledger import USAGE, Book, Entry
 from infra.processes import now
 from tests.kit.runs import begin_with_data, open_run, planned
 from xclr.artifact import Usage
@@ -23,7 +23,7 @@ def test_what_the_clock_said_is_asked_again_until_it_is_counted(home, monkeypatc
     entry = run.book.latest(stage.digest)
     run.book.claim(Entry.model_validate(entry.model_dump() | {"attempt": 2, "claimed": now(), "job": "slurm/5"}))
     manifest = run.store.manifest(run.store.find(stage.digest))
-    answers = iter([None, None, COUNTED])
+    answers = iter([None, None, COUNTED, COUNTED])
     monkeypatch.setattr(executor_named("slurm"), "used", lambda ids: next(answers))
     guess = settle(run.book, stage, manifest, gpus=2)
     assert not guess.is_counted and guess.gpu_hours == pytest.approx(manifest.cost.wall_s * 2 / 3600)
@@ -33,6 +33,9 @@ def test_what_the_clock_said_is_asked_again_until_it_is_counted(home, monkeypatc
     assert (line.gpu_hours, line.memory_gb, line.memory_asked_gb) == (0.5, 3, 32)
     assert Book(home).usage(stage.digest) == COUNTED
     assert settle(run.book, stage, manifest, gpus=2) == COUNTED, "it was asked for again"
+    (run.book.root / stage.digest / USAGE).write_text('{"gpu_hours": 0.')
+    assert costs_of(home, read_runs(home)[-1]) == []
+    assert settle(run.book, stage, manifest, gpus=2) == COUNTED, "what was cut stood"
 
 
 def line(used: float | None, asked: float | None, stage: str = "pretrain") -> CostLine:

@@ -10,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.kit.disks import small_disk
 from xclr.captions import download
 from xclr.captions.source import fetched, placed
-from xclr.errors import DataError, RecipeError
+from xclr.errors import DataError, RecipeError, StoreError
 from xclr.recipe import DataConfig, Recipe, host_of, load_recipe
 
 BODY = b"".join(b"http://host/%d.jpg\tcaption %d\n" % (row, row) for row in range(5000))
@@ -143,6 +144,12 @@ def test_an_endless_and_a_slow_table_are_given_up(limit, value, said, server, tm
     monkeypatch.setattr(download, "PATIENCE_S", 0.0)
     with pytest.raises(DataError, match=said):
         download.fetch(data(server), tmp_path)
+
+
+def test_a_disk_that_takes_no_more_is_told_at_once(server, tmp_path):
+    with small_disk(tmp_path / "full", 1 << 16) as home, pytest.raises(StoreError, match=f"no space left on {home} "):
+        download.fetch(data(server), home)
+    assert len(server.asked) == 1, "another try would fare no better"
 
 
 @pytest.mark.parametrize("code", [403, 404, 503])

@@ -18,6 +18,7 @@ import httpx
 from xclr.address import BlockedError, CheckedConnector, LookupFailedError, open_session, written
 from xclr.artifact import sha256_file
 from xclr.captions.source import fetched
+from xclr.disk import told
 from xclr.errors import DataError
 from xclr.recipe import DataConfig, host_of
 from xclr.store import write_atomically
@@ -61,7 +62,8 @@ class ServerError(OSError):
 
 
 def fetch(data: DataConfig, home: Path, progress: Progress = lambda done, total: None) -> Path:
-    """The file of data.url below HOME, downloaded when it is not there; raises DataError when it cannot be.
+    """The file of data.url below HOME, downloaded when it is not there; raises DataError when it cannot be, StoreError
+    where its disk takes no more.
 
     The host of data.url was named by a person and may be private; hosts that it redirects to may not, unless
     data.allow_hosts names them.
@@ -124,7 +126,7 @@ async def _append(answer: aiohttp.ClientResponse, part: Part, asked: bool, progr
         part.path.unlink(missing_ok=True)
         write_atomically(part.about, answer.headers.get("etag", "") or answer.headers.get("last-modified", ""))
     began = time.monotonic()
-    with part.path.open("ab") as stream:
+    with told(part.path), part.path.open("ab") as stream:
         done, shown = begun, begun
         async for piece in answer.content.iter_any():
             stream.write(piece)

@@ -15,11 +15,12 @@ from typing import NamedTuple
 from xclr.errors import StoreError, XclrError
 
 OWN = "choose a folder you own: --home DIR or XCLR_HOME"
-LESS = "free some (xclr gc --dry-run shows what no run needs), or choose another disk: --home DIR or XCLR_HOME"
+PLACES = "--home DIR or XCLR_HOME, for the databases XCLR_STATE"
+LESS = f"free some (xclr gc --dry-run shows what no run needs), or choose another disk: {PLACES}"
 FAULTS = {
     errno.ENOSPC: ("no space left on {mount} ({free})", LESS),
     errno.EDQUOT: ("the quota on {mount} is used up ({free})", LESS),
-    errno.EROFS: ("{mount} is mounted read-only", "choose a folder that can be written: --home DIR or XCLR_HOME"),
+    errno.EROFS: ("{mount} is mounted read-only", f"choose a folder that can be written: {PLACES}"),
 }
 PROBE = 1 << 20  # bytes; where a large file does not fit, a small one may
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")

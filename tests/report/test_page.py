@@ -14,7 +14,7 @@ from infra.home.scores import find_runs, read_scores
 from tests.kit.finished import finish, own_recipe
 from xclr.errors import StoreError
 from xclr.recipe import load_recipe, parse_recipe, recipe_yaml
-from xclr.report.page import LONGEST_NAME, write_page
+from xclr.report.page import LONGEST_NAME, write_html, write_page
 from xclr.report.trainings import trainings_of
 from xclr.store import Store
 
@@ -141,6 +141,15 @@ def test_a_place_that_cannot_be_written(home):
     with pytest.raises(StoreError, match=r"cannot write /dev/null/page\.html") as error:
         write_page(home, find_runs(home, []), [], read_scores(home, []), None, Path("/dev/null/page.html"))
     assert "--out" in error.value.remedy
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "there"])
+def test_a_device_or_link_is_written_to_and_not_replaced(place, tmp_path):
+    (tmp_path / "there").touch()
+    link = tmp_path / "link"
+    link.symlink_to(place)
+    assert write_html(tmp_path / "own", "own", "page", link) == link
+    assert (link.is_symlink(), (tmp_path / "there").read_text()) == (True, "page" if place == "there" else "")
 
 
 def test_a_folder_gets_the_page_under_its_name(home, tmp_path):

@@ -68,7 +68,10 @@ def write_html(own: Path, called: str, html: str, out: Path | None) -> Path:
     if out is not None:
         path = out.absolute() / f"{called}.html" if out.is_dir() else out.absolute()
     try:
-        write_atomically(path, html)
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # /dev/null, which root could replace by a file
+            path.write_text(html, encoding="utf-8")
+        else:
+            write_atomically(path, html)
         if out is None and called != own.name:
             link_atomically(own.with_name(f"{called}.html"), path.name)
     except OSError as error:

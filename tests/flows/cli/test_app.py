@@ -213,7 +213,7 @@ def test_a_read_only_home_can_be_looked_at_and_what_would_write_says_so(own_home
             assert "Traceback" not in succeeds(call_xclr(*looking.split(), "--home", str(home), cwd=tmp_path)).stderr
         for writing in WRITING:
             done = call_xclr(*writing.split(), "--home", str(home), cwd=tmp_path)
-            fails(done, f"{home} is mounted read-only", "--home DIR")
+            fails(done, f"{home} is mounted read-only", "--home DIR", "XCLR_STATE")
         done = call_xclr("compare", "--home", str(home), cwd=tmp_path)
         fails(done, f"cannot write {home / 'pages'}", "--out FILE")
         assert "xclr" in done.stdout and "writable directory" not in done.stderr

@@ -152,9 +152,8 @@ def _open_run(
     with _board(len(planned), brief=swept is not None) as board:
         for line in (*tell_choices(recipe), *tell_skipped(recipe), *filter(None, [lacking, notify.lacking()])):
             board.say(line)
-        record = _record(recipe, swept and swept.sweep, where, [stage.digest for stage in planned])
-        if swept is not None:
-            record = record.model_copy(update={"cells": swept.cells})
+        sweep, cells = (None, ()) if swept is None else (swept.sweep, swept.cells)
+        record = _record(recipe, sweep, where, [stage.digest for stage in planned]).model_copy(update={"cells": cells})
         tracker = Tracker(
             tracking_uri(state), recipe, servers.artifacts_of(state), tracking_tags(record), place.tracking
         )

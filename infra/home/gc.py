@@ -109,13 +109,17 @@ def collect(home: Path, plan: Survey) -> Iterator[Item]:
 
 
 def kept_runs(records: Iterable[RunRecord], keep: int | None) -> tuple[RunRecord, ...]:
-    """The newest `keep` runs of each recipe or sweep, all for None, and every running one, in the order given."""
+    """The newest `keep` runs of each recipe or sweep, all for None, and every running one, in the order given.
+
+    One that ended before its stages were known has nothing to keep, and stands in no other's place.
+    """
     records = tuple(records)
     if keep is None:
         return records
     by_name: dict[str, list[RunRecord]] = {}
     for each in records:
-        by_name.setdefault(each.called, []).append(each)
+        if not each.reason:
+            by_name.setdefault(each.called, []).append(each)
     newest = {each.run for runs in by_name.values() for each in runs[max(0, len(runs) - keep) :]}
     return tuple(each for each in records if each.run in newest or shown_state(each) == "running")
 

@@ -158,7 +158,7 @@ def view(home: Path, *, everything: bool = False) -> Overview:
         if everything or job.entry.run in names or (job.state in LIVE and job.entry.digest in awaited)
     ]
     worth = [job for job in found if not job.entry.is_inline or job.state in {JobState.RUNNING, JobState.FAILED}]
-    newest = {each.sweep.name: each for each in shown if each.sweep is not None}
+    newest = {each.sweep.name: each for each in shown if each.sweep is not None and not each.reason}
     sweeps = tuple(_sweep_line(home, each) for each in newest.values())
     return Overview(shown, tuple(sorted(worth, key=lambda job: job.entry.claimed)), sweeps)
 

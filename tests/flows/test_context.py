@@ -44,7 +44,9 @@ def test_a_run_that_ends_before_its_stages_are_known_leaves_its_reason_and_what_
     assert (shown_state(record), record.recipe, record.sweep, record.cluster) == ("failed", recipe, sweep, cluster)
     shown = Console(file=io.StringIO(), width=200, record=True)
     shown.print(_status_text(home, view(home)))
-    assert f"failed: {record.run}: [t].tsv cannot be fetched: -> download it" in shown.export_text()
+    text = shown.export_text()
+    assert f"failed: {record.run}: [t].tsv cannot be fetched: -> download it" in text
+    assert "of 0 cells" not in text
     with recording_failure(recipe, sweep, cluster, str(home)):
         pass
     assert read_runs(home) == [record]

@@ -61,9 +61,11 @@ def entry_of(number: int, state: JobState | None) -> Entry:
     )  # fmt: skip
 
 
-def record(home: Path, recipe: str, minute: int, numbers: tuple[int, ...], state: str = "completed") -> str:
+def record(
+    home: Path, recipe: str, minute: int, numbers: tuple[int, ...], state: str = "completed", reason: str = ""
+) -> str:
     made = new_record(Recipe.model_validate(TINY | {"name": recipe}), map(name, numbers))
-    made = made.model_copy(update={"state": state, "started": NOW + timedelta(minutes=minute)})
+    made = made.model_copy(update={"state": state, "reason": reason, "started": NOW + timedelta(minutes=minute)})
     write_record(home, made)
     return made.run
 
@@ -99,12 +101,13 @@ def test_only_the_newest_runs_of_each_recipe_are_kept_and_running_ones(home):
     old = record(home, "one", 1, (1,))
     new = record(home, "one", 2, (2,))
     record(home, "two", 0, (3,))
+    unplanned = record(home, "one", 3, (), state="failed", reason="no table")
     pages = home / "pages"
     pages.mkdir()
     for page in (f"compare-{old}.html", f"graph-{old}.html", f"compare-{new}.html"):
         (pages / page).touch()
     (pages / "compare-one.html").symlink_to(f"compare-{old}.html")
-    assert gone(home, keep=1) == {old, name(1), name(4)}
+    assert gone(home, keep=1) == {old, unplanned, name(1), name(4)}
     assert old not in {each.run for each in read_runs(home)}
     assert [each.name for each in pages.iterdir()] == [f"compare-{new}.html"], "the pages of a run go with it"
     assert gone(home, keep=0) >= {name(2), name(3)}

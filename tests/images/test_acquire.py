@@ -244,9 +244,10 @@ def interpreter(folder, code, monkeypatch):
 @pytest.mark.parametrize(
     ("signal", "said", "tries"), [(9, "it killed its decoder 2 times", 2), (14, "not decoded within 60 s", 1)]
 )
-def test_a_picture_that_ends_its_decoders_loses_its_row_only(signal, said, tries, tmp_path, monkeypatch):
+@pytest.mark.parametrize("edge", [EDGE, None])  # None: pictures of this machine that stay as they are
+def test_a_picture_that_ends_its_decoders_loses_its_row_only(edge, signal, said, tries, tmp_path, monkeypatch):
     interpreter(tmp_path, DIES.replace("9", str(signal)), monkeypatch)
-    with workers.Workers(1, EDGE) as made:
+    with workers.Workers(1, edge, apart=edge is None) as made:
         found = made.read(lambda: Outcome("ok", data=PNG)).result(timeout=120)
     assert (found.judged.columns["status"], found.judged.columns["error"]) == ("decode", said)
     assert len(made.started) == tries, "what took too long is not tried again"

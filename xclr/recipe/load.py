@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from xclr.errors import RecipeError
+from xclr.printable import in_one_line
 from xclr.recipe.data import DataConfig
 from xclr.recipe.objective import OBJECTIVE_MODELS, OBJECTIVE_NAMES
 from xclr.recipe.recipe import Recipe
@@ -137,17 +138,18 @@ def _locate(source: str) -> Path:
 
 def _override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
+    told = f"--set {in_one_line(override)}"
     if not equals or not key:
-        raise RecipeError(f"--set {override}: no value", "write --set train.epochs=2")
+        raise RecipeError(f"{told}: no value", "write --set train.epochs=2")
     try:
         value = parse_yaml(text)
     except YAMLError as error:
-        raise RecipeError(f"--set {override}: {error}", "quote the value") from error
+        raise RecipeError(f"{told}: {in_one_line(str(error))}", "quote the value") from error
     parts = key.split(".")
     if parts[0] == "objective":
         _override_objectives(raw, parts[1:], value)
     else:
-        _assign(raw, parts, value, override)
+        _assign(raw, parts, value, told)
 
 
 def _override_objectives(raw: dict[str, Any], parts: list[str], value: object) -> None:
@@ -161,18 +163,18 @@ def _override_objectives(raw: dict[str, Any], parts: list[str], value: object) -
         named = dict(entry) if isinstance(entry, dict) else {"name": entry}
         model = models.get(named["name"]) if isinstance(named.get("name"), str) else None
         if model is not None and parts[0] in model.model_fields:
-            _assign(named, parts, value, "objective." + ".".join(parts))
+            _assign(named, parts, value, f"--set objective.{'.'.join(parts)}")
             entries[index] = named
 
 
-def _assign(raw: dict[str, Any], parts: list[str], value: object, override: str) -> None:
+def _assign(raw: dict[str, Any], parts: list[str], value: object, told: str) -> None:
     node = raw
     for part in parts[:-1]:
         child = node.get(part)
         if child is None:
             child = node[part] = {}
         if not isinstance(child, dict):
-            raise RecipeError(f"--set {override}: {part} holds a value, not keys", "set it whole: --set key=value")
+            raise RecipeError(f"{told}: {part} holds a value, not keys", "set it whole: --set key=value")
         node = child
     node[parts[-1]] = value
 
@@ -185,7 +187,8 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 def _place(fault: dict[str, Any]) -> list[Any]:
     loc = list(fault["loc"])
     place = loc[:2] + loc[3:] if loc[:1] == ["objectives"] else loc  # the third part repeats the objective's name
-    return [part for part in place if not str(part).startswith("<")]  # which of two kinds a value was taken for
+    own = len(place) - (fault["type"] == "extra_forbidden")  # an unknown key may be anything
+    return [*(part for part in place[:own] if not str(part).startswith("<")), *place[own:]]  # "<": one of two kinds
 
 
 def _explain(fault: dict[str, Any]) -> str:

@@ -57,4 +57,4 @@ def told(why: Weakness) -> str:
 
 
 def _trains(run: Run, stage: Stage) -> bool:
-    return standing(run.store.home, run.record, stage.kind.name, stage.digest).state == "running"
+    return standing(run.store, run.book, run.record, stage.kind.name, stage.digest).state == "running"

@@ -200,7 +200,7 @@ class Book:
         folder = os.path.join(self.root, digest)  # noqa: PTH118 - pathlib takes 2 of 3 s of a status with 5,000 digests
         with suppress(FileNotFoundError, NotADirectoryError):  # not there, or removed meanwhile
             last = max((each for each in os.listdir(folder) if ATTEMPT.fullmatch(each)), default=None)  # noqa: PTH208
-            return _read(self.root / digest / last) if last else None
+            return _read(Path(folder, last)) if last else None
         return None
 
     def read(self) -> Ledger:
@@ -214,8 +214,9 @@ class Book:
 
     def usage(self, digest: Digest | str) -> Usage | None:
         """What the jobs of a digest used, once it is known; a file that was cut says nothing, and is written anew."""
-        with suppress(FileNotFoundError, ValueError):
-            return Usage.model_validate_json((self.root / digest / USAGE).read_text())
+        path = os.path.join(self.root, digest, USAGE)  # noqa: PTH118 - as above
+        with suppress(FileNotFoundError, ValueError), open(path, "rb") as stream:  # noqa: PTH123
+            return Usage.model_validate_json(stream.read())
         return None
 
     def write_usage(self, digest: Digest | str, usage: Usage) -> None:

@@ -24,25 +24,26 @@ def find_sweep(home: Path, name: str | None) -> RunRecord:
 
 def cell_lines(home: Path, record: RunRecord) -> tuple[CellLine, ...]:
     """How every cell of a sweep's run stands, in the sweep's order."""
-    return tuple(_line(home, record, cell) for cell in record.cells)
+    store, book = Store(home), Book(home)
+    return tuple(_line(store, book, record, cell) for cell in record.cells)
 
 
-def _line(home: Path, record: RunRecord, cell: Cell) -> CellLine:
-    standings = tuple(standing(home, record, ref.kind, ref.digest) for ref in cell.stages)
+def _line(store: Store, book: Book, record: RunRecord, cell: Cell) -> CellLine:
+    standings = tuple(standing(store, book, record, ref.kind, ref.digest) for ref in cell.stages)
     first = min(range(len(standings)), key=lambda place: (ORDER.index(standings[place].state), place))
     shown = standings[first]
     level = "" if shown.state == "done" else cell.stages[first].level
-    usages = [usage for ref in cell.stages if (usage := Book(home).usage(ref.digest)) is not None]
+    usages = [usage for ref in cell.stages if (usage := book.usage(ref.digest)) is not None]
     hours = sum(each.gpu_hours for each in usages) if usages else None
     return CellLine(cell, shown.state, level, shown.reason, shown.job, hours, standings)
 
 
-def standing(home: Path, record: RunRecord, kind: str, digest: str) -> Standing:
+def standing(store: Store, book: Book, record: RunRecord, kind: str, digest: str) -> Standing:
     """How a stage stands."""
-    out = Store(home).folder(kind, digest)
+    out = store.folder(kind, digest)
     if (out / MANIFEST).exists():
         return Standing("done")
-    entry = Book(home).latest(digest)
+    entry = book.latest(digest)
     if entry is None:
         return Standing("to come")
     executor = executor_of(entry.job or "")

@@ -43,6 +43,7 @@ for stage in pipeline(Recipe.model_validate(TINY), store):
 """
 pytestmark = [
     pytest.mark.soak,
+    pytest.mark.timeout(4 * 3600),
     pytest.mark.skipif(
         shutil.which("strace") is None, reason="strace is not installed (Debian: apt-get install strace)"
     ),

@@ -175,7 +175,8 @@ def using(server: Server, state: Path, port: int = 0) -> Iterator[str]:
     """The address of the server of this STATE, started first when it is not up, stopped after its last user."""
     me = this_process()
     with _locked(server, state):
-        running = _adopt(server, state) or _start(server, state, port or _port_of_others(server, state))
+        wanted = port or _port_of_others(server, state)  # one that is dying now is forgotten once it is not adopted
+        running = _adopt(server, state) or _start(server, state, wanted)
         users = tuple(each for each in running.users if each != me and find_process(each))
         _write(server, state, running.model_copy(update={"users": (*users, me)}))
     try:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xclr.errors import DataError
+from xclr.recipe.scenes import FACTORS
 
 VERSION = 1
 
@@ -67,6 +68,14 @@ NAMES = _schema(  # what people call the rows of captions and their pictures, on
     required("row_id", pa.int64()),
     pa.field("id", pa.string()),  # of data.id_column
     pa.field("path", pa.string()),  # as the source says it: below data.path, of tars the file, a colon and the sample
+)
+SCENES = _schema(  # what is true of drawn scenes, one row for every captions row
+    "scenes",
+    required("row_id", pa.int64()),
+    *(required(name, pa.string()) for name in FACTORS),
+    required("radius", pa.float32()),  # of the object, in shares of the picture's side
+    required("turn", pa.float32()),  # radians
+    required("wrong", pa.bool_()),  # the caption tells of another scene
 )
 ITEMS = _schema(  # the pictures of a benchmark
     "items",

@@ -20,7 +20,7 @@ from xclr.graph import (
 )
 from xclr.graph.classes import run as run_class_graph
 from xclr.graph.neighbours import run as run_graph
-from xclr.graph.similarity import Permuted
+from xclr.graph.similarity import Corrupted, Permuted
 from xclr.graph.stages import ClassGraphConfig, GraphKnnConfig
 from xclr.recipe import TargetGraph
 
@@ -43,7 +43,9 @@ def class_path(captions, embeddings, tmp_path_factory):
     return out / "graph_class.parquet"
 
 
-@pytest.fixture(params=["embeddings", "knn", "class", "same class", "same row", "random pair", "permuted"])
+@pytest.fixture(
+    params=["embeddings", "knn", "class", "same class", "same row", "random pair", "permuted", "shuffled", "corrupted"]
+)
 def source(request, captions, embeddings, knn_path, class_path) -> SimilaritySource:
     table = captions.path / "captions.parquet"
     return {
@@ -53,6 +55,10 @@ def source(request, captions, embeddings, knn_path, class_path) -> SimilaritySou
         "same class": lambda: SameClass.open(table.parent),
         "same row": SameRow,
         "permuted": lambda: Permuted.of(embeddings.path / "vectors.npy", table, 3),
+        "shuffled": lambda: Permuted.of_rows(embeddings.path / "vectors.npy", 3),
+        "corrupted": lambda: Corrupted(
+            EmbeddingLookup.open(embeddings.path / "vectors.npy"), 3, cutoff=0.4, drop=0.5, add=0.2, unlike=0.1
+        ),
         "random pair": lambda: RandomPair.open(embeddings.path / "vectors.npy", 3),
     }[request.param]()
 

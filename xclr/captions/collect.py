@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xclr import schema
-from xclr.captions.shared import NAMES, SHARED
+from xclr.captions.shared import NAMES, SCENES, SHARED
 from xclr.captions.source import Record, Records, reader_of
 from xclr.captions.stages import CaptionsConfig
 from xclr.captions.text import key
@@ -25,7 +25,11 @@ from xclr.stage import Produced, Progress, Stage
 
 DRAFT = "draft"  # folder of the first pass
 PLACES = "places.parquet"
-BESIDE = {PLACES: schema.PLACES, NAMES: schema.NAMES}  # tables with what records say beside the captions
+BESIDE = {  # tables with what records say beside the captions
+    PLACES: schema.PLACES,
+    NAMES: schema.NAMES,
+    SCENES: schema.SCENES,
+}
 BATCH = 1 << 14  # rows in memory at once
 LATER = ("row_id", "dup_of", "label")  # columns that need all rows
 
@@ -111,7 +115,7 @@ def run(stage: Stage[CaptionsConfig], out: Path, progress: Progress) -> Produced
     """Write captions.parquet (dense row ids, exact duplicates marked) and, where there are any, classes.parquet, which
     says what the labels stand for, annotations.parquet, places.parquet, which says where in tars the pictures lie, and
     shared_pictures.parquet, where pictures have several captions: all are in the split of the first; and names.parquet,
-    which says what people call the rows and their pictures.
+    which says what people call the rows and their pictures; and scenes.parquet, what is true of those that are drawn.
 
     Two passes, because duplicates and numbers of classes need all rows: memory grows by some 50 bytes a row.
     """
@@ -221,6 +225,9 @@ def _beside(records: Sequence[Record], first: int) -> dict[str, pa.Table]:
     if "path" in records[0]:
         names = [[each.get("id") for each in records], [each["path"] for each in records]]
         found[NAMES] = pa.table([rows, *names], schema=schema.NAMES)
+    if "scene" in records[0]:
+        scenes = [{"row_id": row, **each["scene"]} for row, each in zip(rows, records, strict=True)]
+        found[SCENES] = pa.Table.from_pylist(scenes, schema.SCENES)
     return found
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SHARED, NAMES = "shared_pictures.parquet", "names.parquet"
+SHARED, NAMES, SCENES = "shared_pictures.parquet", "names.parquet", "scenes.parquet"
 
 
 def picture_of_row(captions: Path, rows: int) -> npt.NDArray[np.int64]:
@@ -29,6 +29,23 @@ def names_of(captions: Path) -> pa.Table | None:
     from xclr import schema
 
     return schema.read(captions / NAMES, schema.NAMES).sort_by("row_id") if (captions / NAMES).exists() else None
+
+
+def factors_of(captions: Path) -> dict[str, npt.NDArray[np.int64]] | None:
+    """What is true of each row of drawn scenes: by factor the place of its value in FACTORS [n]; None for others."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from xclr import schema
+    from xclr.recipe.scenes import FACTORS
+
+    if not (captions / SCENES).exists():
+        return None
+    table = schema.read(captions / SCENES, schema.SCENES, ["row_id", *FACTORS]).sort_by("row_id")
+    return {
+        name: np.asarray(pc.index_in(table[name], pa.array(values)).to_numpy(), dtype=np.int64)
+        for name, values in FACTORS.items()
+    }
 
 
 def once(captions: Path, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

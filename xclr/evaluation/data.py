@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xclr import schema
+from xclr.captions.shared import factors_of
 from xclr.errors import DataError, anew
 from xclr.evaluation.datasets import MAPPING
 from xclr.evaluation.heads import LinearHead
@@ -116,15 +117,16 @@ class Labels:
     """What is known of each of N rows.
 
     Its split; `targets`, every class that counts as right; and for some data the attribute and the group, int64 [N], -1
-    for none; tags, N tuples of words; names, N file names. Of the C classes: names, synsets and which targets they are,
-    `numbers` int64 [C], sorted. `mapping`, int64 [1,000], leads from ImageNet's classes to those of ImageNet-9, -1 for
-    none.
+    for none; factors by name, int64 [N]; tags, N tuples of words; names, N file names. Of the C classes: names, synsets
+    and which targets they are, `numbers` int64 [C], sorted. `mapping`, int64 [1,000], leads from ImageNet's classes to
+    those of ImageNet-9, -1 for none.
     """
 
     split: NDArray[np.str_]
     targets: Ragged
     attribute: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     group: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    factors: Mapping[str, Ints] = field(default_factory=dict)
     tags: tuple[tuple[str, ...], ...] = ()
     names: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
@@ -191,7 +193,7 @@ def load_labels(path: Path) -> Labels:
     split = np.array(captions["split"].to_pylist(), dtype=np.str_)
     annotated = path / "annotations.parquet"
     if not annotated.exists():
-        return _own(split, _integers(captions["label"]))
+        return replace(_own(split, _integers(captions["label"])), factors=factors_of(path) or {})
     annotations = _by_row(path, schema.read(annotated, schema.ANNOTATIONS))
     if annotations.num_rows != len(split):
         raise DataError(f"{path}: {annotations.num_rows} annotations of {len(split)} captions", anew(path))

@@ -253,6 +253,8 @@ def lacks(recipe: Recipe) -> dict[SuiteName, str]:
             found[each] = f"evaluate.roots.{missing[0]} is not set"
         elif SUITES[each].annotated and not annotated:
             found[each] = "only the emoji have its annotations"
+        elif SUITES[each].drawn and not SOURCES[recipe.judged.source].drawn:
+            found[each] = "only scenes have known factors"
         elif SUITES[each].towers and not learns_captions(recipe):
             found[each] = "no objective is between pictures and captions"
     return found

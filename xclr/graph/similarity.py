@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from xclr import schema
+from xclr.captions.shared import factors_of
 from xclr.errors import DataError
 from xclr.graph.embed import read_captions, representatives
 from xclr.graph.knn import TopK
 from xclr.recipe import GraphSource, TargetGraph
 
 VALUES = 1 << 16  # of RandomPair
+BLOCKS, BLOCK = 16, 256  # of pairs by which Corrupted knows a graph: a million
+CHANCES = 1 << 24  # that float32 tells apart
+ROW_BYTES = 8
 GOLDEN = 0x9E3779B97F4A7C15
 BEYOND = 1 << 62  # above any row id
 
@@ -144,9 +150,8 @@ class RandomPair(SimilaritySource):
         return RandomPair(self.values.to(device), self.seed)
 
     def _drawn(self, rows: Tensor, cols: Tensor) -> Tensor:
-        low, high = torch.minimum(rows, cols), torch.maximum(rows, cols)
-        bits = _mixed(_mixed(low + self.seed * GOLDEN % 2**63) + high)
-        return self.values[bits & (len(self.values) - 1)].masked_fill_(low == high, 1.0)
+        bits = _of_pair(rows, cols, self.seed)
+        return self.values[bits & (len(self.values) - 1)].masked_fill_(rows == cols, 1.0)
 
 
 class Permuted(EmbeddingLookup):
@@ -164,14 +169,30 @@ class Permuted(EmbeddingLookup):
         """Permute the classes; the caption of a class is that of its first row."""
         labels, firsts = class_of_row(captions).numpy(), representatives(read_captions(captions))
         _, first, group = np.unique(np.where(labels < 0, -1 - firsts, labels), return_index=True, return_inverse=True)
-        order = np.random.default_rng(seed).permutation(len(first))
-        given = np.empty_like(order)
-        given[order] = np.roll(order, 1)  # one cycle: none keeps its own
-        return cls(np.load(vectors, mmap_mode="r"), torch.from_numpy(first[given[group]]))
+        return cls(np.load(vectors, mmap_mode="r"), torch.from_numpy(first[_others(len(first), seed)[group]]))
+
+    @classmethod
+    def of_rows(cls, vectors: Path, seed: int) -> Permuted:
+        """Permute the rows: each has the caption of another, whatever their classes."""
+        stored = np.load(vectors, mmap_mode="r")
+        return cls(stored, torch.from_numpy(_others(len(stored), seed)))
 
     def keys(self, rows: Tensor) -> Tensor:
         """The vectors [b, d] of the captions that stand in."""
         return super().keys(self.stands_in[rows])
+
+
+def _others(n: int, seed: int) -> npt.NDArray[np.int64]:
+    """For each of n things another one, [n]: a permutation of one cycle, so that none keeps its own."""
+    order = np.random.default_rng(seed).permutation(n)
+    given = np.empty_like(order)
+    given[order] = np.roll(order, 1)
+    return given
+
+
+def _of_pair(rows: Tensor, cols: Tensor, seed: int) -> Tensor:
+    """int64 bits for each pair of row ids that broadcast, a function of (seed, the smaller, the larger)."""
+    return _mixed(_mixed(torch.minimum(rows, cols) + seed * GOLDEN % 2**63) + torch.maximum(rows, cols))
 
 
 def _mixed(bits: Tensor) -> Tensor:
@@ -270,6 +291,91 @@ class KnnGraph(SimilaritySource):
         return found[:, torch.searchsorted(ordered, cols)]
 
 
+class SharedFactors(SimilaritySource):
+    """The share of factors that two drawn scenes have in common: the graph that their captions approximate."""
+
+    def __init__(self, factors: Tensor) -> None:
+        self.factors = factors  # [n, F] int64, by row_id
+
+    @classmethod
+    def open(cls, captions: Path) -> SharedFactors:
+        """Read the factors of a captions artifact; raises DataError where it tells of none."""
+        factors = factors_of(captions)
+        if factors is None:
+            raise DataError("the truth is known of drawn scenes alone", "choose another graph.source")
+        return cls(torch.from_numpy(np.stack(list(factors.values()), axis=1)))
+
+    def keys(self, rows: Tensor) -> Tensor:
+        """Factors [b, F]."""
+        return self.factors[rows]
+
+    def between(self, own: Tensor, every: Tensor) -> Rows:
+        """Shares, from 0 to 1."""
+        return lambda part: (own[part, None] == every).float().mean(2)
+
+
+class Corrupted(SimilaritySource):
+    """Another graph some of whose edges are lost, and which has false ones.
+
+    An edge is a pair of rows that are at least `cutoff` similar. It is lost with probability `drop`, and then has the
+    similarity `unlike`; what is none becomes one, of similarity 1, with probability `add`. What becomes of a pair is a
+    function of (seed, the smaller row id, the larger); a row and itself are as they were.
+    """
+
+    def __init__(
+        self, inner: SimilaritySource, seed: int, *, cutoff: float, drop: float, add: float, unlike: float
+    ) -> None:
+        self.inner, self.seed = inner, seed
+        self.cutoff, self.drop, self.add, self.unlike = cutoff, drop, add, unlike
+        self.kind = inner.keys(torch.zeros(1, dtype=torch.int64))  # of which dtype and shape its keys are
+
+    @classmethod
+    def of(cls, inner: SimilaritySource, rows: int, graph: TargetGraph) -> Corrupted:
+        """As a recipe says it of a graph over so many rows; shares and means are those of BLOCKS drawn blocks."""
+        corrupt = graph.corrupt
+        assert corrupt is not None
+        random = np.random.default_rng(graph.seed)
+        blocks = [torch.from_numpy(random.integers(rows, size=(2, BLOCK))) for _ in range(BLOCKS)]
+        drawn = torch.cat([inner.block(*ends)[ends[0][:, None] != ends[1]] for ends in blocks])
+        none = drawn[drawn < corrupt.cutoff]
+        add = corrupt.add * (len(drawn) - len(none)) / max(len(none), 1)
+        unlike = float(none.mean()) if len(none) else 0.0
+        return cls(inner, graph.seed, cutoff=corrupt.cutoff, drop=corrupt.drop, add=add, unlike=unlike)
+
+    def keys(self, rows: Tensor) -> Tensor:
+        """The bytes of the other graph's keys, and of the row ids: uint8 [b, n]."""
+        return torch.cat([_bytes_of(self.inner.keys(rows)), _bytes_of(rows)], dim=1)
+
+    def between(self, own: Tensor, every: Tensor) -> Rows:
+        """The other graph's similarities, some of them changed."""
+        (own, rows), (every, cols) = self._apart(own), self._apart(every)
+        similar = self.inner.between(own, every)
+        return lambda part: self._changed(similar(part), rows[part, None], cols)
+
+    def to(self, device: torch.device) -> Corrupted:
+        """The other graph goes along."""
+        moved = copy(self)
+        moved.inner = self.inner.to(device)
+        return moved
+
+    def _apart(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """The other graph's keys, and row ids [b]."""
+        inner = keys[:, :-ROW_BYTES].contiguous().view(self.kind.dtype).view(len(keys), *self.kind.shape[1:])
+        return inner, keys[:, -ROW_BYTES:].contiguous().view(torch.int64)[:, 0]
+
+    def _changed(self, similar: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+        chance = (_of_pair(rows, cols, self.seed) & (CHANCES - 1)).float() / CHANCES
+        edge, other = similar >= self.cutoff, rows != cols
+        found = similar.masked_fill(edge & other & (chance < self.drop), self.unlike)
+        return found.masked_fill_(~edge & other & (chance < self.add), 1.0)
+
+
+def _bytes_of(keys: Tensor) -> Tensor:
+    """Keys [b, ...] on the CPU as uint8 [b, n]."""
+    flat = keys.contiguous().numpy().reshape(len(keys), math.prod(keys.shape[1:]))
+    return torch.from_numpy(flat.view(np.uint8))
+
+
 def class_of_row(captions: Path) -> Tensor:
     """Class of each row of captions.parquet, -1 where there is none: int64 [n]."""
     return torch.from_numpy(read_captions(captions)["label"].fill_null(-1).to_numpy().astype(np.int64))
@@ -302,12 +408,17 @@ SOURCES: Mapping[GraphSource, Callable[[Inputs, TargetGraph], SimilaritySource]]
     "permuted": lambda inputs, graph: Permuted.of(
         inputs["embeddings"] / "vectors.npy", inputs["captions"] / "captions.parquet", graph.seed
     ),
+    "shuffled": lambda inputs, graph: Permuted.of_rows(inputs["embeddings"] / "vectors.npy", graph.seed),
     "knn": lambda inputs, _: KnnGraph.open(
         inputs["graph"] / "graph_knn.parquet", inputs["captions"] / "captions.parquet"
     ),
+    "truth": lambda inputs, _: SharedFactors.open(inputs["captions"]),
 }
 
 
 def open_similarity(graph: TargetGraph, inputs: Inputs) -> SimilaritySource:
     """The similarities that a recipe's graph names, from the artifacts that a pretraining reads."""
-    return SOURCES[graph.source](inputs, graph)
+    found = SOURCES[graph.source](inputs, graph)
+    if graph.target.corrupt is None:
+        return found
+    return Corrupted.of(found, pq.read_metadata(inputs["captions"] / "captions.parquet").num_rows, graph.target)

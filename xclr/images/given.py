@@ -1,4 +1,4 @@
-"""Where the pictures of some rows are: in the source itself, in its tars, or at addresses."""
+"""Where the pictures of some rows are: in the source itself, in its tars, at addresses, or yet to be drawn."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from xclr.errors import DataError
 from xclr.files import Inside, Picture
 from xclr.images.stages import ImagesConfig
 from xclr.names import start_of
+from xclr.recipe import SOURCES
 from xclr.stage import Stage
 
 RowIds = npt.NDArray[np.int64]
@@ -60,7 +61,11 @@ def pictures(stage: Stage[ImagesConfig], rows: RowIds) -> Iterator[Picture]:
     """The pictures of some rows, ascending; raises DataError when the source has changed since the captions."""
     data, captions = stage.config.data, stage.inputs["captions"].path
     own = reader_of(data.source).pictures
-    if (captions / "places.parquet").exists():
+    if SOURCES[data.source].drawn:
+        from xclr.images.scenes import draw_png  # brings OpenCV
+
+        yield from (draw_png(data, row // data.captions_each) for row in rows.tolist())
+    elif (captions / "places.parquet").exists():
         assert data.path is not None
         root = start_of(data.path).absolute()
         places = columns(captions / "places.parquet", rows, ["file", "offset", "size"])

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from xclr.recipe.config import LATER, MIN_SIDE, RUNTIME, Config, OneOf, host_of
+from xclr.recipe.scenes import ScenesConfig
 from xclr.recipe.sources import SOURCES
 
 SECRET = re.compile("token|key|sig|secret|pass|auth|credential", re.IGNORECASE)  # in names of an address's parameters
@@ -52,7 +53,7 @@ def _has_port(url: str) -> bool:
         return False
 
 
-class DataConfig(Config):
+class DataConfig(ScenesConfig):
     """Which captioned pictures."""
 
     any_text = frozenset({"separator"})
@@ -61,7 +62,7 @@ class DataConfig(Config):
         "emoji", description="; ".join(f"{name}: {source.about}" for name, source in SOURCES.items())
     )
     path: Path | None = Field(
-        None, description="the table or folder (every source but emoji)", json_schema_extra=RUNTIME
+        None, description="the table or folder (every source but emoji and scenes)", json_schema_extra=RUNTIME
     )
     url: str | None = Field(
         None,
@@ -144,6 +145,17 @@ class DataConfig(Config):
             raise ValueError(f"source {self.source} needs `path`, {SOURCES[self.source].path}")
         return self
 
+    @model_validator(mode="after")
+    def _drawn_where_it_says_so(self) -> DataConfig:
+        if SOURCES[self.source].drawn:
+            if self.limit is not None:
+                raise ValueError("scenes have no `limit`: `pictures` says how many are trained on")
+            return self
+        for name, field in ScenesConfig.model_fields.items():
+            if getattr(self, name) != field.default:
+                raise ValueError(f"`{name}` is of source scenes, and source is {self.source}")
+        return self
+
     @property
     def is_located(self) -> bool:
         """False while nobody has said, or fetched, where the table or folder is."""
@@ -163,7 +175,7 @@ class DataConfig(Config):
     @property
     def for_captions(self) -> DataConfig:
         """Only what captions depend on."""
-        others = ("allow_hosts", "url", "shortest_edge", "shard", "most_equal", "download")
+        others = ("allow_hosts", "url", "shortest_edge", "shard", "most_equal", "download", "size")
         return self.model_copy(update={name: DataConfig.model_fields[name].default for name in others})
 
     @field_validator("separator")

@@ -69,7 +69,8 @@ class EvalConfig(Config):
 
     suites: tuple[SuiteName, ...] = Field(
         ("linear",),
-        description="linear and the own- ones need classes; keywords the emoji's annotations; zero-shot, own-zero-shot "
+        description="linear and the own- ones need classes; keywords the emoji's annotations; factors "
+        "scenes; zero-shot, own-zero-shot "
         "and retrieval captions; the others the data sets of `roots`",
     )
     roots: Mapping[Dataset, Path] = Field(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from xclr.recipe.config import RUNTIME, Config, Seed
+from xclr.recipe.config import LATER, RUNTIME, Config, Seed
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]  # of the text model's products
 
@@ -40,23 +40,43 @@ class EmbedConfig(Config):
 
 
 GraphSource = Literal[
-    "captions", "class_captions", "wordnet", "class", "random_class", "augmentation", "random_pair", "permuted", "knn"
-]
+    "captions", "class_captions", "wordnet", "class", "random_class", "augmentation", "random_pair", "permuted",
+    "shuffled", "knn", "truth",
+]  # fmt: skip
 NEEDS_CLASSES: frozenset[GraphSource] = frozenset({"class_captions", "wordnet", "class", "random_class"})
 
 
 TEXT_MODEL = "pretrained text model"
-DRAWN: frozenset[GraphSource] = frozenset({"random_class", "random_pair", "permuted"})
+DRAWN: frozenset[GraphSource] = frozenset({"random_class", "random_pair", "permuted", "shuffled"})
 USES: Mapping[GraphSource, tuple[str, ...]] = {
     "captions": ("captions", TEXT_MODEL),
     "knn": ("captions", TEXT_MODEL),
     "random_pair": ("captions", TEXT_MODEL),
     "permuted": ("captions", TEXT_MODEL),
+    "shuffled": ("captions", TEXT_MODEL),
     "class_captions": ("labels", TEXT_MODEL),
     "random_class": ("labels", TEXT_MODEL),
     "wordnet": ("labels", "WordNet"),
     "class": ("labels",),
+    "truth": ("factors",),
 }
+
+
+class CorruptConfig(Config):
+    """Edges that a graph loses or has too many, for each pair of pictures by chance.
+
+    An edge is a pair of pictures whose similarity is at least `cutoff`. One that is lost has the mean similarity of
+    what are no edges, a false one 1.
+    """
+
+    drop: float = Field(0.0, ge=0, le=1, description="share of the edges that are lost")
+    add: float = Field(0.0, ge=0, le=1, description="false edges, for each true one")
+    cutoff: float = Field(0.6, ge=-1, le=1, description="least similarity of an edge")
+
+    @property
+    def label(self) -> str:
+        """What a table calls it."""
+        return " ".join(f"{name}={value:g}" for name, value in self.model_dump(exclude_defaults=True).items())
 
 
 class TargetGraph(Config):
@@ -67,15 +87,21 @@ class TargetGraph(Config):
         description="captions: cosines; class_captions: cosines of class names; wordnet: Wu-Palmer of the classes; "
         "class: 1 in a class, else 0; random_class: class cosines, shuffled over pairs of classes; augmentation: 1 "
         "for the picture itself; random_pair: cosines of captions, drawn for each pair of pictures; permuted: cosines "
-        "of captions, after each class, or caption without one, was given that of another; knn: the neighbours kept in "
-        "Parquet",
+        "of captions, after each class, or caption without one, was given that of another; shuffled: cosines of "
+        "captions, after each picture was given that of another; knn: the neighbours kept in Parquet; truth: share of "
+        "factors in common (scenes)",
     )
-    seed: Seed = Field(0, description="of what is drawn (random_class, random_pair, permuted)")
+    seed: Seed = Field(0, description="of what is drawn (random_class, random_pair, permuted, shuffled, corrupt)")
+    corrupt: CorruptConfig | None = Field(
+        None, description="edges that it loses or has too many; default: none", json_schema_extra=LATER
+    )
 
     @property
     def target(self) -> TargetGraph:
-        """Source and seed alone, the seed only where it has an effect."""
-        return TargetGraph(source=self.source, seed=self.seed if self.source in DRAWN else 0)
+        """Source, seed and corruption alone, the seed only where it has an effect."""
+        corrupt = self.corrupt if self.corrupt and (self.corrupt.drop or self.corrupt.add) else None
+        seed = self.seed if self.source in DRAWN or corrupt else 0
+        return TargetGraph(source=self.source, seed=seed, corrupt=corrupt)
 
     @property
     def uses(self) -> tuple[str, ...]:
@@ -85,7 +111,9 @@ class TargetGraph(Config):
     @property
     def label(self) -> str:
         """What a table calls it."""
-        return self.source if self.target.seed == 0 else f"{self.source}-{self.seed}"
+        target = self.target
+        name = target.source if target.seed == 0 else f"{target.source}-{target.seed}"
+        return f"{name} {target.corrupt.label}" if target.corrupt else name
 
 
 class GraphConfig(TargetGraph):

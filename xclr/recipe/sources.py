@@ -23,6 +23,7 @@ class Source(NamedTuple):
     published: int | None = None  # captions, before duplicates are left out
     own: bool = False  # a person's own pictures: a look at them says how they are trained
     annotated: bool = False  # it has keywords and groups, so that its pictures can fill the suites' data sets
+    drawn: bool = False  # its pictures are drawn, and what is true of them is known
     licence: str = ""  # of its pictures, where it is the same for all users of the source
 
 
@@ -36,6 +37,10 @@ SOURCES: Mapping[str, Source] = {
     "emoji": Source(
         "emoji", "the embedded set", labels="always", annotated=True, get="install xclr again: the emoji come with it",
         licence="by their sets: Apache-2.0, CC-BY-4.0, CC-BY-SA-4.0 and MIT (NOTICE of xclr names them)",
+    ),
+    "scenes": Source(
+        "scenes", "drawn scenes whose truth is known, as many as `pictures` says", labels="always", drawn=True,
+        licence="none is needed: they are drawn",
     ),
     "table": Source(
         "table", "a Parquet, CSV, TSV or JSONL file, or several", noun="table", is_there=_is_spelt, labels="column",

@@ -34,6 +34,7 @@ class Suite(NamedTuple):
     trains: bool = False  # it trains the backbone on, which networks from elsewhere do not bear
     classes: bool = False  # the recipe's own pictures must have classes
     annotated: bool = False  # and keywords
+    drawn: bool = False  # they are scenes whose truth is known
     columns: tuple[ScoreColumn, ...] = ()
 
     @property
@@ -107,6 +108,16 @@ SUITES: Mapping[str, Suite] = {  # in the order of the columns
     )),
     "own-finetune": Suite(trains=True, classes=True, columns=(
         ScoreColumn("pictures", "top1", "own fine-tuned", "the backbone trained on, with labels of own pictures"),
+    )),
+    "factors": Suite(fits=True, classes=True, drawn=True, columns=(
+        ScoreColumn("same", "top1", "kind, usual places", "probe for an object's kind, places as in training"),
+        ScoreColumn("random", "top1", "kind, random places", "the same probe where places are random"),
+        ScoreColumn("gap", "gap", "place gap", "usual minus random places: how far it leans on the place"),
+        ScoreColumn("combinations", "top1", "kind, new colours", "the same probe on kinds in colours never seen"),
+        ScoreColumn("colour", "top1", "colour", "probe for the object's colour, random places"),
+        ScoreColumn("texture", "top1", "texture", "probe for its texture, random places"),
+        ScoreColumn("place", "top1", "place", "probe for the place, random places"),
+        ScoreColumn("random-120", "top1", "kind, 120 labels", "probe for the kind of 120 labels, random places"),
     )),
     "keywords": Suite(annotated=True, columns=(
         ScoreColumn("concepts", "map", "keywords mAP", "mean average precision of keywords, same concepts"),

@@ -155,6 +155,11 @@ def objectives(recipe: Recipe) -> list[ObjectiveConfig]:
     needy = [each.source for each in _graphs(chosen) if each.source in NEEDS_CLASSES]
     if needy and not recipe.data.has_labels:
         raise RecipeError(f"graph {needy[0]} needs classes", "set data.label_column, or graph.source: captions")
+    if any(each.source == "truth" for each in _graphs(chosen)) and not SOURCES[recipe.data.source].drawn:
+        raise RecipeError(
+            f"graph truth is known of drawn scenes, not of {recipe.data.source}",
+            "set data.source: scenes, or another graph",
+        )
     return chosen
 
 
@@ -288,7 +293,7 @@ def _similarities(graph: TargetGraph, data: Data) -> dict[str, Artifact]:
     """Where a graph's similarities come from, by role; nothing for those that the captions' table tells."""
     if graph.source in CLASS_GRAPHS:
         return {"class_graph": data.class_graphs[graph]}
-    if graph.source in {"captions", "random_pair", "permuted"}:
+    if graph.source in {"captions", "random_pair", "permuted", "shuffled"}:
         return {"embeddings": data.embeddings}
     return {"graph": data.graph} if graph.source == "knn" else {}
 

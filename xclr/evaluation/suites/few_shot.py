@@ -57,7 +57,7 @@ def scored(judged: Judged, labels: Labels, config: SuiteConfig, percents: Iterab
             guesses = best_of(head, items)[:, 0]
             right.append(targets.contains(guesses))
             parts.append(Answers(f"{split}/{number}", items.rows, targets, guesses))
-        scores.append(_score(config, split, np.array(right)))
+        scores.append(draws_score(config, split, np.array(right)))
     return SuiteResult(scores, predictions(parts))
 
 
@@ -84,8 +84,8 @@ def one_rate(probe: ProbeConfig) -> ProbeConfig:
     return probe.model_copy(update={"learning_rates": (rates[len(rates) // 2],)})
 
 
-def _score(config: SuiteConfig, split: str, right: NDArray[np.bool_]) -> Score:
-    """The accuracy of draws, right [draws, n]."""
+def draws_score(config: SuiteConfig, split: str, right: NDArray[np.bool_]) -> Score:
+    """The accuracy of draws, right [draws, n]: their mean and Student's interval; of one, a bootstrap's."""
     if len(right) == 1:
         return mean_score(config, split, "top1", right[0])
     values = right.mean(1).tolist()

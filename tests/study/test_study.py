@@ -20,8 +20,9 @@ from xclr.recipe import CLIPConfig, SupConConfig, XCLRConfig
 from xclr.report.study import findings, grids_of_study, reading
 from xclr.report.study_page import write_study_page
 from xclr.store import Store
+from xclr.study.numbers import holm
 from xclr.study.outcome import Outcome, is_judged, read_outcomes
-from xclr.study.spec import Study, load_study, study_file, study_names
+from xclr.study.spec import Also, Study, load_study, study_file, study_names
 
 FEW = {
     "question": "Does it work?",
@@ -166,7 +167,7 @@ def test_the_command_computes_prints_and_writes_the_page_and_trains_nothing_that
 
 def drawn(shift, likeness, rng, study):
     right = rng.random((study.seeds, 1500)) < 0.5 + shift + rng.normal(0, 0.003, (study.seeds, 1))
-    return Outcome(right, likeness + rng.normal(0, 0.01, study.seeds))
+    return Outcome(right.astype(float), likeness + rng.normal(0, 0.01, study.seeds))
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def test_the_reading_says_no_more_than_was_found(study):
     shifts = {"SimCLR": 0, "SupCon": 0.2, "SupCon on concepts": 0.05, "X-CLR": 0.1, "CLIP frozen": 0.11}
     outcomes = {arm: drawn(shifts.get(arm, 0.1), 0.1, rng, study) for arm in study.arms}
     outcomes["X-CLR permuted"] = Outcome(outcomes["X-CLR"].right.copy(), outcomes["X-CLR"].likeness - 0.08)
-    outcomes["X-CLR permuted"].right[::3, ::101] ^= True
+    outcomes["X-CLR permuted"].right[::3, ::101] = 1 - outcomes["X-CLR permuted"].right[::3, ::101]
     found = findings(study, outcomes)
     verdicts = {each.arms[1]: each.verdict(study) for each in found.compared}
     assert verdicts == {"SimCLR": "above", "SupCon": "below", "X-CLR permuted": "alike", "CLIP frozen": "open"}
@@ -210,6 +211,56 @@ def test_a_graph_that_does_nothing_is_said_to_do_nothing_and_a_page_without_like
     assert bare.mechanism is None and bare.likeness == {} and len(reading(bare)) == 5
     page = write_study_page(tmp_path, bare, study_file("emoji").read_text()).read_text()
     assert "likeness:" not in page.split("What was fixed beforehand")[0] and "emoji" in page
+
+
+def test_what_else_is_told_is_corrected_for_all_of_it(study):
+    rng = np.random.default_rng(2)
+    told = study.model_copy(update={"mechanism": None, "also": {"colour": Also(split="a"), "gap": Also(split="b")}})
+    shifts = {"SimCLR": 0, "SupCon": 0.3, "X-CLR permuted": 0.15, "CLIP frozen": 0.3}
+    outcomes = {arm: drawn(0.1, 0.1, rng, told) for arm in told.arms}
+    for arm, each in outcomes.items():
+        also = {"colour": drawn(shifts.get(arm, 0.15), 0.1, rng, told).right, "gap": each.right - each.right[::-1]}
+        outcomes[arm] = Outcome(each.right, np.zeros(0), also)
+    found = findings(told, outcomes)
+    assert found.also["colour"]["SupCon"].mean == pytest.approx(outcomes["SupCon"].also["colour"].mean())
+    verdicts = [each.verdict(told) for each in found.also_compared["colour"]]
+    assert verdicts[0] == "above" and verdicts[1] == verdicts[3] == "below"
+    ps = [each.found.p for compared in found.also_compared.values() for each in compared]
+    corrected = [each.corrected for compared in found.also_compared.values() for each in compared]
+    assert corrected == pytest.approx(holm(ps)) and len(ps) == 8
+    said = next(line for line in reading(found) if line.startswith("colour: "))
+    assert said.startswith("colour: X-CLR is above SimCLR; X-CLR is below SupCon; X-CLR is ")
+    levels, contrasts = grids_of_study(found)[2:]
+    assert levels.headings == contrasts.headings == ("colour", "gap")
+    bold = [line.cells[0].best for line in contrasts.lines]
+    assert bold == [each.corrected < 0.05 for each in found.also_compared["colour"]] and "all 8" in contrasts.caption
+    rows = [each for each in found.rows if each["what"] == "colour: contrast"]
+    assert [each["verdict"] for each in rows] == verdicts
+
+
+def test_what_else_is_read_of_the_suites_answers(made):
+    home, _, study = made
+    store = Store(home)
+    also = {"concepts": Also(split="concepts"), "gap": Also(split="pictures", less="pictures")}
+    found = read_outcomes(study.model_copy(update={"also": also}), store)["graph"].also
+    plan = pipeline(study.recipe, store)
+    (suite,) = (store.find(each.digest).path for each in plan.of(SUITE) if each.name == "linear xclr seed 1")
+    table = pq.read_table(suite / "predictions.parquet").to_pandas().query("split == 'concepts'")
+    assert found["concepts"][1].tolist() == table.sort_values("row_id").right.tolist()
+    assert not found["gap"].any()
+    with pytest.raises(DataError, match="differ in their numbers of pictures"):
+        read_outcomes(study.model_copy(update={"also": {"x": Also(split="pictures", less="concepts")}}), store)
+    with pytest.raises(DataError, match="no pictures of split 'colour'"):
+        read_outcomes(study.model_copy(update={"also": {"x": Also(split="colour")}}), store)
+
+
+def test_the_study_of_scenes_changes_its_recipe_and_tells_more_than_one_number(tmp_path):
+    study = load_study("scenes")
+    assert study.recipe.data.seed == 1 and study.recipe.seeds == (0, 1, 2, 3, 4) and len(study.arms) == 6
+    assert study.also["place gap"] == Also(split="same", less="random") and study.also["colour"] == Also(split="colour")
+    changed = load_study(written(tmp_path, set={"train.epochs": 3}))
+    assert changed.recipe.train.epochs == 3
+    assert "set holds 3" in fault(tmp_path, set=3)
 
 
 def test_arms_may_be_anything_that_a_recipe_takes(tmp_path):

@@ -110,8 +110,8 @@ SUITES: Mapping[str, Suite] = {  # in the order of the columns
         ScoreColumn("pictures", "top1", "own fine-tuned", "the backbone trained on, with labels of own pictures"),
     )),
     "factors": Suite(fits=True, classes=True, drawn=True, columns=(
-        ScoreColumn("same", "top1", "kind, usual places", "probe for an object's kind, places as in training"),
-        ScoreColumn("random", "top1", "kind, random places", "the same probe where places are random"),
+        ScoreColumn("random", "top1", "kind, random places", "probe for an object's kind where places are random"),
+        ScoreColumn("same", "top1", "kind, usual places", "the same probe, places as in training"),
         ScoreColumn("gap", "gap", "place gap", "usual minus random places: how far it leans on the place"),
         ScoreColumn("combinations", "top1", "kind, new colours", "the same probe on kinds in colours never seen"),
         ScoreColumn("colour", "top1", "colour", "probe for the object's colour, random places"),

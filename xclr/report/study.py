@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from xclr.report.tables import Grid, Line, TableCell
 from xclr.study.numbers import Interval, components, equivalence, holm, over_both, over_seeds, seeds_needed
-from xclr.study.outcome import Outcome
+from xclr.study.outcome import Outcome, Right
 from xclr.study.spec import Contrast, Study
 
 LIKENESS = "likeness: rank correlation of pictures' cosines with captions', between pictures of other concepts"
@@ -26,6 +26,11 @@ class Compared:
     corrected: float
     alike: float
 
+    def row(self, study: Study) -> dict[str, Any]:
+        """For other programs."""
+        told = {"corrected": self.corrected, "alike": self.alike, "verdict": self.verdict(study)}
+        return {"arm": self.arms[0], "against": self.arms[1]} | self.found._asdict() | told
+
     def verdict(self, study: Study) -> str:
         """above, below, alike or open."""
         if self.corrected < study.alpha:
@@ -35,7 +40,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a study found: levels and likeness by arm, contrasts, mechanism, and seeds needed by difference."""
+    """All that a study found: levels and likeness by arm, contrasts, mechanism, and seeds needed by difference.
+
+    `also` are levels by what else is told, and arm; `also_compared` its contrasts, corrected for being so many.
+    """
 
     study: Study
     pictures: int
@@ -44,6 +52,8 @@ class Findings:
     compared: tuple[Compared, ...]
     mechanism: Interval | None
     needed: Mapping[float, int | None]
+    also: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    also_compared: Mapping[str, tuple[Compared, ...]] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -51,11 +61,10 @@ class Findings:
         about = {"study": self.study.name, "seeds": self.study.seeds, "pictures": self.pictures}
         rows = [about | {"what": "level", "arm": arm} | each._asdict() for arm, each in self.levels.items()]
         rows += [about | {"what": "likeness", "arm": arm} | each._asdict() for arm, each in self.likeness.items()]
-        for each in self.compared:
-            told = {"corrected": each.corrected, "alike": each.alike, "verdict": each.verdict(self.study)}
-            rows.append(
-                about | {"what": "contrast", "arm": each.arms[0], "against": each.arms[1]} | each.found._asdict() | told
-            )
+        rows += [about | {"what": "contrast"} | each.row(self.study) for each in self.compared]
+        for name, levels in self.also.items():
+            rows += [about | {"what": f"{name}: level", "arm": arm} | each._asdict() for arm, each in levels.items()]
+            rows += [about | {"what": f"{name}: contrast"} | each.row(self.study) for each in self.also_compared[name]]
         if self.mechanism is not None and self.study.mechanism is not None:
             arm, against = self.study.mechanism
             rows.append(about | {"what": "mechanism", "arm": arm, "against": against} | self.mechanism._asdict())
@@ -67,8 +76,7 @@ class Findings:
 def findings(study: Study, outcomes: Mapping[str, Outcome]) -> Findings:
     """Compute what was fixed beforehand from the outcomes of all arms."""
     right = {arm: each.right for arm, each in outcomes.items()}
-    differences = [right[a].astype(np.float64) - right[b] for a, b in study.contrasts]
-    found = [over_both(each, resamples=study.resamples, seed=place) for place, each in enumerate(differences)]
+    differences = _differences(study, right)
     parts = [components(each) for each in differences]
     pictures = differences[0].shape[1]
     usual = type(parts[0])(*(float(np.median(each)) for each in zip(*parts, strict=True)))
@@ -76,18 +84,40 @@ def findings(study: Study, outcomes: Mapping[str, Outcome]) -> Findings:
     if study.mechanism is not None:
         a, b = (outcomes[arm].likeness for arm in study.mechanism)
         mechanism = over_seeds(a - b)
+    also = {name: {arm: each.also[name] for arm, each in outcomes.items()} for name in study.also}
+    compared = compare(study, [each for numbers in also.values() for each in _differences(study, numbers)])
     return Findings(
         study=study,
         pictures=pictures,
-        levels={arm: over_both(each, resamples=study.resamples, seed=0) for arm, each in right.items()},
+        levels=_levels(study, right),
         likeness={arm: over_seeds(each.likeness) for arm, each in outcomes.items() if len(each.likeness)},
-        compared=tuple(
-            Compared(arms, each, p, equivalence(each, study.equivalence, study.seeds))
-            for arms, each, p in zip(study.contrasts, found, holm([each.p for each in found]), strict=True)
-        ),
+        compared=compare(study, differences),
         mechanism=mechanism,
         needed={each: seeds_needed(usual, pictures, each, study.alpha / len(study.contrasts)) for each in ASKED},
+        also={name: _levels(study, numbers) for name, numbers in also.items()},
+        also_compared={
+            name: compared[place * len(study.contrasts) : (place + 1) * len(study.contrasts)]
+            for place, name in enumerate(also)
+        },
     )
+
+
+def compare(study: Study, differences: Sequence[Right]) -> tuple[Compared, ...]:
+    """Differences [S, n] of the study's contrasts, in turn, all of them corrected for being so many."""
+    found = [over_both(each, resamples=study.resamples, seed=place) for place, each in enumerate(differences)]
+    contrasts = [*study.contrasts] * (len(found) // len(study.contrasts))
+    return tuple(
+        Compared(arms, each, p, equivalence(each, study.equivalence, study.seeds))
+        for arms, each, p in zip(contrasts, found, holm([each.p for each in found]), strict=True)
+    )
+
+
+def _differences(study: Study, numbers: Mapping[str, Right]) -> list[Right]:
+    return [numbers[a] - numbers[b] for a, b in study.contrasts]
+
+
+def _levels(study: Study, numbers: Mapping[str, Right]) -> dict[str, Interval]:
+    return {arm: over_both(each, resamples=study.resamples, seed=0) for arm, each in numbers.items()}
 
 
 def grids_of_study(found: Findings) -> list[Grid]:
@@ -122,7 +152,38 @@ def grids_of_study(found: Findings) -> list[Grid]:
         lead=("arm", "against"),
         units=("points", "", "", ""),
     )
-    return [arms, contrasts]
+    return [arms, contrasts, *(_also_grids(found, over) if found.also else ())]
+
+
+def _also_grids(found: Findings, over: str) -> list[Grid]:
+    """What else the arms are like, and by how much they differ in it."""
+    names = tuple(found.also)
+    levels = Grid(
+        headings=names,
+        lines=tuple(
+            Line(arm, ", ".join(objective.uses), tuple(TableCell(_points(found.also[name][arm])) for name in names))
+            for arm, objective in found.study.arms.items()
+        ),
+        caption=f"percent, mean and 95% interval over {over}",
+        title="What else",
+        lead=("arm", "uses"),
+        units=("%",) * len(names),
+    )
+    lines = []
+    for place, (arm, against) in enumerate(found.study.contrasts):
+        cells = [found.also_compared[name][place] for name in names]
+        told_apart = [TableCell(_points(each.found), each.corrected < found.study.alpha) for each in cells]
+        lines.append(Line(arm, against, tuple(told_apart)))
+    contrasts = Grid(
+        headings=names,
+        lines=tuple(lines),
+        caption=f"percent points, 95% interval over {over}; bold: told from 0 at {found.study.alpha:g}, corrected "
+        f"(Holm) for all {len(lines) * len(names)} of this table",
+        title="What else, contrasts",
+        lead=("arm", "against"),
+        units=("points",) * len(names),
+    )
+    return [levels, contrasts]
 
 
 def reading(found: Findings) -> list[str]:
@@ -130,6 +191,7 @@ def reading(found: Findings) -> list[str]:
     lines = [_told(each, found.study) for each in found.compared]
     if found.mechanism is not None and found.study.mechanism is not None:
         lines.append(_mechanism(found.mechanism, *found.study.mechanism, found.study.alpha))
+    lines += [_told_also(name, compared, found.study) for name, compared in found.also_compared.items()]
     asked = "; ".join(
         f"{100 * difference:g} point{'s' * (difference != 0.01)}: "
         + (f"{seeds:,} seeds" if seeds else "more pictures, whatever the seeds")
@@ -154,6 +216,13 @@ def _told(compared: Compared, study: Study) -> str:
             return f"{a} and {b} are alike {within} (p {_p(compared.alike)}): {seen}."
         case _:
             return f"{a} and {b} are not told apart, and not shown to be alike {within} either: {seen}."
+
+
+def _told_also(name: str, compared: Sequence[Compared], study: Study) -> str:
+    """What is told apart in something else, an arm after the other."""
+    words = {"above": "above", "below": "below", "alike": "alike with", "open": "not told from"}
+    told = [f"{each.arms[0]} is {words[each.verdict(study)]} {each.arms[1]}" for each in compared]
+    return f"{name}: {'; '.join(told)}."
 
 
 def _mechanism(found: Interval, a: str, b: str, alpha: float) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow.compute as pc
@@ -21,18 +21,23 @@ from xclr.recipe import with_graph
 from xclr.stage import Plan
 from xclr.store import Store
 from xclr.study.numbers import rank_correlation
-from xclr.study.spec import Study
+from xclr.study.spec import Also, Study
 from xclr.training.stages import PRETRAIN, title_of
 
+Right = NDArray[np.float64]  # 1 for a picture that is right, 0 for one that is not; over several draws their mean
 FEWEST, MOST = 10, 2_000  # pictures whose pairs are compared: 2 million pairs
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Of one arm: right bool [S, n] by seed and picture; likeness [S], or none: Spearman's correlation."""
+    """Of one arm: right [S, n] by seed and picture; likeness [S], or none: Spearman's correlation.
 
-    right: NDArray[np.bool_]
+    `also` are the same numbers of what else the study tells, by its name.
+    """
+
+    right: Right
     likeness: NDArray[np.float64]
+    also: Mapping[str, Right] = field(default_factory=dict)
 
 
 def read_outcomes(study: Study, store: Store) -> dict[str, Outcome]:
@@ -48,15 +53,17 @@ def read_outcomes(study: Study, store: Store) -> dict[str, Outcome]:
     if missing := sum(each is None for each in every):
         raise StoreError(f"{missing} of {len(every)} networks are not judged yet", f"xclr study {study.name}")
     likeness = _likenesses(study, store, plan) if study.mechanism else {}
-    found, rows = {}, None
-    for arm, seeds in networks.items():
-        answers = [_answers(judged[str(each)], study.primary.split) for each in seeds]
-        rows = answers[0][0] if rows is None else rows
-        if any(not np.array_equal(each, rows) for each, _ in answers):
-            raise DataError("networks were judged on other pictures", "xclr verify, then xclr study again")
-        alike = np.array([likeness[str(each)] for each in seeds if str(each) in likeness])
-        found[arm] = Outcome(np.stack([right for _, right in answers]), alike)
-    return found
+    shape = len(networks), study.seeds, -1
+    right = _right(every, study.primary.split).reshape(shape)
+    also = {name: _told(every, each).reshape(shape) for name, each in study.also.items()}
+    return {
+        arm: Outcome(
+            right[place],
+            np.array([likeness[str(each)] for each in seeds if str(each) in likeness]),
+            {name: each[place] for name, each in also.items()},
+        )
+        for place, (arm, seeds) in enumerate(networks.items())
+    }
 
 
 def is_judged(study: Study, store: Store) -> bool:
@@ -80,15 +87,37 @@ def networks_of(study: Study, plan: Plan) -> dict[str, list[Digest]]:
     }
 
 
-def _answers(suite: Artifact | None, split: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The rows of a split, sorted, and which of them are right."""
+def _told(suites: Sequence[Artifact | None], also: Also) -> Right:
+    """Of a split, or of one less another that has as many pictures: the first of one beside the first of the other."""
+    right = _right(suites, also.split)
+    if also.less is None:
+        return right
+    other = _right(suites, also.less)
+    if other.shape != right.shape:
+        raise DataError(
+            f"splits {also.split!r} and {also.less!r} differ in their numbers of pictures", "leave `less` out"
+        )
+    return right - other
+
+
+def _right(suites: Sequence[Artifact | None], split: str) -> Right:
+    """How right each of some suites is on the pictures of a split, sorted: [suites, n]."""
+    answers = [_answers(each, split) for each in suites]
+    if any(not np.array_equal(rows, answers[0][0]) for rows, _ in answers):
+        raise DataError("networks were judged on other pictures", "xclr verify, then xclr study again")
+    return np.stack([right for _, right in answers])
+
+
+def _answers(suite: Artifact | None, split: str) -> tuple[NDArray[np.int64], Right]:
+    """The rows of a split, sorted, and how right they are: over its draws, "split/0" and so on, where it has such."""
     assert suite is not None
     table = pq.read_table(suite.path / "predictions.parquet", columns=["row_id", "split", "right"])
-    own = table.filter(pc.equal(table["split"], split)).sort_by("row_id")
+    own = table.filter(pc.equal(pc.list_element(pc.split_pattern(table["split"], "/"), 0), split))
     if own.num_rows < 2 or own["right"].null_count:
         there = ", ".join(sorted(set(table["split"].to_pylist())))
         raise DataError(f"the suite judges no pictures of split {split!r}, right or wrong", f"splits: {there}")
-    return own["row_id"].to_numpy(), own["right"].to_numpy(zero_copy_only=False)
+    rows, place, times = np.unique(own["row_id"].to_numpy(), return_inverse=True, return_counts=True)
+    return rows, np.bincount(place, own["right"].to_numpy(zero_copy_only=False)) / times
 
 
 def _likenesses(study: Study, store: Store, plan: Plan) -> Mapping[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,13 @@ class Primary(Config):
     split: str
 
 
+class Also(Config):
+    """What else of the same suite is told: top-1 on a split, or the difference of two."""
+
+    split: str
+    less: str | None = None
+
+
 class Study(Config):
     """A question, and what is computed to answer it."""
 
@@ -32,11 +40,19 @@ class Study(Config):
     arms: Mapping[str, ObjectiveConfig]
     seeds: int = Field(10, ge=3)
     primary: Primary
+    also: Mapping[str, Also] = {}
     contrasts: tuple[Contrast, ...] = Field(min_length=1)
     mechanism: Contrast | None = None
     equivalence: float = Field(0.015, gt=0, lt=1)
     alpha: float = Field(0.05, gt=0, lt=0.5)
     resamples: int = Field(10_000, ge=100)
+
+    @field_validator("also", mode="before")
+    @classmethod
+    def _names_are_splits(cls, value: Any) -> Any:  # noqa: ANN401
+        if not isinstance(value, Mapping):
+            return value
+        return {name: {"split": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
 
     @field_validator("arms", mode="before")
     @classmethod
@@ -93,14 +109,21 @@ def study_file(source: str) -> Path:
 
 
 def load_study(source: str) -> Study:
-    """A study by name or path; `recipe` is a recipe's name, or a path beside the file; raises RecipeError."""
+    """A study by name or path; raises RecipeError.
+
+    Its file has the keys of Study, `recipe`, a recipe's name or a path beside the file, and `set`: overrides by field.
+    """
     path = study_file(source)
     document = read_yaml(path)
     raw = document.content
     if not isinstance(raw, dict) or not isinstance(raw.get("recipe"), str):
         raise RecipeError(f"{path} names no recipe", "write recipe: emoji, and what the study asks")
     beside = path.parent / str(raw["recipe"])
-    base = load_recipe(str(beside) if beside.is_file() else str(raw.pop("recipe")))
+    changed = raw.pop("set", None) or {}
+    if not isinstance(changed, dict):
+        raise RecipeError(f"{path}: set holds {changed!r}", "write set: {field: value}")
+    settings = [f"{field}={json.dumps(value)}" for field, value in changed.items()]
+    base = load_recipe(str(beside) if beside.is_file() else str(raw["recipe"]), settings)
     given = {key: value for key, value in raw.items() if key != "recipe"}
     try:
         study = Study.model_validate({"name": path.stem, "base": base} | given)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from xclr.recipe import SUITES
 from xclr.report.tables import Grid, Line, TableCell
 from xclr.study.numbers import Interval, components, equivalence, holm, over_both, over_seeds, seeds_needed
 from xclr.study.outcome import Outcome, Right
@@ -120,6 +121,13 @@ def _levels(study: Study, numbers: Mapping[str, Right]) -> dict[str, Interval]:
     return {arm: over_both(each, resamples=study.resamples, seed=0) for arm, each in numbers.items()}
 
 
+def asked(study: Study) -> str:
+    """What tables call the number that answers the question."""
+    columns = SUITES[study.primary.suite].columns
+    named = (each.heading for each in columns if (each.split, each.metric) == (study.primary.split, "top1"))
+    return next(named, f"{study.primary.suite} {study.primary.split} top-1")
+
+
 def grids_of_study(found: Findings) -> list[Grid]:
     """The arms, and the contrasts."""
     study, over = found.study, f"{found.study.seeds} seeds and {found.pictures:,} pictures"
@@ -130,7 +138,7 @@ def grids_of_study(found: Findings) -> list[Grid]:
         cells += [TableCell(_span(found.likeness[arm], 1, 3))] if found.likeness else []
         lines.append(Line(arm, ", ".join(objective.uses), tuple(cells)))
     arms = Grid(
-        headings=(f"{study.primary.suite} {study.primary.split} top-1", *(["likeness"] if found.likeness else [])),
+        headings=(asked(study), *(["likeness"] if found.likeness else [])),
         lines=tuple(lines),
         caption=f"percent, mean and 95% interval over {over}" + (f"; {LIKENESS}" if found.likeness else ""),
         title="Arms",

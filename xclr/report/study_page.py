@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xclr.report import html
-from xclr.report.page import facts_of, file_name, write_html
+from xclr.report.page import COLOURS, facts_of, file_name, write_html
 from xclr.report.sheet import SIDE
-from xclr.report.study import Findings, grids_of_study, reading
+from xclr.report.study import Findings, asked, grids_of_study, reading
 from xclr.study.numbers import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SIZE = (4.6, 2.6)  # inches
+SQUARE = (4.6, 3.4)
 COLOUR, REFERENCE = "#3b82c4", "#8b919a"
 
 
@@ -38,6 +39,15 @@ def render_study(found: Findings, source: str) -> str:
         html.plot("Arms: top-1, percent", "arms", _drawn(found.levels, "top-1, %"), SIZE),
         html.plot("Contrasts: points", "contrasts", _drawn(differences, "difference, percentage points", near), SIZE),
     ]
+    plots += [
+        html.plot(
+            f"{name} and {asked(study)}, percent",
+            name,
+            _scattered(found.levels, levels, f"{asked(study)}, %", f"{name}, %"),
+            SQUARE,
+        )
+        for name, levels in found.also.items()
+    ]
     return html.environment().get_template("study.html.j2").render(
         name=study.name,
         question=study.question,
@@ -48,6 +58,26 @@ def render_study(found: Findings, source: str) -> str:
         source=source,
         side=SIDE,
     )  # fmt: skip
+
+
+def _scattered(
+    across: Mapping[str, Interval], up: Mapping[str, Interval], across_name: str, up_name: str
+) -> Callable[[Axes], None]:
+    """What puts each arm on axes by two numbers, with their intervals."""
+
+    def draw(axes: Axes) -> None:
+        for number, (arm, first) in enumerate(across.items()):
+            second, colour = up[arm], COLOURS[number % len(COLOURS)]
+            reach = [100 * (each.high - each.low) / 2 for each in (first, second)]
+            axes.errorbar(
+                100 * first.mean, 100 * second.mean, xerr=reach[0], yerr=reach[1], color=colour, marker="o",
+                markersize=4, linewidth=0.8, capsize=2, label=arm,
+            )  # fmt: skip
+        axes.set_xlabel(across_name)
+        axes.set_ylabel(up_name)
+        axes.legend(frameon=False, labelcolor=html.INK, fontsize=7)
+
+    return draw
 
 
 def _drawn(

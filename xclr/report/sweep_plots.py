@@ -24,8 +24,18 @@ APART = 0.13  # of an axis: nearer labels would touch
 CHARACTER = 0.021  # of an axis, wide
 LOG_FROM = 10.0  # largest by smallest value
 LACKS = -0.17  # where a setting crosses an axis that it does not depend on
-BESIDE: tuple[Key, ...] = (("knn", "val", "top1"), ("imagenet9", "gap", "gap"))  # plotted beside the judge's score
-WORDS: Mapping[str, str] = {"train.fraction": "share of the training pictures"}
+BESIDE: tuple[Key, ...] = (  # plotted beside the judge's score
+    ("knn", "val", "top1"),
+    ("imagenet9", "gap", "gap"),
+    ("factors", "gap", "gap"),
+    ("factors", "colour", "top1"),
+)
+WORDS: Mapping[str, str] = {
+    "train.fraction": "share of the training pictures",
+    "data.pictures": "training pictures",
+    "data.noise": "share of the captions that are of other scenes",
+    "graph.corrupt": "edges that the graph lacks, and false ones, for each true one",
+}
 UNITS: Mapping[str, str] = {  # of the fields that are swept as numbers; epochs are their own
     "train.batch_size": "pictures",
     "train.image_size": "pixels",

@@ -156,6 +156,8 @@ def test_the_page_shows_pictures_that_are_there(inputs, tmp_path):
     html = (tmp_path / "graph.html").read_text()
     assert html.count('<figure class="question">') == produced.stats["shown"] > 5
     assert html.count('<figure class="curve">') == 3
+    assert "truth" not in html and "<small>" not in html, "which is known of drawn scenes alone"
+    assert "captions_and_truth" not in produced.stats
     assert "<script>alert(1)" not in html and "&lt;script&gt;alert(1)" in html
     assert "http://" not in html.replace("http://www.w3.org", "") and "https://" not in html, "nothing from elsewhere"
     lost = [f"<bdi>thing {i // 2} right</bdi>" for i in range(0, 24, 6)]

@@ -19,6 +19,7 @@ from xclr.report.graph_facts import (
     sheet,
     target_entropies,
 )
+from xclr.report.graph_truth import truth_of
 from xclr.report.html import keep_fonts
 from xclr.stage import Produced, Progress, Stage
 
@@ -44,15 +45,16 @@ def run(stage: Stage[ReportConfig], out: Path, progress: Progress) -> Produced:
     entropies = target_entropies(stored, graph.nodes, config.seed)
     progress(2, STEPS)
     random = drawn_pairs(stored, graph.nodes, config.seed)
+    truth = truth_of(paths["captions"], stored, config.seed)
     questions = sheet(paths, graph.nodes, config.seed)
     progress(3, STEPS)
     groups = largest(graph)
     wanted = [graph.duplicates.rows.ravel(), graph.similar.rows.ravel(), *(each.rows for each in groups)]
     named = captions_of(paths["captions"], np.concatenate([*wanted, *(each.rows for each in questions)]))
     progress(4, STEPS)
-    facts = facts_of(paths["graph"] / "graph_knn.parquet", graph, config.dataset)
+    facts = facts_of(paths["graph"] / "graph_knn.parquet", graph, config.dataset) | (truth.facts if truth else {})
     html = graph_page.render(
-        graph_page.Shown(facts, graph, entropies, random, groups, questions, named), paths["images"]
+        graph_page.Shown(facts, graph, entropies, random, groups, questions, named, truth), paths["images"]
     )
     (out / PAGE).write_text(html, encoding="utf-8")
     progress(STEPS, STEPS)
@@ -62,4 +64,4 @@ def run(stage: Stage[ReportConfig], out: Path, progress: Progress) -> Produced:
         "effective_targets": float(np.exp(entropies[max(entropies)][TEMPERATURES.index(DEFAULT_TEMPERATURE)])),
         "shown": len(questions),
     }
-    return Produced((PAGE,), stats, (SCRATCH,))
+    return Produced((PAGE,), stats | (truth.stats if truth else {}), (SCRATCH,))

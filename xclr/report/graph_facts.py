@@ -29,6 +29,7 @@ TEMPERATURES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 DEFAULT_TEMPERATURE = 0.1
 GROUPS = 8  # largest components that are named
 PAIRS_DRAWN = 100_000
+PAIRS_READ = 10_000  # at once
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
@@ -146,14 +147,26 @@ def _entropy(logits: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) 
 
 def drawn_pairs(stored: Halves, nodes: Ints, seed: int) -> Ints:
     """Histogram over BINS of the similarities of random pairs of different captions."""
-    rng = np.random.default_rng(seed)
-    left = rng.integers(len(nodes), size=PAIRS_DRAWN)
-    right = (left + rng.integers(1, len(nodes), size=PAIRS_DRAWN)) % len(nodes)
-    histogram = np.zeros(len(BINS) - 1, np.int64)
-    for start in range(0, PAIRS_DRAWN, 10_000):
-        a, b = (stored[nodes[each[start : start + 10_000]]].astype(np.float32) for each in (left, right))
-        histogram += np.histogram(np.clip((a * b).sum(1), -1, 1), BINS)[0]
+    left, right = drawn_ends(len(nodes), seed)
+    histogram: Ints = np.histogram(cosines_of(stored, nodes[left], nodes[right]), BINS)[0]
     return histogram
+
+
+def drawn_ends(count: int, seed: int) -> tuple[Ints, Ints]:
+    """The ends of random pairs of different numbers below `count`, two arrays [PAIRS_DRAWN]."""
+    rng = np.random.default_rng(seed)
+    left = rng.integers(count, size=PAIRS_DRAWN)
+    return left, (left + rng.integers(1, count, size=PAIRS_DRAWN)) % count
+
+
+def cosines_of(stored: Halves, left: Ints, right: Ints) -> Floats:
+    """The cosines of pairs of unit rows, [m]."""
+    found = np.empty(len(left), np.float32)
+    for start in range(0, len(left), PAIRS_READ):
+        part = slice(start, start + PAIRS_READ)
+        a, b = (stored[each[part]].astype(np.float32) for each in (left, right))
+        found[part] = np.clip((a * b).sum(1), -1, 1)
+    return found
 
 
 class Group(NamedTuple):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from xclr.graph.neighbours import NEAR_DUPLICATE
+from xclr.recipe.scenes import FACTORS
 from xclr.report import graph_facts, html
 from xclr.report.graph_facts import (
     BINS,
@@ -24,6 +25,7 @@ from xclr.report.graph_facts import (
     Neighbourhood,
     SampledPairs,
 )
+from xclr.report.graph_truth import FACT, Truth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,16 +44,21 @@ class Shown:
     groups: Sequence[Group]
     questions: Sequence[Neighbourhood]
     captions: Mapping[int, str]
+    truth: Truth | None = None  # of drawn scenes
 
 
 def render(shown: Shown, images: Path) -> str:
     """The page as HTML."""
-    graph, named = shown.graph, shown.captions
+    graph, named, truth = shown.graph, shown.captions, shown.truth
     sizes = np.bincount(graph.components)
     return html.environment().get_template("graph.html.j2").render(
         title=shown.facts["data"],
         facts=shown.facts,
-        plots=[degrees(graph), similarities(graph, shown.random), entropy(shown.entropies)],
+        plots=[
+            degrees(graph), similarities(graph, shown.random), entropy(shown.entropies),
+            *([beside_truth(truth)] if truth else []),
+        ],
+        truth=truth,
         effective={"sizes": list(shown.entropies), "lines": effective(shown.entropies)},
         temperature=DEFAULT_TEMPERATURE,
         components={
@@ -135,3 +142,18 @@ def entropy(entropies: Mapping[int, npt.NDArray[np.float64]]) -> tuple[str, Mark
         axes.legend(frameon=False, labelcolor=html.INK, fontsize=7)
 
     return "How spread the targets are", html.plot("target entropy", "entropy", lines)
+
+
+def beside_truth(truth: Truth) -> tuple[str, Markup]:
+    """Medians and quartiles of the cosines of captions, by how many factors their pictures have in common."""
+    numbers, cosines = truth.quartiles()
+
+    def marks(axes: Axes) -> None:
+        axes.vlines(numbers, cosines[:, 0], cosines[:, 2], color=BLUE, linewidth=1.2)
+        axes.plot(numbers, cosines[:, 1], "o", color=BLUE, markersize=4)
+        axes.set_xlim(-0.5, len(FACTORS) + 0.5)
+        axes.set_xticks(range(len(FACTORS) + 1))
+        axes.set_xlabel("factors in common, number")
+        axes.set_ylabel("cosine, -1 to 1")
+
+    return FACT.capitalize(), html.plot(FACT, "truth", marks)

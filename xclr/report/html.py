@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL import Image
     from torch import Tensor
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
@@ -131,6 +132,11 @@ def thumbnail(picture: Tensor) -> str:
     """A picture [4, side, side] as a WebP data URI."""
     from PIL import Image
 
+    return webp(Image.fromarray(picture.permute(1, 2, 0).numpy()))
+
+
+def webp(picture: Image.Image) -> str:
+    """A picture as a WebP data URI."""
     buffer = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "WEBP", quality=80)
+    picture.save(buffer, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

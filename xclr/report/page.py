@@ -22,6 +22,7 @@ from xclr.record import Record
 from xclr.report.curves import LOSS, METRICS, Plot, Trace, draw, metric_of, read_metrics
 from xclr.report.html import environment
 from xclr.report.paper import load_paper, paper_view
+from xclr.report.scenes import scenes_of
 from xclr.report.score_plots import draw_panel, panels_of
 from xclr.report.sheet import NEIGHBOURS, SIDE, sheet_of
 from xclr.report.tables import (
@@ -113,6 +114,7 @@ def render(runs: Sequence[Record], scores: pa.Table, store: Store, against: str 
         shared=[(each.title, draw(each)) for each in shared],
         several_seeds=any(len(each.traces) > 1 for each in loss),
         no_curves=lost or "No training metric was logged.",
+        scenes=scenes_of(each.recipe for each in runs),
         sheet=sheet,
         no_sheet=no_sheet,
         neighbours=NEIGHBOURS,

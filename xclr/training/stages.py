@@ -98,7 +98,7 @@ def origin(config: PretrainConfig) -> Origin:
         graph=graph_name(objective, config.dataset),
         seed=config.seed,
         rate="" if untrained else config.train.rate,
-        uses=", ".join(objective.uses),
+        uses=", ".join(dict.fromkeys((*objective.uses, *config.train.uses))),
         trained=", ".join(f"{key}={value}" for key, value in details(objective).items()),
     )
 
@@ -238,7 +238,9 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) 
     crops = dict.fromkeys(("exact_crops", "rounded_crops"), train.cuts_photographs)
     marks = {**crops, "judged": judged, "given": begun is not None}
     config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=source, **marks)
-    return Stage(PRETRAIN, f"pretrain {title_of(objective, seed, source)}", config, _read(objective, data, begun))
+    return Stage(
+        PRETRAIN, f"pretrain {title_of(objective, seed, source)}", config, _read(objective, train, data, begun)
+    )
 
 
 def _trained(objective: ObjectiveConfig, train: TrainConfig) -> TrainConfig:
@@ -254,13 +256,17 @@ def _changed(objective: TrainedConfig, train: TrainConfig, begun: Stage[InitialC
     return Changes(changed)
 
 
-def _read(objective: ObjectiveConfig, data: Data, begun: Stage[InitialConfig] | None) -> dict[str, Artifact]:
+def _read(
+    objective: ObjectiveConfig, train: TrainConfig, data: Data, begun: Stage[InitialConfig] | None
+) -> dict[str, Artifact]:
     """What a pretraining reads, by role."""
     inputs = {"captions": data.captions, "images": data.images}
     if isinstance(objective, PairsConfig) and objective.text == "frozen":
         inputs["embeddings"] = data.embeddings
     if isinstance(objective, GraphedConfig) and objective.graph is not None:
         inputs |= _similarities(objective.graph, data)
+    if train.neighbourhoods:
+        inputs["graph"] = data.graph
     if begun is not None:
         inputs["initial"] = Store.of(data.captions.path).reference(begun.digest)
     return inputs

@@ -65,29 +65,31 @@ def figures() -> Iterator[Figure]:
         yield from growing(Path(home), SIZES)
 
 
-def drawing() -> Iterator[Figure]:
-    """A picture and a caption, each with its scene."""
+def drawing(number: int = DRAWN) -> Iterator[Figure]:
+    """A picture and a caption, each with its scene, in the mean of so many."""
     data = DataConfig(source="scenes", size=SIDE)
-    picture_s = each_s(lambda: [draw_png(data, row) for row in range(DRAWN)])
+    works: tuple[Callable[[], object], ...] = (
+        lambda: [draw_png(data, row) for row in range(number)],
+        lambda: list(islice(captions(data), number)),
+    )
+    picture_s, caption_s = (statistics.median(spent(work) for _ in range(ROUNDS)) / number for work in works)
     yield Figure(f"scenes: a picture of {SIDE} pixels", 1e3 * picture_s, PICTURE_MS, 1.0, "CPU-ms")
-    caption_s = each_s(lambda: list(islice(captions(data), DRAWN)))
     yield Figure("scenes: a caption", 1e6 * caption_s, CAPTION_US, 1.0, "CPU-us")
 
 
-def each_s(work: Callable[[], object]) -> float:
-    """CPU seconds of one of the DRAWN things that work makes, the median of rounds."""
-    work()
-    return statistics.median(spent(work) for _ in range(ROUNDS)) / DRAWN
-
-
 def growing(home: Path, sizes: Sequence[int]) -> Iterator[Figure]:
-    """A table of what the stages took, then the exponent of each that has two sizes to tell it by."""
+    """A table of what the stages took, then their exponents."""
     found = list(costs(home, (START, *sizes)))
     SCREEN.print(table(found))
+    yield from exponents(found)
+
+
+def exponents(found: Sequence[Cost]) -> Iterator[Figure]:
+    """Of each stage that has two sizes to tell it by."""
     for stage, bar in BARS.items():
         points = grown([each for each in found if each.stage == stage])
         if len(points) > 1:
-            name = f"scenes, {stage}: exponent of growth, up to {max(sizes):,} rows"
+            name = f"scenes, {stage}: exponent of growth, up to {max(each.rows for each in found):,} rows"
             yield Figure(name, exponent(*zip(*points, strict=True)), 1.0, bar, "")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.bench.scale import Cost, costs, exponent, grown, table
+from tests.bench.scale import Cost, costs, drawing, exponent, exponents, grown, table
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 1.6, 2.0])
@@ -24,6 +24,23 @@ def test_growth_is_beyond_the_start_over_the_largest_decade_in_what_a_stage_work
     found = [start, cost(3_000, 900.0), cost(10_000, 4.1), cost(30_000, 20.0, 20_500), cost(100_000, 100.0, 60_500)]
     assert grown(found[::-1]) == [(20_000, 16.0), (60_000, 96.0)]  # 10,000 rows took hardly more than the start
     assert grown([start, cost(10_000, 8.0), cost(100_001, 80.0)]) == [(99_501, 76.0)]
+
+
+def test_a_bar_is_met_or_not_by_the_exponent_of_its_stage():
+    sizes = [500, 10_000, 30_000, 100_000]
+    captions = [Cost("captions", size, size, 1e-4 * size, 1.0, 100.0) for size in sizes]
+    graph = [Cost("graph", size, size, 1e-8 * size**2, 1.0, 100.0) for size in sizes]
+    others = [Cost(stage, size, size, 5.0, 1.0, 100.0) for stage in ("images", "embeddings") for size in sizes]
+    linear, quadratic = exponents([*captions, *graph, *others])  # of the others nothing can be told
+    assert "captions" in linear.name and "100,000 rows" in linear.name
+    assert linear.ratio == pytest.approx(1.0) and linear.ratio <= linear.bar == 1.1
+    assert quadratic.ratio == pytest.approx(2.0, abs=0.05) and quadratic.ratio > quadratic.bar == 1.6
+
+
+def test_a_picture_and_a_caption_have_a_cost_each():
+    picture, caption = drawing(20)
+    assert "64 pixels" in picture.name and "caption" in caption.name
+    assert 1e3 * picture.ours > caption.ours > 0  # ms and us
 
 
 def test_stages_are_measured_in_processes_of_their_own_and_found_again(tmp_path):

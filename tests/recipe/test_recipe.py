@@ -512,7 +512,7 @@ def test_methods_say_what_they_use():
         "random_pair": ("captions", "pretrained text model"), "permuted": ("captions", "pretrained text model"),
         "class_captions": ("labels", "pretrained text model"),
         "random_class": ("labels", "pretrained text model"), "wordnet": ("labels", "WordNet"), "class": ("labels",),
-        "augmentation": (),
+        "augmentation": (), "shuffled": ("captions", "pretrained text model"), "truth": ("factors",),
     }  # fmt: skip
     assert CWCLConfig(text="frozen").uses == ("pixels", "captions", "pretrained text model")
     assert RandomConfig().uses == ()
@@ -526,6 +526,8 @@ def test_every_objective_has_a_graph_name():
     assert names == {
         "simclr": "augmentation", "supcon": "class", "xclr": "captions", "dcl": "augmentation", "dclw": "augmentation",
         "clip": "pairs", "cwcl": "captions", "softclip": "pairs", "cloob": "pairs", "random": "none",
+        "siglip": "pairs", "softsiglip": "captions", "clip-lite": "pairs", "cacr": "augmentation", "mw": "augmentation",
+        "auc": "augmentation", "swav": "prototypes",
     }  # fmt: skip
 
 

@@ -74,14 +74,15 @@ def test_a_group_is_of_neighbours_and_ends_when_it_is_whole_or_none_are_left(gra
 
 
 def test_pictures_of_equal_captions_come_first_then_the_nearest_then_their_neighbours():
-    nodes = np.array([0, 1, 2, 3, 0, 4, 0])
-    near = np.array([[2, 1], [5, 5], [3, 5], [4, 5], [5, 5], [5, 5]], np.int32)  # 0 -> 2 and 1, 2 -> 3, 3 -> 4
-    turn = np.array([6, 2, 5, 4, 3, 1, 0])
-    found = {size: grouped(turn, nodes, near, 7, size) for size in (3, 4, 6, 7)}
-    assert [found[size][0][:size].tolist() for size in found] == [
-        [6, 4, 0], [6, 4, 0, 2], [6, 4, 0, 2, 1, 3], [6, 4, 0, 2, 1, 3, 5],
-    ]  # fmt: skip
-    assert [each.tolist() for each in found[3]] == [[6, 4, 0, 2, 3, 5, 1], [3, 3, 1]]
+    nodes = np.array([0, 1, 2, 3, 0, 4, 0, 5])
+    near = np.full((7, 2), 6, np.int32)
+    near[0], near[1, 0], near[2] = (2, 1), 4, (3, 5)
+    turn = np.array([6, 2, 5, 4, 3, 1, 0, 7])
+    found = {size: [each.tolist() for each in grouped(turn, nodes, near, 8, size)] for size in (3, 4, 6, 8)}
+    assert found[3] == [[6, 4, 0, 2, 3, 7, 5, 1], [3, 3, 1, 1]]
+    assert found[4] == [[6, 4, 0, 2, 5, 3, 1, 7], [4, 1, 1, 1, 1]], "4's and 3's neighbours are none, 1's is taken"
+    assert found[6][0][:6] == [6, 4, 0, 2, 1, 3]
+    assert found[8] == [[6, 4, 0, 2, 1, 3, 5, 7], [8]]
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.9])

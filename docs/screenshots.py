@@ -43,7 +43,7 @@ def main() -> None:
         run_in_prefect(browser, prefect, home)
         comparison_page(browser, home)
         graph_page(browser, home)
-        study_page(browser, home)
+        study_pages(browser, home)
         browser.close()
 
 
@@ -94,13 +94,18 @@ def graph_page(browser: Browser, home: Path) -> None:
     save(page, "graph-sheet", height=820)
 
 
-def study_page(browser: Browser, home: Path) -> None:
-    """The plots of the page of `xclr study`, where there is one."""
-    path = home / "pages" / f"study-{RECIPE}.html"
-    if path.exists():
-        page = open_page(browser, path.as_uri(), height=1000)
-        page.locator(".charts").screenshot(path=IMAGES / "study.png")
-        print(IMAGES / "study.png")
+def study_pages(browser: Browser, home: Path) -> None:
+    """The plots of the pages of `xclr study`, where there are any: all of them, and of scenes the one of two numbers."""
+    for name, plots, image in (
+        ("emoji", ".charts", "study"),
+        ("scenes", ".charts", "study-scenes"),
+        ("scenes", "figure:has(svg[aria-label^='colour and'])", "study-scenes-colour"),
+    ):
+        path = home / "pages" / f"study-{name}.html"
+        if path.exists():
+            page = open_page(browser, path.as_uri(), height=1000)
+            page.locator(plots).screenshot(path=IMAGES / f"{image}.png")
+            print(IMAGES / f"{image}.png")
 
 
 def open_page(browser: Browser, address: str, *, height: int, **options: Any) -> Page:  # noqa: ANN401

@@ -8,10 +8,10 @@ WORKERS ?= 3
 PYTEST := $(BIN)/pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check coverage soak fuzz lint format bench bench-gpu serve cluster cluster-down screenshots clean
+.PHONY: help demo test check coverage soak fuzz lint format bench bench-gpu bench-scale serve cluster cluster-down screenshots clean
 
 help:
-	@echo "make demo | test | check | coverage | soak | fuzz | lint | format | bench | bench-gpu | serve | cluster | screenshots | clean"
+	@echo "make demo | test | check | coverage | soak | fuzz | lint | format | bench | bench-gpu | bench-scale | serve | cluster | screenshots | clean"
 
 demo: $(VENV)/.run
 	$(BIN)/xclr run emoji
@@ -61,6 +61,11 @@ bench: $(VENV)/.dev
 # on one GPU, about six minutes
 bench-gpu: $(VENV)/.dev
 	$(BIN)/python -m tests.bench.gpu
+
+# captions, pictures, vectors and graph of up to a million drawn scenes; what is in HOME_DIR is not measured again
+HOME_DIR ?= .bench/scale
+bench-scale: $(VENV)/.dev
+	$(BIN)/python -m tests.bench.scale $(HOME_DIR)
 
 screenshots: $(VENV)/.dev
 	$(BIN)/python -m docs.screenshots

@@ -43,5 +43,5 @@ def test_what_is_missing_is_told_in_one_line(tmp_path, word, advice):
 def test_the_default_is_help():
     done = make()
     assert done.returncode == 0
-    for target in ("demo", "test", "check", "coverage", "fuzz", "lint", "bench", "serve"):
+    for target in ("demo", "test", "check", "coverage", "fuzz", "lint", "bench", "bench-scale", "serve"):
         assert target in done.stdout

@@ -1,6 +1,7 @@
 """Print one JSON line a figure, then a table with the bars; one thread, medians of rounds in turn.
 
-`python -m tests.bench [losses] [embedding] [graphs] [training] [loader] [download] [probes] [sweeps]`: else all.
+`python -m tests.bench [losses] [embedding] [graphs] [training] [loader] [download] [probes] [sweeps] [scale]`:
+else all.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import sys
 
 import torch
 
-from tests.bench import download, embedding, graphs, loader, losses, probes, sweeps, training
+from tests.bench import download, embedding, graphs, loader, losses, probes, scale, sweeps, training
 from tests.bench.measure import tell
 
 ROWS = {
     "losses": losses, "embedding": embedding, "graphs": graphs, "training": training, "loader": loader,
-    "download": download, "probes": probes, "sweeps": sweeps,
+    "download": download, "probes": probes, "sweeps": sweeps, "scale": scale,
 }  # fmt: skip
 
 

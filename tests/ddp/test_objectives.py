@@ -20,7 +20,10 @@ from xclr.training.norm import SyncBatchNorm, convert_sync_batchnorm
 pytestmark = pytest.mark.slow
 SAMPLES, FEATURES = 16, 8
 GRAPHS = ("captions", "random_class", "class", "augmentation", "random_pair")
-SHARED = ("simclr", "supcon", "dcl", "dclw", "clip", "clip frozen", "cwcl", "cloob")
+SHARED = (
+    "simclr", "supcon", "dcl", "dclw", "clip", "clip frozen", "cwcl", "cloob", "xclr mixed", "clip with gap terms",
+    "siglip", "softsiglip", "clip-lite", "cacr", "mw", "auc", "swav",
+)  # fmt: skip
 CONFIGS = {
     **{name: OBJECTIVES[name] for name in SHARED},
     **{f"xclr {source}": XCLRConfig(graph=TargetGraph(source=source)) for source in GRAPHS},

@@ -511,7 +511,7 @@ def test_methods_say_what_they_use():
         "matrix": ("labels", "own graph"), "edges": ("own graph",), "python": ("own graph",),
         "class_captions": ("labels", "pretrained text model"),
         "random_class": ("labels", "pretrained text model"), "wordnet": ("labels", "WordNet"), "class": ("labels",),
-        "augmentation": (),
+        "augmentation": (), "shuffled": ("captions", "pretrained text model"), "truth": ("factors",),
     }  # fmt: skip
     assert CWCLConfig(text="frozen").uses == ("pixels", "captions", "pretrained text model")
     assert RandomConfig().uses == ()
@@ -525,6 +525,8 @@ def test_every_objective_has_a_graph_name():
     assert names == {
         "simclr": "augmentation", "supcon": "class", "xclr": "captions", "dcl": "augmentation", "dclw": "augmentation",
         "clip": "pairs", "cwcl": "captions", "softclip": "pairs", "cloob": "pairs", "random": "none",
+        "siglip": "pairs", "softsiglip": "captions", "clip-lite": "pairs", "cacr": "augmentation", "mw": "augmentation",
+        "auc": "augmentation", "swav": "prototypes",
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from .similarity import ClassGraph as ClassGraph
 from .similarity import EmbeddingLookup as EmbeddingLookup
 from .similarity import KnnGraph as KnnGraph
 from .similarity import RandomPair as RandomPair
+from .similarity import SameCaption as SameCaption
 from .similarity import SameClass as SameClass
 from .similarity import SameRow as SameRow
 from .similarity import SimilaritySource as SimilaritySource

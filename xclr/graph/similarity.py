@@ -115,6 +115,22 @@ class SameClass(SameRow):
         return self.labels[rows]
 
 
+class SameCaption(SameRow):
+    """1 between rows whose captions are equal, else 0."""
+
+    def __init__(self, firsts: Tensor) -> None:
+        self.firsts = firsts  # [n] int64, by row_id: the row that stands for its caption
+
+    @classmethod
+    def open(cls, captions: Path) -> SameCaption:
+        """Read which captions of an artifact are equal."""
+        return cls(torch.from_numpy(representatives(read_captions(captions / "captions.parquet"))))
+
+    def keys(self, rows: Tensor) -> Tensor:
+        """The rows [b] that stand for their captions."""
+        return self.firsts[rows]
+
+
 def alone(labels: Tensor) -> Tensor:
     """Labels [n] int64 in which each row without a class (-1) has a number of its own, below zero."""
     return torch.where(labels < 0, -1 - torch.arange(len(labels)), labels)

@@ -9,6 +9,16 @@ from .loss import cosine_logits as cosine_logits
 from .loss import default_block as default_block
 from .loss import xclr_loss as xclr_loss
 from .loss import xclr_loss_from_embeddings as xclr_loss_from_embeddings
+from .pairwise import Opposed as Opposed
+from .pairwise import alignment as alignment
+from .pairwise import attract_and_repel as attract_and_repel
+from .pairwise import auc_margin_loss as auc_margin_loss
+from .pairwise import cross_uniformity as cross_uniformity
+from .pairwise import jensen_shannon_loss as jensen_shannon_loss
+from .pairwise import mann_whitney_loss as mann_whitney_loss
+from .pairwise import sigmoid_loss as sigmoid_loss
+from .pairwise import sinkhorn as sinkhorn
+from .pairwise import uniformity as uniformity
 from .retrieval import retrieve as retrieve
 from .targets import at_least_float32 as at_least_float32
 from .targets import class_targets as class_targets
@@ -16,6 +26,7 @@ from .targets import excluding as excluding
 from .targets import identity_targets as identity_targets
 from .targets import itself as itself
 from .targets import itself_and_pair as itself_and_pair
+from .targets import match_targets as match_targets
 from .targets import pair_targets as pair_targets
 from .targets import self_mask as self_mask
 from .targets import soft_targets as soft_targets

@@ -105,6 +105,18 @@ def weighted_pair_targets(first: Tensor, second: Tensor, anchors: Tensor, *, sig
     return pair_targets(anchors, 2 * len(cosine)) * weights[anchors % len(cosine), None]
 
 
+def match_targets(similarity: Tensor, anchors: Tensor, *, temperature: float) -> Tensor:
+    """How far each candidate is a match, each by itself: 1 for the own one.
+
+    T_ij = exp((similarity_ij - 1) / temperature), at most 1
+
+    similarity: [b, B] in [-1, 1]. anchors: int64 [b]. Returns [b, B] without gradient. X-CLR's weights before they are
+    divided by their sum: a small temperature leaves equal captions alone.
+    """
+    weights = ((similarity.detach().to(at_least_float32(similarity)) - 1) / temperature).exp().clamp_max(1)
+    return weights.scatter(1, anchors[:, None], 1.0)
+
+
 def weighted_targets(similarity: Tensor) -> Tensor:
     """CWCL: every candidate attracts in proportion to its similarity in the frozen modality.
 

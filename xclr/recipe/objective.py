@@ -96,11 +96,49 @@ class GraphedConfig(TrainedConfig):
         return tuple(dict.fromkeys((*super().uses, *graph.uses)))
 
 
+class CACRConfig(ViewsConfig):
+    """The other view attracts, and near negatives repel more than far ones."""
+
+    name: Literal["cacr"] = "cacr"
+    attraction: float = Field(1.0, ge=0, description="weight of the pull to the other view")
+    repulsion: float = Field(1.0, ge=0, description="weight of the push from all others")
+
+
+class MannWhitneyConfig(ViewsConfig):
+    """How often a negative is nearer than the other view, smoothly."""
+
+    name: Literal["mw"] = "mw"
+
+
+class AUCConfig(ViewsConfig):
+    """The area under the ROC curve of other views among negatives, by a margin."""
+
+    name: Literal["auc"] = "auc"
+    margin: float = Field(1.0, gt=0, description="between the mean cosines of other views and of negatives")
+
+
+class SwAVConfig(ViewsConfig):
+    """Each view is assigned to prototypes as the other one is, all prototypes being used equally."""
+
+    targets: ClassVar[str] = "prototypes"
+    name: Literal["swav"] = "swav"
+    prototypes: int = Field(3000, ge=2, description="number of them")
+    epsilon: float = Field(0.05, gt=0, description="of the assignments; small is one-hot")
+    iterations: int = Field(3, ge=1, description="of Sinkhorn's normalisation")
+
+
 class XCLRConfig(ViewsConfig, GraphedConfig):
     """Target = softmax of the graph's similarities."""
 
     name: Literal["xclr"] = "xclr"
     target_temperature: float = Field(0.1, gt=0, description="tau_s, of the graph's similarities; small is one-hot")
+    mix: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of the target that is the graph's; the rest lies on the other view: 0 is simclr",
+        json_schema_extra=LATER,
+    )
 
 
 class TextConfig(Config):
@@ -142,6 +180,22 @@ class PairsConfig(TrainedConfig):
         description="scratch: a small transformer; frozen: an MLP on the caption embeddings; keys: a tower as CLIP's",
     )
 
+    alignment: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the squared distance of pictures and their captions, a term of the gap between both",
+        json_schema_extra=LATER,
+    )
+    uniformity: float = Field(
+        0.0,
+        ge=0,
+        description="weight of how unevenly pictures, and captions, lie on the sphere",
+        json_schema_extra=LATER,
+    )
+    cross_uniformity: float = Field(
+        0.0, ge=0, description="weight of the same between pictures and other captions", json_schema_extra=LATER
+    )
+
     @property
     def uses(self) -> tuple[str, ...]:
         """Pictures, captions, and what the text tower was trained on."""
@@ -167,6 +221,27 @@ class CLIPConfig(LearnedScaleConfig):
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="share of a target that is spread over the whole batch", json_schema_extra=LATER
     )
+
+
+class SigLIPConfig(LearnedScaleConfig):
+    """Each picture and caption by itself is a pair or none; equal captions are one."""
+
+    name: Literal["siglip"] = "siglip"
+    init_temperature: float = Field(0.1, gt=0, le=1, description="before training")
+    init_bias: float = Field(-10.0, description="of the logits, before training; learned too")
+
+
+class SoftSigLIPConfig(SigLIPConfig, GraphedConfig):
+    """SigLIP whose pairs are matches by exp((similarity - 1) / target_temperature) of the graph."""
+
+    name: Literal["softsiglip"] = "softsiglip"  # type: ignore[assignment]
+    target_temperature: float = Field(0.1, gt=0, description="of the graph's similarities; small is siglip")
+
+
+class CLIPLiteConfig(LearnedScaleConfig):
+    """One other caption for each picture: a bound on the Jensen-Shannon mutual information."""
+
+    name: Literal["clip-lite"] = "clip-lite"
 
 
 class CWCLConfig(LearnedScaleConfig, GraphedConfig):
@@ -208,6 +283,13 @@ ObjectiveConfig = Annotated[
     | CWCLConfig
     | SoftCLIPConfig
     | CLOOBConfig
+    | SigLIPConfig
+    | SoftSigLIPConfig
+    | CLIPLiteConfig
+    | CACRConfig
+    | MannWhitneyConfig
+    | AUCConfig
+    | SwAVConfig
     | RandomConfig,
     Field(discriminator="name"),
 ]

@@ -105,7 +105,7 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
                 "train/learning_rate": learning_rate(step, steps, config),
                 "train/epoch": (step + 1) / data.steps_per_epoch,
             }
-            log(step + 1, with_unlearned(meter.read(report), outcome.chance) | at)
+            log(step + 1, with_unlearned(meter.read(report), float(outcome.chance)) | at)
         asked |= should_stop()
         if last or (step + 1) % config.checkpoint_every == 0:
             saved = learner.save(out, step + 1, meter, saved)

@@ -6,34 +6,58 @@ from functools import singledispatch
 
 from torch import Tensor, nn
 
-from xclr.graph import SameClass, SimilaritySource, open_similarity
+from xclr.graph import SameCaption, SameClass, SimilaritySource, open_similarity
 from xclr.objective import (
     TargetRows,
     class_targets,
     itself_and_pair,
+    match_targets,
     softened_targets,
     view_targets,
     weighted_pair_targets,
     weighted_targets,
 )
 from xclr.recipe import (
+    AUCConfig,
+    CACRConfig,
     CLIPConfig,
+    CLIPLiteConfig,
     CLOOBConfig,
     CWCLConfig,
     DCLConfig,
     DCLWConfig,
     GraphedConfig,
+    MannWhitneyConfig,
     ObjectiveConfig,
+    SigLIPConfig,
     SimCLRConfig,
     SoftCLIPConfig,
+    SoftSigLIPConfig,
     SupConConfig,
+    SwAVConfig,
     TargetGraph,
     XCLRConfig,
 )
+from xclr.training.model import projector
 from xclr.training.objectives.materials import Materials
-from xclr.training.objectives.pairs import CLOOBObjective, PairObjective, own_captions, smoothed
+from xclr.training.objectives.pairs import (
+    CLOOBObjective,
+    LiteObjective,
+    PairObjective,
+    SigmoidObjective,
+    own_captions,
+    smoothed,
+)
+from xclr.training.objectives.pairwise import (
+    AUCMargin,
+    PairwiseObjective,
+    Prototypes,
+    cacr,
+    mann_whitney,
+    pairwise_objective,
+)
 from xclr.training.objectives.towers import TextPairs, build_towers
-from xclr.training.objectives.views import Views, other_views, view_objective
+from xclr.training.objectives.views import Views, mixed, other_views, view_objective
 
 
 @singledispatch
@@ -80,9 +104,34 @@ def _(config: XCLRConfig, materials: Materials) -> nn.Module:
     def targets(views: Views) -> TargetRows:
         assert views.keys is not None and views.all_keys is not None
         similarity = source.between(views.keys, views.all_keys)
-        return lambda part: view_targets(similarity(part), views.anchors[part], temperature=config.target_temperature)
+
+        def soft(part: slice) -> Tensor:
+            return view_targets(similarity(part), views.anchors[part], temperature=config.target_temperature)
+
+        return mixed(soft, other_views(views), config.mix)
 
     return view_objective(config, materials, targets, graph=source.keys)
+
+
+@build_objective.register
+def _(config: CACRConfig, materials: Materials) -> nn.Module:
+    return pairwise_objective(materials, cacr(config))
+
+
+@build_objective.register
+def _(config: MannWhitneyConfig, materials: Materials) -> nn.Module:
+    return pairwise_objective(materials, mann_whitney(config))
+
+
+@build_objective.register
+def _(config: AUCConfig, materials: Materials) -> nn.Module:
+    return pairwise_objective(materials, AUCMargin(config))
+
+
+@build_objective.register
+def _(config: SwAVConfig, materials: Materials) -> nn.Module:
+    head = projector(materials.features, materials.config)  # first, so that a seed gives it the weights of simclr's
+    return PairwiseObjective(head, Prototypes(config, materials.config.projector_out), materials.config.blockwise_from)
 
 
 @build_objective.register
@@ -124,6 +173,34 @@ def _(config: SoftCLIPConfig, materials: Materials) -> nn.Module:
 @build_objective.register
 def _(config: CLOOBConfig, materials: Materials) -> nn.Module:
     return CLOOBObjective(build_towers(config, materials), config)
+
+
+@build_objective.register
+def _(config: SigLIPConfig, materials: Materials) -> nn.Module:
+    captions = SameCaption.open(materials.inputs["captions"])
+
+    def targets(pairs: TextPairs) -> TargetRows:
+        assert pairs.keys is not None and pairs.all_keys is not None
+        return captions.between(pairs.keys, pairs.all_keys)
+
+    return SigmoidObjective(build_towers(config, materials), config, targets, graph=captions.keys)
+
+
+@build_objective.register
+def _(config: SoftSigLIPConfig, materials: Materials) -> nn.Module:
+    source = _similarity(config, materials)
+
+    def targets(pairs: TextPairs) -> TargetRows:
+        assert pairs.keys is not None and pairs.all_keys is not None
+        similarity, own = source.between(pairs.keys, pairs.all_keys), pairs.own
+        return lambda part: match_targets(similarity(part), own[part], temperature=config.target_temperature)
+
+    return SigmoidObjective(build_towers(config, materials), config, targets, graph=source.keys)
+
+
+@build_objective.register
+def _(config: CLIPLiteConfig, materials: Materials) -> nn.Module:
+    return LiteObjective(build_towers(config, materials), config)
 
 
 def _similarity(config: GraphedConfig, materials: Materials) -> SimilaritySource:

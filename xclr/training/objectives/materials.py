@@ -50,7 +50,7 @@ class StepLoss(NamedTuple):
 
     loss: Tensor
     report: Callable[[], dict[str, Tensor]]
-    chance: float
+    chance: float | Tensor
 
 
 @dataclass(frozen=True)

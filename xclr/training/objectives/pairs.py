@@ -9,8 +9,19 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from xclr.objective import TargetRows, contrast, gather_rows, identity_targets, retrieve
-from xclr.recipe import CLOOBConfig, LearnedScaleConfig
+from xclr.objective import (
+    TargetRows,
+    alignment,
+    contrast,
+    cross_uniformity,
+    gather_rows,
+    identity_targets,
+    jensen_shannon_loss,
+    retrieve,
+    sigmoid_loss,
+    uniformity,
+)
+from xclr.recipe import CLIPLiteConfig, CLOOBConfig, LearnedScaleConfig, PairsConfig, SigLIPConfig
 from xclr.training.objectives.materials import Look, Looked, Lookup, StepLoss
 from xclr.training.objectives.report import spread_report, target_report
 from xclr.training.objectives.scale import LearnedScale
@@ -21,54 +32,90 @@ PairTargets = Callable[
 ]  # of pictures over captions, of captions over pictures
 
 
-class PairObjective(nn.Module):
-    """Image-text contrast in both directions, each view by itself; the scale is learned and limited."""
+class TextObjective(nn.Module):
+    """Base of the objectives between pictures and captions: a loss of each view by itself, and terms of the gap."""
+
+    def __init__(self, towers: Towers, config: PairsConfig, graph: Lookup | None = None) -> None:
+        super().__init__()
+        self.towers, self.look = towers, Look(towers.texts, graph)
+        self.alignment, self.uniformity = config.alignment, config.uniformity
+        self.cross_uniformity = config.cross_uniformity
+
+    def forward(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
+        """Mean over the views."""
+        views = self.towers(features, looked, self.temperature())
+        losses, chances = zip(*(self.loss(pairs) for pairs in views), strict=True)
+        loss, chance = torch.stack(losses).mean(), sum(chances) / len(chances)
+        if self.alignment or self.uniformity or self.cross_uniformity:
+            gap = torch.stack([self._gap(pairs) for pairs in views]).mean()
+            loss, chance = loss + gap, chance + gap.detach()
+        return StepLoss(loss, partial(self.report, views[0]), chance)
+
+    def temperature(self) -> float | Tensor:
+        """What divides the similarities."""
+        raise NotImplementedError
+
+    def loss(self, pairs: TextPairs) -> tuple[Tensor, float | Tensor]:
+        """The loss of one view, and its value where all features are the same."""
+        raise NotImplementedError
+
+    def report(self, pairs: TextPairs) -> dict[str, Tensor]:
+        """What the tracker shows of one view."""
+        raise NotImplementedError
+
+    def _gap(self, pairs: TextPairs) -> Tensor:
+        """The terms of arXiv 2405.18570, section 4: uniformity is the mean of both modalities, over all ranks."""
+        every, block = (pairs.all_pictures, pairs.all_captions), self.towers.block(pairs.all_captions)
+        terms = [self.alignment * alignment(pairs.pictures, pairs.captions)] if self.alignment else []
+        terms += [self.uniformity / 2 * uniformity(each, block) for each in every] if self.uniformity else []
+        terms += [self.cross_uniformity * cross_uniformity(*every, block)] if self.cross_uniformity else []
+        return torch.stack(terms).sum()
+
+
+class PairObjective(TextObjective):
+    """Image-text contrast in both directions; the scale is learned and limited."""
 
     def __init__(
         self, towers: Towers, config: LearnedScaleConfig, targets: PairTargets, graph: Lookup | None = None
     ) -> None:
-        super().__init__()
-        self.towers, self.targets, self.look = towers, targets, Look(towers.texts, graph)
-        self.scale = LearnedScale(config)
+        super().__init__(towers, config, graph)
+        self.targets, self.scale = targets, LearnedScale(config)
 
-    def forward(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
-        """Mean over views and directions of the contrastive loss between pictures and captions."""
-        temperature = 1 / self.scale()
-        views = self.towers(features, looked, temperature)
-        targets = [self.targets(pairs) for pairs in views]
-        losses = [self._loss(*each) for each in zip(views, targets, strict=True)]
-        chance = math.log(len(views[0].all_captions))
-        return StepLoss(torch.stack(losses).mean(), partial(pair_report, views[0], targets[0]), chance)
+    def temperature(self) -> Tensor:
+        """Of the learned scale."""
+        return inverse(self.scale)
 
-    def _loss(self, pairs: TextPairs, targets: tuple[TargetRows, TargetRows]) -> Tensor:
+    def loss(self, pairs: TextPairs) -> tuple[Tensor, float]:
+        """The mean of both directions."""
         block = self.towers.block(pairs.all_captions)
         directions = ((pairs.pictures, pairs.all_captions), (pairs.captions, pairs.all_pictures))
         losses = [
             contrast(anchors, candidates, rows, temperature=pairs.temperature, block=block)
-            for (anchors, candidates), rows in zip(directions, targets, strict=True)
+            for (anchors, candidates), rows in zip(directions, self.targets(pairs), strict=True)
         ]
-        return (losses[0] + losses[1]) / 2
+        return (losses[0] + losses[1]) / 2, math.log(len(pairs.all_captions))
+
+    def report(self, pairs: TextPairs) -> dict[str, Tensor]:
+        """The targets' numbers are means of both directions."""
+        return pair_report(pairs, self.targets(pairs))
 
 
-class CLOOBObjective(nn.Module):
+class CLOOBObjective(TextObjective):
     """InfoLOOB in both directions on what Hopfield networks retrieve from the batch's pictures and captions."""
 
     def __init__(self, towers: Towers, config: CLOOBConfig) -> None:
-        super().__init__()
-        self.towers, self.look = towers, Look(towers.texts)
-        self.temperature, self.hopfield_scale = 1 / config.scale, config.hopfield_scale
+        super().__init__(towers, config)
+        self.tau, self.hopfield_scale = 1 / config.scale, config.hopfield_scale
 
-    def forward(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
-        """tau (InfoLOOB(U_x, U_y) + InfoLOOB(V_y, V_x)), mean over views; U from stored pictures x, V from captions y.
+    def temperature(self) -> float:
+        """Fixed."""
+        return self.tau
+
+    def loss(self, pairs: TextPairs) -> tuple[Tensor, float]:
+        """tau (InfoLOOB(U_x, U_y) + InfoLOOB(V_y, V_x)); U from stored pictures x, V from captions y.
 
         Source: arXiv 2110.11316, equations 5 to 7.
         """
-        views = self.towers(features, looked, self.temperature)
-        losses = [self._loss(pairs) for pairs in views]
-        chance = 2 * self.temperature * math.log(len(views[0].all_captions) - 1)
-        return StepLoss(torch.stack(losses).mean(), partial(pair_report, views[0], own_captions(views[0])), chance)
-
-    def _loss(self, pairs: TextPairs) -> Tensor:
         from_pictures = [self._retrieve(each, pairs.all_pictures) for each in (pairs.pictures, pairs.captions)]
         from_captions = [self._retrieve(each, pairs.all_captions) for each in (pairs.captions, pairs.pictures)]
         losses = [
@@ -76,16 +123,97 @@ class CLOOBObjective(nn.Module):
                 anchors,
                 gather_rows(candidates),
                 identity_rows(pairs.own, len(pairs.all_captions)),
-                temperature=self.temperature,
+                temperature=self.tau,
                 excluded=pairs.own[:, None],
                 block=self.towers.block(pairs.all_captions),
             )
             for anchors, candidates in (from_pictures, from_captions)
         ]
-        return self.temperature * (losses[0] + losses[1])
+        return self.tau * (losses[0] + losses[1]), 2 * self.tau * math.log(len(pairs.all_captions) - 1)
+
+    def report(self, pairs: TextPairs) -> dict[str, Tensor]:
+        """Its targets are one-hot."""
+        return pair_report(pairs, own_captions(pairs))
 
     def _retrieve(self, queries: Tensor, stored: Tensor) -> Tensor:
         return retrieve(queries, stored, scale=self.hopfield_scale)
+
+
+class SigmoidObjective(TextObjective):
+    """Every picture and caption by itself is a pair or none; scale and bias are learned.
+
+    `targets` give how far each of all captions is a match of a picture, from 0 to 1.
+    """
+
+    def __init__(
+        self, towers: Towers, config: SigLIPConfig, targets: Callable[[TextPairs], TargetRows], graph: Lookup
+    ) -> None:
+        super().__init__(towers, config, graph)
+        self.targets, self.scale = targets, LearnedScale(config)
+        self.bias = nn.Parameter(torch.tensor(config.init_bias))
+
+    def temperature(self) -> Tensor:
+        """Of the learned scale."""
+        return inverse(self.scale)
+
+    def loss(self, pairs: TextPairs) -> tuple[Tensor, Tensor]:
+        """Of this rank's pictures and all captions; constant features have the mean logit for all pairs."""
+        rows, scale, bias = self.targets(pairs), 1 / torch.as_tensor(pairs.temperature), self.bias
+        block = self.towers.block(pairs.all_captions)
+        loss = sigmoid_loss(pairs.pictures, pairs.all_captions, rows, scale=scale, bias=bias, block=block)
+        with torch.no_grad():
+            logit = scale * (pairs.pictures.mean(0) @ pairs.all_captions.mean(0)) + bias
+            matches, count = _matches(rows, pairs), len(pairs.all_captions)
+            chance = count * nn.functional.softplus(logit) - matches * logit
+        return loss, chance
+
+    @torch.no_grad()
+    def report(self, pairs: TextPairs) -> dict[str, Tensor]:
+        """Its matches are no distribution; the entropy is that of all of a picture's, each by itself."""
+        rows, step = self.targets(pairs), max(1, (1 << 20) // len(pairs.all_captions))
+        parts = [rows(slice(start, start + step)) for start in range(0, len(pairs.own), step)]
+        entropy = torch.cat([(torch.special.entr(each) + torch.special.entr(1 - each)).sum(1) for each in parts])
+        temperature = torch.as_tensor(pairs.temperature).detach()
+        told = {"temperature": temperature, "bias": self.bias.detach(), "target_entropy": entropy.mean()}
+        return told | spread_report(pairs.pictures.detach(), pairs.captions.detach())
+
+
+def _matches(rows: TargetRows, pairs: TextPairs) -> Tensor:
+    """How many captions match a picture in the mean, in parts of a match too."""
+    step = max(1, (1 << 20) // len(pairs.all_captions))
+    parts = [rows(slice(start, start + step)).sum(1) for start in range(0, len(pairs.own), step)]
+    return torch.cat(parts).mean()
+
+
+class LiteObjective(TextObjective):
+    """Each picture has its caption and one other, that of the sample before; the scale is learned and limited."""
+
+    def __init__(self, towers: Towers, config: CLIPLiteConfig) -> None:
+        super().__init__(towers, config)
+        self.scale = LearnedScale(config)
+
+    def temperature(self) -> Tensor:
+        """Of the learned scale."""
+        return inverse(self.scale)
+
+    def loss(self, pairs: TextPairs) -> tuple[Tensor, Tensor]:
+        """The other caption is that of the row before in the batch of all ranks."""
+        others = pairs.all_captions[(pairs.own - 1) % len(pairs.all_captions)]
+        matched, other = ((pairs.pictures * each).sum(1) / pairs.temperature for each in (pairs.captions, others))
+        mean = torch.cat([matched, other]).detach().mean()
+        return jensen_shannon_loss(matched, other), nn.functional.softplus(mean) + nn.functional.softplus(-mean)
+
+    @torch.no_grad()
+    def report(self, pairs: TextPairs) -> dict[str, Tensor]:
+        """Scale and spread."""
+        temperature = torch.as_tensor(pairs.temperature).detach()
+        return {"temperature": temperature} | spread_report(pairs.pictures.detach(), pairs.captions.detach())
+
+
+def inverse(scale: LearnedScale) -> Tensor:
+    """The temperature of a learned scale."""
+    found: Tensor = 1 / scale()
+    return found
 
 
 def identity_rows(own: Tensor, candidates: int) -> TargetRows:
@@ -110,7 +238,7 @@ def own_captions(pairs: TextPairs) -> tuple[TargetRows, TargetRows]:
 
 def towers_of(objective: nn.Module | None) -> Towers | None:
     """The towers of an objective that has captions."""
-    return objective.towers if isinstance(objective, PairObjective | CLOOBObjective) else None
+    return objective.towers if isinstance(objective, TextObjective) else None
 
 
 @torch.no_grad()

@@ -98,5 +98,15 @@ def view_objective(
     return ViewObjective(head, config, targets, excluded, graph=graph, blockwise_from=start)
 
 
+def mixed(soft: TargetRows, hard: TargetRows, share: float) -> TargetRows:
+    """share * soft + (1 - share) * hard targets; with a share of 0 or 1 the ones or the others themselves.
+
+    Source: arXiv 2111.14585, equation 4, whose lambda is 1 - share.
+    """
+    if share in {0.0, 1.0}:
+        return soft if share else hard
+    return lambda part: share * soft(part) + (1 - share) * hard(part)
+
+
 def other_views(views: Views) -> TargetRows:
     return lambda part: pair_targets(views.anchors[part], len(views.candidates))

@@ -125,7 +125,7 @@ def test_an_own_graph_stays_what_its_code_version_says(captions, home):
     path = home / "edges.parquet"
     ends = np.arange(30)
     pq.write_table(pa.table({"src": ends + 3, "dst": ends * 7 % 3, "sim": ends / 40}), path)
-    config = OwnGraphConfig(source="edges", sha256=sha256_file(path), path=path)
+    config = OwnGraphConfig(source="edges", sha256=(sha256_file(path),), paths=(path,))
     check("own_graph", run("own_graph", config, {"captions": captions[0]}, home / "own_graph")[1])
 
 

@@ -68,12 +68,6 @@ class Given(NamedTuple):
     rehash: Callable[[], tuple[str, ...]]
 
 
-def given_file(what: str, path: Path | None, sha256: str | None, store: Store) -> Iterator[Given]:
-    """A file that is named by its content, where one is."""
-    if path is not None and sha256 is not None:
-        yield Given(what, (path,), (sha256,), lambda: (store.content_hash(path),))
-
-
 def network_name(method: str, graph: str, seed: int | None = None) -> str:
     """What people call a network, `xclr (captions), seed 0`, or its method; what has no targets is `random, seed 0`."""
     targets = "" if graph in {"", "none"} else f" ({graph})"

@@ -38,6 +38,7 @@ def folder(tmp_path):
 MATRIX = {"source": "matrix", "path": "classes.npy"}
 EDGES = {"source": "edges", "path": "pairs.parquet"}
 PYTHON = {"source": "python", "function": "mine:similar"}
+READING = PYTHON | {"reads": ["pairs.parquet"]}
 
 
 def recipe(folder, graph, *own, **keys):
@@ -76,7 +77,7 @@ def test_a_files_name_stays_what_it_is_where_classes_are_concepts(folder):
     assert objective.graph is None and graph_name(named, "emoji") == "matrix classes.npy"
 
 
-@pytest.mark.parametrize(("graph", "file"), [(EDGES, "pairs.parquet"), (PYTHON, "mine.py")])
+@pytest.mark.parametrize(("graph", "file"), [(EDGES, "pairs.parquet"), (PYTHON, "mine.py"), (READING, "pairs.parquet")])
 def test_what_a_file_holds_names_the_training_and_where_it_lies_does_not(graph, file, folder):
     def digests(place):
         plan = planned(place, graph, home="h")
@@ -86,9 +87,10 @@ def test_what_a_file_holds_names_the_training_and_where_it_lies_does_not(graph, 
     before = digests(folder)
     other = folder / "elsewhere"
     other.mkdir()
-    (other / file).write_bytes((folder / file).read_bytes())
+    for name in ("pairs.parquet", "mine.py"):
+        (other / name).write_bytes((folder / name).read_bytes())
     assert digests(other) == before
-    if graph is EDGES:
+    if file == "pairs.parquet":
         pq.write_table(pa.table({"src": [0], "dst": [1], "sim": [0.25]}), other / file)
     else:
         (other / file).write_text(SIMILAR + "# another\n")
@@ -105,8 +107,9 @@ def test_paths_start_at_the_recipe(folder):
     (folder / "own.yaml").write_text("graph: {source: matrix, path: classes.npy}\nobjectives: [xclr]\n")
     loaded = load_recipe(str(folder / "own.yaml"), ("seeds=[1]",))
     assert loaded.graph.path == folder / "classes.npy"
-    own = recipe(folder, EDGES, PYTHON)
+    own = recipe(folder, EDGES, READING)
     assert (own.graph.path, own.objectives[1].graph.path) == (folder / "pairs.parquet", folder)
+    assert own.objectives[1].graph.reads == (folder / "pairs.parquet",)
     assert recipe(folder, {"source": "captions"}).graph.path is None
     text = recipe_yaml(own)
     assert "path: pairs.parquet" in text and str(folder) not in text
@@ -123,7 +126,8 @@ WRONG = [
     ({"source": "python", "function": "os.system"}, r"graph\.function"),
     ({"source": "python", "function": "../mine:similar"}, r"graph\.function"),
     ({"source": "edges", "path": "a.parquet", "by": "name"}, r"graph\.by"),
-    ({"source": "edges", "path": "a\nb.parquet"}, "the file's name holds a line end"),
+    ({"source": "edges", "path": "a\nb.parquet"}, "a file's name holds a line end"),
+    ({"source": "edges", "path": "a.parquet", "reads": ["b.parquet"]}, "takes no `reads`, which is for python"),
     ({"source": "martix"}, "did you mean matrix"),
 ]  # fmt: skip
 
@@ -155,6 +159,7 @@ MISSING = [
     (PYTHON | {"function": "yours:similar"}, r"there is no yours\.py in"),
     (PYTHON | {"function": "mine:other"}, r"mine\.py defines no function other"),
     (PYTHON | {"function": "torn:similar"}, r"torn\.py is not Python"),
+    (PYTHON | {"reads": ["classes.npy", "vectors.parquet"]}, r"there is no file .*vectors\.parquet"),
     (PYTHON | {"path": "home/artifacts/own_graph/0"}, r"from which no code is run"),
 ]
 
@@ -177,7 +182,7 @@ def test_a_module_is_looked_for_beside_the_recipe_and_then_on_the_path(folder, m
     (folder / "lib" / "mine.py").write_text(SIMILAR + "# another\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder / "nowhere"), str(folder / "lib")]))
     plan = planned(folder, PYTHON, PYTHON | {"function": "lab.graphs:similar"})
-    paths = {stage.config.function: stage.config.path for stage in plan if stage.kind.name == "own_graph"}
+    paths = {stage.config.function: stage.config.paths[0] for stage in plan if stage.kind.name == "own_graph"}
     assert paths == {"mine:similar": folder / "mine.py", "lab.graphs:similar": lab / "graphs.py"}
 
 
@@ -224,5 +229,5 @@ def test_a_finished_run_learned_from_the_users_graphs(folder):
     edges = [schema.read(each.path / "edges.parquet", schema.GRAPH_EDGES).num_rows for each in made]
     assert min(edges) == len(texts) - 1 and len(made) == 2
     manifest = next(run.made[each] for each in made if run.made[each].config["function"])
-    assert manifest.config["function"] == "mine:similar" and len(manifest.config["sha256"]) == 64
+    assert manifest.config["function"] == "mine:similar" and [len(each) for each in manifest.config["sha256"]] == [64]
     assert SUITE.name in {each.kind for each in run.made}

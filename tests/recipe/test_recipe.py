@@ -507,7 +507,6 @@ def test_methods_say_what_they_use():
     assert graphs == {
         "captions": ("captions", "pretrained text model"), "knn": ("captions", "pretrained text model"),
         "random_pair": ("captions", "pretrained text model"), "permuted": ("captions", "pretrained text model"),
-        "shuffled": ("captions", "pretrained text model"), "truth": ("factors",),
         "matrix": ("labels", "own graph"), "edges": ("own graph",), "python": ("own graph",),
         "class_captions": ("labels", "pretrained text model"),
         "random_class": ("labels", "pretrained text model"), "wordnet": ("labels", "WordNet"), "class": ("labels",),

@@ -34,9 +34,9 @@ from xclr.recipe import (
     SuiteName,
     TrainConfig,
 )
-from xclr.stage import Given, Kind, Origin, Pieces, Plan, Stage, given_file
+from xclr.stage import Given, Kind, Origin, Pieces, Plan, Stage
 from xclr.store import Store
-from xclr.training.stages import JudgedNetwork, with_decoder
+from xclr.training.stages import JudgedNetwork, given_file, with_decoder
 
 OFFICIAL: Mapping[Dataset, Framing] = {"imagenet9": "whole", "objectnet": "template"}  # others as ImageNet
 SEEN = 10_000  # of a recipe's own pictures whose features are wanted for looking at alone

@@ -43,8 +43,9 @@ def run(stage: Stage[OwnGraphConfig], out: Path, progress: Progress) -> Produced
     where they are of other data.
     """
     config = stage.config
-    if not config.path.is_file() or sha256_file(config.path) != config.sha256:
-        raise DataError(f"{config.path} has changed since it was planned", "run the recipe again, which plans anew")
+    for path, sha256 in zip(config.paths, config.sha256, strict=True):
+        if not path.is_file() or sha256_file(path) != sha256:
+            raise DataError(f"{path} has changed since it was planned", "run the recipe again, which plans anew")
     progress(0, 1)
     produced = SOURCES[config.source](stage, out)
     progress(1, 1)
@@ -54,7 +55,7 @@ def run(stage: Stage[OwnGraphConfig], out: Path, progress: Progress) -> Produced
 def own_matrix(stage: Stage[OwnGraphConfig], out: Path) -> Produced:
     """Similarities of all classes, as `read_matrix` reads them; classes that the data do not have are left out."""
     names = [name for name, _ in read_classes(stage)]
-    found = read_matrix(stage.config.path, names)
+    found = read_matrix(stage.config.paths[0], names)
     similarity = check.square(found.similarity, lambda label: f"class {names[label]!r}")
     produced = write_similarities(stage, similarity, out)
     return produced._replace(stats=produced.stats | {"left_out": found.others})
@@ -66,7 +67,7 @@ def own_edges(stage: Stage[OwnGraphConfig], out: Path) -> Produced:
     Rows that are called the same are 1 alike, those without an edge alone. Edges of what the data do not have are left
     out, but for row ids, which must be some.
     """
-    by, table = stage.config.by, read_table(stage.config.path, EDGE)
+    by, table = stage.config.by, read_table(stage.config.paths[0], EDGE)
     names, rows = row_names(stage.inputs["captions"].path, by)
     src, dst = (rows_called(table[end], names, rows, by) for end in ("src", "dst"))
     known = (src >= 0) & (dst >= 0)
@@ -96,7 +97,7 @@ def own_function(stage: Stage[OwnGraphConfig], out: Path) -> Produced:
     assert stage.config.function is not None
     captions = read_captions(stage.inputs["captions"].path / "captions.parquet", ("row_id", "caption"))
     n = captions.num_rows
-    with loaded(stage.config.function, stage.config.path) as function:
+    with loaded(stage.config.function, stage.config.paths[0]) as function:
         given = function(np.arange(n), captions["caption"].to_pylist())
     if hasattr(given, "tocoo"):
         given = given.tocoo()

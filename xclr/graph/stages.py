@@ -15,7 +15,7 @@ from xclr.graph.function import find_module
 from xclr.graph.textmodel import given_model, text_model
 from xclr.recipe import OWN, RUNTIME, Config, NamedBy, Precision, Recipe, TargetGraph
 from xclr.shards import pairs, parts
-from xclr.stage import Kind, Pieces, Stage, given_file
+from xclr.stage import Given, Kind, Pieces, Stage
 from xclr.store import Store
 
 EDGE_BYTES = 12  # an int64 and a float32
@@ -67,13 +67,13 @@ class ClassGraphConfig(Config):
 
 
 class OwnGraphConfig(Config):
-    """A graph that the user gives, named by the content of the file that holds or makes it."""
+    """A graph that the user gives, named by the content of what holds it, or of what makes it and what that reads."""
 
     source: str
-    sha256: str
+    sha256: tuple[str, ...]
     by: NamedBy = "row"
     function: str | None = None
-    path: Path = Field(json_schema_extra=RUNTIME)
+    paths: tuple[Path, ...] = Field(json_schema_extra=RUNTIME)
 
 
 def cut_captions(stage: Stage[EmbeddingsConfig], store: Store) -> Pieces:
@@ -103,6 +103,11 @@ def tell_precision(embeddings: Manifest) -> Iterator[str]:
             f"{stats['loss_max']:.1e} at most, and a similarity by {stats['similarity_moved']:.1e} in the mean "
             f"(of {stats['loss_sample']} captions, against float32)"
         )
+
+
+def given_graph(config: OwnGraphConfig, store: Store) -> Iterator[Given]:
+    """The files of an own graph."""
+    yield Given("graph", config.paths, config.sha256, lambda: tuple(map(store.content_hash, config.paths)))
 
 
 def tell_uncovered(graph: Manifest) -> Iterator[str]:
@@ -152,7 +157,7 @@ OWN_GRAPH = Kind(
     code=1,
     run="xclr.graph.own",
     step="graph",
-    given=lambda config, store: given_file("graph", config.path, config.sha256, store),
+    given=given_graph,
     tell=tell_uncovered,
 )
 KINDS = (EMBEDDINGS, GRAPH, GRAPH_REPORT, CLASS_GRAPH, OWN_GRAPH)
@@ -207,10 +212,11 @@ def own_graph(target: TargetGraph, store: Store, captions: Artifact) -> Stage[Ow
     path = target.path or Path()
     if target.function is not None:
         path = find_module(target.function, path, store.home)
-    elif not path.is_file():
-        raise RecipeError(f"graph.path: there is no file {path}", "give a path that starts at the recipe's file")
-    held = {"source": target.source, "by": target.by, "function": target.function}
-    config = OwnGraphConfig(sha256=store.content_hash(path), path=path.absolute(), **held)
+    paths = tuple(each.absolute() for each in (path, *target.reads))
+    if missing := [each for each in paths if not each.is_file()]:
+        raise RecipeError(f"graph: there is no file {missing[0]}", "give a path that starts at the recipe's file")
+    sha256 = tuple(map(store.content_hash, paths))
+    config = OwnGraphConfig(source=target.source, sha256=sha256, by=target.by, function=target.function, paths=paths)
     return Stage(OWN_GRAPH, f"own graph {target.label}", config, {"captions": captions})
 
 

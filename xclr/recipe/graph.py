@@ -49,7 +49,7 @@ NEEDS_CLASSES: frozenset[GraphSource] = frozenset({"class_captions", "wordnet", 
 OWN: Mapping[GraphSource, tuple[str, ...]] = {  # graphs that the user gives, and the fields of such alone
     "matrix": ("path",),
     "edges": ("path", "by"),
-    "python": ("path", "function"),
+    "python": ("path", "function", "reads"),
 }
 NamedBy = Literal["row", "id", "path", "caption"]  # how edges name rows
 
@@ -125,11 +125,16 @@ class TargetGraph(Config):
         description="MODULE:FUNCTION, which gets row ids and captions and gives similarities or vectors (python)",
         json_schema_extra=LATER,
     )
+    reads: tuple[Path, ...] = Field(
+        (),
+        description="files that the function reads; what they hold names the graph, too (python)",
+        json_schema_extra=LATER,
+    )
 
     @model_validator(mode="after")
     def _own_graph_is_given(self) -> TargetGraph:
         """An own graph has what it is made of, and no other graph has."""
-        for field in ("path", "by", "function"):
+        for field in ("path", "by", "function", "reads"):
             if field not in OWN.get(self.source, ()) and getattr(self, field) != type(self).model_fields[field].default:
                 takers = ", ".join(source for source, fields in OWN.items() if field in fields)
                 raise ValueError(f"graph {self.source} takes no `{field}`, which is for {takers}")
@@ -137,8 +142,8 @@ class TargetGraph(Config):
             raise ValueError(f"graph {self.source} needs `path`, the file with the similarities")
         if self.source == "python" and self.function is None:
             raise ValueError("graph python needs `function`, as MODULE:FUNCTION")
-        if self.path is not None and acts(self.path.name):
-            raise ValueError("the file's name holds a line end, another control character or half a character")
+        if any(acts(each.name) for each in (*self.reads, self.path) if each is not None):
+            raise ValueError("a file's name holds a line end, another control character or half a character")
         return self
 
     @property
@@ -146,19 +151,21 @@ class TargetGraph(Config):
         """All that says which similarities, the seed only where it has an effect."""
         corrupt = self.corrupt if self.corrupt and (self.corrupt.drop or self.corrupt.add) else None
         seed = self.seed if self.source in DRAWN or corrupt else 0
-        return TargetGraph(
-            source=self.source, seed=seed, corrupt=corrupt, path=self.path, by=self.by, function=self.function
-        )
+        own = {field: getattr(self, field) for field in ("path", "by", "function", "reads")}
+        return TargetGraph(source=self.source, seed=seed, corrupt=corrupt, **own)
 
     @property
     def named(self) -> TargetGraph:
-        """The same wherever the file lies: its name alone is left of the path."""
+        """The same wherever its files lie: their names alone are left of the paths."""
         path = None if self.path is None or self.source == "python" else Path(self.path.name)
-        return self.model_copy(update={"path": path})
+        return self.model_copy(update={"path": path, "reads": tuple(Path(each.name) for each in self.reads)})
 
     def below(self, base: Path) -> Self:
-        """The same with a relative path starting at a folder, where that of a module is by default."""
-        return self.model_copy(update={"path": base / (self.path or "")}) if self.source in OWN else self
+        """The same with relative paths starting at a folder, where a module lies by default."""
+        if self.source not in OWN:
+            return self
+        reads = tuple(base / each for each in self.reads)
+        return self.model_copy(update={"path": base / (self.path or ""), "reads": reads})
 
     @property
     def uses(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +38,7 @@ from xclr.recipe import (
     method_name,
     with_graph,
 )
-from xclr.stage import Kind, Origin, Stage, given_file
+from xclr.stage import Given, Kind, Origin, Stage
 from xclr.store import Store
 
 CHECKPOINT = "checkpoint.pt"  # what a finished training leaves
@@ -101,6 +101,12 @@ def origin(config: PretrainConfig) -> Origin:
         uses=", ".join(objective.uses),
         trained=", ".join(f"{key}={value}" for key, value in details(objective).items()),
     )
+
+
+def given_file(what: str, path: Path | None, sha256: str | None, store: Store) -> Iterator[Given]:
+    """A file that is named by its content, where one is."""
+    if path is not None and sha256 is not None:
+        yield Given(what, (path,), (sha256,), lambda: (store.content_hash(path),))
 
 
 def _idle(config: PretrainConfig) -> Container[str]:

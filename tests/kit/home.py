@@ -13,6 +13,8 @@ from xclr import captions, images
 from xclr.artifact import Artifact
 from xclr.captions import stages as captions_stages
 from xclr.evaluation.stages import DataSets
+from xclr.graph import neighbours
+from xclr.graph import stages as graph_stages
 from xclr.graph.stages import EMBEDDINGS, EmbeddingsConfig
 from xclr.images import stages as images_stages
 from xclr.recipe import DataConfig, Recipe, TrainConfig
@@ -68,6 +70,7 @@ def make_home(folder: Path) -> Home:
     config = EmbeddingsConfig(weights="unit vectors", model="")
     stage = Stage(EMBEDDINGS, "embeddings", config, {"captions": made["captions"]})
     made["embeddings"] = commit(store, stage, write_vectors)
+    made["graph"] = commit(store, graph_stages.graph(RECIPE, made["captions"], made["embeddings"]), neighbours.run)
     return Home(store, made)
 
 

@@ -447,6 +447,11 @@ def test_what_is_otherwise_for_one_objective_is_told_beside_its_name():
             "train: {shuffle_shards: 3}",
             "shuffle_shards is the same for all objectives: else methods would see pictures in",
         ),
+        (
+            "train: {neighbourhoods: 0.5}",
+            "neighbourhoods is the same for all objectives: else methods would see pictures in",
+        ),
+        ("train: {neighbourhood_size: 8}", "neighbourhood_size is the same for all objectives: else methods would see"),
         ("train: {optimiser: sgd}", "optimiser is no key of train (did you mean optimizer?)"),
         ("train: {learning_rate: -1}", "learning_rate: Input should be greater than 0 (got -1)"),
         ("train: {backbone: vit-small, image_size: 40}", "image_size 40 is no multiple of 16"),

@@ -17,7 +17,7 @@ from xclr.training.ranks import Boundary
 from xclr.training.spool import SPOOL, read_spool
 
 pytestmark = pytest.mark.slow
-CONFIG = TRAIN.model_copy(update={"epochs": 3, "checkpoint_every": 4})
+CONFIG = TRAIN.model_copy(update={"epochs": 3, "checkpoint_every": 4, "neighbourhoods": 0.5, "neighbourhood_size": 8})
 
 
 @pytest.fixture(scope="module")

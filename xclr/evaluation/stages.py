@@ -435,6 +435,8 @@ def finetune(
             "lr_rule": "absolute",
             "fraction": 1.0,
             "shuffle_shards": None,
+            "neighbourhoods": 0.0,
+            "neighbourhood_size": TrainConfig.model_fields["neighbourhood_size"].default,
             "init": None,
             "views": "simclr" if views == "stickers" else views,
         }

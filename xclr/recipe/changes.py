@@ -14,6 +14,8 @@ SHARED = {  # fields that decide which pictures are seen, how, and in which orde
     "decode": "methods would see different pixels",
     "epochs": "methods would see different numbers of pictures",
     "fraction": "methods would see different numbers of pictures",
+    "neighbourhood_size": "methods would see pictures in different orders",
+    "neighbourhoods": "methods would see pictures in different orders",
     "shuffle_shards": "methods would see pictures in different orders",
 }
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from xclr.recipe.config import LATER, RUNTIME, Config
+from xclr.recipe.graph import USES
 
 PATCH = 16  # of a vision transformer, pixels
 NETWORK = ("backbone", "width", "image_size", "zero_init_residual", "normalisation")  # fields that say what it is
@@ -123,6 +124,17 @@ class TrainConfig(Config):
     shuffle_shards: int | None = Field(
         None, ge=1, description="shuffle pictures within so many shards at a time, for slow disks; default: within all"
     )
+    neighbourhoods: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of each batch that comes by neighbourhoods of the kNN graph of captions: harder negatives, "
+        "and others to be like; 0: all pictures come in a random order",
+        json_schema_extra=LATER,
+    )
+    neighbourhood_size: int = Field(
+        32, ge=2, description="pictures of such a neighbourhood, where there are as many", json_schema_extra=LATER
+    )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of the network's products; weights and losses stay float32"
     )
@@ -199,6 +211,19 @@ class TrainConfig(Config):
             raise ValueError(f"decode: gpu is for views: simclr, and views is {self.views}; leave decode out")
         return self
 
+    @model_validator(mode="after")
+    def _has_room_for_neighbourhoods(self) -> TrainConfig:
+        if not self.neighbourhoods:
+            return self
+        if self.neighbourhood_size > self.batch_size:
+            raise ValueError(
+                f"neighbourhood_size {self.neighbourhood_size} is more than batch_size {self.batch_size}, which holds "
+                "several neighbourhoods"
+            )
+        if self.shuffle_shards is not None:
+            raise ValueError("neighbourhoods are over all shards, and shuffle_shards wants few; leave out one of them")
+        return self
+
     @property
     def peak_rate(self) -> float:
         """The highest learning rate: learning_rate, times batch_size / 256 or sqrt(batch_size) by the rule."""
@@ -210,6 +235,11 @@ class TrainConfig(Config):
         """Optimiser, highest learning rate and how that came about, for people."""
         rule = f", {self.lr_rule}" if self.lr_rule != "absolute" else ""
         return f"{self.optimizer} {self.peak_rate:g}" + (f" ({self.learning_rate:g}{rule})" if rule else "")
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """What its batches are put together by, as tables name it; nothing where the order is random."""
+        return USES["knn"] if self.neighbourhoods else ()
 
     @property
     def cuts_photographs(self) -> bool:

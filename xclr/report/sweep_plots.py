@@ -32,6 +32,7 @@ BESIDE: tuple[Key, ...] = (  # plotted beside the judge's score
 )
 WORDS: Mapping[str, str] = {
     "train.fraction": "share of the training pictures",
+    "train.neighbourhoods": "share of a batch that comes by neighbourhoods of the graph",
     "data.pictures": "training pictures",
     "data.noise": "share of the captions that are of other scenes",
     "graph.corrupt": "edges that the graph lacks, and false ones, for each true one",

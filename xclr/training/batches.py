@@ -22,6 +22,7 @@ from xclr.recipe import TrainConfig
 from xclr.training.captions import CaptionsOf
 from xclr.training.keyed import epoch_order
 from xclr.training.model import memory_format
+from xclr.training.neighbourhoods import Neighbourhoods
 from xclr.training.objectives.materials import NOTHING, Look, Looked
 from xclr.training.ranks import Rank, moved
 from xclr.training.subset import nested
@@ -93,10 +94,13 @@ class PictureBatches:
     lost: set[int] = field(default_factory=set, compare=False)
     captions: CaptionsOf | None = None  # where pictures have several
     spent: dict[str, float] = field(default_factory=dict, compare=False)
+    neighbourhoods: Neighbourhoods | None = None  # where a share comes by them
 
     @classmethod
-    def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> PictureBatches:
-        """Decode the training pictures; raises DataError when they do not fill one batch."""
+    def open(
+        cls, captions: Path, images: Path, config: TrainConfig, seed: int, graph: Path | None = None
+    ) -> PictureBatches:
+        """Decode the training pictures; raises DataError when they do not fill one batch, or lack a graph."""
         rows = training_rows(captions, images, config, seed)
         _check_memory(len(rows) * 4 * source_side(config) ** 2)
         lost: set[int] = set()
@@ -107,7 +111,9 @@ class PictureBatches:
         count = int(pq.read_metadata(captions / "captions.parquet").num_rows)
         groups = as_groups(read_groups(captions), count)[rows]
         several = CaptionsOf.open(captions, rows, usable_rows(images), in_turn=config.captions == "all")
-        return cls(torch.from_numpy(rows), pictures, groups, texture_bank(), config, seed, lost, several)
+        near = Neighbourhoods.open(captions, graph, rows, several, config, seed)
+        found = cls(torch.from_numpy(rows), pictures, groups, texture_bank(), config, seed, lost, several)
+        return replace(found, neighbourhoods=near)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -144,7 +150,7 @@ class PictureBatches:
         epoch, within = divmod(step, self.steps_per_epoch)
         share = self.batch_size // world
         begin = within * self.batch_size + rank * share
-        chosen = epoch_order(self.seed, epoch, len(self.rows))[begin : begin + share]
+        chosen = self._order(epoch)[begin : begin + share]
         rows = self.rows[chosen]
         place, seen = (moved(each, self.pictures.device).repeat(2) for each in (chosen, rows))
         u = torch.cat([view_numbers(self.seed, epoch, view, each) for view, each in enumerate(seen.chunk(2))])
@@ -152,6 +158,11 @@ class PictureBatches:
         if self.captions is not None:
             rows = self.captions.drawn(self.seed, epoch, chosen.numpy())
         return Batch(rows, views.contiguous(memory_format=memory_format(self.config)))
+
+    def _order(self, epoch: int) -> Tensor:
+        if self.neighbourhoods is None:
+            return epoch_order(self.seed, epoch, len(self.rows))
+        return torch.from_numpy(self.neighbourhoods.order(epoch))
 
 
 def free_memory(device: torch.device) -> int:

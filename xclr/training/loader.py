@@ -29,6 +29,7 @@ from xclr.training.device_cut import Jpegs, Uncut, lacking
 from xclr.training.keyed import epoch_order, keyed_uniform, windowed_order
 from xclr.training.meter import WORKERS
 from xclr.training.model import memory_format
+from xclr.training.neighbourhoods import Neighbourhoods
 from xclr.training.objectives.materials import NOTHING, Look, Looked
 from xclr.training.ranks import Rank, Road, moved
 from xclr.training.stop import SIGNALS
@@ -55,10 +56,15 @@ class Loaded(NamedTuple):
     spent: Tensor  # Seconds
 
 
-def open_batches(captions: Path, images: Path, config: TrainConfig, seed: int) -> PictureBatches | StreamedBatches:
-    """The training pictures as `config.views` wants them; raises DataError when they do not fill one batch."""
+def open_batches(
+    captions: Path, images: Path, config: TrainConfig, seed: int, graph: Path | None = None
+) -> PictureBatches | StreamedBatches:
+    """The training pictures as `config.views` wants them, in an order over the graph where that has to be.
+
+    Raises DataError when they do not fill one batch, or lack a graph.
+    """
     opened: Callable[..., PictureBatches | StreamedBatches] = StreamedBatches.open
-    return (PictureBatches.open if config.views == "stickers" else opened)(captions, images, config, seed)
+    return (PictureBatches.open if config.views == "stickers" else opened)(captions, images, config, seed, graph)
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,17 @@ class StreamedBatches:
     lost: set[int] = field(default_factory=set, compare=False)
     captions: CaptionsOf | None = None  # where pictures have several
     spent: dict[str, float] = field(default_factory=dict, compare=False)
+    neighbourhoods: Neighbourhoods | None = None  # where a share comes by them
 
     @classmethod
-    def open(cls, captions: Path, images: Path, config: TrainConfig, seed: int) -> StreamedBatches:
-        """Find the training pictures; raises DataError when they do not fill one batch."""
+    def open(
+        cls, captions: Path, images: Path, config: TrainConfig, seed: int, graph: Path | None = None
+    ) -> StreamedBatches:
+        """Find the training pictures; raises DataError when they do not fill one batch, or lack a graph."""
         rows = training_rows(captions, images, config, seed)
         several = CaptionsOf.open(captions, rows, usable_rows(images), in_turn=config.captions == "all")
-        return cls(PictureFiles.open(images, rows), config, seed, captions=several)
+        near = Neighbourhoods.open(captions, graph, rows, several, config, seed)
+        return cls(PictureFiles.open(images, rows), config, seed, captions=several, neighbourhoods=near)
 
     @property
     def rows(self) -> Tensor:
@@ -180,6 +190,8 @@ class StreamedBatches:
             yield epoch, order[begin : begin + share]
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        if self.neighbourhoods is not None:
+            return self.neighbourhoods.order(epoch)
         if self.config.shuffle_shards is None:
             return epoch_order(self.seed, epoch, len(self.pictures.rows)).numpy()
         return windowed_order(self.seed, epoch, self.pictures.shards, self.config.shuffle_shards)

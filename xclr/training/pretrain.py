@@ -64,7 +64,7 @@ def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced
     objective = build_objective(config.objective, Materials(inputs, features, config.train, Rank.here().device))
     stats: Mapping[str, float | str] = {"step": 0}
     if objective is not None:
-        batches = open_batches(inputs["captions"], inputs["images"], config.train, config.seed)
+        batches = open_batches(inputs["captions"], inputs["images"], config.train, config.seed, inputs.get("graph"))
         model = Pretrainer(backbone, objective, precision_of(config.train))
         quality = _quality(config.train, inputs, batches)
         stats = {**fit(config.train, batches, model, out, progress, quality), **told_of(batches.rows.numpy())}

@@ -98,7 +98,7 @@ def origin(config: PretrainConfig) -> Origin:
         graph=graph_name(objective, config.dataset),
         seed=config.seed,
         rate="" if untrained else config.train.rate,
-        uses=", ".join(objective.uses),
+        uses=", ".join(dict.fromkeys((*objective.uses, *config.train.uses))),
         trained=", ".join(f"{key}={value}" for key, value in details(objective).items()),
     )
 
@@ -237,7 +237,7 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) 
     judged = isinstance(objective, SupConConfig) and objective.classes == "judged" and SOURCES[source].annotated
     crops = dict.fromkeys(("exact_crops", "rounded_crops"), train.cuts_photographs)
     marks = {**crops, "judged": judged, "given": begun is not None}
-    inputs = _read(objective, data, begun)
+    inputs = _read(objective, train, data, begun)
     if isinstance(objective, GraphedConfig) and objective.graph is not None:  # what its file holds is an input
         objective = objective.model_copy(update={"graph": objective.graph.named})
     config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=source, **marks)
@@ -257,13 +257,17 @@ def _changed(objective: TrainedConfig, train: TrainConfig, begun: Stage[InitialC
     return Changes(changed)
 
 
-def _read(objective: ObjectiveConfig, data: Data, begun: Stage[InitialConfig] | None) -> dict[str, Artifact]:
+def _read(
+    objective: ObjectiveConfig, train: TrainConfig, data: Data, begun: Stage[InitialConfig] | None
+) -> dict[str, Artifact]:
     """What a pretraining reads, by role."""
     inputs = {"captions": data.captions, "images": data.images}
     if isinstance(objective, PairsConfig) and objective.text == "frozen":
         inputs["embeddings"] = data.embeddings
     if isinstance(objective, GraphedConfig) and objective.graph is not None:
         inputs |= _similarities(objective.graph, data)
+    if train.neighbourhoods:
+        inputs["graph"] = data.graph
     if begun is not None:
         inputs["initial"] = Store.of(data.captions.path).reference(begun.digest)
     return inputs

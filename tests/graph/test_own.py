@@ -283,9 +283,12 @@ def test_a_file_of_something_else_is_refused(source, said, tmp_path, made):
     (tmp_path / "mine.parquet").write_text("src,dst,sim\n")
     with pytest.raises(DataError, match=said):
         made(source=source, path=tmp_path / "mine.parquet")
-    (tmp_path / "mine.npy").write_text("1 2\n2 1\n")
-    with pytest.raises(DataError, match="no array of NumPy"):
-        made(source="matrix", path=tmp_path / "mine.npy")
+    np.savez(tmp_path / "mine.npz", MATRIX)
+    np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
+    for content in (b"", b"1 2\n2 1\n", (tmp_path / "mine.npz").read_bytes(), (tmp_path / "pickled.npy").read_bytes()):
+        (tmp_path / "mine.npy").write_bytes(content)
+        with pytest.raises(DataError, match="no array of NumPy"):
+            made(source="matrix", path=tmp_path / "mine.npy")
 
 
 def test_edges_by_ids_that_the_data_do_not_have_are_refused(tmp_path, captions, made):

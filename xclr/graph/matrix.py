@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.lib.format import read_array
 
 from xclr.errors import DataError
 from xclr.graph import check
@@ -38,8 +39,9 @@ def read_matrix(path: Path, names: Sequence[str]) -> ClassMatrix:
 
 def _read_array(path: Path, classes: int) -> Numbers:
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as stream:
+            found = read_array(stream, allow_pickle=False)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is no array of NumPy: {error}", "write it with numpy.save, as numbers") from error
     if found.shape != (classes, classes) or found.dtype.kind not in "biuf":
         raise DataError(

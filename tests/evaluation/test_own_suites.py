@@ -29,7 +29,7 @@ from xclr.report.tables import grids_of
 from xclr.store import Store
 from xclr.training.stages import PretrainConfig
 
-OWN = [name for name, suite in SUITES.items() if suite.own]
+OWN = [name for name, suite in SUITES.items() if suite.own and not suite.drawn]
 JUDGED = {
     "suites": OWN,
     "bootstrap": 100,

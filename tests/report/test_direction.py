@@ -10,6 +10,7 @@ import pytest
 
 from tests.kit.cells import in_every_state
 from xclr.report import html
+from xclr.report.scenes import Scenes
 from xclr.report.sheet import Question, Sheet, Tile
 from xclr.report.sweep_page import render_sweep
 from xclr.report.tables import Grid, Line, TableCell
@@ -24,12 +25,14 @@ CONTEXTS: dict[str, dict[str, Any]] = {
         "temperature": 0.1, "near": 0.95, "duplicates": [(0.99, RTL, RTL)], "similar": [(0.9, RTL, RTL)],
         "components": {"number": 1, "alone": 0, "share": 1.0, "groups": [(2, [RTL, "a <dog>"])]},
         "questions": [[(0, RTL, None), (1, RTL, 0.5)]], "thumbnails": {0: "data:,", 1: "data:,"}, "neighbours": 1,
+        "truth": None,
     },
     "page.html.j2": {
         "title": "mine", "runs": [{"data": RTL}], "skipped": [], "tables": [("Scores", [GRID])], "paper": [],
         "glossary": {}, "no_scores": "", "colours": {}, "labels": {("xclr", ""): "xclr"}, "loss": [], "shared": [],
         "panels": [], "smaller": False,
         "several_seeds": False, "no_curves": "none", "no_sheet": "", "neighbours": 1,
+        "scenes": [Scenes((TILE,), "all of them")],
         "sheet": Sheet((Question(TILE, ((("xclr", ""), (TILE,)),)),), "about"),
     },
     "study.html.j2": {

@@ -216,7 +216,7 @@ def test_a_narrow_terminal_has_its_columns_below_one_another_and_cuts_nothing_of
         assert text.count("│ xclr   │ augmentation") == len(tables_of(grid, width))
         assert text.count("50.0 ± 2.0 ") == 2 * len(grid.headings)
         assert [column.header for each in tables_of(grid, width) for column in each.columns[2:]] == list(grid.heads)
-    assert len(tables_of(grid, width)) == {40: 11, 50: 11, 80: 4, 120: 3, 200: 2}[width]
+    assert len(tables_of(grid, width)) == {40: 19, 50: 19, 80: 7, 120: 4, 200: 2}[width]
 
 
 def test_markdown_has_both_tables_under_their_names():

@@ -13,6 +13,7 @@ from xclr.study.numbers import (
     equivalence,
     holm,
     over_both,
+    over_both_of,
     over_seeds,
     rank_correlation,
     seeds_needed,
@@ -36,6 +37,13 @@ def test_intervals_over_both_hold_the_truth_as_often_as_they_say():
     alone = [over_seeds(drawn(rng).mean(1)) for _ in range(300)]
     assert np.mean([each.low <= 0 <= each.high for each in alone]) < 0.75
     assert np.mean([each.p < 0.05 for each in found]) == pytest.approx(1 - held, abs=0.01)
+
+
+def test_tables_that_share_their_draws_have_the_intervals_that_each_has_alone():
+    rng = np.random.default_rng(8)
+    tables = [drawn(rng, mean=0.1), drawn(rng) * 2]
+    shared = over_both_of(tables, resamples=300, seed=5)
+    assert shared == [over_both(each, resamples=300, seed=5) for each in tables]
 
 
 def test_the_error_is_that_of_the_components():

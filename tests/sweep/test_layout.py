@@ -137,8 +137,8 @@ def test_a_point_that_cannot_be_is_named_before_anything_runs(tmp_path):
         layout(swept(grid={TAU: [0.1, -1]}), Store(tmp_path))
     with pytest.raises(RecipeError, match=r"^epoch=1: .*unknown key 'train.epoch' \(did you mean epochs"):
         layout(swept(grid={"train.epoch": [1]}), Store(tmp_path))
-    with pytest.raises(RecipeError, match=r"no network depends on objective\.mix"):
-        layout(swept(grid={"objective.mix": [0.1, 0.2]}), Store(tmp_path))
+    with pytest.raises(RecipeError, match=r"no network depends on objective\.sigma"):
+        layout(swept(grid={"objective.sigma": [0.1, 0.2]}), Store(tmp_path))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import numpy as np
 
 from xclr.recipe import SUITES
 from xclr.report.tables import Grid, Line, TableCell
-from xclr.study.numbers import Interval, components, equivalence, holm, over_both, over_seeds, seeds_needed
+from xclr.study.numbers import Interval, components, equivalence, holm, over_both_of, over_seeds, seeds_needed
 from xclr.study.outcome import Outcome, Right
 from xclr.study.spec import Contrast, Study
 
@@ -105,12 +105,24 @@ def findings(study: Study, outcomes: Mapping[str, Outcome]) -> Findings:
 
 def compare(study: Study, differences: Sequence[Right]) -> tuple[Compared, ...]:
     """Differences [S, n] of the study's contrasts, in turn, all of them corrected for being so many."""
-    found = [over_both(each, resamples=study.resamples, seed=place) for place, each in enumerate(differences)]
-    contrasts = [*study.contrasts] * (len(found) // len(study.contrasts))
+    contrasts = [*study.contrasts] * (len(differences) // len(study.contrasts))
+    found = _intervals(study, differences, [study.contrasts.index(each) for each in contrasts])
     return tuple(
         Compared(arms, each, p, equivalence(each, study.equivalence, study.seeds))
         for arms, each, p in zip(contrasts, found, holm([each.p for each in found]), strict=True)
     )
+
+
+def _intervals(study: Study, tables: Sequence[Right], seeds: Sequence[int]) -> list[Interval]:
+    """Of each table by the draws of its seed; those of one seed and shape share them."""
+    alike: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for place, (table, seed) in enumerate(zip(tables, seeds, strict=True)):
+        alike.setdefault((seed, table.shape), []).append(place)
+    found: dict[int, Interval] = {}
+    for (seed, _), places in alike.items():
+        own = over_both_of([tables[place] for place in places], resamples=study.resamples, seed=seed)
+        found |= dict(zip(places, own, strict=True))
+    return [found[place] for place in range(len(tables))]
 
 
 def _differences(study: Study, numbers: Mapping[str, Right]) -> list[Right]:
@@ -118,7 +130,7 @@ def _differences(study: Study, numbers: Mapping[str, Right]) -> list[Right]:
 
 
 def _levels(study: Study, numbers: Mapping[str, Right]) -> dict[str, Interval]:
-    return {arm: over_both(each, resamples=study.resamples, seed=0) for arm, each in numbers.items()}
+    return dict(zip(numbers, _intervals(study, [*numbers.values()], [0] * len(numbers)), strict=True))
 
 
 def asked(study: Study) -> str:

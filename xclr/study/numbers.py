@@ -39,17 +39,26 @@ def over_both(values: NDArray[Any], *, resamples: int, seed: int) -> Interval:
     bootstrap: Owen, Annals of Applied Statistics 1, 2007); interval and p are Student's with S - 1 degrees of freedom.
     Raises ValueError for fewer than two seeds or pictures.
     """
-    count, n = values.shape
+    return over_both_of([values], resamples=resamples, seed=seed)[0]
+
+
+def over_both_of(tables: Sequence[NDArray[Any]], *, resamples: int, seed: int) -> list[Interval]:
+    """The same of several tables of one shape, from the same draws, which are most of the work."""
+    count, n = tables[0].shape
     if count < 2 or n < 2:
         raise ValueError(f"{count} seeds and {n} pictures have no interval")
-    rng, table = np.random.default_rng(seed), np.asarray(values, dtype=np.float64)
-    block, means = max(1, CELLS // n), list[Floats]()
+    rng, wide = np.random.default_rng(seed), [np.asarray(each, dtype=np.float64) for each in tables]
+    block, means = max(1, CELLS // n), [list[Floats]() for _ in tables]
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         seeds = rng.multinomial(count, np.full(count, 1 / count), size=size) / count
         pictures = rng.multinomial(n, np.full(n, 1 / n), size=size) / n
-        means.append(np.einsum("rn,rn->r", seeds @ table, pictures))
-    return _student(float(table.mean()), float(np.concatenate(means).std(ddof=1)), count)
+        for table, found in zip(wide, means, strict=True):
+            found.append(np.einsum("rn,rn->r", seeds @ table, pictures))
+    return [
+        _student(float(table.mean()), float(np.concatenate(found).std(ddof=1)), count)
+        for table, found in zip(wide, means, strict=True)
+    ]
 
 
 def over_seeds(values: NDArray[Any]) -> Interval:

@@ -10,15 +10,17 @@ import math
 import tarfile
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from xclr.artifact import Artifact, Digest
+from xclr.artifact import Artifact, Digest, sha256_file
 from xclr.captions import run as run_captions
 from xclr.captions.stages import CaptionsConfig
 from xclr.graph.classes import run as run_class_graph
 from xclr.graph.neighbours import run as run_graph
-from xclr.graph.stages import ClassGraphConfig, GraphKnnConfig
+from xclr.graph.own import run as run_own_graph
+from xclr.graph.stages import ClassGraphConfig, GraphKnnConfig, OwnGraphConfig
 from xclr.images import run as run_images
 from xclr.images.stages import ImagesConfig
 from xclr.pipeline import KINDS
@@ -26,12 +28,16 @@ from xclr.recipe import DataConfig
 from xclr.stage import Stage
 
 DATA = DataConfig(limit=40)
-RUNNERS = {"captions": run_captions, "images": run_images, "graph": run_graph, "class_graph": run_class_graph}
+RUNNERS = {
+    "captions": run_captions, "images": run_images, "graph": run_graph, "class_graph": run_class_graph,
+    "own_graph": run_own_graph,
+}  # fmt: skip
 PINNED = {  # of each kind and code version
     ("captions", 3): "ae7a6b5c172fce996b452a1ff2a3aea8cd06c332fa452539f48d1cafb5ce2d6e",
     ("images", 2): "13b8466a85cff755a9246a847975b9bfd6de0eea76e3424cbd706f3664f88677",
     ("graph", 2): "7f0c359b45152e33b26b13e209b836387e4162a44bba22701318f069d1d8b62a",
     ("class_graph", 2): "f51415b5bb4a964a54ac39cbe9f7c5c45cbf772abff4651f4cba03c658bad9bd",
+    ("own_graph", 1): "0f6c87bcad49f8394bf0bef187371d705b7f6c750e48d611ce5be1cd60b58459",
 }
 
 
@@ -113,6 +119,14 @@ def test_the_graph_stays_what_its_code_version_says(graph_inputs, home):
 def test_the_class_graph_stays_what_its_code_version_says(graph_inputs, home):
     config = ClassGraphConfig(source="random_class", seed=3)
     check("class_graph", run("class_graph", config, graph_inputs, home / "class_graph")[1])
+
+
+def test_an_own_graph_stays_what_its_code_version_says(captions, home):
+    path = home / "edges.parquet"
+    ends = np.arange(30)
+    pq.write_table(pa.table({"src": ends + 3, "dst": ends * 7 % 3, "sim": ends / 40}), path)
+    config = OwnGraphConfig(source="edges", sha256=(sha256_file(path),), paths=(path,))
+    check("own_graph", run("own_graph", config, {"captions": captions[0]}, home / "own_graph")[1])
 
 
 def test_values_are_compared_not_their_spelling():

@@ -23,6 +23,7 @@ JOBS = {  # what a job of each kind imports before it starts
     "graph": {"pyarrow", "torch"},
     "graph_report": {"PIL", "pandas", "pyarrow", "torch"},  # pandas by pyarrow.dataset
     "class_graph": {"pyarrow", "torch"},
+    "own_graph": {"pyarrow", "torch"},
     "initial": {"safetensors", "torch"},
     "pretrain": {"PIL", "pyarrow", "torch"},
     "reference": {"PIL", "safetensors", "torch"},

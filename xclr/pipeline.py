@@ -76,7 +76,7 @@ def add_sources(plan: Plan) -> tuple[training_stages.Data, evaluation_stages.Dat
         data = add_data(alone)
         return data, evaluation_stages.data_sets(alone, *(others or (data.captions, data.images)))
 
-    return _add_once(plan, tuple(training_stages.class_graphs(plan.recipe)), add)
+    return _add_once(plan, tuple(training_stages.made_graphs(plan.recipe)), add)
 
 
 def add_training(
@@ -109,11 +109,11 @@ def add_data(plan: Plan) -> training_stages.Data:
     embeddings = plan.add(graph_stages.embeddings(recipe, store, captions))
     graph = plan.add(graph_stages.graph(recipe, captions, embeddings))
     plan.add(graph_stages.graph_report(recipe, captions, images, embeddings, graph))
-    class_graphs = {
-        target: plan.add(graph_stages.class_graph(recipe, target, store, captions, embeddings))
-        for target in training_stages.class_graphs(recipe)
+    made = {
+        target: plan.add(graph_stages.made_graph(recipe, target, store, captions, embeddings))
+        for target in training_stages.made_graphs(recipe)
     }
-    return training_stages.Data(captions, images, embeddings, graph, class_graphs)
+    return training_stages.Data(captions, images, embeddings, graph, made)
 
 
 def other_pictures(recipe: Recipe, store: Store) -> Plan:

@@ -115,6 +115,14 @@ IMAGES = _schema(
 GRAPH_CLASS = _schema(
     "graph_class", required("src", pa.int16()), required("dst", pa.int16()), required("sim", pa.float32())
 )
+GRAPH_EDGES = _schema(  # of rows that stand for what is called the same, each pair once, src < dst, sorted
+    "graph_edges", required("src", pa.int64()), required("dst", pa.int64()), required("sim", pa.float32())
+)
+NODES = _schema(  # which rows the edges of a graph are between
+    "nodes",
+    required("row_id", pa.int64()),
+    required("node", pa.int64()),  # the first row that is called the same
+)
 SCORES = _schema(
     "scores",
     required("run", pa.string()),

@@ -506,10 +506,13 @@ def test_methods_say_what_they_use():
     assert used["simclr"] == ("pixels",) and used["supcon"] == ("pixels", "labels")
     assert used["clip"] == ("pixels", "captions")
     assert used["clip-frozen"] == ("pixels", "captions", "pretrained text model")
-    graphs = {source: XCLRConfig(graph=TargetGraph(source=source)).uses[1:] for source in get_args(GraphSource)}
+    own = {"matrix": {"path": "a.npy"}, "edges": {"path": "a.parquet"}, "python": {"function": "a:b"}}
+    every = {source: TargetGraph(source=source, **own.get(source, {})) for source in get_args(GraphSource)}
+    graphs = {source: XCLRConfig(graph=each).uses[1:] for source, each in every.items()}
     assert graphs == {
         "captions": ("captions", "pretrained text model"), "knn": ("captions", "pretrained text model"),
         "random_pair": ("captions", "pretrained text model"), "permuted": ("captions", "pretrained text model"),
+        "matrix": ("labels", "own graph"), "edges": ("own graph",), "python": ("own graph",),
         "class_captions": ("labels", "pretrained text model"),
         "random_class": ("labels", "pretrained text model"), "wordnet": ("labels", "WordNet"), "class": ("labels",),
         "augmentation": (), "shuffled": ("captions", "pretrained text model"), "truth": ("factors",),

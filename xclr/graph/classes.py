@@ -38,11 +38,17 @@ def run(stage: Stage[ClassGraphConfig], out: Path, progress: Progress) -> Produc
     progress(0, 2)
     similarity = SOURCES[config.source](stage, config)
     progress(1, 2)
+    produced = write_similarities(stage, similarity, out)
+    progress(2, 2)
+    return produced
+
+
+def write_similarities(stage: Stage, similarity: Matrix, out: Path) -> Produced:
+    """Write what lies between all classes [C, C] of a stage's captions, and their names."""
     about = {"digest": stage.digest, "config": stage.identity}
     schema.write(table(similarity), out / "graph_class.parquet", schema.GRAPH_CLASS, about)
     classes = schema.read(stage.inputs["captions"].path / "classes.parquet", schema.CLASSES)
     schema.write(classes, out / "classes.parquet", schema.CLASSES, about)
-    progress(2, 2)
     upper = similarity[np.triu_indices(len(similarity), 1)]
     mean = float(upper.mean(dtype=np.float64)) if len(upper) else 0.0
     return Produced(FILES, {"classes": len(similarity), "mean_similarity": mean})
@@ -77,7 +83,7 @@ def wordnet_classes(stage: Stage[ClassGraphConfig], config: ClassGraphConfig) ->
     return similarity.astype(np.float32)
 
 
-def read_classes(stage: Stage[ClassGraphConfig]) -> list[tuple[str, str | None]]:
+def read_classes(stage: Stage) -> list[tuple[str, str | None]]:
     """Name and synset of each class, by label; raises DataError without classes, or with too many."""
     captions = stage.inputs["captions"].path
     class_ids_of(read_captions(captions / "captions.parquet"))

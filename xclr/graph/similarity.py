@@ -307,6 +307,44 @@ class KnnGraph(SimilaritySource):
         return found[:, torch.searchsorted(ordered, cols)]
 
 
+class EdgeGraph(SimilaritySource):
+    """A sparse graph of given edges: 1 for rows that are called the same, the edge's similarity, else 0."""
+
+    def __init__(self, codes: Tensor, sims: Tensor, nodes: Tensor) -> None:
+        self.codes = codes  # [m] int64 ascending, src * n + dst with src < dst; a last one of no pair
+        self.sims = sims  # [m] float32
+        self.nodes = nodes  # [n] int64: by row_id, the row that stands for it
+
+    @classmethod
+    def open(cls, graph: Path) -> EdgeGraph:
+        """Read the edges.parquet and nodes.parquet of a folder."""
+        edges = schema.read(graph / "edges.parquet", schema.GRAPH_EDGES)
+        nodes = schema.read(graph / "nodes.parquet", schema.NODES).sort_by("row_id")["node"].to_numpy()
+        src, dst, sims = (edges[name].to_numpy() for name in ("src", "dst", "sim"))
+        codes = np.append(src * len(nodes) + dst, BEYOND)
+        return cls(torch.from_numpy(codes), torch.from_numpy(np.append(sims, np.float32(0))), torch.tensor(nodes))
+
+    def keys(self, rows: Tensor) -> Tensor:
+        """The rows [b] that stand for them."""
+        return self.nodes[rows]
+
+    def between(self, own: Tensor, every: Tensor) -> Rows:
+        """Given similarities; each pair is looked up by halving."""
+        return lambda part: self._given(own[part, None], every)
+
+    def to(self, device: torch.device) -> EdgeGraph:
+        """The edges go along: 12 bytes each."""
+        moved = copy(self)
+        moved.codes, moved.sims = self.codes.to(device), self.sims.to(device)
+        return moved
+
+    def _given(self, left: Tensor, right: Tensor) -> Tensor:
+        asked = torch.minimum(left, right) * len(self.nodes) + torch.maximum(left, right)
+        place = torch.searchsorted(self.codes, asked)
+        found = torch.where(self.codes[place] == asked, self.sims[place], 0.0)
+        return found.masked_fill_(left == right, 1.0)
+
+
 class SharedFactors(SimilaritySource):
     """The share of factors that two drawn scenes have in common: the graph that their captions approximate."""
 
@@ -413,6 +451,16 @@ def _class_graph(inputs: Inputs, _: TargetGraph) -> SimilaritySource:
     return ClassGraph.open(inputs["class_graph"] / "graph_class.parquet", inputs["captions"] / "captions.parquet")
 
 
+def _of_function(inputs: Inputs, _: TargetGraph) -> SimilaritySource:
+    folder = inputs["own_graph"]
+    if (folder / "vectors.npy").exists():
+        return EmbeddingLookup.open(folder / "vectors.npy")
+    if not (folder / "matrix.npy").exists():
+        return EdgeGraph.open(folder)
+    matrix = torch.from_numpy(np.load(folder / "matrix.npy", mmap_mode="c"))
+    return ClassGraph(matrix, torch.arange(len(matrix)))
+
+
 SOURCES: Mapping[GraphSource, Callable[[Inputs, TargetGraph], SimilaritySource]] = {
     "captions": lambda inputs, _: EmbeddingLookup.open(inputs["embeddings"] / "vectors.npy"),
     "class_captions": _class_graph,
@@ -429,6 +477,11 @@ SOURCES: Mapping[GraphSource, Callable[[Inputs, TargetGraph], SimilaritySource]]
         inputs["graph"] / "graph_knn.parquet", inputs["captions"] / "captions.parquet"
     ),
     "truth": lambda inputs, _: SharedFactors.open(inputs["captions"]),
+    "matrix": lambda inputs, _: ClassGraph.open(
+        inputs["own_graph"] / "graph_class.parquet", inputs["captions"] / "captions.parquet"
+    ),
+    "edges": lambda inputs, _: EdgeGraph.open(inputs["own_graph"]),
+    "python": _of_function,
 }
 
 

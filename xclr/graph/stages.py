@@ -1,22 +1,26 @@
-"""The stage kinds `embeddings`, `graph`, `graph_report` and `class_graph`."""
+"""The stage kinds `embeddings`, `graph`, `graph_report`, `class_graph` and `own_graph`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from xclr.artifact import Artifact, Manifest
+from xclr.errors import RecipeError
 from xclr.graph import estimate
+from xclr.graph.function import find_module
 from xclr.graph.textmodel import given_model, text_model
-from xclr.recipe import RUNTIME, Config, Precision, Recipe, TargetGraph
+from xclr.recipe import OWN, RUNTIME, Config, NamedBy, Precision, Recipe, TargetGraph
 from xclr.shards import pairs, parts
-from xclr.stage import Kind, Pieces, Stage
+from xclr.stage import Given, Kind, Pieces, Stage
 from xclr.store import Store
 
 EDGE_BYTES = 12  # an int64 and a float32
 CLASS_GRAPHS = frozenset({"class_captions", "wordnet", "random_class"})  # similarities of all pairs of classes
+MADE = CLASS_GRAPHS | frozenset(OWN)  # graphs that have a stage of their own
 
 
 class EmbeddingsConfig(Config):
@@ -62,6 +66,16 @@ class ClassGraphConfig(Config):
     model: str | None = Field(None, json_schema_extra=RUNTIME)
 
 
+class OwnGraphConfig(Config):
+    """A graph that the user gives, named by the content of what holds it, or of what makes it and what that reads."""
+
+    source: str
+    sha256: tuple[str, ...]
+    by: NamedBy = "row"
+    function: str | None = None
+    paths: tuple[Path, ...] = Field(json_schema_extra=RUNTIME)
+
+
 def cut_captions(stage: Stage[EmbeddingsConfig], store: Store) -> Pieces:
     """A shard of the embeddings holds `embed.shard` distinct captions."""
     items = count_distinct(stage, store)
@@ -89,6 +103,21 @@ def tell_precision(embeddings: Manifest) -> Iterator[str]:
             f"{stats['loss_max']:.1e} at most, and a similarity by {stats['similarity_moved']:.1e} in the mean "
             f"(of {stats['loss_sample']} captions, against float32)"
         )
+
+
+def given_graph(config: OwnGraphConfig, store: Store) -> Iterator[Given]:
+    """The files of an own graph."""
+    yield Given("graph", config.paths, config.sha256, lambda: tuple(map(store.content_hash, config.paths)))
+
+
+def tell_uncovered(graph: Manifest) -> Iterator[str]:
+    """Lines that say which rows an own graph says nothing of, and what of its file the data do not have."""
+    stats = graph.stats
+    if stats.get("alone"):
+        yield f"own graph: {stats['alone']:,} of {stats['rows']:,} rows have no edge"
+    if stats.get("left_out"):
+        what = "classes" if graph.config["source"] == "matrix" else "edges"
+        yield f"own graph: {stats['left_out']:,} of its file's {what} were of other data, and left out"
 
 
 EMBEDDINGS = Kind(
@@ -122,7 +151,16 @@ CLASS_GRAPH = Kind(
     step="graph",
     given=lambda config, store: given_model(config.weights, config.model, store),
 )
-KINDS = (EMBEDDINGS, GRAPH, GRAPH_REPORT, CLASS_GRAPH)
+OWN_GRAPH = Kind(
+    "own_graph",
+    OwnGraphConfig,
+    code=1,
+    run="xclr.graph.own",
+    step="graph",
+    given=given_graph,
+    tell=tell_uncovered,
+)
+KINDS = (EMBEDDINGS, GRAPH, GRAPH_REPORT, CLASS_GRAPH, OWN_GRAPH)
 
 
 def embeddings(recipe: Recipe, store: Store, captions: Artifact) -> Stage[EmbeddingsConfig]:
@@ -167,3 +205,25 @@ def class_graph(
         named = text_model(recipe.embed.model, store)
         config = ClassGraphConfig(source=target.source, template=recipe.data.caption_template, **named)
     return Stage(CLASS_GRAPH, f"class graph {target.label}", config, inputs)
+
+
+def own_graph(target: TargetGraph, store: Store, captions: Artifact) -> Stage[OwnGraphConfig]:
+    """The similarities that the user gives, checked; raises RecipeError where there is no such file or function."""
+    path = target.path or Path()
+    if target.function is not None:
+        path = find_module(target.function, path, store.home)
+    paths = tuple(each.absolute() for each in (path, *target.reads))
+    if missing := [each for each in paths if not each.is_file()]:
+        raise RecipeError(f"graph: there is no file {missing[0]}", "give a path that starts at the recipe's file")
+    sha256 = tuple(map(store.content_hash, paths))
+    config = OwnGraphConfig(source=target.source, sha256=sha256, by=target.by, function=target.function, paths=paths)
+    return Stage(OWN_GRAPH, f"own graph {target.label}", config, {"captions": captions})
+
+
+def made_graph(
+    recipe: Recipe, target: TargetGraph, store: Store, captions: Artifact, embeddings: Artifact
+) -> Stage[ClassGraphConfig] | Stage[OwnGraphConfig]:
+    """What makes a graph that has a stage of its own."""
+    if target.source in OWN:
+        return own_graph(target, store, captions)
+    return class_graph(recipe, target, store, captions, embeddings)

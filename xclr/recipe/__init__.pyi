@@ -15,10 +15,12 @@ from .evaluate import ProbeConfig as ProbeConfig
 from .evaluate import Reference as Reference
 from .evaluate import SuiteName as SuiteName
 from .graph import NEEDS_CLASSES as NEEDS_CLASSES
+from .graph import OWN as OWN
 from .graph import TEXT_MODEL as TEXT_MODEL
 from .graph import EmbedConfig as EmbedConfig
 from .graph import GraphConfig as GraphConfig
 from .graph import GraphSource as GraphSource
+from .graph import NamedBy as NamedBy
 from .graph import Precision as Precision
 from .graph import TargetGraph as TargetGraph
 from .load import RECIPES as RECIPES

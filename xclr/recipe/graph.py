@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from xclr.printable import acts
 from xclr.recipe.config import LATER, RUNTIME, Config, Seed
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]  # of the text model's products
@@ -41,12 +43,18 @@ class EmbedConfig(Config):
 
 GraphSource = Literal[
     "captions", "class_captions", "wordnet", "class", "random_class", "augmentation", "random_pair", "permuted",
-    "shuffled", "knn", "truth",
+    "shuffled", "knn", "truth", "matrix", "edges", "python",
 ]  # fmt: skip
-NEEDS_CLASSES: frozenset[GraphSource] = frozenset({"class_captions", "wordnet", "class", "random_class"})
-
+NEEDS_CLASSES: frozenset[GraphSource] = frozenset({"class_captions", "wordnet", "class", "random_class", "matrix"})
+OWN: Mapping[GraphSource, tuple[str, ...]] = {  # graphs that the user gives, and the fields of such alone
+    "matrix": ("path",),
+    "edges": ("path", "by"),
+    "python": ("path", "function", "reads"),
+}
+NamedBy = Literal["row", "id", "path", "caption"]  # how edges name rows
 
 TEXT_MODEL = "pretrained text model"
+OWN_GRAPH = "own graph"
 DRAWN: frozenset[GraphSource] = frozenset({"random_class", "random_pair", "permuted", "shuffled"})
 USES: Mapping[GraphSource, tuple[str, ...]] = {
     "captions": ("captions", TEXT_MODEL),
@@ -59,6 +67,9 @@ USES: Mapping[GraphSource, tuple[str, ...]] = {
     "wordnet": ("labels", "WordNet"),
     "class": ("labels",),
     "truth": ("factors",),
+    "matrix": ("labels", OWN_GRAPH),
+    "edges": (OWN_GRAPH,),
+    "python": (OWN_GRAPH,),
 }
 
 
@@ -89,19 +100,72 @@ class TargetGraph(Config):
         "for the picture itself; random_pair: cosines of captions, drawn for each pair of pictures; permuted: cosines "
         "of captions, after each class, or caption without one, was given that of another; shuffled: cosines of "
         "captions, after each picture was given that of another; knn: the neighbours kept in Parquet; truth: share of "
-        "factors in common (scenes)",
+        "factors in common (scenes); matrix: a file of similarities of classes; edges: a file of similar pairs; "
+        "python: a function of your own",
     )
     seed: Seed = Field(0, description="of what is drawn (random_class, random_pair, permuted, shuffled, corrupt)")
     corrupt: CorruptConfig | None = Field(
         None, description="edges that it loses or has too many; default: none", json_schema_extra=LATER
     )
 
+    path: Path | None = Field(
+        None,
+        description="matrix: .npy in the order of the classes, or Parquet that names them; edges: Parquet with src, "
+        "dst and sim; python: the module's folder, else PYTHONPATH is looked through, default: the recipe's own",
+        json_schema_extra=LATER,
+    )
+    by: NamedBy = Field(
+        "row",
+        description="what src and dst hold: row ids, the data's ids or paths, or captions (edges)",
+        json_schema_extra=LATER,
+    )
+    function: str | None = Field(
+        None,
+        pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$",
+        description="MODULE:FUNCTION, which gets row ids and captions and gives similarities or vectors (python)",
+        json_schema_extra=LATER,
+    )
+    reads: tuple[Path, ...] = Field(
+        (),
+        description="files that the function reads; what they hold names the graph, too (python)",
+        json_schema_extra=LATER,
+    )
+
+    @model_validator(mode="after")
+    def _own_graph_is_given(self) -> TargetGraph:
+        """An own graph has what it is made of, and no other graph has."""
+        for field in ("path", "by", "function", "reads"):
+            if field not in OWN.get(self.source, ()) and getattr(self, field) != type(self).model_fields[field].default:
+                takers = ", ".join(source for source, fields in OWN.items() if field in fields)
+                raise ValueError(f"graph {self.source} takes no `{field}`, which is for {takers}")
+        if self.source in {"matrix", "edges"} and self.path is None:
+            raise ValueError(f"graph {self.source} needs `path`, the file with the similarities")
+        if self.source == "python" and self.function is None:
+            raise ValueError("graph python needs `function`, as MODULE:FUNCTION")
+        if any(acts(each.name) for each in (*self.reads, self.path) if each is not None):
+            raise ValueError("a file's name holds a line end, another control character or half a character")
+        return self
+
     @property
     def target(self) -> TargetGraph:
-        """Source, seed and corruption alone, the seed only where it has an effect."""
+        """All that says which similarities, the seed only where it has an effect."""
         corrupt = self.corrupt if self.corrupt and (self.corrupt.drop or self.corrupt.add) else None
         seed = self.seed if self.source in DRAWN or corrupt else 0
-        return TargetGraph(source=self.source, seed=seed, corrupt=corrupt)
+        own = {field: getattr(self, field) for field in ("path", "by", "function", "reads")}
+        return TargetGraph(source=self.source, seed=seed, corrupt=corrupt, **own)
+
+    @property
+    def named(self) -> TargetGraph:
+        """The same wherever its files lie: their names alone are left of the paths."""
+        path = None if self.path is None or self.source == "python" else Path(self.path.name)
+        return self.model_copy(update={"path": path, "reads": tuple(Path(each.name) for each in self.reads)})
+
+    def below(self, base: Path) -> Self:
+        """The same with relative paths starting at a folder, where a module lies by default."""
+        if self.source not in OWN:
+            return self
+        reads = tuple(base / each for each in self.reads)
+        return self.model_copy(update={"path": base / (self.path or ""), "reads": reads})
 
     @property
     def uses(self) -> tuple[str, ...]:
@@ -112,7 +176,9 @@ class TargetGraph(Config):
     def label(self) -> str:
         """What a table calls it."""
         target = self.target
-        name = target.source if target.seed == 0 else f"{target.source}-{target.seed}"
+        given = self.function if self.source == "python" else self.path and self.path.name
+        source = f"{self.source} {given}" if given else self.source
+        name = source if target.seed == 0 else f"{source}-{target.seed}"
         return f"{name} {target.corrupt.label}" if target.corrupt else name
 
 

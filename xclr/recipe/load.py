@@ -94,7 +94,7 @@ def _placed(recipe: Recipe, base: Path) -> Recipe:
         update={"roots": roots, "references": references, "data": evaluate.data and _started(evaluate.data, base)}
     )
     placed = recipe.model_copy(update={"data": _started(recipe.data, base), "evaluate": evaluate})
-    return placed.with_weights(lambda given: placed_weights(given, base))
+    return placed.with_graphs(lambda graph: graph.below(base)).with_weights(lambda given: placed_weights(given, base))
 
 
 def _started(data: DataConfig, base: Path) -> DataConfig:

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from xclr.recipe.changes import Changes, TrainChanges
 from xclr.recipe.config import LATER, Config
-from xclr.recipe.graph import TEXT_MODEL, TargetGraph
+from xclr.recipe.graph import OWN, TEXT_MODEL, TargetGraph
 from xclr.recipe.sources import SOURCES
 from xclr.recipe.train import TrainConfig
 
@@ -332,8 +332,9 @@ def graph_name(objective: ObjectiveConfig, source: str) -> str:
     """
     if not isinstance(objective, GraphedConfig):
         return objective.targets
-    label = (objective.graph or TargetGraph()).label
-    return label.replace("class", "concept") if SOURCES[source].annotated else label
+    graph = objective.graph or TargetGraph()
+    concepts = SOURCES[source].annotated and graph.source not in OWN
+    return graph.label.replace("class", "concept") if concepts else graph.label
 
 
 def with_graph(objectives: Sequence[ObjectiveConfig], default: TargetGraph) -> list[ObjectiveConfig]:

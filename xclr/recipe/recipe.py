@@ -12,9 +12,10 @@ from xclr.recipe.changes import Changes
 from xclr.recipe.config import Config, Seed
 from xclr.recipe.data import DataConfig
 from xclr.recipe.evaluate import EvalConfig
-from xclr.recipe.graph import EmbedConfig, GraphConfig
+from xclr.recipe.graph import EmbedConfig, GraphConfig, TargetGraph
 from xclr.recipe.objective import (
     CLIPConfig,
+    GraphedConfig,
     ObjectiveConfig,
     SimCLRConfig,
     SupConConfig,
@@ -108,6 +109,17 @@ class Recipe(Config):
         if self.train.init is not None:
             changes["train"] = self.train.model_copy(update={"init": renamed(self.train.init)})
         return self.model_copy(update=changes) if changes else self
+
+    def with_graphs(self, changed: Callable[[TargetGraph], TargetGraph]) -> Recipe:
+        """The recipe with its graph, and those that objectives name, changed."""
+        objectives = tuple(
+            each.model_copy(update={"graph": changed(each.graph)})
+            if isinstance(each, GraphedConfig) and each.graph
+            else each
+            for each in self.objectives
+        )
+        changes: dict[str, Any] = {"graph": changed(self.graph), "objectives": objectives}
+        return self.model_copy(update={key: value for key, value in changes.items() if value != getattr(self, key)})
 
     def on(self, other: Recipe) -> Recipe:
         """This recipe's networks, judged on the pictures of another by the suites for own pictures."""

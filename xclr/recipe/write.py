@@ -17,7 +17,8 @@ def reproduction(recipe: Recipe) -> tuple[str, str]:
 
 
 def recipe_yaml(recipe: Recipe) -> str:
-    """What differs from the defaults, as a recipe file; a table is expected beside it."""
+    """What differs from the defaults, as a recipe file; a table, and files of graphs, are expected beside it."""
+    recipe = recipe.with_graphs(lambda graph: graph.named)
     given = recipe.model_dump(mode="json", exclude_defaults=True)
     given["objectives"] = [
         {"name": each.name} | each.model_dump(mode="json", exclude_defaults=True) for each in recipe.objectives

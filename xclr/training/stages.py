@@ -11,7 +11,7 @@ from pydantic import Field
 
 from xclr.artifact import Artifact
 from xclr.errors import RecipeError
-from xclr.graph.stages import CLASS_GRAPHS
+from xclr.graph.stages import MADE
 from xclr.images.stages import tell_unreadable
 from xclr.recipe import (
     FROM_RUN,
@@ -75,7 +75,7 @@ class Data(NamedTuple):
     images: Artifact
     embeddings: Artifact
     graph: Artifact
-    class_graphs: Mapping[TargetGraph, Artifact]
+    made: Mapping[TargetGraph, Artifact]  # graphs that objectives need beside the captions' own
 
 
 class JudgedNetwork(NamedTuple):
@@ -163,9 +163,9 @@ def objectives(recipe: Recipe) -> list[ObjectiveConfig]:
     return chosen
 
 
-def class_graphs(recipe: Recipe) -> list[TargetGraph]:
-    """The class graphs that the recipe's objectives need, each once."""
-    return list(dict.fromkeys(each for each in _graphs(objectives(recipe)) if each.source in CLASS_GRAPHS))
+def made_graphs(recipe: Recipe) -> list[TargetGraph]:
+    """The graphs that are made for the recipe's objectives beside that of its captions, each once."""
+    return list(dict.fromkeys(each for each in _graphs(objectives(recipe)) if each.source in MADE))
 
 
 def _graphs(chosen: list[ObjectiveConfig]) -> list[TargetGraph]:
@@ -237,10 +237,11 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) 
     judged = isinstance(objective, SupConConfig) and objective.classes == "judged" and SOURCES[source].annotated
     crops = dict.fromkeys(("exact_crops", "rounded_crops"), train.cuts_photographs)
     marks = {**crops, "judged": judged, "given": begun is not None}
+    inputs = _read(objective, train, data, begun)
+    if isinstance(objective, GraphedConfig) and objective.graph is not None:  # what its file holds is an input
+        objective = objective.model_copy(update={"graph": objective.graph.named})
     config = PretrainConfig(objective=objective, train=train, seed=seed, dataset=source, **marks)
-    return Stage(
-        PRETRAIN, f"pretrain {title_of(objective, seed, source)}", config, _read(objective, train, data, begun)
-    )
+    return Stage(PRETRAIN, f"pretrain {title_of(objective, seed, source)}", config, inputs)
 
 
 def _trained(objective: ObjectiveConfig, train: TrainConfig) -> TrainConfig:
@@ -297,8 +298,8 @@ def _has_nvjpeg() -> bool:
 
 def _similarities(graph: TargetGraph, data: Data) -> dict[str, Artifact]:
     """Where a graph's similarities come from, by role; nothing for those that the captions' table tells."""
-    if graph.source in CLASS_GRAPHS:
-        return {"class_graph": data.class_graphs[graph]}
+    if graph.source in MADE:
+        return {data.made[graph].kind: data.made[graph]}
     if graph.source in {"captions", "random_pair", "permuted", "shuffled"}:
         return {"embeddings": data.embeddings}
     return {"graph": data.graph} if graph.source == "knn" else {}

@@ -13,7 +13,7 @@ from tests.kit.home import TRAIN, make_home, one_thread
 from tests.kit.objectives import CONFIGS as OBJECTIVES
 from tests.kit.ranks import run_on_ranks, shard
 from xclr import schema
-from xclr.recipe import SoftCLIPConfig, TargetGraph, XCLRConfig
+from xclr.recipe import SoftCLIPConfig, SoftSigLIPConfig, TargetGraph, XCLRConfig
 from xclr.training import Materials, Pretrainer, build_objective
 from xclr.training.norm import SyncBatchNorm, convert_sync_batchnorm
 
@@ -22,12 +22,13 @@ SAMPLES, FEATURES = 16, 8
 GRAPHS = ("captions", "random_class", "class", "augmentation", "random_pair")
 SHARED = (
     "simclr", "supcon", "dcl", "dclw", "clip", "clip frozen", "cwcl", "cloob", "xclr mixed", "clip with gap terms",
-    "siglip", "softsiglip", "clip-lite", "cacr", "mw", "auc", "swav",
+    "siglip", "clip-lite", "cacr", "mw", "auc", "swav",
 )  # fmt: skip
 CONFIGS = {
     **{name: OBJECTIVES[name] for name in SHARED},
     **{f"xclr {source}": XCLRConfig(graph=TargetGraph(source=source)) for source in GRAPHS},
     "softclip": SoftCLIPConfig(),
+    "softsiglip": SoftSigLIPConfig(graph=TargetGraph(source="random_class")),  # cosines are looked up in float32
 }
 CASES = [(name, blockwise_from) for name in CONFIGS for blockwise_from in (2, 1000)]
 

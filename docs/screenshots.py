@@ -95,7 +95,7 @@ def graph_page(browser: Browser, home: Path) -> None:
 
 
 def study_pages(browser: Browser, home: Path) -> None:
-    """The plots of the pages of `xclr study`, where there are any: all of them, and of scenes the one of two numbers."""
+    """The plots of the pages of `xclr study`, where there are any, and of scenes the one of colour by itself."""
     for name, plots, image in (
         ("emoji", ".charts", "study"),
         ("scenes", ".charts", "study-scenes"),

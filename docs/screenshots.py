@@ -44,6 +44,7 @@ def main() -> None:
         comparison_page(browser, home)
         graph_page(browser, home)
         study_pages(browser, home)
+        sweep_pages(browser, home)
         browser.close()
 
 
@@ -106,6 +107,16 @@ def study_pages(browser: Browser, home: Path) -> None:
             page = open_page(browser, path.as_uri(), height=1000)
             page.locator(plots).screenshot(path=IMAGES / f"{image}.png")
             print(IMAGES / f"{image}.png")
+
+
+def sweep_pages(browser: Browser, home: Path) -> None:
+    """The plots of the sweeps on scenes, where their pages are."""
+    for name in ("scenes-size", "scenes-noise", "scenes-edges"):
+        path = home / "pages" / f"sweep-{name}.html"
+        if path.exists():
+            page = open_page(browser, path.as_uri(), height=1000)
+            page.locator(".charts").first.screenshot(path=IMAGES / f"sweep-{name}.png")
+            print(IMAGES / f"sweep-{name}.png")
 
 
 def open_page(browser: Browser, address: str, *, height: int, **options: Any) -> Page:  # noqa: ANN401

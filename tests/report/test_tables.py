@@ -67,7 +67,7 @@ def test_the_papers_suites_and_the_others_are_tables_of_their_own():
         "a smaller gap is better"
     )
     assert papers.lines[1].cells == (TableCell("70.0 ± 2.0", best=True), TableCell("8.0 ± 2.0"))
-    assert "a smaller bg gap is better" in papers.caption
+    assert "a smaller gap is better" in papers.caption
     assert "gap" not in more.caption
     assert more.lines == grids_of(SCORES)[0].lines
     assert grids_of(SCORES)[0].title == "", "a table that stands alone needs no name"

@@ -331,7 +331,7 @@ def caption_of(what: str, shown: Sequence[Summary | Distance]) -> str:
     far = [each for each in shown if isinstance(each, Distance)]
     parts = [f"{'points' if far else 'percent'}, {what} of {seeds} seed{'s' * (seeds != 1)} {interval}"]
     if any(each.metric == "gap" for each in shown):
-        parts.append("a smaller bg gap is better")
+        parts.append("a smaller gap is better")
     if any(each.p is not None for each in far):
         parts.append(STAR)
     return "; ".join([*parts, *notes_of(far)])

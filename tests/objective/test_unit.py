@@ -47,7 +47,7 @@ def test_rows_of_another_norm_are_refused_with_the_norm_and_the_remedy(rows, nor
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [1, 2, 3, 128, 2048])
 def test_rows_that_were_normalised_in_any_precision_pass(dtype, width):
-    drawn = torch.randn(256, width, generator=torch.Generator().manual_seed(width)).add(0.3).mul(40).to(dtype)
+    drawn = torch.randn(64, width, generator=torch.Generator().manual_seed(width)).add(0.3).mul(40).to(dtype)
     z = F.normalize(drawn, dim=1)
     for given in (z, z.float(), z.half()):
         xclr_loss_from_embeddings(given, given)

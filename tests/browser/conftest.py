@@ -118,7 +118,9 @@ def study_page(tmp_path_factory):
     """The page of a study whose question a stranger wrote."""
     study = load_study("emoji").model_copy(update={"resamples": 20, "question": HOSTILE})
     rng = np.random.default_rng(0)
-    outcomes = {arm: Outcome(rng.random((study.seeds, 60)) < 0.5, rng.random(study.seeds)) for arm in study.arms}
+    outcomes = {
+        arm: Outcome((rng.random((study.seeds, 60)) < 0.5).astype(float), rng.random(study.seeds)) for arm in study.arms
+    }
     return write_study_page(
         tmp_path_factory.mktemp("study"), findings(study, outcomes), study_file("emoji").read_text()
     )

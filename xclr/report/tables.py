@@ -39,17 +39,17 @@ class Column(NamedTuple):
         return "points" if self.key[2] == "gap" else "%"
 
 
-PAPERS, MORE, OWN = "the paper's suites", "more on these data sets", "own pictures"
+PAPERS, MORE, OWN, DRAWN = "the paper's suites", "more on these data sets", "own pictures", "factors of scenes"
 COLUMNS = [
     (
-        PAPERS if each.paper else MORE if suite.datasets else OWN,
+        PAPERS if each.paper else MORE if suite.datasets else DRAWN if suite.drawn else OWN,
         Column(each.heading, (name, each.split, each.metric), each.about),
     )
     for name, suite in SUITES.items()
     for each in suite.columns
 ]
 GROUPS: Mapping[str, Sequence[Column]] = {  # a table each, so that they fit a page
-    title: [column for group, column in COLUMNS if group == title] for title in (PAPERS, MORE, OWN)
+    title: [column for group, column in COLUMNS if group == title] for title in (PAPERS, MORE, OWN, DRAWN)
 }
 NO_SCORES = "No suite judged this run: its data have no labels for one, or the recipe names none."
 ALPHA = 0.05

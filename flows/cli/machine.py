@@ -143,7 +143,7 @@ def _show_finding(finding: Finding) -> None:
     from rich.table import Table
 
     line = Table.grid(padding=(0, 1))
-    for width in (8, 16, None):  # what does not fit is folded below itself
+    for width in (8, 18, None):  # what does not fit is folded below itself
         line.add_column(width=width, overflow="fold")
     line.add_row(coloured(finding.state), finding.check, escape(finding.found))
     if finding.remedy:

@@ -255,8 +255,8 @@ def check_recipe(name: str) -> Finding:
     except XclrError as error:
         state: Literal["optional", "wrong"] = "wrong" if name == "emoji" else "optional"
         return Finding(check=check, state=state, found=error.message, remedy=error.remedy)
-    size = sum(path.stat().st_size for path in files)
-    return Finding(check=check, state="ok", found=f"{recipe.data.source}: {_gigabytes(size)} of tables")
+    size = f"{_gigabytes(sum(path.stat().st_size for path in files))} of tables" if files else "drawn, no files"
+    return Finding(check=check, state="ok", found=f"{recipe.data.source}: {size}")
 
 
 def gpu_names() -> list[str]:

@@ -185,7 +185,7 @@ def test_a_whole_examination_finds_this_machine_fit_and_touches_nothing(tmp_path
     assert done.returncode == 0, done.stdout
     assert done.first_s < 2 and done.wide == []
     _, *findings = re.split(r"\n(?=\S)", "\n".join(done.lines))
-    checks = {each[9:25].strip() for each in findings}
+    checks = {each[9:27].strip() for each in findings}
     assert checks >= {"Python", "STATE", "GPUs", "all-gather", "Slurm"}
     assert checks >= {f"data of {path.stem}" for path in RECIPES.glob("*.yaml")}
     assert all("-> " in each for each in findings if each.startswith("optional"))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from xclr.errors import RecipeError
 from xclr.recipe import SUITES, Config, ObjectiveConfig, Recipe, SuiteName, list_faults, load_recipe, read_yaml
@@ -47,19 +47,14 @@ class Study(Config):
     alpha: float = Field(0.05, gt=0, lt=0.5)
     resamples: int = Field(10_000, ge=100)
 
-    @field_validator("also", mode="before")
+    @field_validator("arms", "also", mode="before")
     @classmethod
-    def _names_are_splits(cls, value: Any) -> Any:  # noqa: ANN401
+    def _texts_are_mappings(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+        """An arm that is a text is an objective's name; what else is told, a split's."""
         if not isinstance(value, Mapping):
             return value
-        return {name: {"split": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
-
-    @field_validator("arms", mode="before")
-    @classmethod
-    def _names_are_objectives(cls, value: Any) -> Any:  # noqa: ANN401
-        if not isinstance(value, Mapping):
-            return value
-        return {name: {"name": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
+        key = "name" if info.field_name == "arms" else "split"
+        return {name: {key: entry} if isinstance(entry, str) else entry for name, entry in value.items()}
 
     @model_validator(mode="after")
     def _arms_are_there(self) -> Study:

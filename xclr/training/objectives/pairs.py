@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 
@@ -32,7 +33,7 @@ PairTargets = Callable[
 ]  # of pictures over captions, of captions over pictures
 
 
-class TextObjective(nn.Module):
+class TextObjective(nn.Module, ABC):
     """Base of the objectives between pictures and captions: a loss of each view by itself, and terms of the gap."""
 
     def __init__(self, towers: Towers, config: PairsConfig, graph: Lookup | None = None) -> None:
@@ -51,17 +52,17 @@ class TextObjective(nn.Module):
             loss, chance = loss + gap, chance + gap.detach()
         return StepLoss(loss, partial(self.report, views[0]), chance)
 
+    @abstractmethod
     def temperature(self) -> float | Tensor:
         """What divides the similarities."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, pairs: TextPairs) -> tuple[Tensor, float | Tensor]:
         """The loss of one view, and its value where all features are the same."""
-        raise NotImplementedError
 
+    @abstractmethod
     def report(self, pairs: TextPairs) -> dict[str, Tensor]:
         """What the tracker shows of one view."""
-        raise NotImplementedError
 
     def _gap(self, pairs: TextPairs) -> Tensor:
         """The terms of arXiv 2405.18570, section 4: uniformity is the mean of both modalities, over all ranks."""

@@ -10,6 +10,9 @@ from xclr.recipe import (
     DCLConfig,
     DCLWConfig,
     MannWhitneyConfig,
+    MoCHiConfig,
+    MoCoConfig,
+    ReSSLConfig,
     SigLIPConfig,
     SimCLRConfig,
     SoftCLIPConfig,
@@ -44,4 +47,7 @@ CONFIGS = {
     "mw": MannWhitneyConfig(),
     "auc": AUCConfig(),
     "swav": SwAVConfig(prototypes=12),
+    "moco": MoCoConfig(queue=96, stages=0.25),
+    "mochi": MoCHiConfig(queue=96, hardest=12, mixed=20, mixed_with_query=6),
+    "ressl": ReSSLConfig(queue=96),
 }

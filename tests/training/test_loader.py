@@ -58,10 +58,11 @@ def test_the_ranks_shares_are_the_batch_of_one_rank(home, views):
         torch.testing.assert_close(torch.cat(by_view), one.views, rtol=0, atol=1e-5)
 
 
-def test_a_stream_can_begin_at_any_step(home):
+def test_a_stream_can_begin_at_any_step_and_draws_nothing_from_the_networks_generator(home):
     batches = opened(home)
-    end = batches.steps_per_epoch
+    end, state = batches.steps_per_epoch, torch.get_rng_state()
     late = steps(batches, end - 1, end + 2)
+    assert torch.equal(torch.get_rng_state(), state)
     for ours, theirs in zip(late, steps(batches, 0, end + 2)[end - 1 :], strict=True):
         assert torch.equal(ours.rows, theirs.rows) and torch.equal(ours.views, theirs.views)
 

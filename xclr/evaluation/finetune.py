@@ -43,7 +43,7 @@ from xclr.training import (
     precision_of,
 )
 from xclr.training.model import memory_format
-from xclr.training.objectives.materials import NOTHING, Looked
+from xclr.training.objectives.materials import Looked, Objective
 from xclr.training.spool import SPOOL
 from xclr.training.stages import PretrainConfig
 from xclr.training.views import preparation_of
@@ -89,11 +89,10 @@ class Splits(NamedTuple):
     held_out: EncodedPictures
 
 
-class Classifier(nn.Module):
+class Classifier(Objective):
     """Logits linear in the features, under cross-entropy; labels: int64 [N], of all rows."""
 
     labels: Tensor
-    look = NOTHING
 
     def __init__(self, features: int, classes: int, labels: Tensor) -> None:
         super().__init__()
@@ -103,8 +102,8 @@ class Classifier(nn.Module):
     def forward(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
         """The mean cross-entropy of features [b, d] of rows [b], and how many of them are right."""
         logits, labels = self.linear(features).float(), self.labels[rows]
-        chance = math.log(logits.shape[1])
-        return StepLoss(F.cross_entropy(logits, labels), partial(_report, logits.detach(), labels), chance)
+        report, chance = partial(_report, logits.detach(), labels), partial(math.log, logits.shape[1])
+        return StepLoss(F.cross_entropy(logits, labels), report, chance)
 
 
 def _report(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -19,6 +19,14 @@ from .pairwise import mann_whitney_loss as mann_whitney_loss
 from .pairwise import sigmoid_loss as sigmoid_loss
 from .pairwise import sinkhorn as sinkhorn
 from .pairwise import uniformity as uniformity
+from .queue import Columns as Columns
+from .queue import Draws as Draws
+from .queue import Queued as Queued
+from .queue import mix_negatives as mix_negatives
+from .queue import moco_loss as moco_loss
+from .queue import own_and_queue as own_and_queue
+from .queue import ressl_loss as ressl_loss
+from .queue import with_mixed as with_mixed
 from .retrieval import retrieve as retrieve
 from .targets import at_least_float32 as at_least_float32
 from .targets import class_targets as class_targets

@@ -43,9 +43,13 @@ from .objective import DCLWConfig as DCLWConfig
 from .objective import GraphedConfig as GraphedConfig
 from .objective import LearnedScaleConfig as LearnedScaleConfig
 from .objective import MannWhitneyConfig as MannWhitneyConfig
+from .objective import MoCHiConfig as MoCHiConfig
+from .objective import MoCoConfig as MoCoConfig
 from .objective import ObjectiveConfig as ObjectiveConfig
 from .objective import PairsConfig as PairsConfig
+from .objective import QueueConfig as QueueConfig
 from .objective import RandomConfig as RandomConfig
+from .objective import ReSSLConfig as ReSSLConfig
 from .objective import SigLIPConfig as SigLIPConfig
 from .objective import SimCLRConfig as SimCLRConfig
 from .objective import SoftCLIPConfig as SoftCLIPConfig

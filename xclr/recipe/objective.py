@@ -127,6 +127,50 @@ class SwAVConfig(ViewsConfig):
     iterations: int = Field(3, ge=1, description="of Sinkhorn's normalisation")
 
 
+class QueueConfig(ViewsConfig):
+    """Base of those that compare with keys of earlier batches, made by a running average of the network."""
+
+    momentum: float = Field(0.999, ge=0, lt=1, description="of the average, whose keys the queue holds")
+    queue: int = Field(65536, ge=2, description="number of keys")
+
+
+class MoCoConfig(QueueConfig):
+    """One-hot target on the average's key of the other view, among the keys of earlier batches."""
+
+    name: Literal["moco"] = "moco"
+    temperature: float = Field(0.2, gt=0, description=TEMPERATURE)
+    stages: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the squared distance between what both networks make of two views after each stage of "
+        "the backbone; its paper has 0.25",
+    )
+
+
+class MoCHiConfig(MoCoConfig):
+    """MoCo with further negatives, mixed of the hardest and of the query."""
+
+    name: Literal["mochi"] = "mochi"  # type: ignore[assignment]
+    hardest: int = Field(1024, ge=2, description="negatives, those nearest to a query, that others are mixed of")
+    mixed: int = Field(1024, ge=0, description="negatives between two of them")
+    mixed_with_query: int = Field(128, ge=0, description="negatives between one of them and the query")
+    mix_after: float = Field(0.05, ge=0, lt=1, description="share of the training before negatives are mixed")
+
+    @model_validator(mode="after")
+    def _the_queue_holds_the_hardest(self) -> MoCHiConfig:
+        if self.hardest > self.queue:
+            raise ValueError(f"hardest {self.hardest} of a queue of {self.queue} keys: choose a longer queue")
+        return self
+
+
+class ReSSLConfig(QueueConfig):
+    """The other view's key is as near to the keys of earlier batches, by a softmax, as the average finds it."""
+
+    targets: ClassVar[str] = "keys"
+    name: Literal["ressl"] = "ressl"
+    target_temperature: float = Field(0.04, gt=0, description="of the average's similarities; small is one-hot")
+
+
 class XCLRConfig(ViewsConfig, GraphedConfig):
     """Target = softmax of the graph's similarities."""
 
@@ -290,6 +334,9 @@ ObjectiveConfig = Annotated[
     | MannWhitneyConfig
     | AUCConfig
     | SwAVConfig
+    | MoCoConfig
+    | MoCHiConfig
+    | ReSSLConfig
     | RandomConfig,
     Field(discriminator="name"),
 ]

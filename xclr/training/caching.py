@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -20,12 +20,18 @@ class TwoHalves(Protocol):
 
     backbone: nn.Module
 
-    def embed(self, views: Tensor) -> Tensor:
-        """Features [n, d] of views [n, 3, s, s]."""
+    def embed(self, views: Tensor) -> tuple[Tensor, ...]:
+        """Features [n, d] and maps of views [n, 3, s, s]."""
         ...
 
-    def compare(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
-        """The loss of features [2b, d]."""
+    def embed_averaged(self, views: Tensor) -> tuple[Tensor, ...]:
+        """What an average makes of them, without a gradient."""
+        ...
+
+    def compare(
+        self, embedded: tuple[Tensor, ...], averaged: tuple[Tensor, ...], rows: Tensor, looked: Looked
+    ) -> StepLoss:
+        """The loss of what was embedded of [2b] views."""
         ...
 
 
@@ -38,13 +44,18 @@ def cached_step(model: TwoHalves, batch: Batch, size: int, scaled: Callable[[Ten
     """
     blocks = torch.split(batch.views, size)
     with torch.no_grad(), without_statistics(model.backbone):
-        features = torch.cat([model.embed(each) for each in blocks])
-    outcome = model.compare(features.requires_grad_(), batch.rows, batch.looked)
+        embedded = _joined(model.embed(each) for each in blocks)
+    averaged = _joined(model.embed_averaged(each) for each in blocks)
+    outcome = model.compare(tuple(each.requires_grad_() for each in embedded), averaged, batch.rows, batch.looked)
     scaled(outcome.loss).backward()  # type: ignore[no-untyped-call]
-    assert features.grad is not None
-    for views, slopes in zip(blocks, torch.split(features.grad, size), strict=True):
-        model.embed(views).backward(slopes)  # type: ignore[no-untyped-call]
+    slopes = [torch.split(each.grad, size) for each in embedded if each.grad is not None]
+    for views, *of_block in zip(blocks, *slopes, strict=True):
+        torch.autograd.backward(model.embed(views), of_block)
     return outcome
+
+
+def _joined(parts: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(each) for each in zip(*parts, strict=True))
 
 
 def average_gradients(model: nn.Module, place: Rank) -> None:

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from xclr.errors import RecipeError, Stopped
 from xclr.recipe import TrainConfig
 from xclr.training import checkpoint
+from xclr.training.average import Average, distance, see
 from xclr.training.batches import Batch, Batches
 from xclr.training.caching import average_gradients, cached_step
 from xclr.training.checkpoint import Checkpoint
@@ -23,7 +24,7 @@ from xclr.training.compiling import compile_step
 from xclr.training.guard import Guard
 from xclr.training.meter import Meter
 from xclr.training.norm import convert_sync_batchnorm
-from xclr.training.objectives.materials import Look, Looked, StepLoss
+from xclr.training.objectives.materials import Averaged, Look, Looked, Objective, StepLoss
 from xclr.training.optim import Descent, build_descents, learning_rate, schedule
 from xclr.training.ranks import LATE, Boundary, Rank
 
@@ -31,30 +32,52 @@ Log = Callable[[int, Mapping[str, float]], None]
 
 
 class Pretrainer(nn.Module):
-    """A backbone under its objective, so that one forward pass goes through both."""
+    """A backbone under its objective, so that one forward pass goes through both, and the average of an objective."""
 
-    def __init__(self, backbone: nn.Module, objective: nn.Module, precision: torch.dtype = torch.float32) -> None:
+    def __init__(self, backbone: nn.Module, objective: Objective, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.backbone, self.objective, self.precision = backbone, objective, precision
+        asked = objective.average
+        self.average = None if asked is None else Average(backbone, objective.head, asked)
 
     @property
     def look(self) -> Look:
         """How the batches of a training look up what the objective reads of captions."""
-        return self.objective.look  # type: ignore[return-value]
+        return self.objective.look
 
     def forward(self, views: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
         """Loss of this rank's views [2b, 3, s, s]; products of the networks are in `precision`, the loss is not."""
-        return self.compare(self.embed(views), rows, looked)
+        return self.compare(self.embed(views), self.embed_averaged(views), rows, looked)
 
-    def embed(self, views: Tensor) -> Tensor:
-        """The backbone's features [n, d] of views."""
-        with torch.autocast(views.device.type, self.precision, enabled=self.precision != torch.float32):
-            return self.backbone(views)  # type: ignore[no-any-return]
+    def embed(self, views: Tensor) -> tuple[Tensor, ...]:
+        """The backbone's features [n, d] of views, and its maps where an average is compared by them."""
+        with self._precise(views):
+            return see(self.backbone, views, self.objective.average)
 
-    def compare(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
-        """The loss of features [2b, d]."""
-        with torch.autocast(features.device.type, self.precision, enabled=self.precision != torch.float32):
-            return self.objective(features, rows, looked)  # type: ignore[no-any-return]
+    def embed_averaged(self, views: Tensor) -> tuple[Tensor, ...]:
+        """What the average makes of them: unit rows of its head, and its maps; nothing where there is none."""
+        with self._precise(views):
+            return () if self.average is None else self.average(views)
+
+    def compare(
+        self, embedded: tuple[Tensor, ...], averaged: tuple[Tensor, ...], rows: Tensor, looked: Looked
+    ) -> StepLoss:
+        """The loss of what was embedded of [2b] views."""
+        features, *maps = embedded
+        with self._precise(features):
+            if not averaged:
+                return self.objective(features, rows, looked)  # type: ignore[no-any-return]
+            z, *others = averaged
+            seen = Averaged(z, distance(maps, others) if maps else None)
+            return self.objective(features, rows, looked, seen)  # type: ignore[no-any-return]
+
+    def follow(self) -> None:
+        """Let the average come nearer, after a step."""
+        if self.average is not None:
+            self.average.follow(self.backbone, self.objective.head)
+
+    def _precise(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32)
 
 
 def train(  # noqa: PLR0913 - one call says all that a training depends on
@@ -105,7 +128,7 @@ def train(  # noqa: PLR0913 - one call says all that a training depends on
                 "train/learning_rate": learning_rate(step, steps, config),
                 "train/epoch": (step + 1) / data.steps_per_epoch,
             }
-            log(step + 1, with_unlearned(meter.read(report), float(outcome.chance)) | at)
+            log(step + 1, with_unlearned(meter.read(report), float(outcome.chance())) | at)
         asked |= should_stop()
         if last or (step + 1) % config.checkpoint_every == 0:
             saved = learner.save(out, step + 1, meter, saved)
@@ -159,6 +182,7 @@ class Learner:
             optimizer.found_inf = refused  # type: ignore[attr-defined]  # as GradScaler tells fused optimisers
             optimizer.step()
         self.scaler.update()
+        self.model.follow()
         return outcome, norm
 
     def _slopes(self, batch: Batch) -> StepLoss:

@@ -84,6 +84,7 @@ BACKBONES: Mapping[str, Callable[[TrainConfig], tuple[nn.Module, int]]] = {
     "vit-base": _vit(layers=12, heads=12, hidden=768),
 }
 NARROW = 8  # channels
+STAGES = 4
 REPEATED = ("BasicBlock", "Bottleneck", "EncoderBlock")  # what a backbone is a sequence of
 
 
@@ -115,6 +116,12 @@ def check_backbone(config: TrainConfig) -> None:
         raise RecipeError(f"{config.backbone} does not give one vector a picture", "choose a network that classifies")
 
 
+def check_stages(config: TrainConfig) -> None:
+    """Raise RecipeError where a backbone has no stages; makes no weights."""
+    with torch.device("meta"):
+        stages_of(build_backbone(config)[0])
+
+
 def _keep_fewer(backbone: nn.Module, config: TrainConfig) -> None:
     """Have blocks keep their input only; a network of timm whose blocks are others does so itself."""
     blocks = [each for each in backbone.modules() if type(each).__name__ in REPEATED]
@@ -122,6 +129,39 @@ def _keep_fewer(backbone: nn.Module, config: TrainConfig) -> None:
         block.forward = partial(_twice, block, block.forward)
     if not blocks:
         checkpoint_blocks(backbone, config)
+
+
+def stages_of(backbone: nn.Module) -> list[nn.Module]:
+    """The last block of each of a backbone's four stages: a ResNet's layers, else the fourths of its blocks.
+
+    Raises RecipeError where it is no sequence of blocks.
+    """
+    layers = [getattr(backbone, f"layer{n}", None) for n in range(1, STAGES + 1)]
+    if all(isinstance(each, nn.Module) for each in layers):
+        return [each for each in layers if each is not None]
+    named = [getattr(backbone, name, None) for name in ("blocks", "stages")]
+    blocks = next(
+        (list(each) for each in named if isinstance(each, nn.Sequential)),
+        [each for each in backbone.modules() if type(each).__name__ in REPEATED],
+    )
+    if len(blocks) < STAGES:
+        raise RecipeError(
+            f"a backbone with {len(blocks)} blocks has no {STAGES} stages", "set the objective's stages to 0"
+        )
+    return [blocks[n * len(blocks) // STAGES - 1] for n in range(1, STAGES + 1)]
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code keeps no hooks
+def with_maps(backbone: nn.Module, views: Tensor) -> tuple[Tensor, ...]:
+    """The features [n, d] of views, and what leaves each stage of the backbone, [n, ...] each."""
+    maps: list[Tensor] = []
+    hooks = [stage.register_forward_hook(lambda _stage, _given, out: maps.append(out)) for stage in stages_of(backbone)]
+    try:
+        features = backbone(views)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return features, *maps
 
 
 def _last_norm(block: nn.Module) -> _BatchNorm | None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from xclr.errors import Stopped, WeakError
 from xclr.images.stages import unreadable
-from xclr.recipe import TrainConfig
+from xclr.recipe import TrainConfig, TrainedConfig
 from xclr.release import DEFAULT, About, Released, write_export
 from xclr.stage import Produced, Progress, Stage
 from xclr.store import Store
@@ -27,7 +27,7 @@ from xclr.training.loop import Pretrainer, precision_of, train
 from xclr.training.meter import narrow_place
 from xclr.training.model import build_backbone
 from xclr.training.objectives.build import build_objective
-from xclr.training.objectives.materials import Materials
+from xclr.training.objectives.materials import Materials, Objective
 from xclr.training.objectives.pairs import towers_of
 from xclr.training.objectives.scale import LearnedScale
 from xclr.training.objectives.towers import Towers
@@ -61,10 +61,14 @@ def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced
     backbone, features = build_backbone(config.train)
     if "initial" in inputs:
         backbone.load_state_dict(checkpoint.read_weights(inputs["initial"] / CHECKPOINT))
-    objective = build_objective(config.objective, Materials(inputs, features, config.train, Rank.here().device))
+    objective: Objective | None = None
     stats: Mapping[str, float | str] = {"step": 0}
-    if objective is not None:
+    if isinstance(config.objective, TrainedConfig):
         batches = open_batches(inputs["captions"], inputs["images"], config.train, config.seed, inputs.get("graph"))
+        steps = config.train.epochs * batches.steps_per_epoch
+        materials = Materials(inputs, features, config.train, Rank.here().device, steps)
+        objective = build_objective(config.objective, materials)
+        assert objective is not None
         model = Pretrainer(backbone, objective, precision_of(config.train))
         quality = _quality(config.train, inputs, batches)
         stats = {**fit(config.train, batches, model, out, progress, quality), **told_of(batches.rows.numpy())}

@@ -25,6 +25,7 @@ from xclr.recipe import (
     Changes,
     Config,
     GraphedConfig,
+    MoCoConfig,
     ObjectiveConfig,
     PairsConfig,
     RandomConfig,
@@ -230,6 +231,8 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) 
     if isinstance(objective, TrainedConfig):
         train = with_decoder(objective.trained(recipe.train)).model_copy(update={"init": None})
         objective = objective.model_copy(update={"train": _changed(objective, recipe.train, begun)})
+    if isinstance(objective, MoCoConfig) and objective.stages:
+        _check_stages(train.network)
     if train.backbone.startswith(TIMM):
         again = {"activation_checkpointing": train.activation_checkpointing}
         _check_backbone(train.network.model_copy(update=again))
@@ -279,6 +282,14 @@ def _check_backbone(train: TrainConfig) -> None:
     from xclr.training.model import check_backbone  # here, because a plan without one needs no torch
 
     check_backbone(train)
+
+
+@cache
+def _check_stages(train: TrainConfig) -> None:
+    """Raise RecipeError for a backbone without stages, before anything is made for it."""
+    from xclr.training.model import check_stages  # as above
+
+    check_stages(train)
 
 
 def with_decoder(train: TrainConfig) -> TrainConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from xclr.graph import SameCaption, SameClass, SimilaritySource, open_similarity
 from xclr.objective import (
@@ -28,7 +28,10 @@ from xclr.recipe import (
     DCLWConfig,
     GraphedConfig,
     MannWhitneyConfig,
+    MoCHiConfig,
+    MoCoConfig,
     ObjectiveConfig,
+    ReSSLConfig,
     SigLIPConfig,
     SimCLRConfig,
     SoftCLIPConfig,
@@ -39,7 +42,7 @@ from xclr.recipe import (
     XCLRConfig,
 )
 from xclr.training.model import projector
-from xclr.training.objectives.materials import Materials
+from xclr.training.objectives.materials import Materials, Objective
 from xclr.training.objectives.pairs import (
     CLOOBObjective,
     LiteObjective,
@@ -56,28 +59,29 @@ from xclr.training.objectives.pairwise import (
     mann_whitney,
     pairwise_objective,
 )
+from xclr.training.objectives.queue import QueueObjective, mochi, moco, ressl
 from xclr.training.objectives.towers import TextPairs, build_towers
 from xclr.training.objectives.views import Views, mixed, other_views, view_objective
 
 
 @singledispatch
-def build_objective(config: ObjectiveConfig, materials: Materials) -> nn.Module | None:
+def build_objective(config: ObjectiveConfig, materials: Materials) -> Objective | None:
     """The trainable part of an objective on `materials.features` features; None where nothing is trained."""
     return None
 
 
 @build_objective.register
-def _(config: SimCLRConfig, materials: Materials) -> nn.Module:
+def _(config: SimCLRConfig, materials: Materials) -> Objective:
     return view_objective(config, materials, other_views)
 
 
 @build_objective.register
-def _(config: DCLConfig, materials: Materials) -> nn.Module:
+def _(config: DCLConfig, materials: Materials) -> Objective:
     return view_objective(config, materials, other_views, itself_and_pair)
 
 
 @build_objective.register
-def _(config: DCLWConfig, materials: Materials) -> nn.Module:
+def _(config: DCLWConfig, materials: Materials) -> Objective:
     def targets(views: Views) -> TargetRows:
         first, second = views.candidates.chunk(2)
         return lambda part: weighted_pair_targets(first, second, views.anchors[part], sigma=config.sigma)
@@ -86,7 +90,7 @@ def _(config: DCLWConfig, materials: Materials) -> nn.Module:
 
 
 @build_objective.register
-def _(config: SupConConfig, materials: Materials) -> nn.Module:
+def _(config: SupConConfig, materials: Materials) -> Objective:
     classes = SameClass.open(materials.inputs["captions"], judged=config.classes == "judged")
 
     def targets(views: Views) -> TargetRows:
@@ -98,7 +102,7 @@ def _(config: SupConConfig, materials: Materials) -> nn.Module:
 
 
 @build_objective.register
-def _(config: XCLRConfig, materials: Materials) -> nn.Module:
+def _(config: XCLRConfig, materials: Materials) -> Objective:
     source = _similarity(config, materials)
 
     def targets(views: Views) -> TargetRows:
@@ -114,28 +118,43 @@ def _(config: XCLRConfig, materials: Materials) -> nn.Module:
 
 
 @build_objective.register
-def _(config: CACRConfig, materials: Materials) -> nn.Module:
+def _(config: CACRConfig, materials: Materials) -> Objective:
     return pairwise_objective(materials, cacr(config))
 
 
 @build_objective.register
-def _(config: MannWhitneyConfig, materials: Materials) -> nn.Module:
+def _(config: MannWhitneyConfig, materials: Materials) -> Objective:
     return pairwise_objective(materials, mann_whitney(config))
 
 
 @build_objective.register
-def _(config: AUCConfig, materials: Materials) -> nn.Module:
+def _(config: AUCConfig, materials: Materials) -> Objective:
     return pairwise_objective(materials, AUCMargin(config))
 
 
 @build_objective.register
-def _(config: SwAVConfig, materials: Materials) -> nn.Module:
+def _(config: SwAVConfig, materials: Materials) -> Objective:
     head = projector(materials.features, materials.config)  # first, so that a seed gives it the weights of simclr's
     return PairwiseObjective(head, Prototypes(config, materials.config.projector_out), materials.config.blockwise_from)
 
 
 @build_objective.register
-def _(config: CLIPConfig, materials: Materials) -> nn.Module:
+def _(config: MoCoConfig, materials: Materials) -> Objective:
+    return QueueObjective(config, materials, moco(config), config.stages)
+
+
+@build_objective.register
+def _(config: MoCHiConfig, materials: Materials) -> Objective:
+    return QueueObjective(config, materials, mochi(config, materials.steps), config.stages)
+
+
+@build_objective.register
+def _(config: ReSSLConfig, materials: Materials) -> Objective:
+    return QueueObjective(config, materials, ressl(config))
+
+
+@build_objective.register
+def _(config: CLIPConfig, materials: Materials) -> Objective:
     def targets(pairs: TextPairs) -> tuple[TargetRows, TargetRows]:
         pictures, captions = own_captions(pairs)
         return smoothed(pictures, config.label_smoothing), smoothed(captions, config.label_smoothing)
@@ -144,7 +163,7 @@ def _(config: CLIPConfig, materials: Materials) -> nn.Module:
 
 
 @build_objective.register
-def _(config: CWCLConfig, materials: Materials) -> nn.Module:
+def _(config: CWCLConfig, materials: Materials) -> Objective:
     source = _similarity(config, materials)
 
     def targets(pairs: TextPairs) -> tuple[TargetRows, TargetRows]:
@@ -156,7 +175,7 @@ def _(config: CWCLConfig, materials: Materials) -> nn.Module:
 
 
 @build_objective.register
-def _(config: SoftCLIPConfig, materials: Materials) -> nn.Module:
+def _(config: SoftCLIPConfig, materials: Materials) -> Objective:
     def softened(own: Tensor, every: Tensor, pairs: TextPairs) -> TargetRows:
         own, every = own.detach(), every.detach()
         return lambda part: softened_targets(
@@ -171,12 +190,12 @@ def _(config: SoftCLIPConfig, materials: Materials) -> nn.Module:
 
 
 @build_objective.register
-def _(config: CLOOBConfig, materials: Materials) -> nn.Module:
+def _(config: CLOOBConfig, materials: Materials) -> Objective:
     return CLOOBObjective(build_towers(config, materials), config)
 
 
 @build_objective.register
-def _(config: SigLIPConfig, materials: Materials) -> nn.Module:
+def _(config: SigLIPConfig, materials: Materials) -> Objective:
     captions = SameCaption.open(materials.inputs["captions"])
 
     def targets(pairs: TextPairs) -> TargetRows:
@@ -187,7 +206,7 @@ def _(config: SigLIPConfig, materials: Materials) -> nn.Module:
 
 
 @build_objective.register
-def _(config: SoftSigLIPConfig, materials: Materials) -> nn.Module:
+def _(config: SoftSigLIPConfig, materials: Materials) -> Objective:
     source = _similarity(config, materials)
 
     def targets(pairs: TextPairs) -> TargetRows:
@@ -199,7 +218,7 @@ def _(config: SoftSigLIPConfig, materials: Materials) -> nn.Module:
 
 
 @build_objective.register
-def _(config: CLIPLiteConfig, materials: Materials) -> nn.Module:
+def _(config: CLIPLiteConfig, materials: Materials) -> Objective:
     return LiteObjective(build_towers(config, materials), config)
 
 

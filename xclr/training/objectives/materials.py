@@ -1,4 +1,4 @@
-"""What an objective is built from, and what it returns."""
+"""What an objective is built from, what it is asked, and what it returns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xclr.recipe import TrainConfig
 from xclr.training.ranks import moved
@@ -50,7 +50,29 @@ class StepLoss(NamedTuple):
 
     loss: Tensor
     report: Callable[[], dict[str, Tensor]]
-    chance: float | Tensor
+    chance: Callable[[], float | Tensor]
+
+
+class Averaging(NamedTuple):
+    """What an objective asks of a second network, the running average of the one that is trained."""
+
+    momentum: float
+    stages: bool = False  # what both make of a picture after each stage of the backbone is compared
+
+
+class Averaged(NamedTuple):
+    """What that second network makes of a batch."""
+
+    z: Tensor  # [2b, d] unit rows of its head, without a gradient
+    apart: Tensor | None = None  # scalar, how far the maps of both networks are apart, where that is asked
+
+
+class Objective(nn.Module):
+    """Base of what a training descends: (features, rows, looked) to a StepLoss, with an average an Averaged more."""
+
+    look: Look = NOTHING
+    average: Averaging | None = None
+    head: nn.Module  # what stands between the features and the loss; an average has one too
 
 
 @dataclass(frozen=True)
@@ -61,3 +83,4 @@ class Materials:
     features: int
     config: TrainConfig
     device: torch.device = CPU
+    steps: int = 0  # of the whole training, where an objective changes on its way

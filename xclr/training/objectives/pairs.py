@@ -23,7 +23,7 @@ from xclr.objective import (
     uniformity,
 )
 from xclr.recipe import CLIPLiteConfig, CLOOBConfig, LearnedScaleConfig, PairsConfig, SigLIPConfig
-from xclr.training.objectives.materials import Look, Looked, Lookup, StepLoss
+from xclr.training.objectives.materials import Look, Looked, Lookup, Objective, StepLoss
 from xclr.training.objectives.report import spread_report, target_report
 from xclr.training.objectives.scale import LearnedScale
 from xclr.training.objectives.towers import TextPairs, Towers
@@ -33,7 +33,7 @@ PairTargets = Callable[
 ]  # of pictures over captions, of captions over pictures
 
 
-class TextObjective(nn.Module, ABC):
+class TextObjective(Objective, ABC):
     """Base of the objectives between pictures and captions: a loss of each view by itself, and terms of the gap."""
 
     def __init__(self, towers: Towers, config: PairsConfig, graph: Lookup | None = None) -> None:
@@ -45,24 +45,32 @@ class TextObjective(nn.Module, ABC):
     def forward(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
         """Mean over the views."""
         views = self.towers(features, looked, self.temperature())
-        losses, chances = zip(*(self.loss(pairs) for pairs in views), strict=True)
-        loss, chance = torch.stack(losses).mean(), sum(chances) / len(chances)
+        loss, gap = torch.stack([self.loss(pairs) for pairs in views]).mean(), None
         if self.alignment or self.uniformity or self.cross_uniformity:
             gap = torch.stack([self._gap(pairs) for pairs in views]).mean()
-            loss, chance = loss + gap, chance + gap.detach()
-        return StepLoss(loss, partial(self.report, views[0]), chance)
+            loss, gap = loss + gap, gap.detach()
+        return StepLoss(loss, partial(self.report, views[0]), partial(self._chance_of, views, gap))
 
     @abstractmethod
     def temperature(self) -> float | Tensor:
         """What divides the similarities."""
 
     @abstractmethod
-    def loss(self, pairs: TextPairs) -> tuple[Tensor, float | Tensor]:
-        """The loss of one view, and its value where all features are the same."""
+    def loss(self, pairs: TextPairs) -> Tensor:
+        """The loss of one view."""
+
+    @abstractmethod
+    def chance(self, pairs: TextPairs) -> float | Tensor:
+        """Its value where all features are the same."""
 
     @abstractmethod
     def report(self, pairs: TextPairs) -> dict[str, Tensor]:
         """What the tracker shows of one view."""
+
+    @torch.no_grad()
+    def _chance_of(self, views: list[TextPairs], gap: Tensor | None) -> float | Tensor:
+        chance = sum(self.chance(pairs) for pairs in views) / len(views)
+        return chance if gap is None else chance + gap
 
     def _gap(self, pairs: TextPairs) -> Tensor:
         """The terms of arXiv 2405.18570, section 4: uniformity is the mean of both modalities, over all ranks."""
@@ -86,7 +94,7 @@ class PairObjective(TextObjective):
         """Of the learned scale."""
         return inverse(self.scale)
 
-    def loss(self, pairs: TextPairs) -> tuple[Tensor, float]:
+    def loss(self, pairs: TextPairs) -> Tensor:
         """The mean of both directions."""
         block = self.towers.block(pairs.all_captions)
         directions = ((pairs.pictures, pairs.all_captions), (pairs.captions, pairs.all_pictures))
@@ -94,7 +102,11 @@ class PairObjective(TextObjective):
             contrast(anchors, candidates, rows, temperature=pairs.temperature, block=block)
             for (anchors, candidates), rows in zip(directions, self.targets(pairs), strict=True)
         ]
-        return (losses[0] + losses[1]) / 2, math.log(len(pairs.all_captions))
+        return (losses[0] + losses[1]) / 2
+
+    def chance(self, pairs: TextPairs) -> float:
+        """All captions are as near."""
+        return math.log(len(pairs.all_captions))
 
     def report(self, pairs: TextPairs) -> dict[str, Tensor]:
         """The targets' numbers are means of both directions."""
@@ -112,7 +124,7 @@ class CLOOBObjective(TextObjective):
         """Fixed."""
         return self.tau
 
-    def loss(self, pairs: TextPairs) -> tuple[Tensor, float]:
+    def loss(self, pairs: TextPairs) -> Tensor:
         """tau (InfoLOOB(U_x, U_y) + InfoLOOB(V_y, V_x)); U from stored pictures x, V from captions y.
 
         Source: arXiv 2110.11316, equations 5 to 7.
@@ -130,7 +142,11 @@ class CLOOBObjective(TextObjective):
             )
             for anchors, candidates in (from_pictures, from_captions)
         ]
-        return self.tau * (losses[0] + losses[1]), 2 * self.tau * math.log(len(pairs.all_captions) - 1)
+        return self.tau * (losses[0] + losses[1])
+
+    def chance(self, pairs: TextPairs) -> float:
+        """All other captions are as near."""
+        return 2 * self.tau * math.log(len(pairs.all_captions) - 1)
 
     def report(self, pairs: TextPairs) -> dict[str, Tensor]:
         """Its targets are one-hot."""
@@ -157,16 +173,17 @@ class SigmoidObjective(TextObjective):
         """Of the learned scale."""
         return inverse(self.scale)
 
-    def loss(self, pairs: TextPairs) -> tuple[Tensor, Tensor]:
-        """Of this rank's pictures and all captions; constant features have the mean logit for all pairs."""
-        rows, scale, bias = self.targets(pairs), 1 / torch.as_tensor(pairs.temperature), self.bias
+    def loss(self, pairs: TextPairs) -> Tensor:
+        """Of this rank's pictures and all captions."""
+        rows, scale = self.targets(pairs), 1 / torch.as_tensor(pairs.temperature)
         block = self.towers.block(pairs.all_captions)
-        loss = sigmoid_loss(pairs.pictures, pairs.all_captions, rows, scale=scale, bias=bias, block=block)
-        with torch.no_grad():
-            logit = scale * (pairs.pictures.mean(0) @ pairs.all_captions.mean(0)) + bias
-            matches, count = _matches(rows, pairs), len(pairs.all_captions)
-            chance = count * nn.functional.softplus(logit) - matches * logit
-        return loss, chance
+        return sigmoid_loss(pairs.pictures, pairs.all_captions, rows, scale=scale, bias=self.bias, block=block)
+
+    def chance(self, pairs: TextPairs) -> Tensor:
+        """All pairs have the mean logit."""
+        logit = pairs.pictures.mean(0) @ pairs.all_captions.mean(0) / pairs.temperature + self.bias
+        matches, count = _matches(self.targets(pairs), pairs), len(pairs.all_captions)
+        return count * nn.functional.softplus(logit) - matches * logit
 
     @torch.no_grad()
     def report(self, pairs: TextPairs) -> dict[str, Tensor]:
@@ -197,12 +214,19 @@ class LiteObjective(TextObjective):
         """Of the learned scale."""
         return inverse(self.scale)
 
-    def loss(self, pairs: TextPairs) -> tuple[Tensor, Tensor]:
+    def loss(self, pairs: TextPairs) -> Tensor:
         """The other caption is that of the row before in the batch of all ranks."""
+        return jensen_shannon_loss(*self._scores(pairs))
+
+    def chance(self, pairs: TextPairs) -> Tensor:
+        """Both captions have the mean score."""
+        mean = torch.cat(self._scores(pairs)).mean()
+        return nn.functional.softplus(mean) + nn.functional.softplus(-mean)
+
+    def _scores(self, pairs: TextPairs) -> tuple[Tensor, Tensor]:
         others = pairs.all_captions[(pairs.own - 1) % len(pairs.all_captions)]
         matched, other = ((pairs.pictures * each).sum(1) / pairs.temperature for each in (pairs.captions, others))
-        mean = torch.cat([matched, other]).detach().mean()
-        return jensen_shannon_loss(matched, other), nn.functional.softplus(mean) + nn.functional.softplus(-mean)
+        return matched, other
 
     @torch.no_grad()
     def report(self, pairs: TextPairs) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from xclr.objective import (
 )
 from xclr.recipe import AUCConfig, CACRConfig, MannWhitneyConfig, SwAVConfig
 from xclr.training.model import projector
-from xclr.training.objectives.materials import NOTHING, Looked, Materials, StepLoss
+from xclr.training.objectives.materials import Looked, Materials, Objective, StepLoss
 from xclr.training.objectives.report import spread_report
 from xclr.training.objectives.towers import block_of, unit
 from xclr.training.objectives.views import Views
@@ -40,12 +40,12 @@ class ViewLoss(NamedTuple):
 LossOfViews = Callable[[Views, int | None], ViewLoss]  # of views, so many rows at a time
 
 
-class PairwiseObjective(nn.Module):
+class PairwiseObjective(Objective):
     """A loss of the views; it may have parameters of its own."""
 
     def __init__(self, head: nn.Module, loss: LossOfViews, blockwise_from: int) -> None:
         super().__init__()
-        self.head, self.loss, self.look = head, loss, NOTHING
+        self.head, self.loss = head, loss
         self.blockwise_from = blockwise_from
 
     def forward(self, features: Tensor, rows: Tensor, looked: Looked) -> StepLoss:
@@ -55,7 +55,11 @@ class PairwiseObjective(nn.Module):
             candidates = gather_views(z)
             views = Views(z, candidates, None, None, anchor_index(len(rows), device=rows.device))
             found = self.loss(views, block_of(candidates, len(candidates), self.blockwise_from))
-        return StepLoss(found.loss, partial(_with_spread, found.report, z), found.chance)
+        return StepLoss(found.loss, partial(_with_spread, found.report, z), partial(_same, found.chance))
+
+
+def _same(value: float | Tensor) -> float | Tensor:
+    return value
 
 
 @torch.no_grad()
@@ -131,6 +135,6 @@ class Prototypes(nn.Module):
         return ViewLoss(loss, logits.logsumexp(0) - logits.mean(), {"target_entropy": entropy})
 
 
-def pairwise_objective(materials: Materials, loss: LossOfViews) -> nn.Module:
+def pairwise_objective(materials: Materials, loss: LossOfViews) -> Objective:
     head = projector(materials.features, materials.config)
     return PairwiseObjective(head, loss, materials.config.blockwise_from)

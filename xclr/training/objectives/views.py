@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xclr.objective import TargetRows, anchor_index, contrast, gather_rows, gather_views, itself, pair_targets
 from xclr.recipe import ViewsConfig
 from xclr.training.model import projector
-from xclr.training.objectives.materials import Look, Looked, Lookup, Materials, StepLoss
+from xclr.training.objectives.materials import Look, Looked, Lookup, Materials, Objective, StepLoss
 from xclr.training.objectives.report import spread_report, target_report
 from xclr.training.objectives.towers import block_of, unit
 
@@ -31,7 +31,7 @@ class Views(NamedTuple):
 ViewTargets = Callable[[Views], TargetRows]
 
 
-class ViewObjective(nn.Module):
+class ViewObjective(Objective):
     """Image-image contrast: every view is an anchor, the views of the global batch are candidates."""
 
     def __init__(
@@ -68,7 +68,7 @@ class ViewObjective(nn.Module):
                 excluded=excluded,
                 block=block_of(views.candidates, count, self.blockwise_from),
             )
-        return StepLoss(loss, partial(self._report, views, targets), math.log(count - excluded.shape[1]))
+        return StepLoss(loss, partial(self._report, views, targets), partial(math.log, count - excluded.shape[1]))
 
     @torch.no_grad()
     def _report(self, views: Views, targets: TargetRows) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ def view_objective(
     targets: ViewTargets,
     excluded: Callable[[Tensor, int], Tensor] = itself,
     graph: Lookup | None = None,
-) -> nn.Module:
+) -> Objective:
     head = projector(materials.features, materials.config)
     start = materials.config.blockwise_from
     return ViewObjective(head, config, targets, excluded, graph=graph, blockwise_from=start)
@@ -106,6 +106,11 @@ def mixed(soft: TargetRows, hard: TargetRows, share: float) -> TargetRows:
     if share in {0.0, 1.0}:
         return soft if share else hard
     return lambda part: share * soft(part) + (1 - share) * hard(part)
+
+
+def other_view(x: Tensor) -> Tensor:
+    """Rows [2b, ...], all second views, then all first ones."""
+    return x.roll(len(x) // 2, 0)
 
 
 def other_views(views: Views) -> TargetRows:

@@ -126,7 +126,7 @@ class StreamedBatches:
             prefetch_factor=AHEAD if workers else None,
             pin_memory=place.device.type == "cuda",
             worker_init_fn=_ignore_signals,
-            generator=torch.Generator(),  # its own: where a training goes on, a network's draws are as if it never stopped
+            generator=torch.Generator(),  # so that a training that goes on draws what it would have drawn
         )
         compiled = place.device.type == "cuda" and compiles(self.config, place.device)
         road = Road(place.device)

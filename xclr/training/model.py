@@ -151,7 +151,6 @@ def stages_of(backbone: nn.Module) -> list[nn.Module]:
     return [blocks[n * len(blocks) // STAGES - 1] for n in range(1, STAGES + 1)]
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code keeps no hooks
 def with_maps(backbone: nn.Module, views: Tensor) -> tuple[Tensor, ...]:
     """The features [n, d] of views, and what leaves each stage of the backbone, [n, ...] each."""
     maps: list[Tensor] = []

@@ -111,7 +111,7 @@ def study_pages(browser: Browser, home: Path) -> None:
 
 def sweep_pages(browser: Browser, home: Path) -> None:
     """The plots of the sweeps on scenes, where their pages are."""
-    for name in ("scenes-size", "scenes-noise", "scenes-edges"):
+    for name in ("scenes-size", "scenes-noise", "scenes-edges", "scenes-neighbourhoods"):
         path = home / "pages" / f"sweep-{name}.html"
         if path.exists():
             page = open_page(browser, path.as_uri(), height=1000)

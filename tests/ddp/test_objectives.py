@@ -22,7 +22,7 @@ SAMPLES, FEATURES = 16, 8
 GRAPHS = ("captions", "random_class", "class", "augmentation", "random_pair")
 SHARED = (
     "simclr", "supcon", "dcl", "dclw", "clip", "clip frozen", "cwcl", "cloob", "xclr mixed", "clip with gap terms",
-    "siglip", "clip-lite", "cacr", "mw", "auc", "swav", "mochi", "ressl",
+    "siglip", "clip-lite", "cacr", "mw", "auc", "swav", "mochi", "ressl", "clip local",
 )  # fmt: skip
 CONFIGS = {
     **{name: OBJECTIVES[name] for name in SHARED},

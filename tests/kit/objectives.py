@@ -50,4 +50,5 @@ CONFIGS = {
     "moco": MoCoConfig(queue=96, stages=0.25),
     "mochi": MoCHiConfig(queue=96, hardest=12, mixed=20, mixed_with_query=6),
     "ressl": ReSSLConfig(queue=96),
+    "clip local": CLIPConfig(local=1.0, words_left_out=0.3),
 }

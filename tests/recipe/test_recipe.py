@@ -420,6 +420,7 @@ def test_method_names_say_what_differs_from_the_defaults():
     assert method_name(SimCLRConfig()) == "simclr"
     assert method_name(CLIPConfig(text="frozen")) == "clip-frozen"
     assert method_name(XCLRConfig(target_temperature=0.2)) == "xclr target_temperature=0.2"
+    assert method_name(CLIPConfig(local=1, words_left_out=0.3)) == "clip local=1.0 words_left_out=0.3"
     assert method_name(XCLRConfig(graph=GraphConfig(source="random_class"))) == "xclr"
 
 
@@ -460,6 +461,7 @@ def test_what_is_otherwise_for_one_objective_is_told_beside_its_name():
         ("text: {tokens: sentencepiece}", "objectives.0.text.tokens: 'sentencepiece' is not one of 'bpe' or 'words'"),
         ("text: {layer: 3}", "unknown key 'objectives.0.text.layer' (did you mean layers?)"),
         ("text: {width: 100}", "8 heads do not divide the width 100"),
+        ("text: frozen, local: 1", "local leaves out words, and frozen reads a caption's vector: choose another text"),
     ],
 )
 def test_changes_and_towers_that_cannot_be_are_named(entry, said, tmp_path):

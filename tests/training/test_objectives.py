@@ -28,10 +28,12 @@ from xclr.recipe import (
     SoftSigLIPConfig,
     SupConConfig,
     TargetGraph,
+    TextConfig,
     XCLRConfig,
 )
 from xclr.training import Materials, build_objective
 from xclr.training.objectives.materials import Averaged
+from xclr.training.objectives.pairs import towers_of
 from xclr.training.objectives.report import spread_report
 from xclr.training.watch import SAME
 
@@ -62,6 +64,7 @@ PINNED = {
     "moco": 4.26619,
     "mochi": 5.06965,
     "ressl": 5.83808,
+    "clip local": 12.8431,
 }
 VIEW_METHODS = ("simclr", "supcon", "xclr", "xclr by class", "dcl", "dclw")
 
@@ -153,7 +156,8 @@ def test_the_loss_of_a_fixed_batch_stays_what_it_was(paths, rows, name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_constant_features_have_the_loss_of_chance(paths, rows, name):
     """One picture and its caption throughout, in the queue too: every candidate is as near as any other."""
-    module, same, features = module_of(CONFIGS[name], paths), rows[:1].repeat(24), features_of(rows)[:1].repeat(48, 1)
+    config = CONFIGS[name].model_copy(update={"words_left_out": 0.0} if name == "clip local" else {})
+    module, same, features = module_of(config, paths), rows[:1].repeat(24), features_of(rows)[:1].repeat(48, 1)
     for step in range(2 if module.average else 0):
         module(features, -2 - step - rows, module.look(rows), *averaged_of(module, features))
     outcome = outcome_of(module, features, same)
@@ -363,6 +367,79 @@ def test_clip_is_the_mean_of_its_two_views(paths, rows):
     torch.testing.assert_close(outcome_of(module, features, rows).loss, sum(both) / 2, rtol=1e-5, atol=1e-6)
 
 
+def test_local_pairs_add_a_contrast_of_second_projections_of_short_captions(paths, rows):
+    """open_clip's, of either view, beside the loss of clip, whose weights a seed gives this one too."""
+    module, features = module_of(CLIPConfig(local=0.7, words_left_out=0.3), paths), features_of(rows)
+    plain = outcome_of(module_of(CLIPConfig(), paths), features, rows)
+    found, tokens = outcome_of(module, features, rows), module.look.text(rows)
+    torch.manual_seed(1)
+    short = []
+    for line, numbers in zip(tokens.tolist(), torch.rand(tokens.shape).tolist(), strict=True):
+        words = [(number, word) for number, word in zip(numbers, line, strict=True) if word]
+        kept = [word for number, word in words if number >= min(0.3, max(words)[0])]
+        short.append(kept + [0] * (len(line) - len(kept)))
+    z = F.normalize(module.local.head(features), dim=1)
+    t = F.normalize(module.towers.text(torch.tensor(short)) @ module.local.text.weight.T, dim=1)
+    local = sum(ClipLoss()(view, t, module.scale()) for view in z.chunk(2)) / 2
+    torch.testing.assert_close(found.loss, plain.loss + 0.7 * local, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.report(), plain.report() | {"local_loss": local.detach()}, rtol=1e-5, atol=1e-6)
+    assert 0.1 < (tokens != 0).sum() / torch.tensor(short).ne(0).sum() - 1 < 1 and (local - plain.loss).abs() > 1e-3
+
+
+def test_local_pairs_without_weight_are_clip(paths, rows):
+    found = []
+    for config in (CLIPConfig(), CLIPConfig(local=0, words_left_out=0.3)):
+        module = module_of(config, paths)
+        outcome = outcome_of(module, features_of(rows), rows)
+        found.append([outcome.loss, *outcome.report().values(), torch.get_rng_state(), *module.state_dict().values()])
+    assert len(found[0]) == len(found[1]) and all(map(torch.equal, *found))
+
+
+def test_with_local_pairs_the_towers_that_are_saved_are_clips(paths):
+    """The same parts, and from a seed the same weights."""
+    module, clip = (module_of(config, paths) for config in (CONFIGS["clip local"], CONFIGS["clip"]))
+    own, expected = (towers_of(each).state_dict() for each in (module, clip))
+    assert own.keys() == expected.keys() and all(torch.equal(own[key], expected[key]) for key in own)
+    assert not torch.equal(module.local.head[0].weight, module.towers.head[0].weight)
+
+
+def test_local_pairs_have_the_smoothed_targets_of_the_others(paths, rows):
+    """Whose entropy is the least that either term can be."""
+    reports = [
+        outcome_of(module_of(CLIPConfig(label_smoothing=0.1, local=local), paths), features_of(rows), rows).report()
+        for local in (0.0, 0.5)
+    ]
+    assert reports[0]["target_entropy"] > 0.1
+    torch.testing.assert_close(reports[1]["target_entropy"], 1.5 * reports[0]["target_entropy"])
+
+
+@pytest.mark.parametrize("tokens", ["bpe", "words"])
+def test_a_short_caption_of_clips_tower_ends_as_it_did(paths, rows, tokens):
+    """At its end token, which open_clip finds as the largest id; and no length of a batch changes what is drawn."""
+    text = TextConfig(width=16, layers=1, heads=2, context=20, tokens=tokens)
+    module = module_of(CLIPConfig(text=text, local=1.0, words_left_out=0.9), paths)
+    whole = module.look.text(rows)
+    torch.manual_seed(1)
+    short = module.local.shorten(whole)
+    marks = module.local.reading.marks
+    for line, other in zip(whole.tolist(), short.tolist(), strict=True):
+        kept = [each for each in other if each]
+        assert other == kept + [0] * (len(line) - len(kept))
+        assert kept[-1] == max(kept) == max(line) and (tokens == "words" or kept[0] == line[0] == marks)
+        assert 1 <= sum(each < marks for each in kept) <= sum(0 < each < marks for each in line)
+    assert (short != 0).sum() < (whole != 0).sum()
+    torch.manual_seed(1)
+    assert torch.equal(
+        module.local.shorten(F.pad(whole, (0, 20 - whole.shape[1]))), F.pad(short, (0, 20 - whole.shape[1]))
+    )
+
+
+def test_the_share_of_words_that_are_left_out_is_the_configs(paths):
+    local = module_of(CONFIGS["clip local"], paths).local
+    captions = torch.ones(2000, local.reading.tokens, dtype=torch.int64)
+    assert (local.shorten(captions) == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
 def test_clips_scale_starts_at_the_inverse_temperature(paths, rows):
     report = outcome_of(module_of(CLIPConfig(init_temperature=0.07), paths), features_of(rows), rows).report()
     assert report["temperature"].item() == pytest.approx(0.07, rel=1e-5)
@@ -453,8 +530,8 @@ def test_block_by_block_every_report_is_the_plain_one(paths, rows, name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CONFIGS if name not in {"clip-lite", "mochi"}]
-)  # whose other caption is the one before, and whose negatives are drawn for each place
+    "name", [name for name in CONFIGS if name not in {"clip-lite", "mochi", "clip local"}]
+)  # whose other caption is the one before, and whose negatives, or words left out, are drawn for each place
 def test_the_order_of_the_batch_changes_no_loss(paths, rows, name):
     module, features, order = module_of(CONFIGS[name], paths), features_of(rows), torch.randperm(len(rows))
     shuffled = features.unflatten(0, (2, -1))[:, order].flatten(0, 1)

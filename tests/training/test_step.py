@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from tests.kit.home import TRAIN, build
 from tests.kit.objectives import CONFIGS as OBJECTIVES
 from xclr.errors import JobError
-from xclr.recipe import CLIPConfig, MoCoConfig, SimCLRConfig, TrainConfig, XCLRConfig
+from xclr.recipe import CLIPConfig, MoCoConfig, SimCLRConfig, TrainConfig, XCLRConfig, method_name
 from xclr.training import Learner, Pretrainer, Rank
 from xclr.training.compiling import COMPILERS, compile_step
 from xclr.training.guard import Guard
@@ -109,8 +109,8 @@ class Plain(nn.Module):
 
 @pytest.mark.parametrize(
     "objective",
-    [XCLRConfig(), CLIPConfig(text="frozen"), MoCoConfig(queue=200, stages=0.25)],
-    ids=lambda each: each.name,
+    [XCLRConfig(), CLIPConfig(text="frozen"), CLIPConfig(local=1.0), MoCoConfig(queue=200, stages=0.25)],
+    ids=method_name,
 )
 @pytest.mark.parametrize("micro_batch", [5, 1000])
 def test_block_by_block_the_gradient_is_that_of_the_whole_batch(home, batches, objective, micro_batch):

@@ -20,13 +20,13 @@ def test_pieces_are_open_clips_tokens_without_the_padding_that_no_caption_needs(
         found, expected = Pieces(77)(captions), peer(captions)
         assert torch.equal(found, expected[:, : found.shape[1]]) and not expected[:, found.shape[1] :].any()
         assert (found[:, -1] != 0).any()
-    assert Pieces(77).size == 49_408
+    assert Pieces(77).size == 49_408 and Pieces(77).marks == Pieces(77)([""])[0, 0] == 49_406
     assert Pieces(77)(CAPTIONS[3:4]).shape == (1, 77) and Pieces(77)(CAPTIONS[3:4])[0, -1] == 49_407
 
 
 def test_words_end_with_the_largest_id_and_unknown_ones_are_one():
     tokens = open_tokens(TEXT.model_copy(update={"tokens": "words", "context": 4}), Vocabulary({"a": 2, "cat": 3}, 4))
-    assert tokens == Words({"a": 2, "cat": 3}, 4) and tokens.size == 5
+    assert tokens == Words({"a": 2, "cat": 3}, 4) and tokens.size == 5 and tokens.marks == 4
     assert tokens(["A cat", "", "a dog", "cat a cat a cat"]).tolist() == [
         [2, 3, 4, 0], [4, 0, 0, 0], [2, 1, 4, 0], [3, 2, 3, 4],
     ]  # fmt: skip

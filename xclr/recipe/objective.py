@@ -265,6 +265,28 @@ class CLIPConfig(LearnedScaleConfig):
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="share of a target that is spread over the whole batch", json_schema_extra=LATER
     )
+    local: float = Field(
+        0.0,
+        ge=0,
+        description="weight of local pairs: a view through a second head, its caption without some words through a "
+        "second projection; not with text frozen",
+        json_schema_extra=LATER,
+    )
+    words_left_out: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the words that captions of local pairs lack, drawn anew at each step",
+        json_schema_extra=LATER,
+    )
+
+    @model_validator(mode="after")
+    def _local_pairs_have_words(self) -> CLIPConfig:
+        if self.local and self.text == "frozen":
+            raise ValueError(
+                "local leaves out words, and frozen reads a caption's vector: choose another text, or local 0"
+            )
+        return self
 
 
 class SigLIPConfig(LearnedScaleConfig):

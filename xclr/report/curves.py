@@ -31,6 +31,7 @@ class Metric(NamedTuple):
 METRICS: Mapping[str, Metric] = {
     LOSS: Metric("loss", "nats"),
     "train/target_entropy": Metric("entropy of the targets", "nats"),
+    "train/local_loss": Metric("loss of the local pairs", "nats"),
     "train/positive_mass": Metric("target mass on the other view", "share of the mass"),
     "train/knn_top1": Metric("k-NN top-1 of a held-out sample", "share of its pictures"),
     "train/rankme": Metric("effective rank of the features", "dimensions"),

@@ -21,6 +21,10 @@ class Tokens(Protocol):
     def size(self) -> int:
         """How many ids there are."""
 
+    @property
+    def marks(self) -> int:
+        """The first of the last ids, which are no words: they begin and end a caption."""
+
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """The ids of captions; longer ones are cut before the end token."""
 
@@ -36,6 +40,11 @@ class Words:
     def size(self) -> int:
         """How many ids there are."""
         return FIRST + len(self.known) + 1
+
+    @property
+    def marks(self) -> int:
+        """The end token."""
+        return self.size - 1
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """The ids of captions; longer ones are cut before the end token."""
@@ -63,6 +72,11 @@ class Pieces:
     def size(self) -> int:
         """How many ids there are."""
         return int(self._tokenizer.vocab_size)
+
+    @property
+    def marks(self) -> int:
+        """The begin token, before the end token."""
+        return int(self._tokenizer.sot_token_id)
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """The ids of captions; longer ones are cut before the end token."""

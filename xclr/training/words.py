@@ -43,6 +43,13 @@ class Vocabulary(NamedTuple):
         return tokenize(captions, self.known)[:, : self.tokens]
 
 
+class Reading(NamedTuple):
+    """What tokens a text tower reads: those from `marks` on begin and end a caption; `tokens` of them at most."""
+
+    marks: int
+    tokens: int
+
+
 def words(caption: str) -> list[str]:
     """Lower-case words and single punctuation marks."""
     return WORD.findall(caption.lower())
@@ -62,3 +69,16 @@ def tokenize(captions: Sequence[str], known: Mapping[str, int]) -> Tensor:
     for row, line in enumerate(ids):
         tokens[row, : len(line)] = torch.tensor(line)
     return tokens
+
+
+def leave_out(tokens: Tensor, numbers: Tensor, share: float, marks: int) -> Tensor:
+    """Captions [n, t] without the words whose number [n, t] is below `share`; the others move together, 0 behind them.
+
+    numbers: from 0 to 1. Of each caption the word of the largest number stays, and so do ids from `marks` on, which are
+    no words. Uniform numbers leave out that share: random deletion, arXiv 1901.11196, section 2. Nothing is read back
+    from the device.
+    """
+    word = (tokens != PAD) & (tokens < marks)
+    least = numbers.masked_fill(~word, 0).amax(1, keepdim=True).clamp(max=share)
+    out = (tokens == PAD) | (word & (numbers < least))
+    return tokens.masked_fill(out, PAD).gather(1, out.argsort(dim=1, stable=True))

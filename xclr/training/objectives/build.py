@@ -42,6 +42,7 @@ from xclr.recipe import (
     XCLRConfig,
 )
 from xclr.training.model import projector
+from xclr.training.objectives.local import LocalPairObjective, LocalPairs
 from xclr.training.objectives.materials import Materials, Objective
 from xclr.training.objectives.pairs import (
     CLOOBObjective,
@@ -159,7 +160,14 @@ def _(config: CLIPConfig, materials: Materials) -> Objective:
         pictures, captions = own_captions(pairs)
         return smoothed(pictures, config.label_smoothing), smoothed(captions, config.label_smoothing)
 
-    return PairObjective(build_towers(config, materials), config, targets if config.label_smoothing else own_captions)
+    towers = build_towers(config, materials)
+    drawn_to = targets if config.label_smoothing else own_captions
+    if not config.local:
+        return PairObjective(towers, config, drawn_to)
+    assert towers.reading is not None  # frozen is refused with the recipe
+    head, out = projector(materials.features, materials.config), materials.config.projector_out
+    local = LocalPairs(head, out, towers.reading, config.words_left_out)
+    return LocalPairObjective(towers, config, drawn_to, local)
 
 
 @build_objective.register

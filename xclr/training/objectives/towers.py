@@ -17,7 +17,7 @@ from xclr.recipe import PairsConfig, TextConfig, TrainConfig
 from xclr.training.model import TextTower, projector
 from xclr.training.objectives.materials import Looked, Lookup, Materials
 from xclr.training.tokens import Tokens, open_tokens
-from xclr.training.words import FIRST, Vocabulary, tokenize, vocabulary
+from xclr.training.words import FIRST, Reading, Vocabulary, tokenize, vocabulary
 
 COLUMNS = ("row_id", "caption", "split")
 
@@ -38,7 +38,7 @@ class TextPairs(NamedTuple):
 class Towers(nn.Module):
     """The head on the pictures' features, and the text tower on what `texts` looks up for row ids.
 
-    `words` are those of a text tower that reads tokens.
+    `words` are those of a text tower that reads tokens of words, `reading` is of one that reads tokens at all.
     """
 
     def __init__(
@@ -48,24 +48,30 @@ class Towers(nn.Module):
         texts: Lookup,
         blockwise_from: int,
         words: Vocabulary | None = None,
+        reading: Reading | None = None,
     ) -> None:
         super().__init__()
         self.head, self.text, self.texts = head, text, texts
-        self.blockwise_from, self.words = blockwise_from, words
+        self.blockwise_from, self.words, self.reading = blockwise_from, words, reading
 
     def forward(self, features: Tensor, looked: Looked, temperature: float | Tensor) -> list[TextPairs]:
         """Pictures and captions of all ranks, once for each view."""
-        z, t, keys = unit(self.head(features)), unit(self.text(looked.text)), looked.graph
-        all_captions, all_keys = gather_rows(t), None if keys is None else gather_rows(keys)
-        own = anchor_index(len(t), views=1, device=t.device)
-        return [
-            TextPairs(pictures, t, all_pictures, all_captions, keys, all_keys, own, temperature)
-            for pictures, all_pictures in zip(z.chunk(2), gather_views(z).chunk(2), strict=True)
-        ]
+        z, t = unit(self.head(features)), unit(self.text(looked.text))
+        return pairs_of_views(z, t, looked.graph, temperature)
 
     def block(self, candidates: Tensor) -> int | None:
         """Rows at a time, of one view's candidates; None for all at once."""
         return block_of(candidates, 2 * len(candidates), self.blockwise_from)
+
+
+def pairs_of_views(z: Tensor, t: Tensor, keys: Tensor | None, temperature: float | Tensor) -> list[TextPairs]:
+    """Each view of the pictures z [2b, d] with its caption t [b, d], unit rows both; of all ranks."""
+    all_captions, all_keys = gather_rows(t), None if keys is None else gather_rows(keys)
+    own = anchor_index(len(t), views=1, device=t.device)
+    return [
+        TextPairs(pictures, t, all_pictures, all_captions, keys, all_keys, own, temperature)
+        for pictures, all_pictures in zip(z.chunk(2), gather_views(z).chunk(2), strict=True)
+    ]
 
 
 def unit(x: Tensor) -> Tensor:
@@ -114,7 +120,7 @@ def _as_long(
 
 
 def build_towers(config: PairsConfig, materials: Materials) -> Towers:
-    train, words = materials.config, None
+    train, words, reading = materials.config, None, None
     texts: Lookup
     if isinstance(config.text, TextConfig):
         captions = read_captions(materials.inputs["captions"] / "captions.parquet", COLUMNS)
@@ -122,13 +128,15 @@ def build_towers(config: PairsConfig, materials: Materials) -> Towers:
             words = Vocabulary(known_words(captions), config.text.context)
         tokens = open_tokens(config.text, words)
         text, texts = causal_text(tokens, config.text, train), partial(tokenized, captions["caption"], tokens)
+        reading = Reading(tokens.marks, config.text.context)
     elif config.text == "frozen":
         lookup = EmbeddingLookup.open(materials.inputs["embeddings"] / "vectors.npy")
         text, texts = frozen_text(lookup.width, train), partial(_vectors, lookup)
     else:
         table, words = _tokens(materials.inputs["captions"])
         text, texts = scratch_text(words, train), table.__getitem__
-    return Towers(projector(materials.features, train), text, texts, train.blockwise_from, words)
+        reading = Reading(FIRST + len(words.known), words.tokens)
+    return Towers(projector(materials.features, train), text, texts, train.blockwise_from, words, reading)
 
 
 def _vectors(lookup: EmbeddingLookup, rows: Tensor) -> Tensor:

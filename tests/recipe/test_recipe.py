@@ -532,7 +532,7 @@ def test_every_objective_has_a_graph_name():
         "simclr": "augmentation", "supcon": "class", "xclr": "captions", "dcl": "augmentation", "dclw": "augmentation",
         "clip": "pairs", "cwcl": "captions", "softclip": "pairs", "cloob": "pairs", "random": "none",
         "siglip": "pairs", "softsiglip": "captions", "clip-lite": "pairs", "cacr": "augmentation", "mw": "augmentation",
-        "auc": "augmentation", "swav": "prototypes",
+        "auc": "augmentation", "swav": "prototypes", "moco": "augmentation", "mochi": "augmentation", "ressl": "keys",
     }  # fmt: skip
 
 

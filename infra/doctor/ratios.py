@@ -29,7 +29,7 @@ from xclr.graph import SentenceEncoder, self_join
 from xclr.graph.textmodel import locate
 from xclr.images import EncodedPictures
 from xclr.objective import xclr_loss_from_embeddings
-from xclr.recipe import EmbedConfig, ObjectiveConfig, SimCLRConfig, TargetGraph, TrainConfig, XCLRConfig
+from xclr.recipe import EmbedConfig, SimCLRConfig, TargetGraph, TrainConfig, TrainedConfig, XCLRConfig
 from xclr.training import (
     Batch,
     Learner,
@@ -146,7 +146,7 @@ def plain_step(config: TrainConfig, device: torch.device) -> Work:
     return step
 
 
-def learner_of(objective: ObjectiveConfig, config: TrainConfig, device: torch.device) -> Learner:
+def learner_of(objective: TrainedConfig, config: TrainConfig, device: torch.device) -> Learner:
     """The trainer's own, on captions whose vectors are made up."""
     backbone, features = build_backbone(config)
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +157,7 @@ def learner_of(objective: ObjectiveConfig, config: TrainConfig, device: torch.de
     return Learner.of(Pretrainer(backbone, made, precision_of(config)), config, Rank(0, 1, device))
 
 
-def our_step(objective: ObjectiveConfig, config: TrainConfig, device: torch.device) -> Work:
+def our_step(objective: TrainedConfig, config: TrainConfig, device: torch.device) -> Work:
     """A step of the trainer's on views and captions' vectors that are there already."""
     learner, rows = learner_of(objective, config, device), torch.randperm(CAPTIONS)[: config.batch_size]
     batch = Batch(rows, shown(config, device), learner.model.look(rows)).to(device)

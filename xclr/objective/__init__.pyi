@@ -19,7 +19,6 @@ from .pairwise import mann_whitney_loss as mann_whitney_loss
 from .pairwise import sigmoid_loss as sigmoid_loss
 from .pairwise import sinkhorn as sinkhorn
 from .pairwise import uniformity as uniformity
-from .queue import Columns as Columns
 from .queue import Draws as Draws
 from .queue import Queued as Queued
 from .queue import mix_negatives as mix_negatives

@@ -21,17 +21,6 @@ class Queued(NamedTuple):
     own: Tensor  # bool [b, K], True where the queue holds a key of the query's own picture: no negative
 
 
-class Columns(NamedTuple):
-    """What queries are compared with: logits, and 0 or -inf for what is out of the denominator, [b, n] each."""
-
-    logits: Tensor
-    log_weights: Tensor
-
-    def compared(self) -> Tensor:
-        """How many of them are in each query's denominator, [b]."""
-        return self.log_weights.isfinite().sum(1)
-
-
 class Draws(NamedTuple):
     """What negatives are mixed of: places among a query's hardest negatives, and shares from 0 to 1."""
 
@@ -53,36 +42,31 @@ class Draws(NamedTuple):
         return Draws(*(each[rows] for each in self))
 
 
-def own_and_queue(queued: Queued, *, temperature: float) -> Columns:
-    """Each query's own key, and then the queue's, among which those of its own picture are out of the denominator."""
+def own_and_queue(queued: Queued, *, temperature: float) -> Tensor:
+    """Logits [b, 1 + K] of each query's own key, and then of the queue's; -inf for those of its own picture."""
     own = (queued.queries * queued.keys).sum(1, keepdim=True) / temperature
-    logits = torch.cat([own, cosine_logits(queued.queries, queued.queue, temperature=temperature)], 1)
-    out = F.pad(queued.own, (1, 0))
-    return Columns(logits, torch.zeros_like(logits).masked_fill(out, -math.inf))
+    return torch.cat([own, _others(queued.queries, queued, temperature)], 1)
 
 
-def moco_loss(columns: Columns) -> Tensor:
-    """Cross-entropy of the first column, the own key, among all that are in the denominator.
+def moco_loss(logits: Tensor) -> Tensor:
+    """Cross-entropy of the first column, the own key; -inf is out of the denominator.
 
     -mean_i log( exp(l_i0) / sum_j exp(l_ij) ), l_ij = q_i . k_j / tau
 
-    Source: arXiv 1911.05722, equation 1.
+    It is `contrastive` with one-hot targets, which no matrix holds here: a queue is long. Source: arXiv 1911.05722,
+    equation 1.
     """
-    targets = torch.zeros_like(columns.logits)
-    targets[:, 0] = 1
-    return contrastive(columns.logits, targets, columns.log_weights)
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
 
 
 def ressl_loss(queued: Queued, *, temperature: float, target_temperature: float) -> tuple[Tensor, Tensor]:
     """Cross-entropy between how alike a key and its query are to the queue's keys, and the targets [b, K].
 
     -mean_i sum_j t_ij log p_ij;  t_i = softmax(k_i . n_j / target_temperature), p_i = softmax(q_i . n_j / temperature),
-    over the keys n_j of other pictures; no gradient through t. Source: arXiv 2107.09282, equations 4 to 6.
+    over the keys n_j of other pictures; no gradient through t. Source: arXiv 2107.09282.
     """
-    alike = cosine_logits(queued.keys, queued.queue, temperature=target_temperature)
-    targets = alike.masked_fill(queued.own, -math.inf).softmax(1)
-    logits = cosine_logits(queued.queries, queued.queue, temperature=temperature)
-    return contrastive(logits, targets, torch.zeros_like(logits).masked_fill(queued.own, -math.inf)), targets
+    targets = _others(queued.keys, queued, target_temperature).softmax(1)
+    return contrastive(_others(queued.queries, queued, temperature), targets), targets
 
 
 @torch.no_grad()
@@ -91,13 +75,12 @@ def mix_negatives(queued: Queued, *, hardest: int, draws: Draws) -> Tensor:
 
     h = (a n_i + (1 - a) n_j) / |.|, a from 0 to 1;  h' = (c q + (1 - c) n_k) / |.|, c from 0 to 1/2
 
-    The hardest negatives are the queue's nearest keys of other pictures. Source: arXiv 2010.01028, equations 3 and 4.
+    The hardest negatives are the queue's nearest keys of other pictures. Source: arXiv 2010.01028.
     """
-    alike = (queued.queries @ queued.queue.T).masked_fill(queued.own, -math.inf)
-    near = queued.queue[alike.topk(hardest, dim=1).indices]  # [b, hardest, d]
+    near = _others(queued.queries, queued, 1.0).topk(hardest, dim=1).indices
 
     def at(places: Tensor) -> Tensor:
-        return near.take_along_dim(places[:, :, None], 1)
+        return queued.queue[near.gather(1, places)]
 
     share, query_share = draws.share[:, :, None], draws.query_share[:, :, None] / 2
     between = share * at(draws.first) + (1 - share) * at(draws.second)
@@ -105,8 +88,12 @@ def mix_negatives(queued: Queued, *, hardest: int, draws: Draws) -> Tensor:
     return F.normalize(torch.cat([between, beside], 1), dim=2)
 
 
-def with_mixed(columns: Columns, queries: Tensor, mixed: Tensor, *, temperature: float, counts: Tensor) -> Columns:
-    """Columns, and those of mixed negatives [b, m, d]; `counts`, a scalar bool: they are in the denominator."""
-    logits = torch.einsum("bd,bmd->bm", queries, mixed) / temperature
-    weights = torch.zeros_like(logits).masked_fill(~counts, -math.inf)
-    return Columns(torch.cat([columns.logits, logits], 1), torch.cat([columns.log_weights, weights], 1))
+def with_mixed(logits: Tensor, queries: Tensor, mixed: Tensor, *, temperature: float, counts: Tensor) -> Tensor:
+    """Logits, and those of mixed negatives [b, m, d]; -inf unless `counts`, a scalar bool."""
+    further = torch.einsum("bd,bmd->bm", queries, mixed) / temperature
+    return torch.cat([logits, further.masked_fill(~counts, -math.inf)], 1)
+
+
+def _others(rows: Tensor, queued: Queued, temperature: float) -> Tensor:
+    """Logits [b, K] of rows and the queue's keys, -inf for those of a row's own picture."""
+    return cosine_logits(rows, queued.queue, temperature=temperature).masked_fill(queued.own, -math.inf)

@@ -158,8 +158,8 @@ class MoCHiConfig(MoCoConfig):
 
     @model_validator(mode="after")
     def _the_queue_holds_the_hardest(self) -> MoCHiConfig:
-        if self.hardest > self.queue:
-            raise ValueError(f"hardest {self.hardest} of a queue of {self.queue} keys: choose a longer queue")
+        if 2 * self.hardest > self.queue:  # some of the queue are keys of the query's own picture
+            raise ValueError(f"hardest {self.hardest} are more than half of a queue of {self.queue} keys: choose fewer")
         return self
 
 

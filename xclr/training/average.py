@@ -22,16 +22,16 @@ class Average(nn.Module):
 
     w' <- w' + max(1 - momentum, 1 / t) (w - w') after step t: the mean of all so far, and later a running one. So are
     the statistics of batch norms, which it normalises with: what it makes of a picture depends on no other picture of
-    the batch, so that nothing of them leaks into a key. Source: arXiv 1911.05722, equation 2, for the weights;
-    arXiv 2101.08482, section 3, for the statistics.
+    the batch, so that nothing of them leaks into a key. Source: arXiv 1911.05722, equation 2, for the weights, but for
+    the 1 / t, which has the statistics arrive in time; arXiv 2101.08482 for these.
     """
 
     steps: Tensor
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, asked: Averaging) -> None:
+    def __init__(self, backbone: nn.Module, wanted: Averaging) -> None:
         super().__init__()
-        self.backbone, self.head = (deepcopy(each).requires_grad_(False) for each in (backbone, head))
-        self.asked = asked
+        self.backbone, self.head = (deepcopy(each).requires_grad_(False) for each in (backbone, wanted.head))
+        self.wanted = wanted
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.train()
 
@@ -41,29 +41,30 @@ class Average(nn.Module):
 
     @torch.no_grad()
     def forward(self, views: Tensor) -> tuple[Tensor, ...]:
-        """Unit rows [n, d] of views, and what leaves each stage of the backbone where that is asked."""
-        features, *maps = see(self.backbone, views, self.asked)
+        """Unit rows [n, d] of views, and the maps of the backbone's stages where they are wanted."""
+        features, *maps = see(self.backbone, views, self.wanted)
         return unit(self.head(features)), *maps
 
     @torch.no_grad()
-    def follow(self, backbone: nn.Module, head: nn.Module) -> None:
+    def follow(self, backbone: nn.Module) -> None:
         """Come nearer to the networks that are followed; once after each step."""
         self.steps += 1
-        share = (1 / self.steps).clamp(min=1 - self.asked.momentum)
-        own, others = list(_state(self.backbone, self.head)), list(_state(backbone, head))
-        torch._foreach_add_(own, torch._foreach_mul(torch._foreach_sub(others, own), share))
+        share = (1 / self.steps).clamp(min=1 - self.wanted.momentum)
+        own, others = list(_state(self.backbone, self.head)), list(_state(backbone, self.wanted.head))
+        gaps = torch._foreach_sub(others, own)
+        torch._foreach_mul_(gaps, share)
+        torch._foreach_add_(own, gaps)
 
 
-def see(backbone: nn.Module, views: Tensor, asked: Averaging | None) -> tuple[Tensor, ...]:
-    """The features [n, d] of views, and what leaves each stage of the backbone where an average is to have it too."""
-    return with_maps(backbone, views) if asked is not None and asked.stages else (backbone(views),)
+def see(backbone: nn.Module, views: Tensor, wanted: Averaging | None) -> tuple[Tensor, ...]:
+    """The features [n, d] of views, and the maps of the backbone's stages where they are wanted."""
+    return with_maps(backbone, views) if wanted is not None and wanted.maps else (backbone(views),)
 
 
 def distance(maps: Iterable[Tensor], others: Iterable[Tensor]) -> Tensor:
     """sum_l mean((a_l - b_l)^2) between maps [2b, ...] of one view in one network and of the other view in another.
 
-    In float32 or wider. Source: arXiv 2110.14805, equation 2, with equal weights; its public code does not normalise
-    them either.
+    In float32 or wider; nothing is normalised. Source: arXiv 2110.14805 and its public code, with equal weights.
     """
     return torch.stack([
         F.mse_loss(a.to(at_least_float32(a)), other_view(b).to(at_least_float32(b)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,3 +62,11 @@ class CaptionsOf:
             u = keyed_uniform((seed, turn, DRAW), torch.from_numpy(own.ravel()), 1).numpy().reshape(own.shape)
             chosen[mine] = own[np.arange(len(own)), np.argsort(u, axis=1, kind="stable")[:, place]]
         return chosen
+
+
+def look_up_pictures(captions: Path) -> Callable[[Tensor], Tensor]:
+    """What gives for row ids [b] the picture of each, by its first row: the row itself where none has two captions."""
+    if not (captions / SHARED).exists():
+        return lambda rows: rows
+    picture = torch.tensor(picture_of_row(captions, 0))
+    return lambda rows: picture[rows]

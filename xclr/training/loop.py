@@ -37,8 +37,8 @@ class Pretrainer(nn.Module):
     def __init__(self, backbone: nn.Module, objective: Objective, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.backbone, self.objective, self.precision = backbone, objective, precision
-        asked = objective.average
-        self.average = None if asked is None else Average(backbone, objective.head, asked)
+        wanted = objective.averaging
+        self.average = None if wanted is None else Average(backbone, wanted)
 
     @property
     def look(self) -> Look:
@@ -52,7 +52,7 @@ class Pretrainer(nn.Module):
     def embed(self, views: Tensor) -> tuple[Tensor, ...]:
         """The backbone's features [n, d] of views, and its maps where an average is compared by them."""
         with self._precise(views):
-            return see(self.backbone, views, self.objective.average)
+            return see(self.backbone, views, self.objective.averaging)
 
     def embed_averaged(self, views: Tensor) -> tuple[Tensor, ...]:
         """What the average makes of them: unit rows of its head, and its maps; nothing where there is none."""
@@ -74,7 +74,7 @@ class Pretrainer(nn.Module):
     def follow(self) -> None:
         """Let the average come nearer, after a step."""
         if self.average is not None:
-            self.average.follow(self.backbone, self.objective.head)
+            self.average.follow(self.backbone)
 
     def _precise(self, x: Tensor) -> torch.autocast:
         return torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32)
@@ -166,7 +166,7 @@ class Learner:
     def step(self, batch: Batch, share: float, step: int) -> tuple[StepLoss, Tensor]:
         """One step at a share of the highest rates; the outcome, and the norm of the gradient over all ranks.
 
-        What the guard refuses changes no weight and no momentum.
+        What the guard refuses changes no weight and no momentum; an average comes nearer to the weights all the same.
         """
         for optimizer, peak in self.descents:
             for group in optimizer.param_groups:

@@ -85,6 +85,7 @@ BACKBONES: Mapping[str, Callable[[TrainConfig], tuple[nn.Module, int]]] = {
 }
 NARROW = 8  # channels
 STAGES = 4
+MAP_SIDES = (16, 16, 4, 4)  # of what leaves them, as in the public code of arXiv 2110.14805
 REPEATED = ("BasicBlock", "Bottleneck", "EncoderBlock")  # what a backbone is a sequence of
 
 
@@ -117,9 +118,9 @@ def check_backbone(config: TrainConfig) -> None:
 
 
 def check_stages(config: TrainConfig) -> None:
-    """Raise RecipeError where a backbone has no stages; makes no weights."""
+    """Raise RecipeError where a backbone has no stages, or does not show what leaves them; makes no weights."""
     with torch.device("meta"):
-        stages_of(build_backbone(config)[0])
+        with_maps(build_backbone(config)[0], torch.zeros(2, 3, config.image_size, config.image_size))
 
 
 def _keep_fewer(backbone: nn.Module, config: TrainConfig) -> None:
@@ -152,7 +153,10 @@ def stages_of(backbone: nn.Module) -> list[nn.Module]:
 
 
 def with_maps(backbone: nn.Module, views: Tensor) -> tuple[Tensor, ...]:
-    """The features [n, d] of views, and what leaves each stage of the backbone, [n, ...] each."""
+    """The features [n, d] of views, and what leaves each stage of the backbone, [n, ...] each, pooled to MAP_SIDES.
+
+    Raises RecipeError where a stage gives nothing that could be compared.
+    """
     maps: list[Tensor] = []
     hooks = [stage.register_forward_hook(lambda _stage, _given, out: maps.append(out)) for stage in stages_of(backbone)]
     try:
@@ -160,7 +164,16 @@ def with_maps(backbone: nn.Module, views: Tensor) -> tuple[Tensor, ...]:
     finally:
         for hook in hooks:
             hook.remove()
-    return features, *maps
+    if len(maps) != STAGES or not all(isinstance(each, Tensor) for each in maps):
+        raise RecipeError("the backbone does not show what leaves its stages", "set the objective's stages to 0")
+    return features, *(_pooled(each, side) for each, side in zip(maps, MAP_SIDES, strict=True))
+
+
+def _pooled(x: Tensor, side: int) -> Tensor:
+    """Maps [n, c, h, w] averaged to at most side x side; rows of tokens as they are."""
+    if x.ndim != 4 or max(x.shape[2:]) <= side:
+        return x
+    return nn.functional.adaptive_avg_pool2d(x, side)
 
 
 def _last_norm(block: nn.Module) -> _BatchNorm | None:

@@ -68,7 +68,6 @@ def run(stage: Stage[PretrainConfig], out: Path, progress: Progress) -> Produced
         steps = config.train.epochs * batches.steps_per_epoch
         materials = Materials(inputs, features, config.train, Rank.here().device, steps)
         objective = build_objective(config.objective, materials)
-        assert objective is not None
         model = Pretrainer(backbone, objective, precision_of(config.train))
         quality = _quality(config.train, inputs, batches)
         stats = {**fit(config.train, batches, model, out, progress, quality), **told_of(batches.rows.numpy())}

@@ -231,11 +231,11 @@ def pretrain(recipe: Recipe, objective: ObjectiveConfig, seed: int, data: Data) 
     if isinstance(objective, TrainedConfig):
         train = with_decoder(objective.trained(recipe.train)).model_copy(update={"init": None})
         objective = objective.model_copy(update={"train": _changed(objective, recipe.train, begun)})
-    if isinstance(objective, MoCoConfig) and objective.stages:
-        _check_stages(train.network)
+    again = {"activation_checkpointing": train.activation_checkpointing}
     if train.backbone.startswith(TIMM):
-        again = {"activation_checkpointing": train.activation_checkpointing}
         _check_backbone(train.network.model_copy(update=again))
+    if isinstance(objective, MoCoConfig) and objective.stages:
+        _check_stages(train.network.model_copy(update=again))
     source = recipe.data.source
     judged = isinstance(objective, SupConConfig) and objective.classes == "judged" and SOURCES[source].annotated
     crops = dict.fromkeys(("exact_crops", "rounded_crops"), train.cuts_photographs)

@@ -30,7 +30,6 @@ from xclr.recipe import (
     MannWhitneyConfig,
     MoCHiConfig,
     MoCoConfig,
-    ObjectiveConfig,
     ReSSLConfig,
     SigLIPConfig,
     SimCLRConfig,
@@ -39,6 +38,7 @@ from xclr.recipe import (
     SupConConfig,
     SwAVConfig,
     TargetGraph,
+    TrainedConfig,
     XCLRConfig,
 )
 from xclr.training.model import projector
@@ -60,15 +60,15 @@ from xclr.training.objectives.pairwise import (
     mann_whitney,
     pairwise_objective,
 )
-from xclr.training.objectives.queue import QueueObjective, mochi, moco, ressl
+from xclr.training.objectives.queue import Mixing, QueueObjective, moco, ressl
 from xclr.training.objectives.towers import TextPairs, build_towers
 from xclr.training.objectives.views import Views, mixed, other_views, view_objective
 
 
 @singledispatch
-def build_objective(config: ObjectiveConfig, materials: Materials) -> Objective | None:
-    """The trainable part of an objective on `materials.features` features; None where nothing is trained."""
-    return None
+def build_objective(config: TrainedConfig, materials: Materials) -> Objective:
+    """The trainable part of an objective on `materials.features` features."""
+    raise NotImplementedError(type(config).__name__)
 
 
 @build_objective.register
@@ -146,7 +146,7 @@ def _(config: MoCoConfig, materials: Materials) -> Objective:
 
 @build_objective.register
 def _(config: MoCHiConfig, materials: Materials) -> Objective:
-    return QueueObjective(config, materials, mochi(config, materials.steps), config.stages)
+    return QueueObjective(config, materials, Mixing(config, materials.steps), config.stages)
 
 
 @build_objective.register

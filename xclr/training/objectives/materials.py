@@ -45,7 +45,7 @@ NOTHING = Look()
 class StepLoss(NamedTuple):
     """A loss to descend, and what computes the numbers to watch on the steps that are logged; all scalars.
 
-    `chance` is the loss of constant features, by which nothing is told apart.
+    `chance` is the loss of constant features, by which nothing is told apart, with what was learned before the step.
     """
 
     loss: Tensor
@@ -54,10 +54,11 @@ class StepLoss(NamedTuple):
 
 
 class Averaging(NamedTuple):
-    """What an objective asks of a second network, the running average of the one that is trained."""
+    """What an objective wants of a second network, the running average of the one that is trained."""
 
+    head: nn.Module  # on the backbone's features, of which the second network has an average too
     momentum: float
-    stages: bool = False  # what both make of a picture after each stage of the backbone is compared
+    maps: bool = False  # of both networks, after each stage of the backbone, which are compared then
 
 
 class Averaged(NamedTuple):
@@ -71,8 +72,7 @@ class Objective(nn.Module):
     """Base of what a training descends: (features, rows, looked) to a StepLoss, with an average an Averaged more."""
 
     look: Look = NOTHING
-    average: Averaging | None = None
-    head: nn.Module  # what stands between the features and the loss; an average has one too
+    averaging: Averaging | None = None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ PairTargets = Callable[
     [TextPairs], tuple[TargetRows, TargetRows]
 ]  # of pictures over captions, of captions over pictures
 
+Chance = Callable[[], float | Tensor]
+
 
 class TextObjective(Objective, ABC):
     """Base of the objectives between pictures and captions: a loss of each view by itself, and terms of the gap."""
@@ -49,7 +51,8 @@ class TextObjective(Objective, ABC):
         if self.alignment or self.uniformity or self.cross_uniformity:
             gap = torch.stack([self._gap(pairs) for pairs in views]).mean()
             loss, gap = loss + gap, gap.detach()
-        return StepLoss(loss, partial(self.report, views[0]), partial(self._chance_of, views, gap))
+        chances = [self.chance(pairs) for pairs in views]
+        return StepLoss(loss, partial(self.report, views[0]), partial(_chance_of, chances, gap))
 
     @abstractmethod
     def temperature(self) -> float | Tensor:
@@ -60,17 +63,12 @@ class TextObjective(Objective, ABC):
         """The loss of one view."""
 
     @abstractmethod
-    def chance(self, pairs: TextPairs) -> float | Tensor:
-        """Its value where all features are the same."""
+    def chance(self, pairs: TextPairs) -> Chance:
+        """Its value where all features are the same, with what is learned as it stands now."""
 
     @abstractmethod
     def report(self, pairs: TextPairs) -> dict[str, Tensor]:
         """What the tracker shows of one view."""
-
-    @torch.no_grad()
-    def _chance_of(self, views: list[TextPairs], gap: Tensor | None) -> float | Tensor:
-        chance = sum(self.chance(pairs) for pairs in views) / len(views)
-        return chance if gap is None else chance + gap
 
     def _gap(self, pairs: TextPairs) -> Tensor:
         """The terms of arXiv 2405.18570, section 4: uniformity is the mean of both modalities, over all ranks."""
@@ -104,9 +102,9 @@ class PairObjective(TextObjective):
         ]
         return (losses[0] + losses[1]) / 2
 
-    def chance(self, pairs: TextPairs) -> float:
+    def chance(self, pairs: TextPairs) -> Chance:
         """All captions are as near."""
-        return math.log(len(pairs.all_captions))
+        return partial(math.log, len(pairs.all_captions))
 
     def report(self, pairs: TextPairs) -> dict[str, Tensor]:
         """The targets' numbers are means of both directions."""
@@ -144,9 +142,10 @@ class CLOOBObjective(TextObjective):
         ]
         return self.tau * (losses[0] + losses[1])
 
-    def chance(self, pairs: TextPairs) -> float:
+    def chance(self, pairs: TextPairs) -> Chance:
         """All other captions are as near."""
-        return 2 * self.tau * math.log(len(pairs.all_captions) - 1)
+        others = len(pairs.all_captions) - 1
+        return lambda: 2 * self.tau * math.log(others)
 
     def report(self, pairs: TextPairs) -> dict[str, Tensor]:
         """Its targets are one-hot."""
@@ -179,9 +178,14 @@ class SigmoidObjective(TextObjective):
         block = self.towers.block(pairs.all_captions)
         return sigmoid_loss(pairs.pictures, pairs.all_captions, rows, scale=scale, bias=self.bias, block=block)
 
-    def chance(self, pairs: TextPairs) -> Tensor:
+    @torch.no_grad()
+    def chance(self, pairs: TextPairs) -> Chance:
         """All pairs have the mean logit."""
         logit = pairs.pictures.mean(0) @ pairs.all_captions.mean(0) / pairs.temperature + self.bias
+        return partial(self._chance_at, pairs, logit)
+
+    @torch.no_grad()
+    def _chance_at(self, pairs: TextPairs, logit: Tensor) -> Tensor:
         matches, count = _matches(self.targets(pairs), pairs), len(pairs.all_captions)
         return count * nn.functional.softplus(logit) - matches * logit
 
@@ -218,10 +222,11 @@ class LiteObjective(TextObjective):
         """The other caption is that of the row before in the batch of all ranks."""
         return jensen_shannon_loss(*self._scores(pairs))
 
-    def chance(self, pairs: TextPairs) -> Tensor:
+    @torch.no_grad()
+    def chance(self, pairs: TextPairs) -> Chance:
         """Both captions have the mean score."""
         mean = torch.cat(self._scores(pairs)).mean()
-        return nn.functional.softplus(mean) + nn.functional.softplus(-mean)
+        return lambda: nn.functional.softplus(mean) + nn.functional.softplus(-mean)
 
     def _scores(self, pairs: TextPairs) -> tuple[Tensor, Tensor]:
         others = pairs.all_captions[(pairs.own - 1) % len(pairs.all_captions)]
@@ -233,6 +238,12 @@ class LiteObjective(TextObjective):
         """Scale and spread."""
         temperature = torch.as_tensor(pairs.temperature).detach()
         return {"temperature": temperature} | spread_report(pairs.pictures.detach(), pairs.captions.detach())
+
+
+@torch.no_grad()
+def _chance_of(views: list[Chance], gap: Tensor | None) -> float | Tensor:
+    chance = sum(each() for each in views) / len(views)
+    return chance if gap is None else chance + gap
 
 
 def inverse(scale: LearnedScale) -> Tensor:

@@ -55,11 +55,7 @@ class PairwiseObjective(Objective):
             candidates = gather_views(z)
             views = Views(z, candidates, None, None, anchor_index(len(rows), device=rows.device))
             found = self.loss(views, block_of(candidates, len(candidates), self.blockwise_from))
-        return StepLoss(found.loss, partial(_with_spread, found.report, z), partial(_same, found.chance))
-
-
-def _same(value: float | Tensor) -> float | Tensor:
-    return value
+        return StepLoss(found.loss, partial(_with_spread, found.report, z), lambda: found.chance)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xclr.objective import (
     Draws,
@@ -20,35 +20,28 @@ from xclr.objective import (
     own_and_queue,
     ressl_loss,
     with_mixed,
+    world_and_rank,
 )
 from xclr.recipe import MoCHiConfig, MoCoConfig, QueueConfig, ReSSLConfig
+from xclr.training.captions import look_up_pictures
 from xclr.training.model import projector
-from xclr.training.objectives.materials import Averaged, Averaging, Looked, Materials, Objective, StepLoss
+from xclr.training.objectives.materials import Averaged, Averaging, Look, Looked, Materials, Objective, StepLoss
 from xclr.training.objectives.report import spread_report
 from xclr.training.objectives.towers import unit
 from xclr.training.objectives.views import other_view
 
-NO_ROW = -1
-
-
-class Step(NamedTuple):
-    """What a loss on a queue is computed from."""
-
-    queued: Queued
-    anchors: Tensor  # int64 [2b] places of the queries among those of all ranks, of which there are
-    views: int
-    number: Tensor  # of the step, a scalar from 0
+NOBODY = -1
 
 
 class QueueLoss(NamedTuple):
     """A loss, how many keys each query was compared with, and the targets' mean entropy."""
 
     loss: Tensor
-    compared: Tensor
+    compared: Tensor  # [2b]
     entropy: Tensor
 
 
-LossOfQueue = Callable[[Step], QueueLoss]
+LossOfQueue = Callable[[Queued], QueueLoss]
 
 
 class QueueObjective(Objective):
@@ -59,37 +52,34 @@ class QueueObjective(Objective):
     """
 
     queue: Tensor
-    queue_rows: Tensor
-    steps: Tensor
+    pictures: Tensor
 
     def __init__(self, config: QueueConfig, materials: Materials, loss: LossOfQueue, stages: float = 0.0) -> None:
         super().__init__()
         self.head = projector(materials.features, materials.config)
-        self.average = Averaging(config.momentum, stages > 0)
+        self.averaging = Averaging(self.head, config.momentum, stages > 0)
+        self.look = Look(graph=look_up_pictures(materials.inputs["captions"]))
         self.temperature, self.loss, self.stages = config.temperature, loss, stages
         self.register_buffer("queue", unit(torch.randn(config.queue, materials.config.projector_out)))
-        self.register_buffer("queue_rows", torch.full((config.queue,), NO_ROW))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("pictures", torch.full((config.queue,), NOBODY))
 
     def forward(self, features: Tensor, rows: Tensor, looked: Looked, averaged: Averaged) -> StepLoss:
         """The loss of this rank's views; their keys, and those of all ranks, enter the queue afterwards."""
-        z = unit(self.head(features))
+        assert looked.graph is not None
+        z, pictures = unit(self.head(features)), looked.graph
         with torch.autocast(z.device.type, enabled=False):
-            own = rows.repeat(2)[:, None] == self.queue_rows
-            queued = Queued(z, other_view(averaged.z), self.queue, own)
-            anchors, keys = anchor_index(len(rows), device=rows.device), gather_views(averaged.z)
-            found = self.loss(Step(queued, anchors, len(keys), self.steps))
-            self._enqueue(keys, gather_rows(rows).repeat(2))
+            own = pictures.repeat(2)[:, None] == self.pictures
+            found = self.loss(Queued(z, other_view(averaged.z), self.queue.clone(), own))
+            self._enqueue(gather_views(averaged.z), gather_rows(pictures).repeat(2))
             loss, apart = found.loss, None
             if averaged.apart is not None:
                 loss, apart = loss + self.stages * averaged.apart, averaged.apart.detach()
         return StepLoss(loss, partial(self._report, z, found, apart), partial(self._chance, found.compared, apart))
 
     @torch.no_grad()
-    def _enqueue(self, keys: Tensor, rows: Tensor) -> None:
-        self.queue = torch.cat([keys, self.queue])[: len(self.queue)]
-        self.queue_rows = torch.cat([rows, self.queue_rows])[: len(self.queue)]
-        self.steps = self.steps + 1
+    def _enqueue(self, keys: Tensor, pictures: Tensor) -> None:
+        self.queue.copy_(torch.cat([keys, self.queue])[: len(self.queue)])
+        self.pictures.copy_(torch.cat([pictures, self.pictures])[: len(self.queue)])
 
     @torch.no_grad()
     def _report(self, z: Tensor, found: QueueLoss, apart: Tensor | None) -> dict[str, Tensor]:
@@ -106,36 +96,46 @@ class QueueObjective(Objective):
 def moco(config: MoCoConfig) -> LossOfQueue:
     """Cross-entropy of the own key."""
 
-    def loss(step: Step) -> QueueLoss:
-        columns = own_and_queue(step.queued, temperature=config.temperature)
-        return QueueLoss(moco_loss(columns), columns.compared(), step.queued.queries.new_zeros(()))
+    def loss(queued: Queued) -> QueueLoss:
+        return _of_own_key(own_and_queue(queued, temperature=config.temperature))
 
     return loss
 
 
-def mochi(config: MoCHiConfig, steps: int) -> LossOfQueue:
-    """The same with mixed negatives, after a share of so many steps; each rank mixes as one process would."""
-    first = round(config.mix_after * steps)
+class Mixing(nn.Module):
+    """The same with mixed negatives, after a share of a training's steps."""
 
-    def loss(step: Step) -> QueueLoss:
-        queued, device = step.queued, step.anchors.device
-        draws = Draws.make(step.views, config.hardest, config.mixed, config.mixed_with_query, device).of(step.anchors)
+    seen: Tensor  # steps
+
+    def __init__(self, config: MoCHiConfig, steps: int) -> None:
+        super().__init__()
+        self.config, self.first = config, round(config.mix_after * steps)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, queued: Queued) -> QueueLoss:
+        """Cross-entropy of the own key; what is mixed is drawn as one process would for the queries of all ranks."""
+        config, queries = self.config, queued.queries
+        anchors = anchor_index(len(queries) // 2, device=queries.device)
+        every = world_and_rank()[0] * len(queries)
+        draws = Draws.make(every, config.hardest, config.mixed, config.mixed_with_query, queries.device).of(anchors)
         mixed = mix_negatives(queued, hardest=config.hardest, draws=draws)
-        columns = own_and_queue(queued, temperature=config.temperature)
-        counts = step.number >= first
-        columns = with_mixed(columns, queued.queries, mixed, temperature=config.temperature, counts=counts)
-        return QueueLoss(moco_loss(columns), columns.compared(), queued.queries.new_zeros(()))
-
-    return loss
+        counts = self.seen >= self.first
+        self.seen += 1
+        logits = own_and_queue(queued, temperature=config.temperature)
+        return _of_own_key(with_mixed(logits, queries, mixed, temperature=config.temperature, counts=counts))
 
 
 def ressl(config: ReSSLConfig) -> LossOfQueue:
     """Cross-entropy between how near query and key find the queue."""
 
-    def loss(step: Step) -> QueueLoss:
+    def loss(queued: Queued) -> QueueLoss:
         found, targets = ressl_loss(
-            step.queued, temperature=config.temperature, target_temperature=config.target_temperature
+            queued, temperature=config.temperature, target_temperature=config.target_temperature
         )
-        return QueueLoss(found, (~step.queued.own).sum(1), torch.special.entr(targets).sum(1).mean())
+        return QueueLoss(found, (~queued.own).sum(1), torch.special.entr(targets).sum(1).mean())
 
     return loss
+
+
+def _of_own_key(logits: Tensor) -> QueueLoss:
+    return QueueLoss(moco_loss(logits), logits.detach().isfinite().sum(1), logits.new_zeros(()))

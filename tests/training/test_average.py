@@ -28,35 +28,36 @@ def pair(momentum=0.75):
     return backbone, head, Average(backbone, Averaging(head, momentum))
 
 
-def test_it_is_the_mean_of_all_steps_and_later_a_running_one():
+def test_its_weights_follow_and_its_statistics_are_its_own():
     backbone, head, average = pair(momentum=0.75)
-    seen, before = [], []
-    for step in range(1, 8):
-        with torch.no_grad():
-            for each in (*backbone.parameters(), *head.parameters()):
-                each.add_(torch.randn_like(each))
-        backbone(torch.randn(16, 4))  # new statistics
-        average.follow(backbone)
-        seen.append([each.clone() for each in (backbone[0].weight, head.bias, backbone[1].running_var)])
-        own = average.backbone[0].weight, average.head.bias, average.backbone[1].running_var
-        if step <= 4:
-            expected = [torch.stack(each).mean(0) for each in zip(*seen, strict=True)]
-        else:
-            expected = [0.75 * a + 0.25 * b for a, b in zip(before, seen[-1], strict=True)]
-        torch.testing.assert_close(list(own), expected, rtol=1e-5, atol=1e-6)
-        before = [each.clone() for each in own]
+    before = [each.clone() for each in (average.backbone[0].weight, average.head.bias)]
+    with torch.no_grad():
+        for each in (*backbone.parameters(), *head.parameters()):
+            each.add_(torch.randn_like(each))
+    average.follow(backbone)
+    after = average.backbone[0].weight, average.head.bias
+    for own, old, new in zip(after, before, (backbone[0].weight, head.bias), strict=True):
+        torch.testing.assert_close(own, 0.75 * old + 0.25 * new)
+    assert average.backbone[1].running_mean.eq(0).all()
+    views = torch.randn(16, 4)
+    average(views)
+    torch.testing.assert_close(
+        average.backbone[1].running_mean, 0.1 * average.backbone[0](views).mean(0), rtol=1e-5, atol=1e-6
+    )
 
 
-def test_it_normalises_with_its_statistics_and_has_no_gradient():
-    backbone, _, average = pair()
-    average.train()
+def test_it_normalises_with_its_batch_drops_nothing_out_and_has_no_gradient():
+    backbone, head = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5)), nn.Linear(3, 2)
+    average = nn.ModuleList([Average(backbone, Averaging(head, 0.9))]).train()[0]
     views = torch.randn(8, 4)
-    (whole,), (part,) = average(views), average(views[:3])
-    torch.testing.assert_close(whole[:3], part)
-    assert not whole.requires_grad and not any(each.requires_grad for each in average.parameters())
-    assert average.backbone[1].num_batches_tracked == 0
-    assert not torch.allclose(backbone(views)[:3], backbone(views[:3])), "the network itself looks at its batch"
-    torch.testing.assert_close(whole.norm(dim=1), torch.ones(8))
+    (features,) = average(views)
+    torch.testing.assert_close(features.mean(0), torch.zeros(3), rtol=0, atol=1e-6)
+    torch.testing.assert_close(features.var(0, correction=0), torch.ones(3), rtol=1e-3, atol=0)
+    z = average.project(features)
+    torch.testing.assert_close(z, F.normalize(head(features), dim=1))
+    assert not z.requires_grad and not any(each.requires_grad for each in average.parameters())
+    average.eval()
+    torch.testing.assert_close(average(views)[0][:3], average(views[:3])[0])
 
 
 def test_maps_are_compared_with_those_of_the_other_view():
@@ -130,7 +131,7 @@ def test_average_and_queue_go_on_from_a_checkpoint(home, batches, tmp_path, obje
     assert found + losses(resumed, 2, 4) == expected
     torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
     state = checkpoint.load(saved)["model"]
-    assert {"average.steps", "objective.queue", "objective.pictures"} <= state.keys() and state["average.steps"] == 2
+    assert {"average.head.0.weight", "objective.queue", "objective.pictures"} <= state.keys()
 
 
 def test_the_queue_holds_the_newest_keys_and_knows_whose_they_are(home, batches):
@@ -139,7 +140,7 @@ def test_the_queue_holds_the_newest_keys_and_knows_whose_they_are(home, batches)
     shown = list(batches.stream(0, 2, learner.place, model.look))
     assert set(model.objective.pictures.tolist()) == {-1}
     for step, batch in enumerate(shown):
-        (z,) = model.average(batch.views)
+        z = model.average.project(*model.average(batch.views))
         learner.step(batch, 1.0, step)
         torch.testing.assert_close(model.objective.queue[:64], z)
         assert model.objective.pictures[:64].tolist() == batch.rows.repeat(2).tolist()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from copy import deepcopy
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from xclr.objective import at_least_float32
 from xclr.training.model import with_maps
@@ -20,40 +20,40 @@ from xclr.training.objectives.views import other_view
 class Average(nn.Module):
     """A backbone and a head whose weights follow those of others slowly; nothing in it has a gradient.
 
-    w' <- w' + max(1 - momentum, 1 / t) (w - w') after step t: the mean of all so far, and later a running one. So are
-    the statistics of batch norms, which it normalises with: what it makes of a picture depends on no other picture of
-    the batch, so that nothing of them leaks into a key. Source: arXiv 1911.05722, equation 2, for the weights, but for
-    the 1 / t, which has the statistics arrive in time; arXiv 2101.08482 for these.
+    w' <- momentum w' + (1 - momentum) w after each step. Source: arXiv 1911.05722, equation 2. Batch norms normalise
+    with their own batch, that of all ranks: as the network does that is trained, and with nothing to shuffle between
+    ranks. Dropout is off.
     """
-
-    steps: Tensor
 
     def __init__(self, backbone: nn.Module, wanted: Averaging) -> None:
         super().__init__()
         self.backbone, self.head = (deepcopy(each).requires_grad_(False) for each in (backbone, wanted.head))
         self.wanted = wanted
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.train()
 
     def train(self, mode: bool = True) -> Average:
-        """It never trains."""
-        return super().train(False)
+        """It never trains, but for its batch norms."""
+        super().train(False)
+        for each in self.modules():
+            if isinstance(each, _BatchNorm):
+                each.train(mode)
+        return self
 
     @torch.no_grad()
     def forward(self, views: Tensor) -> tuple[Tensor, ...]:
-        """Unit rows [n, d] of views, and the maps of the backbone's stages where they are wanted."""
-        features, *maps = see(self.backbone, views, self.wanted)
-        return unit(self.head(features)), *maps
+        """The features [n, d] of views, and the maps of the backbone's stages where they are wanted."""
+        return see(self.backbone, views, self.wanted)
+
+    @torch.no_grad()
+    def project(self, features: Tensor) -> Tensor:
+        """Unit rows [n, out] of features [n, d]."""
+        return unit(self.head(features))
 
     @torch.no_grad()
     def follow(self, backbone: nn.Module) -> None:
         """Come nearer to the networks that are followed; once after each step."""
-        self.steps += 1
-        share = (1 / self.steps).clamp(min=1 - self.wanted.momentum)
-        own, others = list(_state(self.backbone, self.head)), list(_state(backbone, self.wanted.head))
-        gaps = torch._foreach_sub(others, own)
-        torch._foreach_mul_(gaps, share)
-        torch._foreach_add_(own, gaps)
+        own, others = _weights(self.backbone, self.head), _weights(backbone, self.wanted.head)
+        torch._foreach_lerp_(own, others, 1 - self.wanted.momentum)
 
 
 def see(backbone: nn.Module, views: Tensor, wanted: Averaging | None) -> tuple[Tensor, ...]:
@@ -72,7 +72,5 @@ def distance(maps: Iterable[Tensor], others: Iterable[Tensor]) -> Tensor:
     ]).sum()  # fmt: skip
 
 
-def _state(*networks: nn.Module) -> Iterator[Tensor]:
-    """Weights and statistics, without counts of batches."""
-    every = chain.from_iterable(chain(each.parameters(), each.buffers()) for each in networks)
-    return (each.detach() for each in every if each.is_floating_point())
+def _weights(*networks: nn.Module) -> list[Tensor]:
+    return [each.detach() for network in networks for each in network.parameters()]

@@ -55,7 +55,7 @@ class Pretrainer(nn.Module):
             return see(self.backbone, views, self.objective.averaging)
 
     def embed_averaged(self, views: Tensor) -> tuple[Tensor, ...]:
-        """What the average makes of them: unit rows of its head, and its maps; nothing where there is none."""
+        """The same of the average; nothing where there is none."""
         with self._precise(views):
             return () if self.average is None else self.average(views)
 
@@ -65,10 +65,10 @@ class Pretrainer(nn.Module):
         """The loss of what was embedded of [2b] views."""
         features, *maps = embedded
         with self._precise(features):
-            if not averaged:
+            if self.average is None:
                 return self.objective(features, rows, looked)  # type: ignore[no-any-return]
-            z, *others = averaged
-            seen = Averaged(z, distance(maps, others) if maps else None)
+            keys, *others = averaged
+            seen = Averaged(self.average.project(keys), distance(maps, others) if maps else None)
             return self.objective(features, rows, looked, seen)  # type: ignore[no-any-return]
 
     def follow(self) -> None:

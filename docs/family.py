@@ -31,6 +31,8 @@ COLUMNS = {
     "texture": "texture/top1",
     "120 labels": "random-120/top1",
 }
+AXES = ("kind", "colour")
+LETTER, HIGH = 0.5, 2.2  # points that a name takes
 LEVEL = 0.05
 AGAINST = "xclr"
 TOLD_ELSEWHERE = (
@@ -99,11 +101,19 @@ def told(method: str, column: str, seeds: Scores, marks: set[tuple[str, str]]) -
 
 
 def draw(axes: Axes, scores: Mapping[str, Scores]) -> None:
-    """Each method by its name, where kind and colour put it."""
-    for method, seeds in scores.items():
-        (x, wide), (y, high) = (interval([points[name] for points in seeds.values()]) for name in ("kind", "colour"))
-        axes.errorbar(x, y, xerr=wide, yerr=high, marker="o", markersize=4, linewidth=0.5, alpha=0.7)
-        axes.annotate(method, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    """Each method where kind and colour put it, and its name beside it, below those that stand there already."""
+    named: list[tuple[float, float, float]] = []
+    means = {
+        method: [interval([each[name] for each in seeds.values()]) for name in AXES] for method, seeds in scores.items()
+    }
+    for method, ((x, wide), (y, high)) in sorted(means.items(), key=lambda each: -each[1][1][0]):
+        axes.errorbar(x, y, xerr=wide, yerr=high, marker="o", markersize=4, linewidth=0.4, alpha=0.6)
+        height, end = y, x + LETTER * len(method)
+        while any(x < right and left < end and abs(height - low) < HIGH for left, right, low in named):
+            height -= HIGH / 4
+        named.append((x, end, height))
+        line = {"arrowstyle": "-", "linewidth": 0.4} if y - height > HIGH / 2 else None
+        axes.annotate(method, (x, y), xytext=(x + 0.6, height), fontsize=7, va="center", arrowprops=line)
     axes.set_xlabel("kind, random places")
     axes.set_ylabel("colour")
 

@@ -32,6 +32,7 @@ METRICS: Mapping[str, Metric] = {
     LOSS: Metric("loss", "nats"),
     "train/target_entropy": Metric("entropy of the targets", "nats"),
     "train/local_loss": Metric("loss of the local pairs", "nats"),
+    "train/stages_apart": Metric("distance of both networks' stages", "mean squared distance, summed"),
     "train/positive_mass": Metric("target mass on the other view", "share of the mass"),
     "train/knn_top1": Metric("k-NN top-1 of a held-out sample", "share of its pictures"),
     "train/rankme": Metric("effective rank of the features", "dimensions"),

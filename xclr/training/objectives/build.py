@@ -68,7 +68,7 @@ from xclr.training.objectives.views import Views, mixed, other_views, view_objec
 @singledispatch
 def build_objective(config: TrainedConfig, materials: Materials) -> Objective:
     """The trainable part of an objective on `materials.features` features."""
-    raise NotImplementedError(type(config).__name__)
+    raise TypeError(f"nothing is built of {type(config).__name__}: register a function for it, as below")
 
 
 @build_objective.register

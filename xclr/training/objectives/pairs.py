@@ -222,11 +222,14 @@ class LiteObjective(TextObjective):
         """The other caption is that of the row before in the batch of all ranks."""
         return jensen_shannon_loss(*self._scores(pairs))
 
-    @torch.no_grad()
     def chance(self, pairs: TextPairs) -> Chance:
         """Both captions have the mean score."""
+        return partial(self._chance_of_scores, pairs)
+
+    @torch.no_grad()
+    def _chance_of_scores(self, pairs: TextPairs) -> Tensor:
         mean = torch.cat(self._scores(pairs)).mean()
-        return lambda: nn.functional.softplus(mean) + nn.functional.softplus(-mean)
+        return nn.functional.softplus(mean) + nn.functional.softplus(-mean)
 
     def _scores(self, pairs: TextPairs) -> tuple[Tensor, Tensor]:
         others = pairs.all_captions[(pairs.own - 1) % len(pairs.all_captions)]
